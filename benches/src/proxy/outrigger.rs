@@ -1,0 +1,48 @@
+//! Outrigger's configuration: its defaults, and one worker.
+
+use std::fmt::Write;
+use std::process::Command;
+
+use super::{Back, Front, Routes, Setup};
+use crate::error::Result;
+use crate::tools::Tools;
+
+/// What starts it.
+pub(crate) fn command(setup: &Setup<'_>, tools: &Tools) -> Result<Command> {
+    let file = setup.write("outrigger.yaml", &config(setup))?;
+    let mut command = Command::new(tools.outrigger.as_ref().map_err(Clone::clone)?);
+    command.arg("run").arg(file);
+    Ok(command)
+}
+
+fn config(setup: &Setup<'_>) -> String {
+    let Setup { shape, dir: _, listen, admin, backend, tls } = setup;
+    let mut text =
+        format!("workers: 1\nadmin: 127.0.0.1:{admin}\nlisteners:\n  bench:\n    bind: 127.0.0.1:{listen}\n");
+    let mut add = |line: std::fmt::Arguments<'_>| text.write_fmt(line).expect("a String takes all");
+    if shape.front == Front::Tls {
+        let (certificate, key) = (tls.certificate.display(), tls.key.display());
+        add(format_args!("    tls: {{ certificate: {certificate}, private_key: {key} }}\n"));
+    }
+    match (shape.front, shape.routes) {
+        (Front::Tcp, _) => add(format_args!("    tcp: {{ to: backend }}\n")),
+        (_, Routes::Catchall) => add(format_args!("    routes:\n      - to: backend\n")),
+        (_, Routes::Prefixes(_)) => {
+            add(format_args!("    routes:\n"));
+            for (cluster, prefix) in shape.routes.each() {
+                let prefix = prefix.trim_end_matches('/');
+                add(format_args!("      - {{ match: {{ path: {{ prefix: {prefix} }} }}, to: {cluster} }}\n"));
+            }
+        }
+    }
+    let protocol = match shape.back {
+        Back::Http1 => ", protocol: http1",
+        Back::Http2 => ", protocol: http2",
+        Back::Tcp => "",
+    };
+    add(format_args!("clusters:\n"));
+    for (cluster, _) in shape.routes.each() {
+        add(format_args!("  {cluster}: {{ endpoints: [127.0.0.1:{backend}]{protocol} }}\n"));
+    }
+    text
+}

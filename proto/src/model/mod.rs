@@ -1,0 +1,120 @@
+//! What a configuration means: plain data, checked once at construction, no I/O.
+//!
+//! Defaults are values here, never an `Option` that means "default". What changes most often, the endpoints of a
+//! cluster, stands beside the [`Mesh`] and not in it ([`Config`]), so that a pod that restarts rebuilds no route.
+
+mod cluster;
+mod listener;
+mod route;
+mod values;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use self::cluster::{Assignment, Balance, Cluster, Endpoint, Protocol, Source};
+pub use self::listener::{
+    Direction, Filter, FilterChain, HttpFilter, Limits, Listener, ServerTls, TcpFilter,
+};
+pub use self::route::{
+    Action, Forward, HeaderEdits, HeaderMatch, HostPattern, Match, PathMatch, PathRewrite, QueryMatch,
+    Redirect, Respond, Rewrite, Route, RouteTable, Split, StringMatch, Target,
+};
+pub use self::values::{Address, Name, Pattern};
+
+/// Everything one source says: what serves, and where its clusters are to be reached.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// Listeners, routes, clusters and the process.
+    pub mesh: Mesh,
+    /// The endpoints of each [`Source::Static`] cluster, by the cluster's name.
+    pub endpoints: BTreeMap<Name, Assignment>,
+}
+
+/// All that is served, without the endpoints.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mesh {
+    /// Settings of the process.
+    pub process: Process,
+    /// By name.
+    pub listeners: BTreeMap<Name, Listener>,
+    /// By name. The YAML's short form makes one for each HTTP listener, under the listener's name.
+    pub route_tables: BTreeMap<Name, RouteTable>,
+    /// By name.
+    pub clusters: BTreeMap<Name, Cluster>,
+}
+
+/// Settings of the process as a whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Process {
+    /// Worker threads; `None` follows the CPUs of the cgroup, rounded up. A change needs a restart.
+    pub workers: Option<NonZeroUsize>,
+    /// Where the admin interface listens. A change needs a restart.
+    pub admin: Admin,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+    /// Where requests are logged.
+    pub access_log: Option<AccessLog>,
+}
+
+/// Where the admin interface listens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// The address.
+    pub address: Address,
+    /// Whether it was written. One that was written must bind; the default one, when taken, is only warned of.
+    pub written: bool,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: Address::Ip(([127, 0, 0, 1], 15000).into()), written: false }
+    }
+}
+
+/// How the process ends after SIGTERM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Time to go on accepting after readiness is withdrawn, so that those who balance onto us notice.
+    pub lame_duck: Duration,
+    /// Idle connections are closed once none of them has sent a request for this long.
+    pub quiet: Duration,
+    /// When the process ends, whatever is still in flight; counted from the signal.
+    pub deadline: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { lame_duck: Duration::ZERO, quiet: Duration::from_secs(2), deadline: Duration::from_secs(30) }
+    }
+}
+
+/// How requests are logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// The shape of a line.
+    pub format: LogFormat,
+    /// Where lines go.
+    pub to: LogTarget,
+}
+
+/// The shape of an access log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line for a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where access log lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, appended to.
+    File(PathBuf),
+}

@@ -1,0 +1,219 @@
+//! Which request goes where, and what is changed on its way.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+
+use super::{Name, Pattern};
+
+/// Routes in the order they were written.
+///
+/// A request takes, of the routes that match it, those with the most specific host (exact, then the longest
+/// wildcard, then none), and of these the first written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RouteTable {
+    /// In written order.
+    pub routes: Vec<Route>,
+}
+
+/// One rule: which requests, and what becomes of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Which requests.
+    pub matches: Match,
+    /// What becomes of them.
+    pub action: Action,
+    /// Changes to the request before it is sent on.
+    pub request_headers: HeaderEdits,
+    /// Changes to the response before it goes back, also to one that we made.
+    pub response_headers: HeaderEdits,
+}
+
+/// A request matches when every part does; a part that is empty matches all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Match {
+    /// Any of these hosts; a port in the request's host is ignored, letter case too.
+    pub hosts: Vec<HostPattern>,
+    /// The canonical path.
+    pub path: PathMatch,
+    /// Any of these methods.
+    pub methods: Vec<Method>,
+    /// All of these.
+    pub headers: Vec<HeaderMatch>,
+    /// All of these.
+    pub query: Vec<QueryMatch>,
+}
+
+/// A host, or all hosts below a domain.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// This host; lower case, without a port.
+    Exact(Box<str>),
+    /// `*.example.com` kept as `.example.com`: every host with at least one label more. Lower case.
+    Suffix(Box<str>),
+}
+
+/// How a path is matched. Paths are matched in their canonical form, without the query.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PathMatch {
+    /// Every path.
+    #[default]
+    Any,
+    /// Exactly this path.
+    Exact(Box<str>),
+    /// This path and those below it: `/cart` is a prefix of `/cart` and `/cart/1`, not of `/cartoon`. A trailing
+    /// slash says nothing (Gateway API's `PathPrefix`). Kept without one; `/` is kept as the empty string.
+    Prefix(Box<str>),
+    /// A regular expression, not anchored.
+    Regex(Pattern),
+}
+
+/// A header field that must match. Where a field is repeated, one value that matches is enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderMatch {
+    /// The field.
+    pub name: HeaderName,
+    /// Its value.
+    pub value: StringMatch,
+}
+
+/// A query parameter that must match; percent-decoded, `+` is a space. The first of a name counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryMatch {
+    /// The parameter.
+    pub name: Box<str>,
+    /// Its value.
+    pub value: StringMatch,
+}
+
+/// How a text is matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StringMatch {
+    /// There, with any value.
+    Present,
+    /// Not there.
+    Absent,
+    /// Exactly this.
+    Exact(Box<str>),
+    /// Begins with this.
+    Prefix(Box<str>),
+    /// A regular expression, not anchored.
+    Regex(Pattern),
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// It is sent to a cluster.
+    Forward(Forward),
+    /// It is answered with a redirect.
+    Redirect(Redirect),
+    /// It is answered here.
+    Respond(Respond),
+}
+
+/// Sending a request on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    /// Where to.
+    pub to: Split,
+    /// What is rewritten.
+    pub rewrite: Rewrite,
+    /// From the request's head to the last byte of the response; none by default, so that streams live.
+    pub timeout: Option<Duration>,
+}
+
+/// One cluster, or several by weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Split {
+    /// At least one, in written order; weights are relative to their sum.
+    pub targets: Vec<Target>,
+}
+
+impl Split {
+    /// All to one cluster.
+    pub fn one(cluster: Name) -> Self {
+        Self { targets: vec![Target::new(cluster, NonZeroU32::MIN)] }
+    }
+}
+
+/// One share of a split.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// The cluster.
+    pub cluster: Name,
+    /// Its weight, relative to the others'.
+    pub weight: NonZeroU32,
+    /// Changes to a request that goes here, after the route's own.
+    pub request_headers: HeaderEdits,
+    /// Changes to a response that comes from here, before the route's own.
+    pub response_headers: HeaderEdits,
+}
+
+impl Target {
+    /// A share without header changes.
+    pub fn new(cluster: Name, weight: NonZeroU32) -> Self {
+        Self {
+            cluster,
+            weight,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+        }
+    }
+}
+
+/// What is rewritten before a request is sent on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewrite {
+    /// The path; the query is kept.
+    pub path: Option<PathRewrite>,
+    /// The host.
+    pub host: Option<HeaderValue>,
+}
+
+/// How a path is rewritten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathRewrite {
+    /// The whole path.
+    Whole(Box<str>),
+    /// The prefix that matched (only on a route with [`PathMatch::Prefix`]). Kept as that is: without a slash at its
+    /// end, `/` as the empty string.
+    Prefix(Box<str>),
+}
+
+/// Changes to header fields: first remove, then set, then add.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    /// Dropped, every occurrence.
+    pub remove: Vec<HeaderName>,
+    /// Put in place of what is there.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Added beside what is there.
+    pub add: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl HeaderEdits {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+}
+
+/// An answer that sends the client elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// The `location`: an absolute URL, or an absolute path.
+    pub to: HeaderValue,
+    /// 301, 302, 303, 307 or 308; 302 by default.
+    pub status: StatusCode,
+}
+
+/// An answer of our own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Respond {
+    /// 200 to 599.
+    pub status: StatusCode,
+    /// The body; `text/plain; charset=utf-8` unless a response header edit says otherwise.
+    pub body: Box<str>,
+}

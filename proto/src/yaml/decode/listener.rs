@@ -1,0 +1,154 @@
+//! A listener: where connections arrive, and what is done with them.
+
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::cursor::{Cx, Fields};
+use super::super::fault::{Fault, show};
+use super::super::scalar;
+use super::super::tree::{Node, View};
+use super::{address, route, some_time, split};
+use crate::model::{
+    Direction, Filter, FilterChain, HttpFilter, Limits, Listener, Name, RouteTable, ServerTls, TcpFilter,
+};
+
+/// Below this, ordinary browsers with ordinary cookies are turned away.
+const MIN_HEADER_BYTES: u64 = 8 << 10;
+
+/// What a header map of the `http` crate can be relied on to hold, with room to spare.
+pub(in super::super) const MAX_HEADERS: u64 = 10_000;
+
+/// A listener, and its route table when that is written in place.
+pub(super) fn listener<'a>(
+    cx: &mut Cx<'a>,
+    name: &Name,
+    node: Node<'a>,
+) -> Option<(Listener, Option<RouteTable>)> {
+    let mut m = cx.fields(node, "listener")?;
+    m.exactly_one(&["routes", "tcp"]);
+    let bind = m.required("bind", address);
+    let directions = [("inbound", Direction::Inbound), ("outbound", Direction::Outbound)];
+    let direction = m.optional("direction", |cx, node| cx.word(node, &directions)).unwrap_or_default();
+    let tls = m.optional("tls", tls);
+    let limits = m.optional("limits", limits).unwrap_or_default();
+    let idle_timeout = limits.idle_timeout;
+    let trusted = m.optional("trusted_proxies", |cx, node| {
+        cx.list(node, "a list of networks, as `[10.0.0.0/8]`", |cx, node| {
+            cx.parsed(node, "a network, as `10.0.0.0/8`", scalar::network)
+        })
+    });
+    let merge_slashes = m.optional("merge_slashes", Cx::boolean).unwrap_or(true);
+    let routes = m.optional("routes", |cx, node| routes(cx, name, node));
+    let tcp = m.optional("tcp", |cx, node| tcp(cx, node, idle_timeout));
+    if m.has("tcp") && !m.has("routes") {
+        refuse_http(&mut m);
+    }
+    m.finish();
+    let (filter, table) = match (routes, tcp) {
+        (Some((routes, table)), _) => {
+            let http = HttpFilter { routes, trusted_proxies: trusted.unwrap_or_default(), merge_slashes };
+            (Filter::Http(http), table)
+        }
+        (None, tcp) => (Filter::Tcp(tcp?), None),
+    };
+    Some((Listener { bind: bind?, direction, chain: FilterChain { tls, limits, filter } }, table))
+}
+
+fn refuse_http(m: &mut Fields<'_, '_>) {
+    for key in ["trusted_proxies", "merge_slashes"] {
+        m.refuse(key, || {
+            Fault::new("this is about HTTP, and the listener passes bytes")
+                .hint("remove it, or write `routes`")
+        });
+    }
+}
+
+/// The name of a table, or the routes themselves: a table under the listener's name.
+fn routes<'a>(cx: &mut Cx<'a>, listener: &Name, node: Node<'a>) -> Option<(Name, Option<RouteTable>)> {
+    if matches!(node.view(), View::List) {
+        return Some((listener.clone(), Some(route::table(cx, listener, node)?)));
+    }
+    let text = cx.string(node, "a list of routes, or the name of a route table")?;
+    if let Some((name, _)) = cx.tables.get_key_value(&*text) {
+        let name = name.clone();
+        cx.tables.insert(name.clone(), true);
+        return Some((name, None));
+    }
+    let fault = Fault::new(format!("there is no route table {}", show(&text)));
+    let fault =
+        fault.choice(&text, cx.tables.keys().map(Name::as_str), "expected a list of routes, or one of");
+    cx.fail(node, fault)
+}
+
+fn tls<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<ServerTls> {
+    let mut m = cx.fields(node, "tls")?;
+    let certificate = m.required("certificate", file);
+    let private_key = m.required("private_key", file);
+    m.finish();
+    Some(ServerTls { certificate: certificate?, private_key: private_key? })
+}
+
+fn file<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<PathBuf> {
+    let text = cx.string(node, "a file's path")?;
+    if text.is_empty() || text.ends_with('/') {
+        return cx.fail(node, Fault::new(format!("{} is not a file's path", show(&text))));
+    }
+    Some(cx.base.join(&*text))
+}
+
+fn limits<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Limits> {
+    let default = Limits::default();
+    let mut m = cx.fields(node, "limits")?;
+    let limits = Limits {
+        connections: m.optional("connections", count).unwrap_or(default.connections),
+        header_bytes: m.optional("header_bytes", header_bytes).unwrap_or(default.header_bytes),
+        headers: m.optional("headers", headers).unwrap_or(default.headers),
+        body: m.optional("body", body).or(default.body),
+        header_timeout: m.optional("header_timeout", some_time).unwrap_or(default.header_timeout),
+        idle_timeout: m.optional("idle_timeout", some_time).unwrap_or(default.idle_timeout),
+        streams: m.optional("streams", count).unwrap_or(default.streams),
+    };
+    m.finish();
+    Some(limits)
+}
+
+fn count<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<NonZeroU32> {
+    let n = cx.whole(node, 1, u32::MAX.into())?;
+    NonZeroU32::new(u32::try_from(n).ok()?)
+}
+
+fn headers<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<NonZeroUsize> {
+    let n = cx.whole(node, 1, MAX_HEADERS)?;
+    NonZeroUsize::new(usize::try_from(n).ok()?)
+}
+
+const SIZE: &str = "a size, as `64KiB`";
+
+fn header_bytes<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<NonZeroUsize> {
+    cx.parsed(node, SIZE, |text| {
+        let bytes = scalar::size(text)?;
+        let fits = usize::try_from(bytes).ok().and_then(NonZeroUsize::new);
+        fits.filter(|_| (MIN_HEADER_BYTES..=u32::MAX.into()).contains(&bytes)).ok_or_else(|| {
+            Fault::new(format!("{} is out of range", show(text)))
+                .hint("expected at least `8KiB`, below `4GiB`")
+        })
+    })
+}
+
+fn body<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<NonZeroU64> {
+    cx.parsed(node, SIZE, |text| {
+        NonZeroU64::new(scalar::size(text)?).ok_or_else(|| {
+            Fault::new("zero makes no sense here: no request could have a body")
+                .hint("leave the key out for no limit, or match on `methods`")
+        })
+    })
+}
+
+fn tcp<'a>(cx: &mut Cx<'a>, node: Node<'a>, idle_timeout: Duration) -> Option<TcpFilter> {
+    let mut m = cx.fields(node, "tcp")?;
+    let to = m.required("to", split::tcp);
+    let idle_timeout = m.optional("idle_timeout", some_time).unwrap_or(idle_timeout);
+    m.finish();
+    Some(TcpFilter { to: to?, idle_timeout })
+}

@@ -1,0 +1,167 @@
+//! From a tree to the model.
+//!
+//! One function a kind of mapping, in the order of the document. Clusters and route tables are indexed by name before
+//! anything that refers to them is read, so that they may be written in any order.
+
+mod cluster;
+mod headers;
+mod listener;
+mod matches;
+mod process;
+mod route;
+mod split;
+
+pub(super) use self::listener::MAX_HEADERS;
+pub(super) use self::process::MAX_WORKERS;
+pub(super) use self::route::REDIRECTS;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::cursor::Cx;
+use super::fault::Fault;
+use super::place::Step;
+use super::tree::{Node, View};
+use super::{lint, scalar};
+use crate::error::Place;
+use crate::model::{Address, Admin, Config, Listener, Mesh, Name, RouteTable};
+
+/// Listeners, each with its route table when that is written in place.
+type Listeners = BTreeMap<Name, (Listener, Option<RouteTable>)>;
+
+/// The whole document.
+pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
+    let mut m = cx.fields(root, "config")?;
+    let process = process::process(&mut m);
+    let mut names = m.optional("clusters", index).unwrap_or_default();
+    m.optional("clusters", |cx, node| {
+        cx.clusters_known = matches!(node.view(), View::Map);
+        Some(())
+    });
+    m.cx.clusters = names.drain(..).map(|name| (name, false)).collect();
+    names = m.optional("route_tables", index).unwrap_or_default();
+    m.cx.tables = names.drain(..).map(|name| (name, false)).collect();
+    m.optional("listeners", index_inline_tables);
+
+    let listeners =
+        m.required("listeners", |cx, node| named(cx, node, "listeners by name", listener::listener));
+    let tables = m.optional("route_tables", |cx, node| named(cx, node, "route tables by name", route::table));
+    let clusters = m.optional("clusters", |cx, node| named(cx, node, "clusters by name", cluster::cluster));
+    m.finish();
+    lint::unused(cx, root);
+
+    let listeners = listeners?;
+    refuse_taken_binds(cx, root, &process.admin, &listeners);
+    lint::process(cx, root, &process, listeners.len());
+    let mut config = Config { mesh: Mesh { process, ..Mesh::default() }, ..Config::default() };
+    config.mesh.route_tables = tables.unwrap_or_default().into_iter().collect();
+    for (name, (listener, inline)) in listeners {
+        config.mesh.route_tables.extend(inline.map(|table| (name.clone(), table)));
+        config.mesh.listeners.insert(name, listener);
+    }
+    for (name, (cluster, assignment)) in clusters.unwrap_or_default() {
+        config.endpoints.extend(assignment.map(|assignment| (name.clone(), assignment)));
+        config.mesh.clusters.insert(name, cluster);
+    }
+    Some(config)
+}
+
+/// The names of a mapping; what is wrong with it is said when it is read.
+fn index(_: &mut Cx<'_>, node: Node<'_>) -> Option<Vec<Name>> {
+    Some(node.entries().filter_map(|entry| Name::new(entry.key)).collect())
+}
+
+/// A listener's list of routes is a table under the listener's name.
+fn index_inline_tables<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<()> {
+    for entry in node.entries() {
+        let Some(routes) = entry.value.get("routes") else { continue };
+        let Some(name) = Name::new(entry.key) else { continue };
+        if !matches!(routes.value.view(), View::List) {
+            continue;
+        }
+        if cx.tables.insert(name, true).is_some() {
+            let fault = Fault::new(format!("a route table of the name `{}` exists already", entry.key));
+            let fault = fault
+                .hint("rename it, or use it here: a list of routes is a table under the listener's name");
+            cx.within_all(&[Step::Key(entry.key), Step::Key("routes")], |cx| {
+                cx.fail_at::<()>(routes.place, fault)
+            });
+        }
+    }
+    Some(())
+}
+
+/// A mapping by name.
+fn named<'a, T>(
+    cx: &mut Cx<'a>,
+    node: Node<'a>,
+    expected: &str,
+    mut decode: impl FnMut(&mut Cx<'a>, &Name, Node<'a>) -> Option<T>,
+) -> Option<BTreeMap<Name, T>> {
+    let entries = cx.entries(node, expected, |cx, key, place, value| {
+        let name = name(cx, key, place);
+        // A bad name hides no error of what it names.
+        let stand_in = || Name::new("_").expect("a name");
+        let decoded = decode(cx, &name.clone().unwrap_or_else(stand_in), value)?;
+        Some((name?, decoded))
+    })?;
+    Some(entries.into_iter().collect())
+}
+
+fn name(cx: &mut Cx<'_>, key: &str, place: Place) -> Option<Name> {
+    match Name::new(key) {
+        Some(name) => Some(name),
+        None if key.is_empty() => cx.fail_at(place, Fault::new("a name is empty")),
+        None => {
+            let fault = Fault::new("a name holds white space or a control character");
+            cx.fail_at(
+                place,
+                fault.hint("names stand in logs and labels: use letters, digits, `-`, `_` and `.`"),
+            )
+        }
+    }
+}
+
+/// Two sockets cannot listen on one address, unless the system chooses the port.
+fn refuse_taken_binds<'a>(cx: &mut Cx<'a>, root: Node<'a>, admin: &Admin, listeners: &Listeners) {
+    let mut binds: Vec<(&Address, Place, Vec<Step<'a>>)> = Vec::new();
+    if let Some(written) = root.get("admin").filter(|_| admin.written) {
+        binds.push((&admin.address, written.value.place(), vec![Step::Key("admin")]));
+    }
+    let Some(map) = root.get("listeners") else { return };
+    for (name, (listener, _)) in listeners {
+        let Some(entry) = map.value.get(name.as_str()) else { continue };
+        let Some(bind) = entry.value.get("bind") else { continue };
+        let steps = vec![Step::Key("listeners"), Step::Key(entry.key), Step::Key("bind")];
+        binds.push((&listener.bind, bind.value.place(), steps));
+    }
+    binds.retain(|(bind, ..)| !matches!(bind, Address::Ip(ip) if ip.port() == 0));
+    binds.sort_by_key(|(bind, place, _)| (*bind, *place));
+    for pair in binds.windows(2) {
+        let ((taken, first, _), (bind, place, steps)) = (&pair[0], &pair[1]);
+        if taken == bind {
+            let fault = Fault::new(format!("`{bind}` is taken in line {} already", first.line));
+            cx.within_all(steps, |cx| cx.fail_at::<()>(*place, fault));
+        }
+    }
+}
+
+const DURATION: &str = "a duration, as `250ms` or `1m30s`";
+
+/// A duration that may be zero.
+fn duration<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Duration> {
+    cx.parsed(node, DURATION, scalar::duration)
+}
+
+/// A duration that may not be zero.
+fn some_time<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Duration> {
+    cx.parsed(node, DURATION, |text| match scalar::duration(text)? {
+        Duration::ZERO => Err(Fault::new("zero makes no sense here: nothing could be done in time")
+            .hint("leave the key out for the default, or write a longer time")),
+        time => Ok(time),
+    })
+}
+
+fn address<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Address> {
+    cx.parsed(node, "an address, as `127.0.0.1:8080`, `[::1]:8080` or `unix:/path`", scalar::address)
+}

@@ -1,0 +1,94 @@
+//! What is allowed but can hardly be meant. Warnings stop nothing.
+
+use super::cursor::Cx;
+use super::fault::{Fault, show};
+use super::place::Step;
+use super::tree::Node;
+use crate::model::{Assignment, Balance, HostPattern, Match, PathMatch, Process, Route};
+
+/// Clusters that nothing leads to, and route tables that no listener uses.
+pub(super) fn unused<'a>(cx: &mut Cx<'a>, root: Node<'a>) {
+    for entry in root.entries() {
+        let (used, problem) = match entry.key {
+            "clusters" => (&cx.clusters, "no route and no listener leads to this cluster"),
+            "route_tables" => (&cx.tables, "no listener uses this route table"),
+            _ => continue,
+        };
+        let unused = entry.value.entries().filter(|named| used.get(named.key) == Some(&false));
+        for named in unused.collect::<Vec<_>>() {
+            let steps = [Step::Key(entry.key), Step::Key(named.key)];
+            cx.within_all(&steps, |cx| cx.warn_at(named.place, Fault::new(problem)));
+        }
+    }
+}
+
+/// A process that serves nothing, or ends before it has drained.
+pub(super) fn process<'a>(cx: &mut Cx<'a>, root: Node<'a>, process: &Process, listeners: usize) {
+    for entry in root.entries() {
+        let fault = match entry.key {
+            "listeners" if listeners == 0 => Fault::new("nothing listens"),
+            "shutdown" if process.shutdown.deadline <= process.shutdown.lame_duck => {
+                Fault::new("the deadline is over before the lame-duck time is: nothing is drained")
+                    .hint("both count from the signal: write a later `deadline`")
+            }
+            _ => continue,
+        };
+        cx.within(Step::Key(entry.key), |cx| cx.warn_at(entry.place, fault));
+    }
+}
+
+/// Routes behind one that takes everything they could take.
+pub(super) fn unreachable<'a>(cx: &mut Cx<'a>, table: Node<'a>, routes: &[Route]) {
+    let Some(first) = routes.iter().position(|route| takes_all(&route.matches)) else { return };
+    let behind = routes.iter().zip(table.items()).enumerate().skip(first + 1);
+    for (index, (route, node)) in behind {
+        if route.matches.hosts.is_empty() {
+            let fault =
+                Fault::new(format!("this route is never reached: routes[{first}] takes every request first"));
+            let fault = fault.hint("move it further up, or give it a host");
+            cx.within(Step::Item(index), |cx| cx.warn_at(node.place(), fault));
+        }
+    }
+}
+
+fn takes_all(matched: &Match) -> bool {
+    let Match { hosts, path, methods, headers, query } = matched;
+    let any_path = match path {
+        PathMatch::Any => true,
+        PathMatch::Prefix(prefix) => prefix.is_empty(),
+        PathMatch::Exact(_) | PathMatch::Regex(_) => false,
+    };
+    let hosts: &[HostPattern] = hosts;
+    any_path && hosts.is_empty() && methods.is_empty() && headers.is_empty() && query.is_empty()
+}
+
+/// A cluster without endpoints, or with weights that nobody looks at.
+pub(super) fn endpoints<'a>(cx: &mut Cx<'a>, cluster: Node<'a>, assignment: &Assignment, balance: Balance) {
+    let Some(entry) = cluster.get("endpoints") else { return };
+    let fault = if assignment.endpoints.is_empty() {
+        Fault::new("this cluster has no endpoint: every request to it is answered with 503")
+    } else {
+        let ignores = match balance {
+            Balance::PeakEwma => "peak-ewma",
+            Balance::LeastRequest => "least-request",
+            Balance::RoundRobin | Balance::Random => return,
+        };
+        let mut weights = assignment.endpoints.iter().map(|endpoint| endpoint.weight);
+        let first = weights.next();
+        if weights.all(|weight| Some(weight) == first) {
+            return;
+        }
+        Fault::new(format!("the balancer `{ignores}` goes by load and does not look at weights"))
+            .hint("write `balance: round-robin` or `balance: random`, or leave the weights out")
+    };
+    cx.within(Step::Key("endpoints"), |cx| cx.warn_at(entry.place, fault));
+}
+
+/// A `*` at the end of a path, where it is an ordinary character.
+pub(super) fn star<'a>(cx: &mut Cx<'a>, node: Node<'a>, path: &str) {
+    if let Some(before) = path.strip_suffix("/*") {
+        let fault = Fault::new(format!("the `*` in {} is an ordinary character", show(path)));
+        let above = if before.is_empty() { "/" } else { before };
+        cx.warn_at(node.place(), fault.hint(format!("everything below is `prefix: {above}`")));
+    }
+}

@@ -1,0 +1,322 @@
+//! From the model to YAML: the full form, with every default written out.
+//!
+//! The order is fixed, strings are quoted where a YAML reader (1.1 ones included) could take them for something else,
+//! and what is printed parses back to the same [`Config`]. What cannot be written without changing its meaning, a
+//! default that differs from the same value written, stands in a comment. File paths are printed as they were
+//! resolved: they read back the same when they are absolute, or when the base is the empty path.
+
+mod writer;
+
+use std::path::Path;
+
+use self::writer::{Out, key, list, text};
+use super::scalar::{show_duration, show_size};
+use crate::model::{
+    AccessLog, Action, Admin, Assignment, Balance, Cluster, Config, Direction, Endpoint, Filter, FilterChain,
+    Forward, HeaderEdits, HostPattern, HttpFilter, Limits, Listener, LogFormat, LogTarget, Match, Mesh, Name,
+    PathMatch, PathRewrite, Process, Protocol, Redirect, Respond, Rewrite, Route, RouteTable, ServerTls,
+    Shutdown, Source, Split, StringMatch, Target, TcpFilter,
+};
+
+/// The document that says what `config` is, and nothing less.
+pub fn print(config: &Config) -> String {
+    let Config { mesh, endpoints } = config;
+    let Mesh { process: settings, listeners, route_tables, clusters } = mesh;
+    let mut out = Out::default();
+    process(&mut out, settings);
+    out.map("listeners", listeners.iter(), |out, (name, value)| {
+        out.block(&key(name.as_str()), |out| listener(out, name, value, mesh));
+    });
+    let mut shared = route_tables.iter().filter(|(name, _)| !is_inline(mesh, name)).peekable();
+    if shared.peek().is_some() {
+        out.map("route_tables", shared, |out, (name, table)| routes(out, &key(name.as_str()), table));
+    }
+    out.map("clusters", clusters.iter(), |out, (name, value)| {
+        out.block(&key(name.as_str()), |out| cluster(out, value, endpoints.get(name)));
+    });
+    out.finish()
+}
+
+/// Whether a table is written at the listener of its name.
+fn is_inline(mesh: &Mesh, table: &Name) -> bool {
+    mesh.listeners.get(table).is_some_and(|listener| match &listener.chain.filter {
+        Filter::Http(http) => http.routes == *table,
+        Filter::Tcp(_) => false,
+    })
+}
+
+fn process(out: &mut Out, process: &Process) {
+    let Process { workers, admin: Admin { address, written }, shutdown, access_log } = process;
+    match workers {
+        Some(workers) => out.field("workers", workers),
+        None => out.comment("workers: (default: the CPUs of the cgroup, rounded up)"),
+    }
+    let address = text(&address.to_string());
+    if *written {
+        out.field("admin", address);
+    } else {
+        out.comment(&format!("admin: {address}  (default)"));
+    }
+    let Shutdown { lame_duck, quiet, deadline } = shutdown;
+    out.block("shutdown", |out| {
+        out.field("lame_duck", show_duration(*lame_duck));
+        out.field("quiet", show_duration(*quiet));
+        out.field("deadline", show_duration(*deadline));
+    });
+    let Some(AccessLog { format, to }) = access_log else {
+        out.field("access_log", "none");
+        return;
+    };
+    out.block("access_log", |out| {
+        out.field(
+            "format",
+            match format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            },
+        );
+        out.field(
+            "to",
+            match to {
+                LogTarget::Stdout => "stdout".to_owned(),
+                LogTarget::Stderr => "stderr".to_owned(),
+                LogTarget::File(file) => path(file, "./"),
+            },
+        );
+    });
+}
+
+/// A file's path; one without a `/` gets `beside` before it.
+fn path(path: &Path, beside: &str) -> String {
+    let shown = path.to_string_lossy();
+    text(&if shown.contains('/') { shown.into_owned() } else { format!("{beside}{shown}") })
+}
+
+fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
+    let Listener { bind, direction, chain: FilterChain { tls, limits: limited, filter } } = listener;
+    out.field("bind", text(&bind.to_string()));
+    out.field(
+        "direction",
+        match direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        },
+    );
+    if let Some(ServerTls { certificate, private_key }) = tls {
+        out.block("tls", |out| {
+            out.field("certificate", path(certificate, ""));
+            out.field("private_key", path(private_key, ""));
+        });
+    }
+    limits(out, limited);
+    match filter {
+        Filter::Http(HttpFilter { routes: table, trusted_proxies, merge_slashes }) => {
+            out.field(
+                "trusted_proxies",
+                list(trusted_proxies.iter().map(|network| text(&network.to_string()))),
+            );
+            out.field("merge_slashes", merge_slashes);
+            match mesh.route_tables.get(table) {
+                Some(inline) if table == name => routes(out, "routes", inline),
+                Some(_) | None => out.field("routes", text(table.as_str())),
+            }
+        }
+        Filter::Tcp(TcpFilter { to, idle_timeout }) => out.block("tcp", |out| {
+            split(out, to);
+            out.field("idle_timeout", show_duration(*idle_timeout));
+        }),
+    }
+}
+
+fn limits(out: &mut Out, limits: &Limits) {
+    let Limits { connections, header_bytes, headers, body, header_timeout, idle_timeout, streams } = limits;
+    out.block("limits", |out| {
+        out.field("connections", connections);
+        out.field("header_bytes", show_size(u64::try_from(header_bytes.get()).unwrap_or(u64::MAX)));
+        out.field("headers", headers);
+        match body {
+            Some(body) => out.field("body", show_size(body.get())),
+            None => out.comment("body: (default: no limit)"),
+        }
+        out.field("header_timeout", show_duration(*header_timeout));
+        out.field("idle_timeout", show_duration(*idle_timeout));
+        out.field("streams", streams);
+    });
+}
+
+fn routes(out: &mut Out, key: &str, table: &RouteTable) {
+    let RouteTable { routes } = table;
+    out.list(key, routes.iter(), route);
+}
+
+fn route(out: &mut Out, route: &Route) {
+    let Route { matches: matched, action, request_headers, response_headers } = route;
+    if *matched != Match::default() {
+        out.block("match", |out| matches(out, matched));
+    }
+    match action {
+        Action::Forward(Forward { to, rewrite: rewritten, timeout }) => {
+            split(out, to);
+            if let Some(timeout) = timeout {
+                out.field("timeout", show_duration(*timeout));
+            }
+            rewrite(out, rewritten);
+        }
+        Action::Redirect(Redirect { to, status }) => out.block("redirect", |out| {
+            out.field("to", text(&String::from_utf8_lossy(to.as_bytes())));
+            out.field("status", status.as_u16());
+        }),
+        Action::Respond(Respond { status, body }) => out.block("respond", |out| {
+            out.field("status", status.as_u16());
+            out.field("body", text(body));
+        }),
+    }
+    edits(out, "request_headers", request_headers);
+    edits(out, "response_headers", response_headers);
+}
+
+fn matches(out: &mut Out, matched: &Match) {
+    let Match { hosts, path, methods, headers, query } = matched;
+    if !hosts.is_empty() {
+        out.field(
+            "host",
+            list(hosts.iter().map(|host| match host {
+                HostPattern::Exact(host) => text(host),
+                HostPattern::Suffix(suffix) => text(&format!("*{suffix}")),
+            })),
+        );
+    }
+    match path {
+        PathMatch::Any => {}
+        PathMatch::Exact(path) => out.block("path", |out| out.field("exact", text(path))),
+        PathMatch::Prefix(path) => out.block("path", |out| out.field("prefix", text(or_root(path)))),
+        PathMatch::Regex(pattern) => out.block("path", |out| out.field("regex", text(pattern.as_str()))),
+    }
+    if !methods.is_empty() {
+        out.field("methods", list(methods.iter().map(|method| text(method.as_str()))));
+    }
+    if !headers.is_empty() {
+        out.map("headers", headers.iter(), |out, header| {
+            string_match(out, header.name.as_str(), &header.value)
+        });
+    }
+    if !query.is_empty() {
+        out.map("query", query.iter(), |out, query| string_match(out, &query.name, &query.value));
+    }
+}
+
+/// A prefix is kept without its slash at the end.
+fn or_root(prefix: &str) -> &str {
+    if prefix.is_empty() { "/" } else { prefix }
+}
+
+fn string_match(out: &mut Out, name: &str, value: &StringMatch) {
+    out.block(&key(name), |out| match value {
+        StringMatch::Present => out.field("present", true),
+        StringMatch::Absent => out.field("present", false),
+        StringMatch::Exact(value) => out.field("exact", text(value)),
+        StringMatch::Prefix(value) => out.field("prefix", text(value)),
+        StringMatch::Regex(pattern) => out.field("regex", text(pattern.as_str())),
+    });
+}
+
+fn split(out: &mut Out, split: &Split) {
+    let Split { targets } = split;
+    if let [Target { cluster, weight, request_headers, response_headers }] = targets.as_slice()
+        && weight.get() == 1
+        && request_headers.is_empty()
+        && response_headers.is_empty()
+    {
+        return out.field("to", text(cluster.as_str()));
+    }
+    out.map("to", targets.iter(), |out, target| {
+        let Target { cluster, weight, request_headers, response_headers } = target;
+        let name = key(cluster.as_str());
+        if request_headers.is_empty() && response_headers.is_empty() {
+            return out.field(&name, weight);
+        }
+        out.block(&name, |out| {
+            out.field("weight", weight);
+            edits(out, "request_headers", request_headers);
+            edits(out, "response_headers", response_headers);
+        });
+    });
+}
+
+fn rewrite(out: &mut Out, rewrite: &Rewrite) {
+    let Rewrite { path, host } = rewrite;
+    if path.is_none() && host.is_none() {
+        return;
+    }
+    out.block("rewrite", |out| {
+        match path {
+            Some(PathRewrite::Whole(path)) => out.field("path", text(path)),
+            Some(PathRewrite::Prefix(prefix)) => out.field("prefix", text(or_root(prefix))),
+            None => {}
+        }
+        if let Some(host) = host {
+            out.field("host", text(&String::from_utf8_lossy(host.as_bytes())));
+        }
+    });
+}
+
+fn edits(out: &mut Out, key: &str, edits: &HeaderEdits) {
+    let HeaderEdits { remove, set, add } = edits;
+    if edits.is_empty() {
+        return;
+    }
+    let value = |value: &http::HeaderValue| text(&String::from_utf8_lossy(value.as_bytes()));
+    out.block(key, |out| {
+        if !remove.is_empty() {
+            out.field("remove", list(remove.iter().map(|name| writer::key(name.as_str()))));
+        }
+        if !set.is_empty() {
+            out.map("set", set.iter(), |out, (name, set)| out.field(&writer::key(name.as_str()), value(set)));
+        }
+        let mut names: Vec<&http::HeaderName> = Vec::new();
+        for (name, _) in add {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        if !names.is_empty() {
+            out.map("add", names.into_iter(), |out, name| {
+                let values: Vec<_> = add.iter().filter(|(n, _)| n == name).map(|(_, v)| value(v)).collect();
+                let shown =
+                    if let [one] = values.as_slice() { one.clone() } else { list(values.into_iter()) };
+                out.field(&writer::key(name.as_str()), shown);
+            });
+        }
+    });
+}
+
+fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
+    let Cluster { source, balance, protocol, connect_timeout } = cluster;
+    match source {
+        Source::Static => {
+            let endpoints = assignment.map_or(&[][..], |assignment| assignment.endpoints.as_slice());
+            out.list("endpoints", endpoints.iter(), |out, Endpoint { address, weight }| {
+                out.inline(&format!("{{ address: {}, weight: {weight} }}", text(&address.to_string())));
+            });
+        }
+        Source::Dns { host, port } => out.field("dns", text(&format!("{host}:{port}"))),
+    }
+    out.field(
+        "balance",
+        match balance {
+            Balance::PeakEwma => "peak-ewma",
+            Balance::LeastRequest => "least-request",
+            Balance::RoundRobin => "round-robin",
+            Balance::Random => "random",
+        },
+    );
+    out.field(
+        "protocol",
+        match protocol {
+            Protocol::Auto => "auto",
+            Protocol::Http1 => "http1",
+            Protocol::Http2 => "http2",
+        },
+    );
+    out.field("connect_timeout", show_duration(*connect_timeout));
+}

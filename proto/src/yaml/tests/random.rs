@@ -1,0 +1,347 @@
+//! Configurations at random: everything that the YAML form can say.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use crate::model::*;
+
+pub(super) fn config() -> impl Strategy<Value = Config> {
+    let name = || text_name().prop_map(|n| Name::new(&n).unwrap());
+    let clusters = btree_map(name(), (cluster(), assignment()), 1..5);
+    let tables = btree_map(name(), vec(any_route(), 0..4), 0..3);
+    let listeners = btree_map(name(), (any_listener(), any::<bool>()), 0..4);
+    (process(), clusters, tables, listeners)
+        .prop_map(|(process, clusters, tables, listeners)| assemble(process, clusters, tables, listeners))
+}
+
+type RawRoute = (Route, Vec<Index>);
+type RawListener = (Listener, Vec<Index>, Vec<RawRoute>);
+
+/// Points every reference at something that exists, and gives every listener a port of its own.
+fn assemble(
+    process: Process,
+    clusters: BTreeMap<Name, (Cluster, Assignment)>,
+    tables: BTreeMap<Name, Vec<RawRoute>>,
+    listeners: BTreeMap<Name, (RawListener, bool)>,
+) -> Config {
+    let names: Vec<Name> = clusters.keys().cloned().collect();
+    let resolve = |routes: Vec<RawRoute>| RouteTable {
+        routes: routes
+            .into_iter()
+            .map(|(mut route, picks)| {
+                if let Action::Forward(forward) = &mut route.action {
+                    point(&mut forward.to, &names, &picks);
+                }
+                route
+            })
+            .collect(),
+    };
+    let mut mesh = Mesh { process, ..Mesh::default() };
+    mesh.route_tables = tables.into_iter().map(|(name, routes)| (name, resolve(routes))).collect();
+    for (i, (name, ((mut listener, picks, routes), share))) in listeners.into_iter().enumerate() {
+        if let Address::Ip(ip) = &mut listener.bind {
+            ip.set_port(20_000 + u16::try_from(i).unwrap());
+        } else {
+            listener.bind = Address::Unix(format!("/run/{i} a.sock").into());
+        }
+        match &mut listener.chain.filter {
+            Filter::Tcp(tcp) => point(&mut tcp.to, &names, &picks),
+            Filter::Http(http) => match mesh.route_tables.keys().next().filter(|_| share) {
+                Some(table) => http.routes = table.clone(),
+                None => {
+                    http.routes = name.clone();
+                    mesh.route_tables.insert(name.clone(), resolve(routes));
+                }
+            },
+        }
+        mesh.listeners.insert(name, listener);
+    }
+    let mut endpoints = BTreeMap::new();
+    for (name, (cluster, assignment)) in clusters {
+        if cluster.source == Source::Static {
+            endpoints.insert(name.clone(), assignment);
+        }
+        mesh.clusters.insert(name, cluster);
+    }
+    Config { mesh, endpoints }
+}
+
+/// Each cluster at most once, as a mapping can say it.
+fn point(split: &mut Split, names: &[Name], picks: &[Index]) {
+    let mut left = names.to_vec();
+    split.targets.truncate(left.len());
+    for (target, pick) in split.targets.iter_mut().zip(picks) {
+        target.cluster = left.remove(pick.index(left.len()));
+    }
+}
+
+fn text_name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        8 => "[a-z][a-z0-9-]{0,8}",
+        1 => "[\\PC&&[^\\s]]{1,6}".prop_filter("a name", |n| Name::new(n).is_some()),
+        1 => select(vec!["on", "1", "true", "null", "a.b", "a:b", "$x", "<<", "~"]).prop_map(str::to_owned),
+    ]
+}
+
+/// Texts with all that quoting and escaping has to get right.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => "[a-zA-Z0-9 $:#'\"\\\\{}\\[\\],&*!|>%@`.-]{0,12}",
+        1 => any::<String>(),
+        1 => select(vec!["", "1", "on", "true", "~", "1e3", "${X}", "$$", " a ", "a\nb\n", "\u{85}\u{feff}", "- a"])
+            .prop_map(str::to_owned),
+    ]
+}
+
+fn boxed_text() -> impl Strategy<Value = Box<str>> {
+    text().prop_map(Into::into)
+}
+
+fn time() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        (1..1_000_u64).prop_map(Duration::from_secs),
+        (1..100_000_u64).prop_map(Duration::from_millis),
+        (1..1_000_000_000_u64).prop_map(Duration::from_nanos),
+    ]
+}
+
+fn process() -> impl Strategy<Value = Process> {
+    let admin =
+        prop_oneof![Just(Admin::default()), address().prop_map(|address| Admin { address, written: true }),];
+    let times = (prop_oneof![Just(Duration::ZERO), time()], time(), time());
+    let shutdown = times.prop_map(|(lame_duck, quiet, deadline)| Shutdown { lame_duck, quiet, deadline });
+    let file = "[a-z $#]{1,5}(/[a-z .]{1,4}[a-z]){0,2}".prop_map(|path| LogTarget::File(PathBuf::from(path)));
+    let to = prop_oneof![Just(LogTarget::Stdout), Just(LogTarget::Stderr), file];
+    let log = (select(vec![LogFormat::Text, LogFormat::Json]), to)
+        .prop_map(|(format, to)| AccessLog { format, to });
+    let workers = option::of((1..1024_usize).prop_map(|n| NonZeroUsize::new(n).unwrap()));
+    (workers, admin, shutdown, option::of(log)).prop_map(|(workers, admin, shutdown, access_log)| Process {
+        workers,
+        admin,
+        shutdown,
+        access_log,
+    })
+}
+
+fn address() -> impl Strategy<Value = Address> {
+    prop_oneof![
+        (any::<[u8; 4]>(), 1..20_000_u16).prop_map(|(ip, port)| Address::Ip((ip, port).into())),
+        (any::<[u16; 8]>(), 1..20_000_u16).prop_map(|(ip, port)| Address::Ip((ip, port).into())),
+        "/[a-z $:#]{1,9}[a-z]".prop_map(|path| Address::Unix(path.into())),
+    ]
+}
+
+fn any_listener() -> impl Strategy<Value = RawListener> {
+    let path = || "[a-z0-9 .$/]{1,9}[a-z]".prop_map(PathBuf::from);
+    let tls = (path(), path()).prop_map(|(certificate, private_key)| ServerTls { certificate, private_key });
+    let network = prop_oneof![
+        (any::<[u8; 4]>(), 0..=32_u8)
+            .prop_map(|(ip, len)| ipnet::IpNet::new(ip.into(), len).unwrap().trunc()),
+        (any::<[u16; 8]>(), 0..=128_u8)
+            .prop_map(|(ip, len)| ipnet::IpNet::new(ip.into(), len).unwrap().trunc()),
+    ];
+    let routes = Name::new("set-later").unwrap();
+    let http = (vec(network, 0..3), any::<bool>()).prop_map(move |(trusted_proxies, merge_slashes)| {
+        Filter::Http(HttpFilter { routes: routes.clone(), trusted_proxies, merge_slashes })
+    });
+    let tcp =
+        (bare_split(), time()).prop_map(|(to, idle_timeout)| Filter::Tcp(TcpFilter { to, idle_timeout }));
+    let direction = select(vec![Direction::Inbound, Direction::Outbound]);
+    let chain = (option::of(tls), limits(), prop_oneof![2 => http, 1 => tcp])
+        .prop_map(|(tls, limits, filter)| FilterChain { tls, limits, filter });
+    let listener = (address(), direction, chain).prop_map(|(bind, direction, chain)| Listener {
+        bind,
+        direction,
+        chain,
+    });
+    (listener, vec(any::<Index>(), 4), vec(any_route(), 0..4))
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let sizes = (8192..=1_000_000_usize, option::of(1..u64::MAX));
+    let counts = (1..u32::MAX, 1..=10_000_usize, 1..u32::MAX);
+    (sizes, counts, time(), time()).prop_map(
+        |((head, body), (connections, headers, streams), header, idle)| Limits {
+            connections: NonZeroU32::new(connections).unwrap(),
+            header_bytes: NonZeroUsize::new(head).unwrap(),
+            headers: NonZeroUsize::new(headers).unwrap(),
+            body: body.and_then(NonZeroU64::new),
+            header_timeout: header,
+            idle_timeout: idle,
+            streams: NonZeroU32::new(streams).unwrap(),
+        },
+    )
+}
+
+fn any_route() -> impl Strategy<Value = RawRoute> {
+    let action = prop_oneof![
+        4 => (split(), rewrite(), option::of(time()))
+            .prop_map(|(to, rewrite, timeout)| Action::Forward(Forward { to, rewrite, timeout })),
+        1 => (select(vec!["/new", "https://example.com/$x?a=b#c"]), select(vec![301_u16, 302, 303, 307, 308]))
+            .prop_map(|(to, status)| Action::Redirect(Redirect {
+                to: HeaderValue::from_static(to),
+                status: StatusCode::from_u16(status).unwrap(),
+            })),
+        1 => (205..600_u16, boxed_text()).prop_map(|(status, body)| {
+            let status = StatusCode::from_u16(status).unwrap();
+            let silent = matches!(status.as_u16(), 205 | 304);
+            Action::Respond(Respond { status, body: if silent { Box::default() } else { body } })
+        }),
+    ];
+    let route = (matches(), action, edits(), edits());
+    let route = route.prop_map(|(matches, mut action, request_headers, response_headers)| {
+        if let Action::Forward(Forward { rewrite, .. }) = &mut action
+            && matches!(rewrite.path, Some(PathRewrite::Prefix(_)))
+            && !matches!(matches.path, PathMatch::Prefix(_))
+        {
+            rewrite.path = None;
+        }
+        Route { matches, action, request_headers, response_headers }
+    });
+    (route, vec(any::<Index>(), 4))
+}
+
+fn pattern() -> impl Strategy<Value = Pattern> {
+    select(vec!["^/v[0-9]+/items$", "", "a|b", r#"[\s"']+$"#, "(?i)x{1,3}", "$$"])
+        .prop_map(|p| Pattern::new(p).unwrap())
+}
+
+fn path() -> impl Strategy<Value = Box<str>> {
+    "(/[a-z0-9$:@%+=~*-]{1,6}){1,3}".prop_map(|path: String| path.replace('%', "%20").into())
+}
+
+fn matches() -> impl Strategy<Value = Match> {
+    let host = prop_oneof![
+        "[a-z0-9-]{1,6}(\\.[a-z]{1,4}){0,2}".prop_map(|h: String| HostPattern::Exact(h.into())),
+        "(\\.[a-z0-9_]{1,4}){1,3}".prop_map(|h: String| HostPattern::Suffix(h.into())),
+    ];
+    let path_match = prop_oneof![
+        Just(PathMatch::Any),
+        path().prop_map(PathMatch::Exact),
+        prop_oneof![Just(Box::default()), path()].prop_map(PathMatch::Prefix),
+        pattern().prop_map(PathMatch::Regex),
+    ];
+    let method =
+        select(vec![Method::GET, Method::POST, Method::OPTIONS, Method::from_bytes(b"PURGE!").unwrap()]);
+    let methods = vec(method, 0..3).prop_map(|mut methods| {
+        methods.sort_by_key(ToString::to_string);
+        methods.dedup();
+        methods
+    });
+    let headers = btree_map(select(vec!["x-beta", "host", "cookie", "1"]), string_match(), 0..3);
+    let headers = headers.prop_map(|headers| {
+        let header = |(name, value)| HeaderMatch { name: HeaderName::from_static(name), value };
+        headers.into_iter().map(header).collect()
+    });
+    let query = btree_map(text().prop_filter("a key of YAML", |t| t.len() < 100), string_match(), 0..3);
+    let query = query.prop_map(|query| {
+        query.into_iter().map(|(name, value)| QueryMatch { name: name.into(), value }).collect()
+    });
+    let hosts = btree_set(host, 0..3).prop_map(|hosts| hosts.into_iter().collect());
+    (hosts, path_match, methods, headers, query).prop_map(|(hosts, path, methods, headers, query)| Match {
+        hosts,
+        path,
+        methods,
+        headers,
+        query,
+    })
+}
+
+fn string_match() -> impl Strategy<Value = StringMatch> {
+    prop_oneof![
+        Just(StringMatch::Present),
+        Just(StringMatch::Absent),
+        boxed_text().prop_map(StringMatch::Exact),
+        boxed_text().prop_filter("not empty", |t| !t.is_empty()).prop_map(StringMatch::Prefix),
+        pattern().prop_map(StringMatch::Regex),
+    ]
+}
+
+fn weight() -> impl Strategy<Value = NonZeroU32> {
+    prop_oneof![Just(1), 1..1_000_000_u32].prop_map(|n| NonZeroU32::new(n).unwrap())
+}
+
+fn bare_split() -> impl Strategy<Value = Split> {
+    let cluster = Name::new("set-later").unwrap();
+    vec(weight(), 1..4).prop_map(move |weights| Split {
+        targets: weights.into_iter().map(|weight| Target::new(cluster.clone(), weight)).collect(),
+    })
+}
+
+fn split() -> impl Strategy<Value = Split> {
+    (bare_split(), vec((edits(), edits()), 3)).prop_map(|(mut split, edits)| {
+        for (target, (request, response)) in split.targets.iter_mut().zip(edits) {
+            (target.request_headers, target.response_headers) = (request, response);
+        }
+        split
+    })
+}
+
+fn rewrite() -> impl Strategy<Value = Rewrite> {
+    let path = prop_oneof![
+        path().prop_map(PathRewrite::Whole),
+        prop_oneof![Just(Box::default()), path()].prop_map(PathRewrite::Prefix),
+    ];
+    let host = select(vec!["items.internal", "127.0.0.1:80", "[::1]:80"]).prop_map(HeaderValue::from_static);
+    (option::of(path), option::of(host)).prop_map(|(path, host)| Rewrite { path, host })
+}
+
+/// Values of one name stand together, names once but for `add`.
+fn edits() -> impl Strategy<Value = HeaderEdits> {
+    let name = || select(vec!["x-a", "via", "server", "1", "on"]).prop_map(HeaderName::from_static);
+    let value = || {
+        let fits =
+            |t: &String| t.trim_matches([' ', '\t']) == t && HeaderValue::from_bytes(t.as_bytes()).is_ok();
+        text()
+            .prop_filter("a header value", fits)
+            .prop_map(|t| HeaderValue::from_bytes(t.as_bytes()).unwrap())
+    };
+    let ordered = |names: Vec<HeaderName>| {
+        let mut seen = Vec::new();
+        names
+            .into_iter()
+            .filter(|n| {
+                !seen.contains(n) && {
+                    seen.push(n.clone());
+                    true
+                }
+            })
+            .collect::<Vec<_>>()
+    };
+    let remove = vec(name(), 0..3).prop_map(ordered);
+    let set = (vec(name(), 0..3).prop_map(ordered), vec(value(), 3))
+        .prop_map(|(n, v)| n.into_iter().zip(v).collect());
+    let add =
+        (vec(name(), 0..3).prop_map(ordered), vec(vec(value(), 1..3), 3)).prop_map(|(names, values)| {
+            let each = names.into_iter().zip(values);
+            each.flat_map(|(name, values)| values.into_iter().map(move |value| (name.clone(), value)))
+                .collect()
+        });
+    let some = (remove, set, add).prop_map(|(remove, set, add)| HeaderEdits { remove, set, add });
+    prop_oneof![2 => Just(HeaderEdits::default()), 1 => some]
+}
+
+fn cluster() -> impl Strategy<Value = Cluster> {
+    let dns = ("[a-z0-9-]{1,8}(\\.[a-z_]{1,4}){1,2}\\.?", 1..u16::MAX)
+        .prop_map(|(host, port)| Source::Dns { host: host.into(), port: NonZeroU16::new(port).unwrap() });
+    let balance =
+        select(vec![Balance::PeakEwma, Balance::LeastRequest, Balance::RoundRobin, Balance::Random]);
+    let protocol = select(vec![Protocol::Auto, Protocol::Http1, Protocol::Http2]);
+    (prop_oneof![3 => Just(Source::Static), 1 => dns], balance, protocol, time()).prop_map(
+        |(source, balance, protocol, connect_timeout)| Cluster { source, balance, protocol, connect_timeout },
+    )
+}
+
+fn assignment() -> impl Strategy<Value = Assignment> {
+    btree_map(address(), weight(), 0..4).prop_map(|endpoints| Assignment {
+        endpoints: endpoints.into_iter().map(|(address, weight)| Endpoint { address, weight }).collect(),
+    })
+}

@@ -1,0 +1,158 @@
+//! The schema is held against the decoders, and against documents.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use serde_json::{Map, Value};
+
+use super::files::FULL;
+use super::{random, read};
+use crate::yaml::cursor::asked;
+use crate::yaml::scalar::{Core, boolean, core};
+use crate::yaml::tree::{self, Node, View};
+use crate::yaml::{print, schema};
+
+/// A document in which every kind of mapping occurs.
+const EVERYTHING: &str = "
+shutdown: {}
+access_log: {}
+listeners:
+  a:
+    bind: 127.0.0.1:0
+    tls: { certificate: a, private_key: b }
+    limits: {}
+    routes:
+      - match: { path: { exact: /a }, headers: { x: { present: true } } }
+        to: { c: { request_headers: {} } }
+        rewrite: {}
+      - redirect: { to: /b }
+      - respond: {}
+  b: { bind: 127.0.0.1:0, tcp: { to: c } }
+clusters:
+  c: { endpoints: [{ address: 127.0.0.1:1 }] }
+";
+
+#[test]
+fn the_keys_are_those_that_the_decoders_ask_for() {
+    asked::take();
+    read(EVERYTHING).unwrap();
+    let asked: BTreeSet<_> =
+        asked::take().into_iter().map(|(k, key)| (k.to_owned(), key.to_owned())).collect();
+    let mut described = BTreeSet::new();
+    for (kind, definition) in schema()["$defs"].as_object().unwrap() {
+        for key in definition["properties"].as_object().into_iter().flat_map(Map::keys) {
+            described.insert((kind.clone(), key.clone()));
+        }
+    }
+    assert_eq!(asked, described);
+}
+
+#[test]
+fn every_reference_leads_somewhere_and_every_definition_is_used() {
+    let schema = schema();
+    let text = schema.to_string();
+    let definitions = schema["$defs"].as_object().unwrap();
+    for name in definitions.keys() {
+        assert!(text.contains(&format!("\"#/$defs/{name}\"")), "{name} is not used");
+    }
+    for part in text.split("\"#/$defs/").skip(1) {
+        let name = part.split('"').next().unwrap();
+        assert!(definitions.contains_key(name), "{name} is not defined");
+    }
+}
+
+#[track_caller]
+fn check(text: &str, fits: bool) {
+    let schema = schema();
+    let (tree, errors) = tree::read(text);
+    assert_eq!(errors, []);
+    let value = json(tree.root().unwrap());
+    assert_eq!(valid(&schema, &schema, &value), fits, "{text}");
+}
+
+#[test]
+fn documents_fit_the_schema() {
+    check(FULL, true);
+    check(EVERYTHING, true);
+    check("listeners: {}\nworkers: ${N:-2}\n", true);
+    check("clusters: {}\n", false);
+    check("listeners: {}\nworkers: 0\n", false);
+    check("listeners: {}\nworker: 1\n", false);
+    check("listeners: { a: { bind: 127.0.0.1:1 } }\n", false);
+    check("listeners: { a: { bind: 127.0.0.1:1, routes: [{ to: a, respond: {} }] } }\n", false);
+    check("listeners: {}\nshutdown: { deadline: 5 }\n", false);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_printed_fits_the_schema(config in random::config()) {
+        check(&print(&config), true);
+    }
+}
+
+fn json(node: Node<'_>) -> Value {
+    match node.view() {
+        View::List => node.items().map(json).collect(),
+        View::Map => Value::Object(node.entries().map(|e| (e.key.to_owned(), json(e.value))).collect()),
+        View::Quoted(text) => text.into(),
+        View::Broken => Value::Null,
+        View::Plain(text) => match core(text) {
+            Core::Null => Value::Null,
+            Core::Bool => boolean(text).unwrap().into(),
+            Core::Int | Core::Float => text.parse::<serde_json::Number>().unwrap().into(),
+            Core::Str => text.into(),
+        },
+    }
+}
+
+/// As much of JSON Schema as ours uses; an unknown keyword fails the test.
+fn valid(root: &Value, schema: &Value, value: &Value) -> bool {
+    schema.as_object().unwrap().iter().all(|(keyword, rule)| {
+        let list = || rule.as_array().unwrap();
+        let length = || rule.as_u64().and_then(|n| usize::try_from(n).ok()).unwrap();
+        match keyword.as_str() {
+            "$schema" | "$defs" | "title" | "description" | "default" => true,
+            "$ref" => valid(root, root.pointer(&rule.as_str().unwrap()[1..]).unwrap(), value),
+            "type" => match rule.as_str().unwrap() {
+                "object" => value.is_object(),
+                "array" => value.is_array(),
+                "string" => value.is_string(),
+                "integer" => value.is_u64(),
+                "boolean" => value.is_boolean(),
+                other => panic!("{other}"),
+            },
+            "enum" => list().contains(value),
+            "const" => rule == value,
+            "anyOf" => list().iter().any(|schema| valid(root, schema, value)),
+            "oneOf" => list().iter().filter(|schema| valid(root, schema, value)).count() == 1,
+            "minimum" => value.as_u64().is_none_or(|n| n >= rule.as_u64().unwrap()),
+            "maximum" => value.as_u64().is_none_or(|n| n <= rule.as_u64().unwrap()),
+            "minItems" => value.as_array().is_none_or(|items| items.len() >= length()),
+            "minProperties" => value.as_object().is_none_or(|object| object.len() >= length()),
+            "pattern" => value
+                .as_str()
+                .is_none_or(|text| regex::Regex::new(rule.as_str().unwrap()).unwrap().is_match(text)),
+            "items" => value.as_array().is_none_or(|items| items.iter().all(|item| valid(root, rule, item))),
+            "required" => value
+                .as_object()
+                .is_none_or(|o| list().iter().all(|key| o.contains_key(key.as_str().unwrap()))),
+            "properties" => value.as_object().is_none_or(|object| {
+                object
+                    .iter()
+                    .all(|(key, value)| rule.get(key).is_none_or(|schema| valid(root, schema, value)))
+            }),
+            "additionalProperties" => value.as_object().is_none_or(|object| {
+                let known =
+                    |key: &String| schema.get("properties").is_some_and(|known| known.get(key).is_some());
+                let mut others = object.iter().filter(|(key, _)| !known(key));
+                match rule {
+                    Value::Bool(allowed) => *allowed || others.next().is_none(),
+                    _ => others.all(|(_, value)| valid(root, rule, value)),
+                }
+            }),
+            other => panic!("{other}"),
+        }
+    })
+}

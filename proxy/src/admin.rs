@@ -1,0 +1,222 @@
+//! What the process tells those who run it, over HTTP on an address of its own: is it alive, is it ready, what does it
+//! do. Served by the management thread; a request that hangs here disturbs nobody.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use outrigger_proto::model::{Assignment, Balance, Config, Endpoint, Protocol};
+use outrigger_proto::yaml;
+use serde_json::{Value, json};
+
+use crate::body::Body;
+use crate::downstream::accept::Accepting;
+use crate::io::socket::Socket;
+use crate::live::Snapshot;
+use crate::observe::Registry;
+use crate::upstream::{Cluster, Clusters};
+use crate::watch::Leaving;
+use crate::worker::Shared;
+
+/// Connections at once; the kernel holds further ones.
+const CONNECTIONS: usize = 64;
+/// For a whole head, and for a whole answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the interface shows.
+#[derive(Debug)]
+pub struct Admin {
+    /// What all workers see.
+    pub shared: Arc<Shared>,
+    /// All series.
+    pub registry: Registry,
+    /// The clusters that live.
+    pub clusters: Arc<Clusters>,
+    /// How the last attempts to load went.
+    pub status: RefCell<Status>,
+}
+
+/// How the last attempts to load a configuration went.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// What the configuration is read from.
+    pub source: String,
+    /// When the one in force came into force.
+    pub since: Option<SystemTime>,
+    /// What was wrong with the last one, if it was refused.
+    pub refused: Option<String>,
+}
+
+/// Serves until the task is ended.
+pub async fn serve(admin: Rc<Admin>, accepting: Accepting) {
+    let permits = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    loop {
+        let permit = permits.clone().acquire_owned().await.expect("never closed");
+        let socket = match accepting.accept().await {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                tracing::warn!(%error, "admin: cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let admin = admin.clone();
+        tokio::task::spawn_local(async move {
+            converse(admin, socket).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn converse(admin: Rc<Admin>, socket: Socket) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let response = admin.answer(&request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(socket), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "admin: a connection ended badly");
+    }
+}
+
+impl Admin {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        let known = matches!(request.uri().path(), "/" | "/ready" | "/live" | "/metrics" | "/config" | "/clusters");
+        if !known {
+            return text(StatusCode::NOT_FOUND, "not found; see /\n".into());
+        }
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/live" => text(StatusCode::OK, "live\n".into()),
+            "/ready" => self.ready(),
+            "/metrics" => self.metrics(),
+            "/config" => self.config(request.uri().query()),
+            "/clusters" => json_answer(&self.clusters()),
+            _ => text(StatusCode::OK, "/ready\n/live\n/metrics\n/config  (?format=yaml)\n/clusters\n".into()),
+        }
+    }
+
+    /// Ready means that a request would be served: there is a configuration, and we are not leaving.
+    fn ready(&self) -> Response<Body> {
+        if self.shared.leaving() != Leaving::No {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
+        }
+        if self.shared.live.load().version == 0 {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "no configuration yet\n".into());
+        }
+        text(StatusCode::OK, "ready\n".into())
+    }
+
+    fn metrics(&self) -> Response<Body> {
+        let mut response = text(StatusCode::OK, self.registry.render());
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(Registry::CONTENT_TYPE));
+        response
+    }
+
+    /// What is in force. Files are named, never shown: a private key stays where it is.
+    fn config(&self, query: Option<&str>) -> Response<Body> {
+        let snapshot = self.shared.live.load();
+        let effective = yaml::print(&self.in_force(&snapshot));
+        if query == Some("format=yaml") {
+            return text(StatusCode::OK, effective);
+        }
+        let Status { source, since, refused } = &*self.status.borrow();
+        json_answer(&json!({
+            "version": snapshot.version,
+            "source": source,
+            "since": since.map(seconds),
+            "refused": refused,
+            "config": effective,
+        }))
+    }
+
+    fn in_force(&self, snapshot: &Snapshot) -> Config {
+        let mesh = (*snapshot.mesh).clone();
+        let live = self.clusters.all();
+        let endpoints = live.iter().filter(|c| mesh.clusters.contains_key(c.name()));
+        let endpoints = endpoints.map(|cluster| (cluster.name().clone(), assignment(cluster))).collect();
+        Config { mesh, endpoints }
+    }
+
+    fn clusters(&self) -> Value {
+        let snapshot = self.shared.live.load();
+        let now = self.shared.epoch.elapsed();
+        let cluster = |cluster: &Arc<Cluster>| {
+            let config = snapshot.mesh.clusters.get(cluster.name());
+            let endpoints = cluster.endpoints();
+            let endpoint = |e: &Arc<crate::upstream::Endpoint>| {
+                json!({
+                    "address": e.label(),
+                    "weight": e.weight(),
+                    "active": e.active(),
+                    "connections": e.connections(),
+                    "requests": e.requests(),
+                    "failures": e.failures(),
+                    "latency_ms": e.latency(now).as_secs_f64() * 1e3,
+                })
+            };
+            json!({
+                "name": cluster.name().as_str(),
+                "balance": config.map(|c| balance(c.balance)),
+                "protocol": config.map(|c| protocol(c.protocol)),
+                "endpoints": endpoints.endpoints().iter().map(endpoint).collect::<Vec<_>>(),
+            })
+        };
+        json!({ "clusters": self.clusters.all().iter().map(cluster).collect::<Vec<_>>() })
+    }
+}
+
+fn assignment(cluster: &Cluster) -> Assignment {
+    let endpoint = |e: &Arc<crate::upstream::Endpoint>| Endpoint {
+        address: e.address().clone(),
+        weight: e.weight().try_into().unwrap_or(std::num::NonZeroU32::MIN),
+    };
+    Assignment { endpoints: cluster.endpoints().endpoints().iter().map(endpoint).collect() }
+}
+
+fn balance(balance: Balance) -> &'static str {
+    match balance {
+        Balance::PeakEwma => "peak-ewma",
+        Balance::LeastRequest => "least-request",
+        Balance::RoundRobin => "round-robin",
+        Balance::Random => "random",
+    }
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Auto => "auto",
+        Protocol::Http1 => "http1",
+        Protocol::Http2 => "http2",
+    }
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn text(status: StatusCode, body: String) -> Response<Body> {
+    crate::http::layers::observe::text(status, Bytes::from(body))
+}
+
+fn json_answer(value: &Value) -> Response<Body> {
+    let mut response = text(StatusCode::OK, format!("{value:#}\n"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

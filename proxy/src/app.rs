@@ -1,0 +1,301 @@
+//! The process: builds everything, starts it, keeps its configuration fresh, and takes it down in good order. The only
+//! file that sees all.
+
+use std::cell::RefCell;
+use std::io;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use outrigger_proto::error::{ConfigError, ConfigErrors};
+use outrigger_proto::model::{AccessLog, Config, Direction, Mesh, Shutdown};
+use outrigger_proto::yaml::Parsed;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::admin::{self, Admin, Status};
+use crate::apply::Applier;
+use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
+use crate::downstream::accept::Bound;
+use crate::observe::{ProcessStats, Registry, Writer, access_log, queue};
+use crate::threads::{Command, Threads};
+use crate::watch::Leaving;
+use crate::worker::Shared;
+
+/// How often the way out is looked at.
+const STEP: Duration = Duration::from_millis(50);
+/// What connections that are ended get to write their last bytes.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+/// How long the access log may take to be written at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Why the process could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration is wrong.
+    Config(ConfigErrors),
+    /// The system refuses.
+    System(&'static str, io::Error),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Config(errors) => errors.fmt(f),
+            Self::System(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The whole running process, as its management thread has it.
+#[derive(Debug)]
+pub struct App {
+    origin: Origin,
+    shared: Arc<Shared>,
+    threads: Arc<Threads>,
+    applier: Applier,
+    admin: Rc<Admin>,
+    stats: Arc<ProcessStats>,
+    seen: Fingerprint,
+    log: Option<(AccessLog, Writer)>,
+    workers: usize,
+    shutdown: Shutdown,
+}
+
+/// How many workers a configuration asks for.
+pub fn workers(mesh: &Mesh) -> usize {
+    // The standard library looks at the cgroup's CPU quota and at the affinity mask.
+    mesh.process.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get)
+}
+
+impl App {
+    /// Starts the workers and brings the configuration into force.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, or what the system refuses.
+    pub fn start(origin: Origin, parsed: Parsed) -> Result<Self, StartError> {
+        let Parsed { config, warnings } = parsed;
+        warn(&origin, &warnings);
+        let registry = Registry::default();
+        let stats = registry.process();
+        let workers = workers(&config.mesh);
+        let shared = Arc::new(Shared::new(workers));
+        let threads = Threads::start(&shared).map_err(|error| StartError::System("cannot start workers", error))?;
+        let threads = Arc::new(threads);
+        stats.workers.set(workers as i64);
+        let applier = Applier::new(shared.clone(), registry.clone(), threads.clone());
+        let status = Status { source: origin.name(), ..Status::default() };
+        let admin = Rc::new(Admin {
+            shared: shared.clone(),
+            registry,
+            clusters: applier.clusters().clone(),
+            status: RefCell::new(status),
+        });
+        let shutdown = config.mesh.process.shutdown.clone();
+        let seen = Fingerprint::of(&origin, &config.mesh);
+        let mut app = Self { origin, shared, threads, applier, admin, stats, seen, log: None, workers, shutdown };
+        app.open_admin(&config.mesh)?;
+        app.bring_into_force(config).map_err(StartError::Config)?;
+        Ok(app)
+    }
+
+    /// Where each listener really listens.
+    pub fn applier(&self) -> &Applier {
+        &self.applier
+    }
+
+    fn open_admin(&self, mesh: &Mesh) -> Result<(), StartError> {
+        let wanted = &mesh.process.admin;
+        let opened = Bound::new(&wanted.address).and_then(|bound| Ok((bound.on_this_thread()?, bound.address.clone())));
+        match opened {
+            Ok((accepting, address)) => {
+                tracing::info!(%address, "admin listening");
+                tokio::task::spawn_local(admin::serve(self.admin.clone(), accepting));
+                Ok(())
+            }
+            Err(error) if wanted.written => Err(StartError::System("cannot open the admin address", error)),
+            Err(error) => {
+                tracing::warn!(address = %wanted.address, %error, "going on without admin; set `admin:` to choose another address");
+                Ok(())
+            }
+        }
+    }
+
+    fn bring_into_force(&mut self, config: Config) -> Result<(), ConfigErrors> {
+        let process = config.mesh.process.clone();
+        let refused = |errors: Vec<ConfigError>| ConfigErrors { source: self.origin.name(), errors };
+        let writer = self.open_log(process.access_log.as_ref()).map_err(|error| refused(vec![error]))?;
+        if let Err(errors) = self.applier.apply(config) {
+            return Err(refused(errors));
+        }
+        self.switch_log(process.access_log, writer);
+        if workers_differ(process.workers, self.workers) {
+            tracing::warn!(running = self.workers, "`workers` has changed; it takes a restart to follow");
+        }
+        self.shutdown = process.shutdown;
+        let now = SystemTime::now();
+        self.stats.config_loaded(self.applier.version(), now);
+        let mut status = self.admin.status.borrow_mut();
+        status.since = Some(now);
+        status.refused = None;
+        Ok(())
+    }
+
+    /// Opens the access log, unless the one that is open is the one that is wanted.
+    fn open_log(&self, wanted: Option<&AccessLog>) -> Result<Option<(Writer, access_log::Queue)>, ConfigError> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        if self.log.as_ref().is_some_and(|(open, _)| open == wanted) {
+            return Ok(None);
+        }
+        let (queue, lines) = queue(access_log::QUEUE_BYTES, self.stats.access_log_dropped.clone());
+        let writer = Writer::start(&wanted.to, lines).map_err(|error| ConfigError {
+            place: None,
+            path: "access_log.to".to_owned(),
+            problem: format!("cannot write there: {error}"),
+            hint: None,
+        })?;
+        Ok(Some((writer, queue)))
+    }
+
+    fn switch_log(&mut self, wanted: Option<AccessLog>, opened: Option<(Writer, access_log::Queue)>) {
+        match (wanted, opened) {
+            (Some(wanted), Some((writer, queue))) => {
+                self.threads.all(|| Command::Log(Some((wanted.format, queue.clone()))));
+                // The old writer ends when the last line of the workers has reached it.
+                self.log = Some((wanted, writer));
+            }
+            (Some(_), None) => {}
+            (None, _) if self.log.is_some() => {
+                self.threads.all(|| Command::Log(None));
+                self.log = None;
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Runs until the process is told to end, and has.
+    ///
+    /// # Errors
+    /// Signals cannot be had.
+    pub async fn run(mut self) -> Result<(), StartError> {
+        let listen = |kind| signal(kind).map_err(|error| StartError::System("cannot listen for signals", error));
+        let mut hangup = listen(SignalKind::hangup())?;
+        let mut leave = Leave { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? };
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = leave.asked() => break,
+                Some(()) = hangup.recv() => {
+                    if let Some((_, writer)) = &self.log {
+                        writer.reopen();
+                    }
+                    self.reload("SIGHUP");
+                }
+                _ = look.tick() => {
+                    if self.seen.has_changed() {
+                        self.reload("the file changed");
+                    }
+                }
+            }
+        }
+        self.leave(leave).await;
+        Ok(())
+    }
+
+    /// Reads the configuration again. One that is wrong changes nothing.
+    fn reload(&mut self, why: &str) {
+        if self.origin == Origin::Stdin {
+            return tracing::warn!(why, "the configuration was read from standard input and cannot be read again");
+        }
+        let loaded = self.origin.load();
+        if let Ok(parsed) = &loaded {
+            self.seen = Fingerprint::of(&self.origin, &parsed.config.mesh);
+        } else {
+            self.seen = Fingerprint::of(&self.origin, &self.shared.live.load().mesh);
+        }
+        let result = loaded.and_then(|Parsed { config, warnings }| {
+            warn(&self.origin, &warnings);
+            self.bring_into_force(config)
+        });
+        match result {
+            Ok(()) => tracing::info!(why, version = self.applier.version(), "configuration loaded"),
+            Err(errors) => {
+                self.stats.config_refused();
+                self.admin.status.borrow_mut().refused = Some(errors.to_string());
+                tracing::error!(why, version = self.applier.version(), "configuration refused, the last good one stays:\n{errors}");
+            }
+        }
+    }
+
+    async fn leave(mut self, mut signals: Leave) {
+        let Shutdown { lame_duck, quiet, deadline } = self.shutdown.clone();
+        tracing::info!(?lame_duck, ?quiet, ?deadline, connections = self.shared.connections(), "draining; a second signal ends at once");
+        self.stats.draining.set(1);
+        self.shared.leave(Leaving::Draining);
+        let end = tokio::time::Instant::now() + deadline;
+        let drained = async {
+            tokio::time::sleep(lame_duck).await;
+            self.applier.close(Direction::Inbound);
+            while self.shared.connections() > 0 && self.shared.quiet_for() < quiet {
+                tokio::time::sleep(STEP).await;
+            }
+            self.shared.leave(Leaving::Quiet);
+            while self.shared.connections() > 0 {
+                tokio::time::sleep(STEP).await;
+            }
+        };
+        tokio::select! {
+            () = drained => tracing::info!("drained"),
+            () = tokio::time::sleep_until(end) => {
+                tracing::warn!(connections = self.shared.connections(), "shutdown.deadline has passed; what is open is cut");
+            }
+            () = signals.asked() => tracing::warn!(connections = self.shared.connections(), "ending at once"),
+        }
+        self.shared.leave(Leaving::Over);
+        let cut = tokio::time::Instant::now() + LAST_WORDS;
+        while self.shared.connections() > 0 && tokio::time::Instant::now() < cut {
+            tokio::time::sleep(STEP).await;
+        }
+        self.end();
+    }
+
+    fn end(self) {
+        let Self { threads, applier, admin, log, .. } = self;
+        drop((applier, admin));
+        if let Some(threads) = Arc::into_inner(threads) {
+            threads.join();
+        }
+        if let Some((_, writer)) = log {
+            writer.finish(LAST_LINES);
+        }
+    }
+}
+
+fn workers_differ(wanted: Option<NonZeroUsize>, running: usize) -> bool {
+    wanted.is_some_and(|wanted| wanted.get() != running)
+}
+
+fn warn(origin: &Origin, warnings: &[ConfigError]) {
+    for warning in warnings {
+        tracing::warn!("{}:{warning}", origin.name());
+    }
+}
+
+/// The signals that end the process.
+#[derive(Debug)]
+struct Leave {
+    term: Signal,
+    int: Signal,
+}
+
+impl Leave {
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}

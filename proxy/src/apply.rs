@@ -1,0 +1,247 @@
+//! How a configuration comes into force: everything that can fail is done first; then what is new is added, requests
+//! are switched over, and what is gone is let go. A configuration that fails changes nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use hickory_resolver::TokioResolver;
+use outrigger_proto::error::ConfigError;
+use outrigger_proto::model::{self, Address, Assignment, Config, Filter, Listener, Mesh, Name, Source};
+use tokio::task::JoinHandle;
+
+use crate::downstream::accept::Bound;
+use crate::downstream::tls::{self, Material};
+use crate::live::{ClusterView, FilterView, ListenerState, ListenerView, Routes, Snapshot, resolve_split};
+use crate::observe::Registry;
+use crate::threads::{Command, Threads};
+use crate::upstream::{Clusters, dns};
+use crate::worker::Shared;
+
+/// Brings configurations into force. Lives on the management thread.
+#[derive(Debug)]
+pub struct Applier {
+    shared: Arc<Shared>,
+    registry: Registry,
+    clusters: Arc<Clusters>,
+    threads: Arc<Threads>,
+    running: BTreeMap<Name, Running>,
+    resolving: HashMap<Name, Resolving>,
+    resolver: Option<Arc<TokioResolver>>,
+    version: u64,
+}
+
+/// A listener that is open.
+#[derive(Clone, Debug)]
+struct Running {
+    bind: Address,
+    bound: Arc<Bound>,
+    state: Arc<ListenerState>,
+    tls: Option<Material>,
+}
+
+/// A name that is being resolved.
+#[derive(Debug)]
+struct Resolving {
+    source: Source,
+    task: JoinHandle<()>,
+}
+
+impl Applier {
+    /// Nothing is in force yet.
+    pub fn new(shared: Arc<Shared>, registry: Registry, threads: Arc<Threads>) -> Self {
+        Self {
+            clusters: Arc::new(Clusters::new(registry.clone())),
+            shared,
+            registry,
+            threads,
+            running: BTreeMap::new(),
+            resolving: HashMap::new(),
+            resolver: None,
+            version: 0,
+        }
+    }
+
+    /// The clusters that live.
+    pub fn clusters(&self) -> &Arc<Clusters> {
+        &self.clusters
+    }
+
+    /// The version in force; 0 before the first.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Where each listener really listens.
+    pub fn bound(&self) -> impl Iterator<Item = (&Name, &Address)> {
+        self.running.iter().map(|(name, running)| (name, &running.bound.address))
+    }
+
+    /// Brings a configuration into force.
+    ///
+    /// # Errors
+    /// All that kept it from it; what was in force stays.
+    pub fn apply(&mut self, config: Config) -> Result<(), Vec<ConfigError>> {
+        let Config { mesh, endpoints } = config;
+        let next = self.open(&mesh)?;
+        self.assign(&mesh, &endpoints);
+        self.version += 1;
+        let snapshot = self.snapshot(mesh, &next);
+        let mesh = snapshot.mesh.clone();
+        self.shared.live.replace(snapshot);
+        self.switch(next);
+        let Self { clusters, resolving, .. } = self;
+        clusters.retain(|name| mesh.clusters.contains_key(name));
+        resolving.retain(|name, task| {
+            let kept = mesh.clusters.contains_key(name);
+            if !kept {
+                task.task.abort();
+            }
+            kept
+        });
+        Ok(())
+    }
+
+    /// Stops accepting on listeners of this direction.
+    pub fn close(&mut self, direction: model::Direction) {
+        let snapshot = self.shared.live.load();
+        let leaving = |name: &Name| snapshot.listeners.get(name).is_some_and(|l| l.config.direction == direction);
+        for name in self.running.keys().filter(|name| leaving(name)) {
+            self.threads.all(|| Command::Unlisten(name.clone()));
+        }
+        self.running.retain(|name, _| !leaving(name));
+    }
+
+    /// Opens what is new, and reads what must be read.
+    fn open(&self, mesh: &Mesh) -> Result<BTreeMap<Name, Running>, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        let mut next = BTreeMap::new();
+        for (name, listener) in &mesh.listeners {
+            let tls = self.load_tls(name, listener).map_err(|error| errors.push(error)).unwrap_or_default();
+            match self.open_one(name, listener, mesh) {
+                Ok((bound, state)) => {
+                    next.insert(name.clone(), Running { bind: listener.bind.clone(), bound, state, tls });
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(next) } else { Err(errors) }
+    }
+
+    fn load_tls(&self, name: &Name, listener: &Listener) -> Result<Option<Material>, ConfigError> {
+        let Some(source) = &listener.chain.tls else { return Ok(None) };
+        let old = self.running.get(name).and_then(|running| running.tls.as_ref());
+        tls::load(source, old).map(Some).map_err(|error| ConfigError {
+            place: None,
+            path: format!("listeners.{name}.tls"),
+            problem: error.to_string(),
+            hint: None,
+        })
+    }
+
+    fn open_one(
+        &self,
+        name: &Name,
+        listener: &Listener,
+        mesh: &Mesh,
+    ) -> Result<(Arc<Bound>, Arc<ListenerState>), ConfigError> {
+        let known = self.running.get(name);
+        let state = known.map(|running| running.state.clone());
+        let state = state.unwrap_or_else(|| {
+            Arc::new(ListenerState { open: 0.into(), stats: self.registry.listener(name.as_str()) })
+        });
+        let same = |running: &&Running| running.bind == listener.bind;
+        let leaving = self.running.iter().filter(|(name, _)| !mesh.listeners.contains_key(*name));
+        // A listener that was renamed goes on with its descriptor, and so with its backlog.
+        if let Some(running) = known.filter(same).or_else(|| leaving.map(|(_, running)| running).find(same)) {
+            return Ok((running.bound.clone(), state));
+        }
+        let bound = Bound::new(&listener.bind).map_err(|error| ConfigError {
+            place: None,
+            path: format!("listeners.{name}.bind"),
+            problem: format!("cannot listen on {}: {error}", listener.bind),
+            hint: (error.kind() == std::io::ErrorKind::AddrInUse)
+                .then(|| "another process has it; choose another port, or 0 for any".to_owned()),
+        })?;
+        Ok((Arc::new(bound), state))
+    }
+
+    fn assign(&mut self, mesh: &Mesh, endpoints: &BTreeMap<Name, Assignment>) {
+        for (name, cluster) in &mesh.clusters {
+            let live = self.clusters.get_or_make(name);
+            match &cluster.source {
+                Source::Static => {
+                    if let Some(task) = self.resolving.remove(name) {
+                        task.task.abort();
+                    }
+                    self.clusters.assign(&live, endpoints.get(name).unwrap_or(&Assignment::default()));
+                }
+                Source::Dns { host, port } => {
+                    if self.resolving.get(name).is_some_and(|resolving| resolving.source == cluster.source) {
+                        continue;
+                    }
+                    let clusters = self.clusters.clone();
+                    let task = dns::resolve(self.resolver(), host.clone(), port.get(), move |assignment| {
+                        clusters.assign(&live, assignment);
+                    });
+                    let resolving =
+                        Resolving { source: cluster.source.clone(), task: tokio::task::spawn_local(task) };
+                    if let Some(old) = self.resolving.insert(name.clone(), resolving) {
+                        old.task.abort();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Made when the first name is to be resolved: most configurations have none.
+    fn resolver(&mut self) -> Arc<TokioResolver> {
+        self.resolver.get_or_insert_with(dns::resolver).clone()
+    }
+
+    fn snapshot(&self, mesh: Mesh, next: &BTreeMap<Name, Running>) -> Snapshot {
+        let views: HashMap<&Name, Arc<ClusterView>> = mesh
+            .clusters
+            .iter()
+            .map(|(name, config)| {
+                let live = self.clusters.get_or_make(name);
+                (name, Arc::new(ClusterView { config: config.clone(), live }))
+            })
+            .collect();
+        let resolve = |name: &Name| views[name].clone();
+        let tables: HashMap<&Name, Arc<Routes>> = mesh
+            .route_tables
+            .iter()
+            .map(|(name, table)| (name, Arc::new(Routes::new(table.clone(), resolve))))
+            .collect();
+        let view = |(name, config): (&Name, &Listener)| {
+            let running = &next[name];
+            let filter = match &config.chain.filter {
+                Filter::Http(http) => FilterView::Http(tables[&http.routes].clone()),
+                Filter::Tcp(tcp) => FilterView::Tcp(resolve_split(&tcp.to, &resolve)),
+            };
+            let tls = running.tls.as_ref().map(|material| material.config.clone());
+            let state = running.state.clone();
+            (name.clone(), Arc::new(ListenerView { name: name.clone(), config: config.clone(), tls, state, filter }))
+        };
+        let listeners = mesh.listeners.iter().map(view).collect();
+        Snapshot { version: self.version, listeners, mesh: Arc::new(mesh) }
+    }
+
+    /// Accepts where it is new to, and no longer where it is not.
+    fn switch(&mut self, next: BTreeMap<Name, Running>) {
+        let old = std::mem::replace(&mut self.running, next);
+        for (name, running) in &self.running {
+            if !old.get(name).is_some_and(|old| Arc::ptr_eq(&old.bound, &running.bound)) {
+                self.threads.all(|| Command::Listen(name.clone(), running.bound.clone()));
+                tracing::info!(listener = %name, address = %running.bound.address, "listening");
+            }
+        }
+        for (name, gone) in &old {
+            if !self.running.contains_key(name) {
+                self.threads.all(|| Command::Unlisten(name.clone()));
+                self.registry.retire("listener", name.as_str());
+                tracing::info!(listener = %name, address = %gone.bound.address, "no longer listening");
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The command line.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use outrigger_proto::model::{Action, Filter, Mesh, Source};
+use outrigger_proto::yaml::{self, Parsed};
+
+use crate::app::{self, App};
+use crate::control::file::Origin;
+
+/// A sidecar proxy: one process beside a service, that takes over its calls.
+#[derive(Debug, Parser)]
+#[command(name = "outrigger", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve what the file says, until SIGTERM
+    Run {
+        /// The configuration; `-` reads standard input
+        file: String,
+    },
+    /// Say what the file would do, or everything that is wrong with it
+    Check {
+        /// The configuration; `-` reads standard input
+        file: String,
+        /// Print it with every default written out
+        #[arg(long)]
+        effective: bool,
+    },
+    /// Print the JSON Schema of the file, for editors
+    Schema,
+    /// Print completions for a shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What a configuration error ends the process with.
+const INVALID: u8 = 1;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Verb::Run { file } => run(&Origin::new(&file)),
+        Verb::Check { file, effective } => check(&Origin::new(&file), effective),
+        Verb::Schema => print(&format!("{:#}\n", yaml::schema())),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "outrigger", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn run(origin: &Origin) -> ExitCode {
+    init_logging();
+    let parsed = match origin.load() {
+        Ok(parsed) => parsed,
+        Err(errors) => return fail(&errors),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}")),
+    };
+    let result = runtime.block_on(async { App::start(origin.clone(), parsed)?.run().await });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn check(origin: &Origin, effective: bool) -> ExitCode {
+    let Parsed { config, warnings } = match origin.load() {
+        Ok(parsed) => parsed,
+        Err(errors) => return fail(&errors),
+    };
+    for warning in warnings {
+        eprintln!("warning: {}:{warning}", origin.name());
+    }
+    if effective {
+        return print(&yaml::print(&config));
+    }
+    let endpoints = |name: &_| config.endpoints.get(name).map_or(0, |assignment| assignment.endpoints.len());
+    print(&summary(&config.mesh, endpoints))
+}
+
+fn summary(mesh: &Mesh, endpoints: impl Fn(&outrigger_proto::model::Name) -> usize) -> String {
+    let mut out = format!("workers  {}\nadmin    {}\n", app::workers(mesh), mesh.process.admin.address);
+    for (name, listener) in &mesh.listeners {
+        let tls = if listener.chain.tls.is_some() { " (TLS)" } else { "" };
+        let what = match &listener.chain.filter {
+            Filter::Http(http) => {
+                let routes = mesh.route_tables.get(&http.routes).map_or(&[][..], |table| &table.routes);
+                let forwarding = routes.iter().filter(|route| matches!(route.action, Action::Forward(_))).count();
+                format!("HTTP{tls}, {} routes, {forwarding} of them to clusters", routes.len())
+            }
+            Filter::Tcp(tcp) => {
+                let targets: Vec<_> = tcp.to.targets.iter().map(|target| target.cluster.as_str()).collect();
+                format!("TCP{tls} to {}", targets.join(", "))
+            }
+        };
+        out.push_str(&format!("listener {name}  {}  {what}\n", listener.bind));
+    }
+    for (name, cluster) in &mesh.clusters {
+        let what = match &cluster.source {
+            Source::Static => format!("{} endpoints", endpoints(name)),
+            Source::Dns { host, port } => format!("whatever {host} resolves to, port {port}"),
+        };
+        out.push_str(&format!("cluster  {name}  {what}\n"));
+    }
+    out.push_str("ok\n");
+    out
+}
+
+fn init_logging() {
+    // Standard output is the access log's.
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let level = std::env::var("OUTRIGGER_LOG").ok().and_then(|level| level.parse().ok());
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .with_max_level(level.unwrap_or(tracing::Level::INFO))
+        .init();
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader that has seen enough (`| head`) is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(INVALID)
+}

@@ -1,0 +1,158 @@
+//! One downstream connection, as its requests see it.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use ::http::HeaderValue;
+use outrigger_proto::model::{Filter, Name};
+
+use crate::http::call::Ledger;
+use crate::io::stream::Stream;
+use crate::live::ListenerView;
+use crate::watch::{Patience, Watch};
+use crate::worker::{Watched, Worker};
+
+/// One downstream connection.
+#[derive(Debug)]
+pub struct Conn {
+    worker: Rc<Worker>,
+    watch: Rc<Watch>,
+    view: RefCell<(u64, Arc<ListenerView>)>,
+    peer: Option<SocketAddr>,
+    /// The peer's address without the port, as `x-forwarded-for` has it.
+    peer_value: HeaderValue,
+    secure: Cell<bool>,
+    /// A tunnel that the answer being written agrees to; taken over once it is written.
+    tunnel: RefCell<Option<Tunnel>>,
+    _watched: Watched,
+    _open: OpenGuard,
+}
+
+/// Counts an open connection of a listener.
+#[derive(Debug)]
+pub struct OpenGuard(Arc<ListenerView>);
+
+impl OpenGuard {
+    /// `None` when the listener has as many as its limit allows.
+    pub fn new(view: &Arc<ListenerView>) -> Option<Self> {
+        let limit = view.config.chain.limits.connections.get();
+        let open = view.state.open.fetch_add(1, Relaxed);
+        // Built first, so that it is given back where it is over the limit.
+        let guard = Self(view.clone());
+        view.state.stats.connections.increment(1);
+        view.state.stats.connections_total.increment(1);
+        (open < limit).then_some(guard)
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.0.state.open.fetch_sub(1, Relaxed);
+        self.0.state.stats.connections.decrement(1);
+    }
+}
+
+impl Conn {
+    /// A connection that has just been accepted; `peer` is `None` for a unix socket.
+    pub fn new(worker: Rc<Worker>, watch: Rc<Watch>, open: OpenGuard, peer: Option<SocketAddr>) -> Rc<Self> {
+        let peer_value = match peer {
+            Some(address) => HeaderValue::try_from(address.ip().to_canonical().to_string()),
+            None => HeaderValue::try_from("unix"),
+        };
+        let view = open.0.clone();
+        Rc::new(Self {
+            _watched: worker.watch(watch.clone()),
+            worker,
+            watch,
+            view: RefCell::new((0, view)),
+            peer,
+            peer_value: peer_value.expect("an address is printable ASCII"),
+            secure: Cell::new(false),
+            tunnel: RefCell::new(None),
+            _open: open,
+        })
+    }
+
+    /// The worker it lives on.
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// Who watches over it.
+    pub fn watch(&self) -> &Rc<Watch> {
+        &self.watch
+    }
+
+    /// Its peer; `None` for a unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Its peer's address without the port, as a header's value.
+    pub fn peer_value(&self) -> &HeaderValue {
+        &self.peer_value
+    }
+
+    /// Whether TLS is around it.
+    pub fn is_secure(&self) -> bool {
+        self.secure.get()
+    }
+
+    /// TLS is around it.
+    pub fn set_secure(&self) {
+        self.secure.set(true);
+    }
+
+    /// Its listener, as the configuration in force has it; a listener that is gone is seen as it last was.
+    pub fn view(&self) -> Arc<ListenerView> {
+        let mut view = self.view.borrow_mut();
+        let (version, known) = &mut *view;
+        self.worker.with_snapshot(|snapshot| {
+            if snapshot.version != *version {
+                *version = snapshot.version;
+                if let Some(current) = snapshot.listeners.get(&known.name) {
+                    *known = current.clone();
+                    self.watch.set_patience(patience(known));
+                }
+            }
+        });
+        known.clone()
+    }
+
+    /// The listener's name.
+    pub fn listener(&self) -> Name {
+        self.view.borrow().1.name.clone()
+    }
+
+    /// The answer being written agrees to a tunnel.
+    pub fn offer_tunnel(&self, tunnel: Tunnel) {
+        *self.tunnel.borrow_mut() = Some(tunnel);
+    }
+
+    /// The tunnel that was agreed to.
+    pub fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.take()
+    }
+}
+
+/// The upstream's end of a tunnel, and what is written down about the request that asked for it.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The upstream's end.
+    pub upstream: Box<Stream>,
+    /// The request.
+    pub ledger: Rc<Ledger>,
+}
+
+/// How long a connection of this listener may take over things.
+pub fn patience(view: &ListenerView) -> Patience {
+    let limits = &view.config.chain.limits;
+    let idle = match &view.config.chain.filter {
+        Filter::Http(_) => limits.idle_timeout,
+        Filter::Tcp(tcp) => tcp.idle_timeout,
+    };
+    Patience { header: limits.header_timeout, idle }
+}

@@ -1,0 +1,3 @@
+//! Where configurations come from. Bytes in, a configuration or errors out; nothing here knows what is done with it.
+
+pub mod file;

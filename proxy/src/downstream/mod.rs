@@ -1,0 +1,5 @@
+//! Connections: accepted, unwrapped, told apart, and handed to what speaks their protocol.
+
+pub mod accept;
+pub mod serve;
+pub mod tls;

@@ -1,0 +1,18 @@
+//! What is known about a connection or a request, as plain data: what decides reads this and nothing else.
+
+use http::{HeaderMap, Method};
+
+/// The head of a request, as everything that decides sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct ReqHead<'a> {
+    /// The request's host, as the client wrote it: letter case and a port included.
+    pub host: &'a str,
+    /// The canonical path (see `http::path`), without the query.
+    pub path: &'a str,
+    /// The query, without the `?`.
+    pub query: Option<&'a str>,
+    /// The method.
+    pub method: &'a Method,
+    /// The header fields.
+    pub headers: &'a HeaderMap,
+}

@@ -1,0 +1,366 @@
+//! One request on its way, and what is written down about it.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderValue, Method, Request, Uri, Version};
+use outrigger_proto::model::{Filter, HttpFilter, Route};
+use tokio::time::{Instant, Sleep};
+
+use super::error::ProxyError;
+use crate::body::{Body, BodyError, Meter, Side};
+use crate::conn::Conn;
+use crate::io::stream::Stream;
+use crate::live::{ClusterView, FilterView, ListenerView, Routes};
+use crate::observe::{Peer, Record};
+use crate::upstream::{Lease, Trip};
+
+/// A request on its way through the stack.
+#[derive(Debug)]
+pub struct Call {
+    /// The request.
+    pub request: Request<Body>,
+    /// Whether it asks for a tunnel.
+    pub tunnel: Wanted,
+    /// What is written down about it.
+    pub ledger: Rc<Ledger>,
+}
+
+/// Whether a request asks for a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It does not.
+    Nothing,
+    /// To another protocol, by `upgrade` (RFC 9110 section 7.8) or by extended CONNECT (RFC 8441).
+    Upgrade(HeaderValue),
+    /// To another host, by CONNECT (RFC 9110 section 9.3.6).
+    Connect,
+}
+
+/// What is written down about one request while it lives; closed, and its figures recorded, when the last part of it
+/// is gone: the request is answered and read, or somebody has given up.
+#[derive(Debug)]
+pub struct Ledger {
+    conn: Rc<Conn>,
+    view: Arc<ListenerView>,
+    trip: Trip,
+    version: Version,
+    route: Cell<Option<usize>>,
+    cluster: OnceCell<Arc<ClusterView>>,
+    lease: RefCell<Option<Lease>>,
+    status: Cell<u16>,
+    error: Cell<Option<ProxyError>>,
+    whole: Cell<bool>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    deadline: RefCell<Option<Pin<Box<Sleep>>>>,
+    tunnel: RefCell<Option<Box<Stream>>>,
+    tunnel_request: RefCell<Option<Body>>,
+    logged: Option<Box<Logged>>,
+}
+
+/// What only an access log wants to know.
+#[derive(Debug)]
+struct Logged {
+    at: SystemTime,
+    method: Method,
+    target: Uri,
+    host: Box<[u8]>,
+    user_agent: Box<[u8]>,
+}
+
+impl Ledger {
+    /// A request has come.
+    pub fn open(conn: Rc<Conn>, request: &Request<Body>) -> Rc<Self> {
+        let view = conn.view();
+        conn.watch().begin();
+        conn.worker().note_request();
+        view.state.stats.requests_active.increment(1);
+        let logged = conn.worker().logs().then(|| Box::new(Logged::new(request)));
+        Rc::new(Self {
+            conn,
+            view,
+            trip: Trip::new(Instant::now()),
+            version: request.version(),
+            route: Cell::new(None),
+            cluster: OnceCell::new(),
+            lease: RefCell::new(None),
+            status: Cell::new(0),
+            error: Cell::new(None),
+            whole: Cell::new(false),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            deadline: RefCell::new(None),
+            tunnel: RefCell::new(None),
+            tunnel_request: RefCell::new(None),
+            logged,
+        })
+    }
+
+    /// The connection that it came on.
+    pub fn conn(&self) -> &Rc<Conn> {
+        &self.conn
+    }
+
+    /// The listener, as it was configured when the request came.
+    pub fn view(&self) -> &Arc<ListenerView> {
+        &self.view
+    }
+
+    /// The listener's HTTP settings and routes.
+    pub fn http(&self) -> (&HttpFilter, &Routes) {
+        match (&self.view.config.chain.filter, &self.view.filter) {
+            (Filter::Http(config), FilterView::Http(routes)) => (config, routes),
+            (Filter::Tcp(_), _) | (_, FilterView::Tcp(_)) => unreachable!("requests come from HTTP listeners"),
+        }
+    }
+
+    /// What is noted upstream.
+    pub fn trip(&self) -> &Trip {
+        &self.trip
+    }
+
+    /// The client's protocol.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The route was found.
+    pub fn set_route(&self, position: usize) {
+        self.route.set(Some(position));
+    }
+
+    /// The route, once it was found.
+    pub fn route(&self) -> Option<&Route> {
+        self.route.get().map(|position| self.http().1.route(position))
+    }
+
+    /// The clusters of the route's split, in its order.
+    pub fn clusters(&self) -> &[Arc<ClusterView>] {
+        self.route.get().map_or(&[], |position| self.http().1.clusters(position))
+    }
+
+    /// The cluster was chosen.
+    pub fn set_cluster(&self, cluster: Arc<ClusterView>) {
+        cluster.live.stats().active.increment(1);
+        let _ = self.cluster.set(cluster);
+    }
+
+    /// It is in flight at an endpoint.
+    pub fn set_lease(&self, lease: Lease) {
+        *self.lease.borrow_mut() = Some(lease);
+    }
+
+    /// The status of the answer.
+    pub fn set_status(&self, status: http::StatusCode) {
+        self.status.set(status.as_u16());
+    }
+
+    /// Why the answer is ours, or broke off. The first cause counts.
+    pub fn set_error(&self, error: ProxyError) {
+        if self.error.get().is_none() {
+            self.error.set(Some(error));
+        }
+    }
+
+    /// Why the answer is ours, if it is.
+    pub fn error(&self) -> Option<ProxyError> {
+        self.error.get()
+    }
+
+    /// The answer needs no body to be complete: a tunnel begins.
+    pub fn set_whole(&self) {
+        self.whole.set(true);
+    }
+
+    /// The upstream agreed to a tunnel.
+    pub fn set_tunnel(&self, upstream: Box<Stream>) {
+        *self.tunnel.borrow_mut() = Some(upstream);
+    }
+
+    /// The tunnel that the upstream agreed to.
+    pub fn take_tunnel(&self) -> Option<Box<Stream>> {
+        self.tunnel.take()
+    }
+
+    /// What the client sends into the tunnel that it asked for (HTTP/2).
+    pub fn set_tunnel_request(&self, body: Body) {
+        *self.tunnel_request.borrow_mut() = Some(body);
+    }
+
+    /// What the client sends into the tunnel that it asked for (HTTP/2).
+    pub fn take_tunnel_request(&self) -> Option<Body> {
+        self.tunnel_request.take()
+    }
+
+    /// Bytes of a tunnel.
+    pub fn add_bytes(&self, received: u64, sent: u64) {
+        self.received.set(self.received.get() + received);
+        self.sent.set(self.sent.get() + sent);
+    }
+
+    /// From now on the request must be answered by then.
+    pub fn set_deadline(&self, at: Instant) {
+        *self.deadline.borrow_mut() = Some(Box::pin(tokio::time::sleep_until(at)));
+    }
+
+    /// Whether the deadline has passed; `cx` is woken when it does.
+    pub fn is_late(&self, cx: &mut Context<'_>) -> bool {
+        match &mut *self.deadline.borrow_mut() {
+            Some(deadline) => deadline.as_mut().poll(cx).is_ready(),
+            None => false,
+        }
+    }
+
+    fn close(&self) {
+        let took = self.trip.started().elapsed();
+        if !self.whole.get() && self.error.get().is_none() {
+            self.error.set(Some(ProxyError::ClientGone));
+        }
+        let status = self.status.get();
+        let stats = &self.view.state.stats;
+        stats.requests_active.decrement(1);
+        stats.request(status, took);
+        stats.bytes(self.received.get(), self.sent.get());
+        if let Some(error) = self.error.get() {
+            stats.error(error.answer().reason);
+            if let Some(limit) = error.limit() {
+                stats.limit(limit);
+            }
+        }
+        if let Some(cluster) = self.cluster.get() {
+            let stats = cluster.live.stats();
+            stats.active.decrement(1);
+            stats.bytes(self.received.get(), self.sent.get());
+            let answered = self.trip.first_byte().is_some();
+            stats.request(if answered { status } else { 0 }, took);
+        }
+        self.conn.watch().end();
+        self.log(took);
+    }
+
+    fn log(&self, took: Duration) {
+        let Some(logged) = &self.logged else { return };
+        let answer = self.error.get().map(ProxyError::answer);
+        let route = self.route.get().map(|position| format!("{}.routes[{position}]", self.view.name));
+        let target = &logged.target;
+        let record = Record {
+            start: logged.at,
+            duration: took,
+            protocol: if self.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" },
+            client: self.conn.peer().map_or(Peer::Unix, Peer::Ip),
+            listener: self.view.name.as_str(),
+            route: route.as_deref().unwrap_or_default(),
+            method: logged.method.as_str(),
+            host: &logged.host,
+            path: target.path().as_bytes(),
+            query: target.query().map(str::as_bytes),
+            user_agent: &logged.user_agent,
+            status: self.status.get(),
+            flag: answer.map_or("-", |a| a.flag),
+            reason: answer.map_or("", |a| a.reason),
+            bytes_received: self.received.get(),
+            bytes_sent: self.sent.get(),
+            cluster: self.cluster.get().map_or("", |c| c.live.name().as_str()),
+            endpoint: self.trip.endpoint().map(|e| e.address()),
+            attempts: u32::from(self.trip.endpoint().is_some()),
+            connect: self.trip.connect(),
+            first_byte: self.trip.first_byte(),
+        };
+        self.conn.worker().log(|logger| logger.log(&record));
+    }
+
+    /// Writes down a request that was refused before it was one: its head broke the protocol or a limit.
+    pub fn refused(conn: &Conn, error: ProxyError) {
+        let view = conn.view();
+        let answer = error.answer();
+        let stats = &view.state.stats;
+        stats.request(answer.status.as_u16(), Duration::ZERO);
+        stats.error(answer.reason);
+        if let Some(limit) = error.limit() {
+            stats.limit(limit);
+        }
+        let record = Record {
+            start: SystemTime::now(),
+            duration: Duration::ZERO,
+            protocol: "HTTP",
+            client: conn.peer().map_or(Peer::Unix, Peer::Ip),
+            listener: view.name.as_str(),
+            route: "",
+            method: "-",
+            host: b"",
+            path: b"",
+            query: None,
+            user_agent: b"",
+            status: answer.status.as_u16(),
+            flag: answer.flag,
+            reason: answer.reason,
+            bytes_received: 0,
+            bytes_sent: 0,
+            cluster: "",
+            endpoint: None,
+            attempts: 0,
+            connect: None,
+            first_byte: None,
+        };
+        conn.worker().log(|logger| logger.log(&record));
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Logged {
+    fn new(request: &Request<Body>) -> Self {
+        let header = |name| request.headers().get(name).map(|v| v.as_bytes().into()).unwrap_or_default();
+        let authority = request.uri().authority().map(|a| a.as_str().as_bytes().into());
+        Self {
+            at: SystemTime::now(),
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            host: authority.unwrap_or_else(|| header(http::header::HOST)),
+            user_agent: header(http::header::USER_AGENT),
+        }
+    }
+}
+
+impl Meter for Ledger {
+    fn poll_open(&self, side: Side, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        match side {
+            Side::Response if self.is_late(cx) => Err(BodyError::Timeout),
+            Side::Request | Side::Response => Ok(()),
+        }
+    }
+
+    fn passed(&self, side: Side, bytes: usize) -> Result<(), BodyError> {
+        match side {
+            Side::Response => {
+                self.sent.set(self.sent.get() + bytes as u64);
+                Ok(())
+            }
+            Side::Request => {
+                let received = self.received.get() + bytes as u64;
+                self.received.set(received);
+                match self.view.config.chain.limits.body {
+                    Some(limit) if received > limit.get() => Err(BodyError::TooLarge(limit.get())),
+                    Some(_) | None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn ended(&self, side: Side, result: Result<(), BodyError>) {
+        match (side, result) {
+            (Side::Response, Ok(())) => self.whole.set(true),
+            (Side::Request, Ok(())) => {}
+            (Side::Request | Side::Response, Err(error)) => self.set_error(error.into()),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `expect: 100-continue` (RFC 9110 section 10.1.1): the upstream decides whether it wants the body, and the client is
+//! told to go on only when it does. hyper tells the client as soon as the body is first read; so it is not read before.
+
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Version, header};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use crate::body::{Body, BodyError};
+
+/// An upstream that does not know the expectation says nothing; after this long the body is sent all the same.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Makes the body of a request that expects a `100` wait for it.
+pub fn prepare(request: &mut Request<Body>) {
+    if !request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    if request.version() == Version::HTTP_2 || request.body().is_end_stream() {
+        request.headers_mut().remove(header::EXPECT);
+        return;
+    }
+    let (open, gate) = oneshot::channel();
+    let open = Mutex::new(Some(open));
+    hyper::ext::on_informational(request, move |response| {
+        let open = open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(open) = open.filter(|_| response.status() == StatusCode::CONTINUE) {
+            // Fails when the body has been given up: nobody is left to be told.
+            let _ = open.send(());
+        }
+    });
+    let body = std::mem::replace(request.body_mut(), Body::empty());
+    let gate = Some((gate, Box::pin(tokio::time::sleep(PATIENCE))));
+    *request.body_mut() = Body::source(Box::pin(Gated { body, gate }));
+}
+
+struct Gated {
+    body: Body,
+    gate: Option<(oneshot::Receiver<()>, Pin<Box<Sleep>>)>,
+}
+
+impl http_body::Body for Gated {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Some((gate, patience)) = &mut this.gate {
+            if matches!(Pin::new(gate).poll(cx), Poll::Pending | Poll::Ready(Err(_))) && patience.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            this.gate = None;
+        }
+        Pin::new(&mut this.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

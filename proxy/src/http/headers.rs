@@ -1,0 +1,250 @@
+//! What must be changed in every message, whatever the routes say: fields that concern one hop only (RFC 9110 section
+//! 7.6.1), and the fields that say who asked (`x-forwarded-*`), which nobody may forge.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Request, StatusCode, Uri, Version};
+use ipnet::IpNet;
+
+use super::call::Wanted;
+use crate::body::Body;
+use crate::conn::Conn;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+/// Fields that `connection` may not name away: who asked, and what.
+const PROTECTED: [HeaderName; 8] = [
+    header::HOST,
+    header::AUTHORIZATION,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::FORWARDED,
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+];
+
+/// The host that a request names: `:authority` or an absolute target before the `host` field (RFC 9112 section
+/// 3.2.2). `None` when there is none, more than one, or what is there is not a host.
+pub fn host(request: &Request<Body>) -> Option<&str> {
+    let host = match request.uri().authority() {
+        Some(authority) => authority.as_str(),
+        None => {
+            let mut hosts = request.headers().get_all(header::HOST).iter();
+            let host = hosts.next()?;
+            if hosts.next().is_some() {
+                return None;
+            }
+            host.to_str().ok()?
+        }
+    };
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&b);
+    (!host.is_empty() && host.bytes().all(valid)).then_some(host)
+}
+
+/// Takes out of a request what concerned the client's connection only; tells whether it asks for a tunnel.
+pub fn strip_request(request: &mut Request<Body>) -> Wanted {
+    let wanted = wanted(request);
+    let headers = request.headers_mut();
+    let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    strip_hop(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    wanted
+}
+
+/// Takes out of a response what concerned the upstream's connection only.
+pub fn strip_response(status: StatusCode, headers: &mut HeaderMap) {
+    let upgrade = (status == StatusCode::SWITCHING_PROTOCOLS).then(|| headers.remove(header::UPGRADE)).flatten();
+    strip_hop(headers);
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade);
+    }
+}
+
+fn wanted(request: &Request<Body>) -> Wanted {
+    if request.method() == Method::CONNECT {
+        return match request.extensions().get::<h2::ext::Protocol>() {
+            Some(protocol) => HeaderValue::from_str(protocol.as_str()).map_or(Wanted::Connect, Wanted::Upgrade),
+            None => Wanted::Connect,
+        };
+    }
+    let headers = request.headers();
+    match headers.get(header::UPGRADE) {
+        Some(upgrade) if request.version() == Version::HTTP_11 && names(headers, "upgrade") => {
+            // A change to HTTP/2 by upgrade is obsolete (RFC 9113 section 3.1) and a way around what we check.
+            let to_h2 = upgrade.as_bytes().to_ascii_lowercase().starts_with(b"h2c");
+            if to_h2 { Wanted::Nothing } else { Wanted::Upgrade(upgrade.clone()) }
+        }
+        Some(_) | None => Wanted::Nothing,
+    }
+}
+
+fn options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    values.flat_map(|v| v.split(',')).map(str::trim).filter(|v| !v.is_empty())
+}
+
+fn names(headers: &HeaderMap, option: &str) -> bool {
+    options(headers).any(|o| o.eq_ignore_ascii_case(option))
+}
+
+fn strip_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = options(headers)
+            .filter(|o| !o.eq_ignore_ascii_case("close") && !o.eq_ignore_ascii_case("keep-alive"))
+            .filter_map(|o| HeaderName::try_from(o).ok())
+            .filter(|name| !PROTECTED.contains(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TE, header::TRANSFER_ENCODING, header::UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+/// Says who asked. What a stranger says of itself is dropped; what a trusted proxy says is added to.
+pub fn forward(request: &mut Request<Body>, conn: &Conn, trusted: &[IpNet]) {
+    let believed = !trusted.is_empty() && conn.peer().is_some_and(|peer| trusts(trusted, peer.ip()));
+    let scheme = HeaderValue::from_static(if conn.is_secure() { "https" } else { "http" });
+    let headers = request.headers_mut();
+    if !believed {
+        for name in [X_FORWARDED_HOST, X_FORWARDED_PORT, header::FORWARDED] {
+            headers.remove(name);
+        }
+        headers.insert(X_FORWARDED_PROTO, scheme);
+        headers.insert(X_FORWARDED_FOR, conn.peer_value().clone());
+        return;
+    }
+    headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
+    let mut chain = Vec::new();
+    for value in headers.get_all(X_FORWARDED_FOR) {
+        chain.extend_from_slice(value.as_bytes());
+        chain.extend_from_slice(b", ");
+    }
+    chain.extend_from_slice(conn.peer_value().as_bytes());
+    let chain = HeaderValue::from_maybe_shared(bytes::Bytes::from(chain));
+    headers.insert(X_FORWARDED_FOR, chain.unwrap_or_else(|_| conn.peer_value().clone()));
+}
+
+fn trusts(trusted: &[IpNet], peer: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    trusted.iter().any(|net| net.contains(&peer))
+}
+
+/// The host was rewritten: what the client asked for is kept beside it.
+pub fn set_host(request: &mut Request<Body>, host: &HeaderValue) {
+    let old = match request.uri().authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => request.headers().get(header::HOST).cloned(),
+    };
+    if let Some(old) = old {
+        request.headers_mut().entry(X_FORWARDED_HOST).or_insert(old);
+    }
+    if request.uri().authority().is_some() {
+        set_uri(request, None, None);
+    }
+    request.headers_mut().insert(header::HOST, host.clone());
+}
+
+/// Puts another path in place, the query kept; a path that cannot stand in a target leaves the request as it was.
+pub fn set_path(request: &mut Request<Body>, path: &str) -> bool {
+    let whole = match request.uri().query() {
+        Some(query) => [path, "?", query].concat(),
+        None => path.to_owned(),
+    };
+    let Ok(target) = PathAndQuery::from_maybe_shared(bytes::Bytes::from(whole)) else { return false };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.path_and_query = Some(target);
+    match Uri::from_parts(parts) {
+        Ok(uri) => *request.uri_mut() = uri,
+        Err(_) => return false,
+    }
+    true
+}
+
+/// Shapes a request for an HTTP/1 upstream: the target in origin form, the host in its field, one cookie field (RFC
+/// 9113 section 8.2.3).
+pub fn shape_h1(request: &mut Request<Body>, wanted: &Wanted) {
+    *request.version_mut() = Version::HTTP_11;
+    if let Some(authority) = request.uri().authority() {
+        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        if request.method() != Method::CONNECT || matches!(wanted, Wanted::Upgrade(_)) {
+            set_uri(request, None, None);
+        }
+    }
+    let headers = request.headers_mut();
+    headers.remove(header::TE);
+    join_cookies(headers);
+    if let Wanted::Upgrade(protocol) = wanted {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol.clone());
+        if request.method() == Method::CONNECT {
+            websocket_over_h1(request);
+        }
+    }
+}
+
+/// RFC 8441 section 5: what was an extended CONNECT is a GET with `upgrade`, and a key that HTTP/2 has no need of.
+fn websocket_over_h1(request: &mut Request<Body>) {
+    *request.method_mut() = Method::GET;
+    request.extensions_mut().remove::<h2::ext::Protocol>();
+    // The accept value is not checked against it: on the client's side there is none.
+    request.headers_mut().insert("sec-websocket-key", HeaderValue::from_static("b3V0cmlnZ2VyIHdzIGtleQ=="));
+}
+
+/// Shapes a request for an HTTP/2 upstream: scheme and authority in the target, no `host` field.
+///
+/// `false` when the host cannot be an authority.
+pub fn shape_h2(request: &mut Request<Body>, secure: bool) -> bool {
+    *request.version_mut() = Version::HTTP_2;
+    request.extensions_mut().clear();
+    let host = request.headers_mut().remove(header::HOST);
+    if request.uri().authority().is_some() && request.uri().scheme().is_some() {
+        return true;
+    }
+    let Some(authority) = host.and_then(|h| Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(h.as_bytes())).ok())
+    else {
+        return request.uri().authority().is_some();
+    };
+    set_uri(request, Some(if secure { Scheme::HTTPS } else { Scheme::HTTP }), Some(authority))
+}
+
+fn set_uri(request: &mut Request<Body>, scheme: Option<Scheme>, authority: Option<Authority>) -> bool {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = scheme;
+    parts.authority = authority;
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    }
+    match Uri::from_parts(parts) {
+        Ok(uri) => *request.uri_mut() = uri,
+        Err(_) => return false,
+    }
+    true
+}
+
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(crumbs.join(&b"; "[..]))) {
+        headers.insert(header::COOKIE, joined);
+    }
+}

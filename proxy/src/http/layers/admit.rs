@@ -1,0 +1,84 @@
+//! A request is brought into one canonical form before anything is decided about it: one host, one path, no fields of
+//! the client's own hop, no forged ones; and what is too large by its own word is refused before it is read.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use http::header;
+use http::{Method, Response};
+use http_body::Body as _;
+use tower::{Layer, Service};
+
+use super::Admitted;
+use crate::body::{Body, Side};
+use crate::http::call::Call;
+use crate::http::error::ProxyError;
+use crate::http::{headers, path};
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmitLayer;
+
+impl<S> Layer<S> for AdmitLayer {
+    type Service = Admit<S>;
+
+    fn layer(&self, inner: S) -> Admit<S> {
+        Admit { inner }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Admit<S> {
+    inner: S,
+}
+
+impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Call> for Admit<S> {
+    type Response = Response<Body>;
+    type Error = ProxyError;
+    type Future = Admitted<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut call: Call) -> Admitted<S::Future> {
+        match admit(&mut call) {
+            Ok(()) => Admitted::On { inner: self.inner.call(call) },
+            Err(error) => Admitted::Off { error },
+        }
+    }
+}
+
+fn admit(call: &mut Call) -> Result<(), ProxyError> {
+    let Call { request, tunnel, ledger } = call;
+    let (config, _) = ledger.http();
+    headers::host(request).ok_or(ProxyError::Host)?;
+    if *request.method() != Method::CONNECT && !is_asterisk(request) {
+        let canonical = match path::canonical(request.uri().path(), config.merge_slashes) {
+            Ok(Cow::Borrowed(_)) => None,
+            Ok(Cow::Owned(path)) => Some(path),
+            Err(error) => return Err(ProxyError::Path(error)),
+        };
+        if let Some(path) = canonical {
+            headers::set_path(request, &path);
+        }
+    }
+    *tunnel = headers::strip_request(request);
+    headers::forward(request, ledger.conn(), &config.trusted_proxies);
+    if let Some(limit) = ledger.view().config.chain.limits.body {
+        if request.body().size_hint().lower() > limit.get() {
+            return Err(ProxyError::BodyTooLarge);
+        }
+    }
+    if !request.body().is_end_stream() {
+        let body = std::mem::replace(request.body_mut(), Body::empty());
+        *request.body_mut() = body.metered(Rc::clone(ledger) as _, Side::Request);
+    }
+    Ok(())
+}
+
+fn is_asterisk(request: &http::Request<Body>) -> bool {
+    *request.method() == Method::OPTIONS && request.uri().path() == "*" && !request.headers().contains_key(header::UPGRADE)
+}

@@ -1,0 +1,127 @@
+//! What the route changes in messages: the target, the host, header fields.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use http::{HeaderMap, Request, Response};
+use outrigger_proto::model::{Action, HeaderEdits, PathMatch, PathRewrite, Route};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::Outcome;
+use crate::body::Body;
+use crate::http::call::{Call, Ledger};
+use crate::http::error::ProxyError;
+use crate::http::headers;
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub struct EditLayer;
+
+impl<S> Layer<S> for EditLayer {
+    type Service = Edit<S>;
+
+    fn layer(&self, inner: S) -> Edit<S> {
+        Edit { inner }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Edit<S> {
+    inner: S,
+}
+
+impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Call> for Edit<S> {
+    type Response = Response<Body>;
+    type Error = ProxyError;
+    type Future = Edited<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut call: Call) -> Edited<S::Future> {
+        let Call { request, tunnel: _, ledger } = &mut call;
+        let ledger = ledger.clone();
+        let route = ledger.route().expect("the route is found before its changes are made");
+        rewrite(request, route);
+        apply(request.headers_mut(), &route.request_headers);
+        Edited { inner: self.inner.call(call), ledger }
+    }
+}
+
+pin_project! {
+    /// See the module.
+    #[derive(Debug)]
+    pub struct Edited<F> {
+        #[pin]
+        inner: F,
+        ledger: Rc<Ledger>,
+    }
+}
+
+impl<F: Future<Output = Outcome>> Future for Edited<F> {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.project();
+        let mut response = ready!(this.inner.poll(cx))?;
+        let route = this.ledger.route().expect("the route is found before its changes are made");
+        apply(response.headers_mut(), &route.response_headers);
+        Poll::Ready(Ok(response))
+    }
+}
+
+fn rewrite(request: &mut Request<Body>, route: &Route) {
+    let Action::Forward(forward) = &route.action else { return };
+    match &forward.rewrite.path {
+        None => {}
+        Some(PathRewrite::Whole(path)) => {
+            headers::set_path(request, path);
+        }
+        Some(PathRewrite::Prefix(prefix)) => {
+            let PathMatch::Prefix(matched) = &route.matches.path else { return };
+            let rest = request.uri().path().get(matched.len()..).unwrap_or_default();
+            let path = replace_prefix(prefix, rest);
+            headers::set_path(request, &path);
+        }
+    }
+    if let Some(host) = &forward.rewrite.host {
+        headers::set_host(request, host);
+    }
+}
+
+/// `rest` begins with `/` or is empty; the result is never empty and has no `//` at the seam.
+fn replace_prefix(prefix: &str, rest: &str) -> String {
+    let prefix = prefix.trim_end_matches('/');
+    if prefix.is_empty() && rest.is_empty() { "/".to_owned() } else { [prefix, rest].concat() }
+}
+
+/// First removes, then sets, then adds.
+pub fn apply(headers: &mut HeaderMap, edits: &HeaderEdits) {
+    for name in &edits.remove {
+        headers.remove(name);
+    }
+    for (name, value) in &edits.set {
+        headers.insert(name.clone(), value.clone());
+    }
+    for (name, value) in &edits.add {
+        headers.append(name.clone(), value.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_join_without_a_seam() {
+        let rows = [("/new", "/x", "/new/x"), ("/new/", "/x", "/new/x"), ("/", "/x", "/x"), ("/", "", "/"), ("/new", "", "/new")];
+        for (prefix, rest, expected) in rows {
+            assert_eq!(replace_prefix(prefix, rest), expected);
+        }
+    }
+}

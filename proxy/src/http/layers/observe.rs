@@ -1,0 +1,134 @@
+//! Every request is answered, and its figures are recorded: errors become answers here, and bodies are counted.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Response, StatusCode};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::Outcome;
+use crate::body::{Body, Side};
+use crate::http::call::{Call, Ledger};
+use crate::http::error::{Answer, ProxyError};
+use crate::watch::Leaving;
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub struct ObserveLayer;
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+
+    fn layer(&self, inner: S) -> Observe<S> {
+        Observe { inner }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Observe<S> {
+    inner: S,
+}
+
+impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Call> for Observe<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Observed<S::Future>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Observed<S::Future> {
+        let ledger = call.ledger.clone();
+        let form = Form { grpc: is_grpc(call.request.headers()), head: call.request.method() == Method::HEAD };
+        Observed { inner: self.inner.call(call), ledger, form }
+    }
+}
+
+/// What an answer of ours must look like for this caller.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    grpc: bool,
+    head: bool,
+}
+
+pin_project! {
+    /// See the module.
+    #[derive(Debug)]
+    pub struct Observed<F> {
+        #[pin]
+        inner: F,
+        ledger: Rc<Ledger>,
+        form: Form,
+    }
+}
+
+impl<F: Future<Output = Outcome>> Future for Observed<F> {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = match ready!(this.inner.poll(cx)) {
+            Ok(response) => response,
+            Err(error) => {
+                // A body that broke off knows better why than whoever was sending it.
+                this.ledger.set_error(error);
+                reply(this.ledger.error().unwrap_or(error), this.form.grpc)
+            }
+        };
+        this.ledger.set_status(response.status());
+        if this.ledger.conn().worker().shared().leaving() != Leaving::No {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if this.form.head {
+            *response.body_mut() = Body::empty();
+        }
+        let ledger = this.ledger.clone();
+        Poll::Ready(Ok(response.map(|body| body.metered(ledger, Side::Response))))
+    }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The answer to a request that no upstream answered.
+fn reply(error: ProxyError, grpc: bool) -> Response<Body> {
+    let Answer { status, grpc: code, flag: _, reason } = error.answer();
+    let mut response = if grpc {
+        // A trailers-only answer (gRPC over HTTP/2): the status stands in the head, and there is no body.
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(code as u16));
+        let message = HeaderValue::try_from(format!("outrigger: {error}"));
+        headers.insert("grpc-message", message.unwrap_or(HeaderValue::from_static("outrigger")));
+        response
+    } else {
+        text(status, Bytes::from(format!("outrigger: {error}\n")))
+    };
+    response.headers_mut().insert("x-outrigger-reason", HeaderValue::from_static(reason));
+    if status == StatusCode::BAD_REQUEST || status == StatusCode::PAYLOAD_TOO_LARGE {
+        // What is left of the request is not worth reading.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// A short answer of our own.
+pub fn text(status: StatusCode, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    *response.body_mut() = Body::full(body);
+    response
+}

@@ -1,0 +1,186 @@
+//! A connection as everything above reads and writes it: a socket, TLS around it or not, bytes already read, the
+//! framing guard, and the notes that timers and counters live on.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::server::TlsStream;
+
+use super::activity::Activity;
+use super::framing::{Guard, Phase};
+use super::socket::Socket;
+
+/// What carries the bytes.
+#[derive(Debug)]
+pub enum Transport {
+    /// The socket itself.
+    Plain(Socket),
+    /// TLS that we terminate. Boxed: its session is large, and plain connections should not pay for it.
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// What the guard does with bytes that it refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refuse {
+    /// Spoil them, so that the HTTP/1 server, which answers requests in their order, comes to answer this one 400.
+    Spoil,
+    /// Fail the read.
+    Fail,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Stream {
+    transport: Transport,
+    /// Bytes that were read before, to be read again first.
+    prefix: Bytes,
+    guard: Option<(Box<Guard>, Refuse)>,
+    activity: Rc<Activity>,
+}
+
+impl Stream {
+    /// A connection whose bytes nobody watches.
+    pub fn new(transport: Transport, activity: Rc<Activity>) -> Self {
+        Self { transport, prefix: Bytes::new(), guard: None, activity }
+    }
+
+    /// The notes on this connection.
+    pub fn activity(&self) -> &Rc<Activity> {
+        &self.activity
+    }
+
+    /// Puts bytes back, to be read first. They have been counted and guarded before, or never will be.
+    pub fn unread(&mut self, bytes: Bytes) {
+        debug_assert!(self.prefix.is_empty(), "only what was read last can be put back");
+        self.prefix = bytes;
+    }
+
+    /// From here on requests are read, and refused where their framing is ambiguous; `first` has been read already.
+    pub fn guard_requests(&mut self, first: Bytes) {
+        self.guard = Some((Box::new(Guard::requests()), Refuse::Spoil));
+        let mut bytes = BytesMut::from(first);
+        self.watch(&mut bytes).expect("requests are spoilt, not failed");
+        self.prefix = bytes.freeze();
+    }
+
+    /// From here on responses are read, to the requests that the activity is told of, and refused where their framing
+    /// is ambiguous.
+    pub fn guard_responses(&mut self) {
+        self.guard = Some((Box::new(Guard::responses()), Refuse::Fail));
+    }
+
+    /// From here on the bytes are nobody's messages.
+    pub fn unguard(&mut self) {
+        self.guard = None;
+        self.activity.note_phase(Phase::Tunnel);
+    }
+
+    /// The socket alone, when nothing stands between it and the bytes: what the kernel can splice.
+    pub fn plain_tcp(&mut self) -> Option<&mut tokio::net::TcpStream> {
+        match &mut self.transport {
+            Transport::Plain(Socket::Tcp(stream)) if self.prefix.is_empty() => Some(stream),
+            Transport::Plain(_) | Transport::Tls(_) => None,
+        }
+    }
+
+    fn watch(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        let Some((guard, refuse)) = &mut self.guard else { return Ok(()) };
+        if let Some(method) = self.activity.take_asked() {
+            guard.expect_response_to(&method);
+        }
+        if let Err(refusal) = guard.feed(bytes) {
+            // Only the first is the cause; what follows it was never in frame.
+            if self.activity.violation().is_none() {
+                self.activity.note_violation(refusal.violation);
+            }
+            match refuse {
+                Refuse::Spoil => refusal.spoil(bytes),
+                Refuse::Fail => return Err(io::Error::new(io::ErrorKind::InvalidData, refusal.violation.to_string())),
+            }
+        }
+        self.activity.note_phase(guard.phase());
+        Ok(())
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.prefix.is_empty() {
+            let n = this.prefix.len().min(buf.remaining());
+            buf.put_slice(&this.prefix[..n]);
+            this.prefix.advance(n);
+            if this.prefix.is_empty() {
+                this.prefix = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(match &mut this.transport {
+            Transport::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        })?;
+        let n = buf.filled().len() - before;
+        if n > 0 {
+            this.activity.note_received(n);
+            this.watch(&mut buf.filled_mut()[before..])?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Stream {
+    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.activity.note_write_blocked(result.is_pending());
+        if let Poll::Ready(Ok(n)) = result {
+            self.activity.note_sent(n);
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = match &mut this.transport {
+            Transport::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        };
+        this.wrote(result)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = match &mut this.transport {
+            Transport::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
+        this.wrote(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

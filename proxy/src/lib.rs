@@ -1,0 +1,30 @@
+//! Outrigger: a sidecar proxy. The map, in the order in which traffic meets the modules.
+//!
+//! A connection is [accepted](downstream), told apart, and read as [requests](http) or passed on as [bytes](tcp); a
+//! request is [routed](routing), passes the stack of policies and goes [upstream]. Beside the road, on the management
+//! thread: where configuration [comes from](control), how it [comes into force](apply), and what is [shown](admin).
+
+pub mod facts;
+pub mod live;
+
+pub mod downstream;
+pub mod tcp;
+pub mod http;
+pub mod routing;
+pub mod upstream;
+
+pub mod body;
+pub mod conn;
+pub mod h2_stream;
+pub mod io;
+pub mod watch;
+pub mod worker;
+
+pub mod observe;
+
+pub mod admin;
+pub mod app;
+pub mod apply;
+pub mod cli;
+pub mod control;
+pub mod threads;

@@ -1,0 +1,135 @@
+//! The configuration in force, indexed: replaced whole, read by every worker without a lock.
+//!
+//! A [`Snapshot`] never changes. What lives longer than it (endpoints, figures, connections) is only referred to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use arc_swap::ArcSwap;
+use outrigger_proto::model::{self, Listener, Mesh, Name, Route, RouteTable, Split};
+
+use crate::observe::ListenerStats;
+use crate::routing::RouteIndex;
+use crate::upstream::Cluster;
+
+/// Where workers find the snapshot in force.
+#[derive(Debug, Default)]
+pub struct Live(Arc<ArcSwap<Snapshot>>);
+
+/// A worker's own view: asks for a new snapshot only when there is one.
+pub type LiveCache = arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
+
+impl Live {
+    /// The snapshot in force.
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    /// From now on new requests are served by `next`.
+    pub fn replace(&self, next: Snapshot) {
+        self.0.store(Arc::new(next));
+    }
+
+    /// A view for one worker.
+    pub fn cache(&self) -> LiveCache {
+        arc_swap::Cache::new(self.0.clone())
+    }
+}
+
+/// One configuration, ready to be served.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Counts up with each configuration that was applied; 0 before the first.
+    pub version: u64,
+    /// What is meant, for those who ask.
+    pub mesh: Arc<Mesh>,
+    /// By name.
+    pub listeners: BTreeMap<Name, Arc<ListenerView>>,
+}
+
+/// A listener with all that its connections need.
+#[derive(Debug)]
+pub struct ListenerView {
+    /// Its name.
+    pub name: Name,
+    /// What was configured.
+    pub config: Listener,
+    /// TLS towards the client, with its material loaded.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// What outlives configurations.
+    pub state: Arc<ListenerState>,
+    /// Where its traffic goes.
+    pub filter: FilterView,
+}
+
+/// What of a listener outlives configurations; shared by all workers.
+#[derive(Debug)]
+pub struct ListenerState {
+    /// Open connections.
+    pub open: AtomicU32,
+    /// Its figures.
+    pub stats: Arc<ListenerStats>,
+}
+
+/// Where a listener's traffic goes.
+#[derive(Debug)]
+pub enum FilterView {
+    /// By routes.
+    Http(Arc<Routes>),
+    /// To clusters, connection by connection.
+    Tcp(Box<[Arc<ClusterView>]>),
+}
+
+/// A route table, indexed, its clusters at hand.
+#[derive(Debug)]
+pub struct Routes {
+    table: RouteTable,
+    index: RouteIndex,
+    /// For each route, its split's clusters in the split's order.
+    clusters: Vec<Box<[Arc<ClusterView>]>>,
+}
+
+impl Routes {
+    /// `resolve` finds the cluster of a name that the model has checked to exist.
+    pub fn new(table: RouteTable, resolve: impl Fn(&Name) -> Arc<ClusterView>) -> Self {
+        let clusters = table.routes.iter().map(|route| split_clusters(route, &resolve)).collect();
+        Self { index: RouteIndex::new(&table), clusters, table }
+    }
+
+    /// The position of the route that takes a request.
+    pub fn find(&self, head: &crate::facts::ReqHead<'_>) -> Option<usize> {
+        self.index.find(&self.table, head)
+    }
+
+    /// A route by its position.
+    pub fn route(&self, position: usize) -> &Route {
+        &self.table.routes[position]
+    }
+
+    /// The clusters of a route's split, in its order.
+    pub fn clusters(&self, position: usize) -> &[Arc<ClusterView>] {
+        &self.clusters[position]
+    }
+}
+
+fn split_clusters(route: &Route, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -> Box<[Arc<ClusterView>]> {
+    match &route.action {
+        model::Action::Forward(forward) => resolve_split(&forward.to, resolve),
+        model::Action::Redirect(_) | model::Action::Respond(_) => Box::default(),
+    }
+}
+
+/// The clusters of a split, in its order.
+pub fn resolve_split(split: &Split, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -> Box<[Arc<ClusterView>]> {
+    split.targets.iter().map(|target| resolve(&target.cluster)).collect()
+}
+
+/// A cluster as one configuration wants it, and as it lives.
+#[derive(Debug)]
+pub struct ClusterView {
+    /// What was configured.
+    pub config: model::Cluster,
+    /// Its live state.
+    pub live: Arc<Cluster>,
+}

@@ -1,0 +1,7 @@
+//! `outrigger`: see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    outrigger::cli::main()
+}

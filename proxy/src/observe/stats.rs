@@ -1,0 +1,353 @@
+//! The series that exist, all of them: one block of atomics for each listener and each cluster, one for the process.
+//!
+//! The tables below name every family once, beside the function that reads it. An owner asks the registry for its
+//! block at first use and keeps it, so that a cluster that never saw a request costs nothing.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::cell::{Counter, Gauge, Histogram, Named};
+use super::render::{Kind, Lines};
+
+/// Where the durations of requests of clients are, for [`Registry::set_buckets`](super::Registry::set_buckets).
+pub const DOWNSTREAM_DURATION: &str = "outrigger_downstream_request_duration_seconds";
+/// The same for requests to clusters.
+pub const UPSTREAM_DURATION: &str = "outrigger_upstream_request_duration_seconds";
+
+/// What one listener did.
+#[derive(Debug)]
+pub struct ListenerStats {
+    /// Open connections.
+    pub connections: Gauge,
+    /// Accepted connections.
+    pub connections_total: Counter,
+    /// Requests in flight, from the whole head to the last byte of the response.
+    pub requests_active: Gauge,
+    requests: Classes,
+    duration: Histogram,
+    received: Counter,
+    sent: Counter,
+    limits: Named,
+    errors: Named,
+}
+
+impl ListenerStats {
+    pub(super) fn new(bounds: Arc<[f64]>) -> Self {
+        Self {
+            connections: Gauge::default(),
+            connections_total: Counter::default(),
+            requests_active: Gauge::default(),
+            requests: Classes::default(),
+            duration: Histogram::new(bounds),
+            received: Counter::default(),
+            sent: Counter::default(),
+            limits: Named::default(),
+            errors: Named::default(),
+        }
+    }
+
+    /// A request ended. `status` is what the client got, 0 if it got none.
+    pub fn request(&self, status: u16, took: Duration) {
+        self.requests.of(status).increment(1);
+        self.duration.record(took);
+    }
+
+    /// A limit was hit; `which` is its name in the configuration.
+    pub fn limit(&self, which: &'static str) {
+        self.limits.of(which).increment(1);
+    }
+
+    /// We answered for somebody, or a connection broke; `reason` is a reason code of ours.
+    pub fn error(&self, reason: &'static str) {
+        self.errors.of(reason).increment(1);
+    }
+
+    /// Bytes of bodies, or of TCP, received from clients and sent to them.
+    pub fn bytes(&self, received: u64, sent: u64) {
+        add(&self.received, received);
+        add(&self.sent, sent);
+    }
+}
+
+/// What one cluster did.
+#[derive(Debug)]
+pub struct ClusterStats {
+    /// Requests in flight.
+    pub active: Gauge,
+    /// Open connections.
+    pub connections: Gauge,
+    /// Established connections.
+    pub connections_total: Counter,
+    /// Of the open connections, those that wait in a pool.
+    pub idle: Gauge,
+    /// Requests sent again because a reused connection died before it answered.
+    pub replays: Counter,
+    requests: Classes,
+    duration: Histogram,
+    received: Counter,
+    sent: Counter,
+    connect_failures: Named,
+}
+
+impl ClusterStats {
+    pub(super) fn new(bounds: Arc<[f64]>) -> Self {
+        Self {
+            active: Gauge::default(),
+            connections: Gauge::default(),
+            connections_total: Counter::default(),
+            idle: Gauge::default(),
+            replays: Counter::default(),
+            requests: Classes::default(),
+            duration: Histogram::new(bounds),
+            received: Counter::default(),
+            sent: Counter::default(),
+            connect_failures: Named::default(),
+        }
+    }
+
+    /// A request ended. `status` is what the endpoint answered, 0 if it answered nothing.
+    pub fn request(&self, status: u16, took: Duration) {
+        self.requests.of(status).increment(1);
+        self.duration.record(took);
+    }
+
+    /// A connection was not established.
+    pub fn connect_failure(&self, reason: &'static str) {
+        self.connect_failures.of(reason).increment(1);
+    }
+
+    /// Bytes of bodies, or of TCP, received from endpoints and sent to them.
+    pub fn bytes(&self, received: u64, sent: u64) {
+        add(&self.received, received);
+        add(&self.sent, sent);
+    }
+}
+
+/// What the process did.
+#[derive(Debug, Default)]
+pub struct ProcessStats {
+    /// Worker threads.
+    pub workers: Gauge,
+    /// 1 while the process drains.
+    pub draining: Gauge,
+    /// Lines of the access log that were not written.
+    pub access_log_dropped: Arc<Counter>,
+    pub(super) folded: Counter,
+    version: Gauge,
+    loaded: Counter,
+    refused: Counter,
+    succeeded: Gauge,
+    loaded_at: Gauge,
+}
+
+impl ProcessStats {
+    /// A configuration came into force, the first one included; `version` counts them.
+    pub fn config_loaded(&self, version: u64, at: SystemTime) {
+        self.version.set(i64::try_from(version).unwrap_or(i64::MAX));
+        self.loaded.increment(1);
+        self.succeeded.set(1);
+        let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.loaded_at.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// A configuration was refused; the one before stays in force.
+    pub fn config_refused(&self) {
+        self.refused.increment(1);
+        self.succeeded.set(0);
+    }
+}
+
+/// Most calls carry bodies one way at most, and an add of nothing would still fetch the cache line to write.
+fn add(counter: &Counter, bytes: u64) {
+    if bytes > 0 {
+        counter.increment(bytes);
+    }
+}
+
+/// Requests by the class of their status.
+#[derive(Debug, Default)]
+struct Classes([Counter; CLASSES.len()]);
+
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Written even when nothing was counted, because the rate of a series begins with its second value: without them the
+/// first error of a process would not show.
+const ALWAYS: [&str; 2] = ["2xx", "5xx"];
+
+impl Classes {
+    /// A status above 599 has no meaning; clients treat it as 5xx (RFC 9110, section 15).
+    fn of(&self, status: u16) -> &Counter {
+        &self.0[usize::from(status / 100).min(CLASSES.len() - 1)]
+    }
+
+    fn write(&self, labels: &str, lines: &mut Lines<'_>) -> fmt::Result {
+        for (class, counter) in CLASSES.iter().zip(&self.0) {
+            if counter.get() > 0 || ALWAYS.contains(class) {
+                lines.sample(labels, Some(("code", class)), counter.get())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One name, and how a block of kind `S` writes its series.
+pub(super) struct Family<S> {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) help: &'static str,
+    pub(super) write: Write<S>,
+}
+
+/// Reads a block; the text is its rendered labels.
+type Write<S> = fn(&S, &str, &mut Lines<'_>) -> fmt::Result;
+
+impl<S> Family<S> {
+    const fn counter(name: &'static str, help: &'static str, write: Write<S>) -> Self {
+        Self { name, kind: Kind::Counter, help, write }
+    }
+
+    const fn gauge(name: &'static str, help: &'static str, write: Write<S>) -> Self {
+        Self { name, kind: Kind::Gauge, help, write }
+    }
+
+    const fn histogram(name: &'static str, help: &'static str, write: Write<S>) -> Self {
+        Self { name, kind: Kind::Histogram, help, write }
+    }
+}
+
+fn named(by: &Named, key: &str, labels: &str, lines: &mut Lines<'_>) -> fmt::Result {
+    by.read().into_iter().try_for_each(|(name, count)| lines.sample(labels, Some((key, name)), count))
+}
+
+pub(super) const LISTENER: &[Family<ListenerStats>] = &[
+    Family::gauge("outrigger_downstream_connections", "Open connections of clients.", |of, labels, lines| {
+        lines.sample(labels, None, of.connections.get())
+    }),
+    Family::counter(
+        "outrigger_downstream_connections_total",
+        "Accepted connections.",
+        |of, labels, lines| lines.sample(labels, None, of.connections_total.get()),
+    ),
+    Family::counter(
+        "outrigger_downstream_errors_total",
+        "Requests and connections that failed, by reason.",
+        |of, labels, lines| named(&of.errors, "reason", labels, lines),
+    ),
+    Family::counter("outrigger_downstream_limits_total", "Limits that were hit.", |of, labels, lines| {
+        named(&of.limits, "limit", labels, lines)
+    }),
+    Family::counter(
+        "outrigger_downstream_received_bytes_total",
+        "Body bytes received from clients.",
+        |of, labels, lines| lines.sample(labels, None, of.received.get()),
+    ),
+    Family::histogram(
+        DOWNSTREAM_DURATION,
+        "From the head of a request to the end of its response.",
+        |of, labels, lines| lines.histogram(labels, &of.duration),
+    ),
+    Family::gauge("outrigger_downstream_requests_active", "Requests in flight.", |of, labels, lines| {
+        lines.sample(labels, None, of.requests_active.get())
+    }),
+    Family::counter(
+        "outrigger_downstream_requests_total",
+        "Requests, by class of the status sent.",
+        |of, labels, lines| of.requests.write(labels, lines),
+    ),
+    Family::counter(
+        "outrigger_downstream_sent_bytes_total",
+        "Body bytes sent to clients.",
+        |of, labels, lines| lines.sample(labels, None, of.sent.get()),
+    ),
+];
+
+pub(super) const CLUSTER: &[Family<ClusterStats>] = &[
+    Family::counter(
+        "outrigger_upstream_connect_failures_total",
+        "Connections that were not established, by reason.",
+        |of, labels, lines| named(&of.connect_failures, "reason", labels, lines),
+    ),
+    Family::gauge("outrigger_upstream_connections", "Open connections to endpoints.", |of, labels, lines| {
+        lines.sample(labels, None, of.connections.get())
+    }),
+    Family::gauge("outrigger_upstream_connections_idle", "Connections in the pool.", |of, labels, lines| {
+        lines.sample(labels, None, of.idle.get())
+    }),
+    Family::counter(
+        "outrigger_upstream_connections_total",
+        "Established connections.",
+        |of, labels, lines| lines.sample(labels, None, of.connections_total.get()),
+    ),
+    Family::counter(
+        "outrigger_upstream_received_bytes_total",
+        "Body bytes received from endpoints.",
+        |of, labels, lines| lines.sample(labels, None, of.received.get()),
+    ),
+    Family::counter(
+        "outrigger_upstream_replays_total",
+        "Requests sent again after a reused connection died.",
+        |of, labels, lines| lines.sample(labels, None, of.replays.get()),
+    ),
+    Family::histogram(
+        UPSTREAM_DURATION,
+        "From sending a request to the end of its response.",
+        |of, labels, lines| lines.histogram(labels, &of.duration),
+    ),
+    Family::gauge("outrigger_upstream_requests_active", "Requests in flight.", |of, labels, lines| {
+        lines.sample(labels, None, of.active.get())
+    }),
+    Family::counter(
+        "outrigger_upstream_requests_total",
+        "Requests, by class of the status received.",
+        |of, labels, lines| of.requests.write(labels, lines),
+    ),
+    Family::counter(
+        "outrigger_upstream_sent_bytes_total",
+        "Body bytes sent to endpoints.",
+        |of, labels, lines| lines.sample(labels, None, of.sent.get()),
+    ),
+];
+
+pub(super) const PROCESS: &[Family<ProcessStats>] = &[
+    Family::counter(
+        "outrigger_access_log_dropped_lines_total",
+        "Access log lines that were not written.",
+        |of, labels, lines| lines.sample(labels, None, of.access_log_dropped.get()),
+    ),
+    Family::gauge("outrigger_build_info", "What runs.", |_, labels, lines| {
+        lines.sample(labels, Some(("version", env!("CARGO_PKG_VERSION"))), 1)
+    }),
+    Family::gauge(
+        "outrigger_config_last_reload_success_timestamp_seconds",
+        "When the configuration in force was loaded.",
+        |of, labels, lines| lines.sample(labels, None, of.loaded_at.get()),
+    ),
+    Family::gauge(
+        "outrigger_config_last_reload_successful",
+        "Whether the last configuration was taken.",
+        |of, labels, lines| lines.sample(labels, None, of.succeeded.get()),
+    ),
+    Family::counter(
+        "outrigger_config_reloads_total",
+        "Configurations read, by result.",
+        |of, labels, lines| {
+            lines.sample(labels, Some(("result", "failed")), of.refused.get())?;
+            lines.sample(labels, Some(("result", "ok")), of.loaded.get())
+        },
+    ),
+    Family::gauge("outrigger_config_version", "Counts the configurations in force.", |of, labels, lines| {
+        lines.sample(labels, None, of.version.get())
+    }),
+    Family::gauge("outrigger_draining", "Whether the process drains.", |of, labels, lines| {
+        lines.sample(labels, None, of.draining.get())
+    }),
+    Family::counter(
+        "outrigger_metrics_folded_total",
+        "Label sets that were folded into `other`.",
+        |of, labels, lines| lines.sample(labels, None, of.folded.get()),
+    ),
+    Family::gauge("outrigger_workers", "Worker threads.", |of, labels, lines| {
+        lines.sample(labels, None, of.workers.get())
+    }),
+];

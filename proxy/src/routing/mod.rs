@@ -1,0 +1,20 @@
+//! Which route takes a request, and which target of it: pure functions of the configuration and the request's head.
+//!
+//! [`naive`] says what is right, one route after the other; [`RouteIndex`] gives the same answer at a cost that does
+//! not grow with the number of routes. Nothing here does I/O, asks the clock or draws a random number.
+
+mod build;
+mod host;
+mod index;
+mod keys;
+mod lists;
+pub mod naive;
+mod predicates;
+mod query;
+mod split;
+#[cfg(test)]
+mod tests;
+
+pub use self::index::RouteIndex;
+pub use self::naive::matches;
+pub use self::split::pick_target;

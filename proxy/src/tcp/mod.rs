@@ -1,0 +1,98 @@
+//! Bytes of a connection, passed on to an endpoint of a cluster.
+
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::SystemTime;
+
+use outrigger_proto::model::{Address, Filter};
+use tokio::time::Instant;
+
+use crate::conn::Conn;
+use crate::http::error::ProxyError;
+use crate::io::copy::pump;
+use crate::io::stream::Stream;
+use crate::live::{FilterView, ListenerView};
+use crate::observe::{Peer, Record};
+use crate::routing::pick_target;
+use crate::upstream::{Trip, UpstreamError};
+use crate::watch::{Stage, Verdict};
+
+/// Serves a connection until both sides have ended.
+pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
+    let (Filter::Tcp(filter), FilterView::Tcp(clusters)) = (&view.config.chain.filter, &view.filter) else {
+        unreachable!("called for TCP listeners")
+    };
+    conn.watch().enter(Stage::Tunnel);
+    let at = SystemTime::now();
+    let upstream = conn.worker().upstream();
+    let chosen = pick_target(&filter.to, upstream.random());
+    let cluster = &clusters[chosen];
+    let trip = Trip::new(Instant::now());
+    let result = match upstream.connect(cluster, &trip).await {
+        Ok((mut stream, _lease, _open)) => {
+            join(conn, &mut client, &mut stream).await;
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    let activity = conn.watch().activity();
+    let (received, sent) = (activity.received(), activity.sent());
+    view.state.stats.bytes(received, sent);
+    cluster.live.stats().bytes(received, sent);
+    if let Err(error) = result {
+        view.state.stats.error(ProxyError::from(error).answer().reason);
+        tracing::debug!(listener = %view.name, cluster = %cluster.live.name(), %error, "connection not passed on");
+    }
+    let endpoint = trip.endpoint().map(|e| e.address());
+    log(conn, view, &Done { at, trip: &trip, cluster: cluster.live.name().as_str(), endpoint, result });
+}
+
+async fn join(conn: &Conn, client: &mut Stream, upstream: &mut Stream) {
+    let mut pumping = pin!(pump(client, upstream));
+    std::future::poll_fn(|cx| {
+        let done = pumping.as_mut().poll(cx).is_ready();
+        let ended = matches!(conn.watch().poll_verdict(cx), Some(Verdict::Close | Verdict::IdleTimeout));
+        if done || ended { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+struct Done<'a> {
+    at: SystemTime,
+    trip: &'a Trip,
+    cluster: &'a str,
+    endpoint: Option<&'a Address>,
+    result: Result<(), UpstreamError>,
+}
+
+fn log(conn: &Conn, view: &ListenerView, done: &Done<'_>) {
+    let Done { at, trip, cluster, endpoint, result } = done;
+    let answer = result.err().map(|error| ProxyError::from(error).answer());
+    let activity = conn.watch().activity();
+    let record = Record {
+        start: *at,
+        duration: trip.started().elapsed(),
+        protocol: "TCP",
+        client: conn.peer().map_or(Peer::Unix, Peer::Ip),
+        listener: view.name.as_str(),
+        route: "",
+        method: "",
+        host: b"",
+        path: b"",
+        query: None,
+        user_agent: b"",
+        status: 0,
+        flag: answer.map_or("-", |a| a.flag),
+        reason: answer.map_or("", |a| a.reason),
+        bytes_received: activity.received(),
+        bytes_sent: activity.sent(),
+        cluster,
+        endpoint: *endpoint,
+        attempts: 1,
+        connect: trip.connect(),
+        first_byte: None,
+    };
+    conn.worker().log(|logger| logger.log(&record));
+}

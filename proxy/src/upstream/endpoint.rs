@@ -1,0 +1,253 @@
+//! One endpoint while we know it: how busy, how fast, whether it is still ours. It outlives configurations.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use outrigger_proto::model::Address;
+
+/// How long a latency is remembered: after this much time without news, a third of it still counts.
+const MEMORY: Duration = Duration::from_secs(10);
+/// What a failed connection counts for: slow enough to be avoided while others answer, forgotten with the rest.
+const FAILURE: Duration = Duration::from_secs(2);
+
+/// Live state of an endpoint, shared by all workers.
+#[derive(Debug)]
+pub struct Endpoint {
+    id: u64,
+    address: Address,
+    label: Box<str>,
+    weight: AtomicU32,
+    retired: AtomicBool,
+    active: AtomicU32,
+    connections: AtomicU32,
+    requests: AtomicU64,
+    failures: AtomicU64,
+    latency: Latency,
+}
+
+impl Endpoint {
+    /// `id` is never used twice in a process.
+    pub fn new(id: u64, address: Address, weight: u32) -> Self {
+        Self {
+            id,
+            label: address.to_string().into(),
+            address,
+            weight: AtomicU32::new(weight),
+            retired: AtomicBool::new(false),
+            active: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            latency: Latency::default(),
+        }
+    }
+
+    /// Distinguishes it from every other endpoint this process ever had.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Its address as text.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Its share of the load, relative to the others'.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    /// Changes its share.
+    pub fn set_weight(&self, weight: u32) {
+        self.weight.store(weight, Relaxed);
+    }
+
+    /// It is no longer in its cluster: requests in flight finish, connections are not used again.
+    pub fn retire(&self) {
+        self.retired.store(true, Relaxed);
+    }
+
+    /// Whether it has left its cluster.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Relaxed)
+    }
+
+    /// Requests in flight, over all workers.
+    pub fn active(&self) -> u32 {
+        self.active.load(Relaxed)
+    }
+
+    /// Open connections, over all workers.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
+    /// Requests sent so far.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    /// Requests that got no response.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
+    }
+
+    /// Its latency as the balancer sees it.
+    pub fn latency(&self, now: Duration) -> Duration {
+        Duration::from_nanos(self.latency.at(now) as u64)
+    }
+
+    /// What one more request there would cost: latency x requests in flight, by weight.
+    pub fn cost(&self, now: Duration) -> f64 {
+        let waiting = f64::from(self.active());
+        let latency = self.latency.at(now);
+        // Nothing is known of its speed and an answer is awaited: others first, or a new endpoint would get all.
+        let cost = if latency == 0.0 && waiting > 0.0 { 1e9 + waiting } else { latency * (waiting + 1.0) };
+        cost / f64::from(self.weight().max(1))
+    }
+
+    /// A request goes there; ended by [`Lease::drop`].
+    pub fn lease(self: &std::sync::Arc<Self>) -> Lease {
+        self.active.fetch_add(1, Relaxed);
+        self.requests.fetch_add(1, Relaxed);
+        Lease(self.clone())
+    }
+
+    /// The first byte of a response came `took` after the request was sent.
+    pub fn answered(&self, took: Duration, now: Duration) {
+        self.latency.observe(took, now);
+    }
+
+    /// A request got no response.
+    pub fn failed(&self, now: Duration) {
+        self.failures.fetch_add(1, Relaxed);
+        self.latency.observe(FAILURE, now);
+    }
+
+    /// A connection was opened; closed by [`Open::drop`].
+    pub fn opened(self: &std::sync::Arc<Self>) -> Open {
+        self.connections.fetch_add(1, Relaxed);
+        Open(self.clone())
+    }
+}
+
+/// A request in flight.
+#[derive(Debug)]
+pub struct Lease(std::sync::Arc<Endpoint>);
+
+impl Lease {
+    /// Where it went.
+    pub fn endpoint(&self) -> &std::sync::Arc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Relaxed);
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Open(std::sync::Arc<Endpoint>);
+
+impl Open {
+    /// Where it leads.
+    pub fn endpoint(&self) -> &std::sync::Arc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Peak-EWMA: rises at once to a slower answer, falls slowly, and fades while there is no news, so that an endpoint
+/// that was slow is tried again. Two workers that write at once may lose one sample; nothing depends on a single one.
+#[derive(Debug, Default)]
+struct Latency {
+    nanos: AtomicU64,
+    stamp: AtomicU64,
+}
+
+impl Latency {
+    fn at(&self, now: Duration) -> f64 {
+        let nanos = f64::from_bits(self.nanos.load(Relaxed));
+        if nanos == 0.0 {
+            return 0.0;
+        }
+        nanos * fading(now.as_nanos() as u64, self.stamp.load(Relaxed))
+    }
+
+    fn observe(&self, took: Duration, now: Duration) {
+        let took = (took.as_nanos() as f64).max(1.0);
+        let now = now.as_nanos() as u64;
+        let stamp = self.stamp.swap(now, Relaxed);
+        let old = f64::from_bits(self.nanos.load(Relaxed));
+        let kept = fading(now, stamp);
+        let new = if took > old { took } else { old * kept + took * (1.0 - kept) };
+        self.nanos.store(new.to_bits(), Relaxed);
+    }
+}
+
+fn fading(now: u64, stamp: u64) -> f64 {
+    let since = now.saturating_sub(stamp);
+    (-(since as f64) / MEMORY.as_nanos() as f64).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn endpoint() -> Arc<Endpoint> {
+        Arc::new(Endpoint::new(1, Address::Ip(([127, 0, 0, 1], 1).into()), 1))
+    }
+
+    #[test]
+    fn latency_peaks_at_once_and_falls_slowly() {
+        let endpoint = endpoint();
+        endpoint.answered(10 * MS, Duration::ZERO);
+        assert_eq!(endpoint.latency(Duration::ZERO), 10 * MS);
+        endpoint.answered(100 * MS, MS);
+        assert_eq!(endpoint.latency(MS), 100 * MS);
+        endpoint.answered(10 * MS, 1001 * MS);
+        let later = endpoint.latency(1001 * MS);
+        assert!(later > 85 * MS && later < 95 * MS, "{later:?}");
+    }
+
+    #[test]
+    fn a_slow_endpoint_is_tried_again_when_nothing_is_heard_of_it() {
+        let endpoint = endpoint();
+        endpoint.failed(Duration::ZERO);
+        assert!(endpoint.cost(Duration::from_secs(60)) < endpoint.cost(Duration::ZERO) / 100.0);
+    }
+
+    #[test]
+    fn an_endpoint_of_unknown_speed_is_cheap_once() {
+        let endpoint = endpoint();
+        assert_eq!(endpoint.cost(Duration::ZERO), 0.0);
+        let _lease = endpoint.lease();
+        assert!(endpoint.cost(Duration::ZERO) > 1e8);
+    }
+
+    #[test]
+    fn leases_and_connections_are_given_back() {
+        let endpoint = endpoint();
+        let (lease, open) = (endpoint.lease(), endpoint.opened());
+        assert_eq!((endpoint.active(), endpoint.connections(), endpoint.requests()), (1, 1, 1));
+        drop((lease, open));
+        assert_eq!((endpoint.active(), endpoint.connections(), endpoint.requests()), (0, 0, 1));
+    }
+}

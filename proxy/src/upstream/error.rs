@@ -1,0 +1,75 @@
+//! Why a request got no response from an upstream.
+
+use std::fmt;
+
+/// Why a request got no response from an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamError {
+    /// The cluster has no endpoint.
+    NoEndpoint,
+    /// No connection: nobody listens there.
+    ConnectRefused,
+    /// No connection within the cluster's `connect_timeout`.
+    ConnectTimeout,
+    /// No connection: another reason.
+    ConnectFailed,
+    /// The connection ended before a response came.
+    Closed,
+    /// The upstream reset the request's stream, or went away, without having looked at it (HTTP/2
+    /// `REFUSED_STREAM`, or a GOAWAY below it): it is safe to send again.
+    Refused,
+    /// The upstream reset the request's stream (HTTP/2).
+    Reset,
+    /// The response was not what it should be: framing, head, size.
+    Protocol,
+    /// The request's body broke off, or was refused; the body's own error says why.
+    RequestBody,
+    /// A tunnel was asked for that this upstream's protocol cannot carry.
+    NoTunnel,
+}
+
+impl UpstreamError {
+    /// A short name, for metrics and logs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "no_endpoint",
+            Self::ConnectRefused => "connect_refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::ConnectFailed => "connect_failed",
+            Self::Closed => "closed",
+            Self::Refused => "refused_stream",
+            Self::Reset => "reset",
+            Self::Protocol => "protocol",
+            Self::RequestBody => "request_body",
+            Self::NoTunnel => "no_tunnel",
+        }
+    }
+
+    /// Whether the endpoint is to blame: the balancer avoids it for a while.
+    pub fn blames_endpoint(self) -> bool {
+        match self {
+            Self::ConnectRefused | Self::ConnectTimeout | Self::ConnectFailed | Self::Closed | Self::Reset => true,
+            Self::Refused | Self::Protocol => true,
+            Self::NoEndpoint | Self::RequestBody | Self::NoTunnel => false,
+        }
+    }
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoEndpoint => "the cluster has no endpoint",
+            Self::ConnectRefused => "the upstream refused the connection",
+            Self::ConnectTimeout => "no connection to the upstream within connect_timeout",
+            Self::ConnectFailed => "no connection to the upstream",
+            Self::Closed => "the upstream closed the connection before it answered",
+            Self::Refused => "the upstream refused the stream",
+            Self::Reset => "the upstream reset the stream",
+            Self::Protocol => "the upstream's response broke the protocol",
+            Self::RequestBody => "the request's body broke off",
+            Self::NoTunnel => "the upstream's protocol cannot carry this tunnel",
+        })
+    }
+}
+
+impl std::error::Error for UpstreamError {}

@@ -1,0 +1,269 @@
+//! An HTTP/1.1 connection to an endpoint, driven by the request that uses it.
+//!
+//! hyper wants a connection polled as a task of its own, woken by each request and waking it back. Here the connection
+//! belongs to the exchange: whoever waits for the response polls the connection, then looks at what came of it. That
+//! saves a task, two wake-ups and a turn of the scheduler for each request. hyper's internal channels are polled with a
+//! waker that does nothing, as we look at them ourselves right after the connection was polled; only the socket gets
+//! the real one.
+
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1};
+use hyper_util::rt::TokioIo;
+
+use super::endpoint::{Endpoint, Open};
+use super::error::UpstreamError;
+use super::pool::Pools;
+use crate::body::{Body, BodyError};
+use crate::io::activity::Activity;
+use crate::io::stream::Stream;
+
+/// Head of a response in bytes; a larger one is refused.
+const MAX_HEAD: usize = 256 * 1024;
+
+/// A connection, between requests or in one.
+#[derive(Debug)]
+pub struct Conn {
+    requests: http1::SendRequest<Body>,
+    driver: http1::Connection<TokioIo<Stream>, Body>,
+    activity: Rc<Activity>,
+    open: Open,
+    over: bool,
+}
+
+/// What a request came to.
+#[derive(Debug)]
+pub enum Answer {
+    /// A response; its body brings the connection back to the pool.
+    Response(Response<Body>),
+    /// The upstream agreed to a tunnel.
+    Tunnel(Response<Body>, Box<Stream>),
+}
+
+/// A request that got no response.
+#[derive(Debug)]
+pub struct Failure {
+    /// Why.
+    pub error: UpstreamError,
+    /// The request, when not a byte of it was sent.
+    pub unsent: Option<Request<Body>>,
+    /// Whether a byte of a response came.
+    pub answered: bool,
+}
+
+impl Conn {
+    /// Speaks HTTP/1.1 on a fresh connection.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Protocol`]; hyper's handshake of HTTP/1 does no I/O, so in practice none.
+    pub async fn new(mut stream: Stream, open: Open) -> Result<Box<Self>, UpstreamError> {
+        let activity = stream.activity().clone();
+        stream.guard_responses();
+        let (requests, driver) = http1::Builder::new()
+            .preserve_header_case(true)
+            .max_header_size(MAX_HEAD)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|_| UpstreamError::Protocol)?;
+        Ok(Box::new(Self { requests, driver, activity, open, over: false }))
+    }
+
+    /// Where it leads.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        self.open.endpoint()
+    }
+
+    /// Milliseconds since a byte moved.
+    pub fn idle_ms(&self) -> u64 {
+        self.activity.idle_ms()
+    }
+
+    /// Whether a request can be sent; looks at what the socket says, so that a connection that the upstream has
+    /// closed meanwhile is not used.
+    pub fn is_ready(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        !self.over && self.requests.is_ready()
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        // hyper's error, if any, reaches the exchange through its response or body.
+        self.over = self.over || self.driver.poll_without_shutdown(cx).is_ready();
+    }
+
+    /// Sends a request and waits for the head of its response.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn exchange(mut self: Box<Self>, pools: &Rc<Pools>, request: Request<Body>) -> Result<Answer, Failure> {
+        let method = request.method().clone();
+        self.activity.ask(method.clone());
+        let received = self.activity.received();
+        let mut response = pin!(self.requests.try_send_request(request));
+        let result = std::future::poll_fn(|cx| {
+            self.drive(cx);
+            match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(result) => Poll::Ready(Some(result)),
+                Poll::Pending if self.over => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        match result {
+            Some(Ok(response)) => Ok(self.answer(pools, &method, response).await),
+            Some(Err(error)) => Err(self.failure(error, received)),
+            None => Err(Failure { error: UpstreamError::Closed, unsent: None, answered: false }),
+        }
+    }
+
+    fn failure(&self, mut error: TrySendError<Request<Body>>, received: u64) -> Failure {
+        let unsent = error.take_message();
+        let answered = self.activity.received() > received;
+        let error = error.into_error();
+        let error = if self.activity.violation().is_some() || error.is_parse() {
+            UpstreamError::Protocol
+        } else if error.is_user() {
+            UpstreamError::RequestBody
+        } else {
+            UpstreamError::Closed
+        };
+        Failure { error, unsent, answered }
+    }
+
+    async fn answer(self: Box<Self>, pools: &Rc<Pools>, method: &Method, response: Response<Incoming>) -> Answer {
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS || (method == Method::CONNECT && status.is_success()) {
+            return self.tunnel(response).await;
+        }
+        let (head, incoming) = response.into_parts();
+        let mut body = Streaming { conn: Some(self), incoming, first: None, pools: pools.clone() };
+        // Most responses came whole with their head: the connection is free again before the head is passed on.
+        let body = match body.poll_now() {
+            Whole::Empty => Body::empty(),
+            Whole::Full(bytes) => Body::full(bytes),
+            Whole::Partial => Body::source(Box::pin(body)),
+        };
+        Answer::Response(Response::from_parts(head, body))
+    }
+
+    async fn tunnel(mut self: Box<Self>, response: Response<Incoming>) -> Answer {
+        std::future::poll_fn(|cx| {
+            self.drive(cx);
+            if self.over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let parts = self.driver.into_parts();
+        let mut stream = parts.io.into_inner();
+        stream.unguard();
+        stream.unread(parts.read_buf);
+        Answer::Tunnel(response.map(|_| Body::empty()), Box::new(stream))
+    }
+}
+
+/// A response's body as it comes; owns the connection until it has come whole.
+struct Streaming {
+    conn: Option<Box<Conn>>,
+    incoming: Incoming,
+    first: Option<Result<Frame<Bytes>, BodyError>>,
+    pools: Rc<Pools>,
+}
+
+enum Whole {
+    Empty,
+    Full(Bytes),
+    Partial,
+}
+
+impl Streaming {
+    /// What of the body is there without waiting.
+    fn poll_now(&mut self) -> Whole {
+        if self.incoming.is_end_stream() {
+            self.release();
+            return Whole::Empty;
+        }
+        match self.poll_incoming(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(frame))) if self.conn.is_none() && frame.is_data() => {
+                Whole::Full(frame.into_data().unwrap_or_default())
+            }
+            Poll::Ready(Some(first)) => {
+                self.first = Some(first);
+                Whole::Partial
+            }
+            Poll::Ready(None) => Whole::Empty,
+            Poll::Pending => Whole::Partial,
+        }
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut driven = false;
+        loop {
+            match Pin::new(&mut self.incoming).poll_frame(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if self.incoming.is_end_stream() {
+                        self.release();
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(Some(Err(_))) => {
+                    self.conn = None;
+                    return Poll::Ready(Some(Err(BodyError::Upstream)));
+                }
+                Poll::Ready(None) => {
+                    self.release();
+                    return Poll::Ready(None);
+                }
+                Poll::Pending if driven => return Poll::Pending,
+                Poll::Pending => {}
+            }
+            let Some(conn) = &mut self.conn else { return Poll::Ready(Some(Err(BodyError::Upstream))) };
+            if conn.over {
+                self.conn = None;
+                continue;
+            }
+            conn.drive(cx);
+            driven = !conn.over;
+        }
+    }
+
+    /// The body has come whole: the connection may serve the next request.
+    fn release(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            self.pools.put_h1(conn);
+        }
+    }
+}
+
+impl http_body::Body for Streaming {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        match this.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => this.poll_incoming(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let held = match &self.first {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len) as u64,
+            Some(Err(_)) => return SizeHint::default(),
+            None => 0,
+        };
+        match self.incoming.size_hint().exact() {
+            Some(rest) => SizeHint::with_exact(rest + held),
+            None => SizeHint::default(),
+        }
+    }
+}

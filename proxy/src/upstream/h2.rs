@@ -1,0 +1,211 @@
+//! An HTTP/2 connection to an endpoint, shared by all requests of a worker.
+//!
+//! A task of its own drives it: reads what comes, and sends what the requests have written once they all have had
+//! their turn (see [`io::deferred`](crate::io::deferred)).
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::Reason;
+use http::{Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::sync::Notify;
+
+use super::endpoint::{Endpoint, Open};
+use super::error::UpstreamError;
+use super::h1::{Answer, Failure};
+use crate::body::{Body, BodyError};
+use crate::h2_stream::{CONNECTION_WINDOW, Pump, PumpError, Received, STREAM_WINDOW};
+use crate::io::activity::Activity;
+use crate::io::deferred::{Sender, deferred};
+use crate::io::stream::Stream;
+
+/// Streams on one connection, even when the upstream allows more: past this another connection is opened.
+const MAX_STREAMS: usize = 256;
+/// Header list of a response in bytes; a larger one is refused.
+const MAX_HEAD: u32 = 256 * 1024;
+
+/// A connection.
+#[derive(Debug)]
+pub struct Conn {
+    requests: RefCell<h2::client::SendRequest<Bytes>>,
+    activity: Rc<Activity>,
+    endpoint: Arc<Endpoint>,
+    active: Cell<usize>,
+    closed: Cell<bool>,
+    close: Notify,
+}
+
+impl Conn {
+    /// Speaks HTTP/2 with prior knowledge on a fresh connection. Returns before the upstream's settings came:
+    /// requests need not wait for them.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Protocol`].
+    pub async fn new(stream: Stream, open: Open) -> Result<Rc<Self>, UpstreamError> {
+        let activity = stream.activity().clone();
+        let (io, sender) = deferred(stream);
+        let (requests, connection) = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEAD)
+            .enable_push(false)
+            .handshake::<_, Bytes>(io)
+            .await
+            .map_err(|_| UpstreamError::Protocol)?;
+        let conn = Rc::new(Self {
+            requests: RefCell::new(requests),
+            activity,
+            endpoint: open.endpoint().clone(),
+            active: Cell::new(0),
+            closed: Cell::new(false),
+            close: Notify::new(),
+        });
+        tokio::task::spawn_local(drive(conn.clone(), connection, sender, open));
+        Ok(conn)
+    }
+
+    /// Where it leads.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Whether another stream can be opened without waiting.
+    pub fn has_room(&self) -> bool {
+        !self.closed.get()
+            && !self.endpoint.is_retired()
+            && self.active.get() < MAX_STREAMS.min(self.requests.borrow().current_max_send_streams())
+    }
+
+    /// Whether it carries no stream.
+    pub fn is_idle(&self) -> bool {
+        self.active.get() == 0
+    }
+
+    /// Whether it is of no more use.
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Milliseconds since a byte moved.
+    pub fn idle_ms(&self) -> u64 {
+        self.activity.idle_ms()
+    }
+
+    /// Ends an idle connection.
+    pub fn close(&self) {
+        self.closed.set(true);
+        self.close.notify_one();
+    }
+
+    /// Sends a request and waits for the head of its response.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn exchange(self: Rc<Self>, request: Request<Body>) -> Result<Answer, Failure> {
+        let ticket = Ticket::new(self);
+        let conn = &ticket.0;
+        let failure = |error| Failure { error, unsent: None, answered: false };
+        std::future::poll_fn(|cx| conn.requests.borrow_mut().poll_ready(cx)).await.map_err(|e| failure(classify(&e)))?;
+        let (head, body) = request.into_parts();
+        let ends = body.is_end_stream();
+        let sent = conn.requests.borrow_mut().send_request(Request::from_parts(head, ()), ends);
+        let (mut response, stream) = sent.map_err(|e| failure(classify(&e)))?;
+        let mut pump = (!ends).then(|| Pump::new(body, stream));
+        let response = std::future::poll_fn(|cx| {
+            if let Poll::Ready(Err(PumpError::Body(_))) = poll_pump(&mut pump, cx) {
+                return Poll::Ready(Err(UpstreamError::RequestBody));
+            }
+            Pin::new(&mut response).poll(cx).map_err(|e| classify(&e))
+        });
+        let (head, stream) = response.await.map_err(failure)?.into_parts();
+        if stream.is_end_stream() && pump.is_none() {
+            return Ok(Answer::Response(Response::from_parts(head, Body::empty())));
+        }
+        let received = Received::new(stream, &head.headers, BodyError::Upstream);
+        let body = Body::source(Box::pin(Streaming { received, pump, _ticket: ticket }));
+        Ok(Answer::Response(Response::from_parts(head, body)))
+    }
+}
+
+fn poll_pump(pump: &mut Option<Pump>, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
+    let Some(sending) = pump else { return Poll::Ready(Ok(())) };
+    let result = ready!(sending.poll(cx));
+    *pump = None;
+    Poll::Ready(result)
+}
+
+fn classify(error: &h2::Error) -> UpstreamError {
+    match error.reason() {
+        Some(Reason::REFUSED_STREAM) => UpstreamError::Refused,
+        Some(Reason::NO_ERROR) if error.is_go_away() => UpstreamError::Refused,
+        Some(_) if error.is_reset() && error.is_remote() => UpstreamError::Reset,
+        Some(_) if error.is_library() => UpstreamError::Protocol,
+        Some(_) | None => UpstreamError::Closed,
+    }
+}
+
+type Driven = h2::client::Connection<crate::io::deferred::Deferred<Stream>, Bytes>;
+
+async fn drive(conn: Rc<Conn>, mut connection: Driven, sender: Sender<Stream>, open: Open) {
+    let closing = conn.close.notified();
+    let mut closing = std::pin::pin!(closing);
+    std::future::poll_fn(|cx| {
+        let ended = Pin::new(&mut connection).poll(cx).is_ready();
+        let broken = matches!(sender.poll_send(cx), Poll::Ready(Err(_)));
+        if ended || broken || closing.as_mut().poll(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    conn.closed.set(true);
+    drop(open);
+}
+
+/// A stream in use.
+#[derive(Debug)]
+struct Ticket(Rc<Conn>);
+
+impl Ticket {
+    fn new(conn: Rc<Conn>) -> Self {
+        conn.active.set(conn.active.get() + 1);
+        Self(conn)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get() - 1);
+    }
+}
+
+/// A response's body as it comes, while the request's may still be going.
+struct Streaming {
+    received: Received,
+    pump: Option<Pump>,
+    _ticket: Ticket,
+}
+
+impl http_body::Body for Streaming {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(Err(PumpError::Body(error))) = poll_pump(&mut this.pump, cx) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        Pin::new(&mut this.received).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.received.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.received.size_hint()
+    }
+}

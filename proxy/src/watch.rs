@@ -1,0 +1,250 @@
+//! Who watches over connections that wait: one sweep a worker, a few times a second, in place of a timer for each read.
+//!
+//! What a connection is doing is plain data; [`judge`] decides from it, purely, and the sweep tells the connection's
+//! task, which acts.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use crate::io::activity::Activity;
+use crate::io::framing::Phase;
+
+/// An HTTP/1 connection gives its buffers back after this long without a byte.
+const PARK_AFTER_MS: u64 = 1000;
+
+/// What a connection is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// TLS handshake, or the first bytes that tell the protocol.
+    Opening,
+    /// HTTP/1 in hyper's hands.
+    Http1,
+    /// HTTP/1, idle, its buffers given back.
+    Parked,
+    /// HTTP/2.
+    Http2,
+    /// Bytes.
+    Tunnel,
+}
+
+/// What the sweep wants of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Give the buffers back.
+    Park,
+    /// The request's head took too long.
+    HeaderTimeout,
+    /// Nothing moved for too long.
+    IdleTimeout,
+    /// Finish what is in flight, then end: HTTP/2 is told by GOAWAY.
+    Drain,
+    /// End now.
+    Close,
+}
+
+/// How far the process is on its way out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Leaving {
+    /// It stays.
+    #[default]
+    No,
+    /// Readiness is withdrawn; answers carry `connection: close`.
+    Draining,
+    /// Idle connections end.
+    Quiet,
+    /// All connections end.
+    Over,
+}
+
+/// The limits a connection is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a whole head.
+    pub header: Duration,
+    /// For any byte.
+    pub idle: Duration,
+}
+
+/// A connection, as the sweep sees it.
+#[derive(Debug)]
+pub struct Watch {
+    activity: Rc<Activity>,
+    stage: Cell<Stage>,
+    active: Cell<u32>,
+    verdict: Cell<Option<Verdict>>,
+    drained: Cell<bool>,
+    patience: Cell<Patience>,
+    waker: RefCell<Waker>,
+}
+
+impl Watch {
+    /// A connection that has just been accepted.
+    pub fn new(activity: Rc<Activity>, patience: Patience) -> Self {
+        Self {
+            activity,
+            stage: Cell::new(Stage::Opening),
+            active: Cell::new(0),
+            verdict: Cell::new(None),
+            drained: Cell::new(false),
+            patience: Cell::new(patience),
+            waker: RefCell::new(Waker::noop().clone()),
+        }
+    }
+
+    /// What its bytes are doing.
+    pub fn activity(&self) -> &Rc<Activity> {
+        &self.activity
+    }
+
+    /// What it is about now.
+    pub fn enter(&self, stage: Stage) {
+        self.stage.set(stage);
+    }
+
+    /// The limits changed.
+    pub fn set_patience(&self, patience: Patience) {
+        self.patience.set(patience);
+    }
+
+    /// Requests in flight.
+    pub fn active(&self) -> u32 {
+        self.active.get()
+    }
+
+    /// A request begins.
+    pub fn begin(&self) {
+        self.active.set(self.active.get() + 1);
+    }
+
+    /// A request ended.
+    pub fn end(&self) {
+        self.active.set(self.active.get() - 1);
+    }
+
+    /// What the sweep wants, if anything; `cx` is woken when it comes to want something.
+    pub fn poll_verdict(&self, cx: &Context<'_>) -> Option<Verdict> {
+        let verdict = self.verdict.take();
+        if verdict.is_none() && !self.waker.borrow().will_wake(cx.waker()) {
+            *self.waker.borrow_mut() = cx.waker().clone();
+        }
+        verdict
+    }
+
+    /// Looks at the connection; tells its task when something is wanted.
+    pub fn sweep(&self, leaving: Leaving) {
+        let facts = Facts {
+            stage: self.stage.get(),
+            active: self.active.get(),
+            phase: self.activity.phase(),
+            phase_ms: self.activity.phase_ms(),
+            idle_ms: self.activity.idle_ms(),
+            fresh: self.activity.received() == 0,
+            write_blocked: self.activity.write_blocked(),
+            drained: self.drained.get(),
+        };
+        let Some(verdict) = judge(&facts, self.patience.get(), leaving) else { return };
+        if verdict == Verdict::Drain {
+            self.drained.set(true);
+        }
+        self.verdict.set(Some(verdict));
+        self.waker.borrow().wake_by_ref();
+    }
+}
+
+/// What is known of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    stage: Stage,
+    active: u32,
+    phase: Phase,
+    phase_ms: u64,
+    idle_ms: u64,
+    fresh: bool,
+    write_blocked: bool,
+    drained: bool,
+}
+
+fn judge(facts: &Facts, patience: Patience, leaving: Leaving) -> Option<Verdict> {
+    let header_ms = patience.header.as_millis() as u64;
+    let idle_ms = patience.idle.as_millis() as u64;
+    if leaving == Leaving::Over {
+        return Some(Verdict::Close);
+    }
+    let late = match facts.stage {
+        Stage::Opening => facts.phase_ms >= header_ms,
+        Stage::Http1 => {
+            facts.active == 0
+                && facts.phase_ms >= header_ms
+                && (facts.phase == Phase::Head || (facts.fresh && facts.phase == Phase::BetweenMessages))
+        }
+        Stage::Parked | Stage::Http2 | Stage::Tunnel => false,
+    };
+    if late {
+        return Some(Verdict::HeaderTimeout);
+    }
+    if facts.idle_ms >= idle_ms {
+        return Some(Verdict::IdleTimeout);
+    }
+    let idle = facts.active == 0 && facts.phase == Phase::BetweenMessages && !facts.write_blocked;
+    match facts.stage {
+        Stage::Http1 | Stage::Parked if idle && leaving >= Leaving::Quiet => Some(Verdict::Close),
+        Stage::Http1 if idle && !facts.fresh && facts.idle_ms >= PARK_AFTER_MS => Some(Verdict::Park),
+        Stage::Http2 if leaving >= Leaving::Draining && !facts.drained => Some(Verdict::Drain),
+        Stage::Opening | Stage::Http1 | Stage::Parked | Stage::Http2 | Stage::Tunnel => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience { header: Duration::from_secs(10), idle: Duration::from_secs(3600) };
+    const IDLE: Facts = Facts {
+        stage: Stage::Http1,
+        active: 0,
+        phase: Phase::BetweenMessages,
+        phase_ms: 500,
+        idle_ms: 500,
+        fresh: false,
+        write_blocked: false,
+        drained: false,
+    };
+
+    #[test]
+    fn verdicts() {
+        let late = Facts { phase: Phase::Head, phase_ms: 10_000, ..IDLE };
+        let silent = Facts { fresh: true, phase_ms: 10_000, ..IDLE };
+        let old = Facts { idle_ms: 3_600_000, ..IDLE };
+        let quiet = Facts { idle_ms: 1000, ..IDLE };
+        let busy = Facts { active: 1, idle_ms: 5000, ..IDLE };
+        let stuck = Facts { active: 1, idle_ms: 3_600_000, ..IDLE };
+        let slow_reader = Facts { write_blocked: true, idle_ms: 5000, ..IDLE };
+        let handshake = Facts { stage: Stage::Opening, phase_ms: 10_000, ..IDLE };
+        let parked = Facts { stage: Stage::Parked, idle_ms: 5000, ..IDLE };
+        let h2 = Facts { stage: Stage::Http2, active: 3, ..IDLE };
+        let told = Facts { drained: true, ..h2 };
+        let rows = [
+            (IDLE, Leaving::No, None),
+            (late, Leaving::No, Some(Verdict::HeaderTimeout)),
+            (silent, Leaving::No, Some(Verdict::HeaderTimeout)),
+            (old, Leaving::No, Some(Verdict::IdleTimeout)),
+            (quiet, Leaving::No, Some(Verdict::Park)),
+            (busy, Leaving::No, None),
+            (stuck, Leaving::No, Some(Verdict::IdleTimeout)),
+            (slow_reader, Leaving::No, None),
+            (handshake, Leaving::No, Some(Verdict::HeaderTimeout)),
+            (parked, Leaving::No, None),
+            (parked, Leaving::Draining, None),
+            (parked, Leaving::Quiet, Some(Verdict::Close)),
+            (busy, Leaving::Quiet, None),
+            (h2, Leaving::Draining, Some(Verdict::Drain)),
+            (told, Leaving::Quiet, None),
+            (busy, Leaving::Over, Some(Verdict::Close)),
+        ];
+        for (facts, leaving, expected) in rows {
+            assert_eq!(judge(&facts, PATIENCE, leaving), expected, "{facts:?} {leaving:?}");
+        }
+    }
+}

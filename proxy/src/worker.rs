@@ -1,0 +1,205 @@
+//! What one worker thread has: its connections, its way upstream, its view of the configuration, its clock.
+//!
+//! A worker is one thread with a runtime of its own. Nothing on a request's way takes a lock or wakes another thread;
+//! what is true for the whole process stands in [`Shared`] as atomics.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::time::Instant;
+
+use crate::io::activity::Ticks;
+use crate::live::{Live, LiveCache, Snapshot};
+use crate::observe::Logger;
+use crate::upstream::Upstream;
+use crate::watch::{Leaving, Watch};
+
+/// How often connections are looked at: the coarseness of idle and header timeouts.
+const SWEEP: Duration = Duration::from_millis(200);
+/// Idle upstream connections are closed after this long; shorter than what most servers grant, so that we close first.
+const UPSTREAM_IDLE_MS: u64 = 55_000;
+
+/// What all workers and management see.
+#[derive(Debug)]
+pub struct Shared {
+    /// The configuration in force.
+    pub live: Live,
+    /// Open downstream connections of each worker.
+    pub loads: Box<[AtomicU32]>,
+    /// When the process started; what live state measures time from.
+    pub epoch: Instant,
+    leaving: AtomicU8,
+    last_request: AtomicU64,
+}
+
+impl Shared {
+    /// State for this many workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            live: Live::default(),
+            loads: (0..workers).map(|_| AtomicU32::new(0)).collect(),
+            epoch: Instant::now(),
+            leaving: AtomicU8::new(0),
+            last_request: AtomicU64::new(0),
+        }
+    }
+
+    /// How far the process is on its way out.
+    pub fn leaving(&self) -> Leaving {
+        match self.leaving.load(Relaxed) {
+            0 => Leaving::No,
+            1 => Leaving::Draining,
+            2 => Leaving::Quiet,
+            _ => Leaving::Over,
+        }
+    }
+
+    /// Moves on; never back.
+    pub fn leave(&self, leaving: Leaving) {
+        self.leaving.fetch_max(leaving as u8, Relaxed);
+    }
+
+    /// How long no worker has begun a request; as coarse as the sweep.
+    pub fn quiet_for(&self) -> Duration {
+        self.epoch.elapsed().saturating_sub(Duration::from_millis(self.last_request.load(Relaxed)))
+    }
+
+    /// Open downstream connections of all workers.
+    pub fn connections(&self) -> u32 {
+        self.loads.iter().map(|load| load.load(Relaxed)).sum()
+    }
+}
+
+/// What one worker thread has.
+#[derive(Debug)]
+pub struct Worker {
+    id: usize,
+    shared: Arc<Shared>,
+    ticks: Ticks,
+    live: RefCell<LiveCache>,
+    upstream: Upstream,
+    watches: RefCell<Slab<Rc<Watch>>>,
+    logger: RefCell<Option<Logger>>,
+    /// When the last request began here.
+    last_request: Cell<u64>,
+}
+
+impl Worker {
+    /// The worker of this thread.
+    pub fn new(id: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let ticks = Ticks::default();
+        Rc::new(Self {
+            id,
+            live: RefCell::new(shared.live.cache()),
+            upstream: Upstream::new(ticks.clone(), shared.epoch),
+            shared,
+            ticks,
+            watches: RefCell::default(),
+            logger: RefCell::default(),
+            last_request: Cell::new(0),
+        })
+    }
+
+    /// Its number, from 0.
+    pub fn id(&self) -> usize {
+        self.id
+    }
+
+    /// What all workers see.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The coarse clock.
+    pub fn ticks(&self) -> &Ticks {
+        &self.ticks
+    }
+
+    /// The way upstream.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// Reads the configuration in force.
+    pub fn with_snapshot<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
+        read(self.live.borrow_mut().load())
+    }
+
+    /// Writes an access log line, if there is a log.
+    pub fn log(&self, write: impl FnOnce(&Logger)) {
+        if let Some(logger) = &*self.logger.borrow() {
+            write(logger);
+        }
+    }
+
+    /// The worker that has the fewest connections; this one, when no other has fewer.
+    pub fn fewest(&self) -> usize {
+        let loads = &self.shared.loads;
+        let mine = loads[self.id].load(Relaxed);
+        let (other, load) = loads
+            .iter()
+            .map(|load| load.load(Relaxed))
+            .enumerate()
+            .min_by_key(|(_, load)| *load)
+            .unwrap_or((self.id, mine));
+        if load < mine { other } else { self.id }
+    }
+
+    /// Whether there is an access log.
+    pub fn logs(&self) -> bool {
+        self.logger.borrow().is_some()
+    }
+
+    /// From now on lines go there.
+    pub fn set_logger(&self, logger: Option<Logger>) {
+        self.log(Logger::flush);
+        *self.logger.borrow_mut() = logger;
+    }
+
+    /// A request begins.
+    pub fn note_request(&self) {
+        self.last_request.set(self.ticks.now());
+    }
+
+    /// Puts a connection under watch until the guard is dropped.
+    pub fn watch(self: &Rc<Self>, watch: Rc<Watch>) -> Watched {
+        self.shared.loads[self.id].fetch_add(1, Relaxed);
+        let key = self.watches.borrow_mut().insert(watch);
+        Watched { worker: self.clone(), key }
+    }
+
+    /// Looks after everything that waits, for as long as the worker lives.
+    pub async fn sweep(self: Rc<Self>) {
+        let mut interval = tokio::time::interval(SWEEP);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            self.ticks.advance(self.shared.epoch.elapsed().as_millis() as u64);
+            self.shared.last_request.fetch_max(self.last_request.get(), Relaxed);
+            let leaving = self.shared.leaving();
+            for (_, watch) in &*self.watches.borrow() {
+                watch.sweep(leaving);
+            }
+            self.upstream.pools().sweep(UPSTREAM_IDLE_MS);
+            self.log(Logger::flush);
+        }
+    }
+}
+
+/// A connection under watch.
+#[derive(Debug)]
+pub struct Watched {
+    worker: Rc<Worker>,
+    key: usize,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.worker.watches.borrow_mut().remove(self.key);
+        self.worker.shared.loads[self.worker.id].fetch_sub(1, Relaxed);
+    }
+}
