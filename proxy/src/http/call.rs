@@ -22,8 +22,8 @@ use crate::upstream::{Lease, Trip};
 /// A request on its way through the stack.
 #[derive(Debug)]
 pub struct Call {
-    /// The request.
-    pub request: Request<Body>,
+    /// The request. Boxed: it is passed from hand to hand many times, and moved whole only into the connection.
+    pub request: Box<Request<Body>>,
     /// Whether it asks for a tunnel.
     pub tunnel: Wanted,
     /// What is written down about it.

@@ -170,7 +170,7 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Requests<S> {
     type Future = Answering<S::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Answering<S::Future> {
-        let request = request.map(Body::client);
+        let request = Box::new(request.map(Body::client));
         let ledger = Ledger::open(self.conn.clone(), &request);
         let call = Call { request, tunnel: Wanted::Nothing, ledger: ledger.clone() };
         self.slot.fill(self.stack.borrow_mut().call(call));

@@ -124,7 +124,7 @@ async fn answer<S: Stack>(
     } else {
         Body::source(Box::pin(Received::new(stream, &head.headers, BodyError::Client)))
     };
-    let request = Request::from_parts(head, body);
+    let request = Box::new(Request::from_parts(head, body));
     let ledger = Ledger::open(conn, &request);
     let call = Call { request, tunnel: Wanted::Nothing, ledger: ledger.clone() };
     let mut answering = pin!(stack.call(call));

@@ -33,21 +33,33 @@ const PROTECTED: [HeaderName; 8] = [
 
 /// The host that a request names: `:authority` or an absolute target before the `host` field (RFC 9112 section
 /// 3.2.2). `None` when there is none, more than one, or what is there is not a host.
-pub fn host(request: &Request<Body>) -> Option<&str> {
-    let host = match request.uri().authority() {
-        Some(authority) => authority.as_str(),
-        None => {
-            let mut hosts = request.headers().get_all(header::HOST).iter();
-            let host = hosts.next()?;
-            if hosts.next().is_some() {
-                return None;
-            }
-            host.to_str().ok()?
-        }
-    };
-    let valid = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&b);
-    (!host.is_empty() && host.bytes().all(valid)).then_some(host)
+pub fn checked_host(request: &Request<Body>) -> Option<&str> {
+    if request.uri().authority().is_none() && request.headers().get_all(header::HOST).iter().nth(1).is_some() {
+        return None;
+    }
+    let host = host(request)?;
+    (!host.is_empty() && host.bytes().all(|b| HOST_BYTES[usize::from(b)])).then_some(host)
 }
+
+/// The host of a request that has been checked.
+pub fn host(request: &Request<Body>) -> Option<&str> {
+    match request.uri().authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => request.headers().get(header::HOST)?.to_str().ok(),
+    }
+}
+
+/// What a host and a port are written with (RFC 3986 section 3.2, without user information).
+const HOST_BYTES: [bool; 256] = {
+    let allowed = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=:[]";
+    let mut table = [false; 256];
+    let mut i = 0;
+    while i < allowed.len() {
+        table[allowed[i] as usize] = true;
+        i += 1;
+    }
+    table
+};
 
 /// Takes out of a request what concerned the client's connection only; tells whether it asks for a tunnel.
 pub fn strip_request(request: &mut Request<Body>) -> Wanted {
@@ -98,7 +110,14 @@ fn names(headers: &HeaderMap, option: &str) -> bool {
     options(headers).any(|o| o.eq_ignore_ascii_case(option))
 }
 
+const HOP: [HeaderName; 6] =
+    [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TE, KEEP_ALIVE, PROXY_CONNECTION];
+
 fn strip_hop(headers: &mut HeaderMap) {
+    // Most messages have none of them, and a look costs less than six removals.
+    if !headers.keys().any(|name| HOP.contains(name)) {
+        return;
+    }
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = options(headers)
             .filter(|o| !o.eq_ignore_ascii_case("close") && !o.eq_ignore_ascii_case("keep-alive"))
@@ -108,9 +127,8 @@ fn strip_hop(headers: &mut HeaderMap) {
         for name in named {
             headers.remove(name);
         }
-        headers.remove(header::CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TE, header::TRANSFER_ENCODING, header::UPGRADE] {
+    for name in HOP {
         headers.remove(name);
     }
 }

@@ -53,7 +53,7 @@ pub struct Failure {
     /// Why.
     pub error: UpstreamError,
     /// The request, when not a byte of it was sent.
-    pub unsent: Option<Request<Body>>,
+    pub unsent: Option<Box<Request<Body>>>,
     /// Whether a byte of a response came.
     pub answered: bool,
 }
@@ -85,11 +85,15 @@ impl Conn {
         self.activity.idle_ms()
     }
 
-    /// Whether a request can be sent; looks at what the socket says, so that a connection that the upstream has
-    /// closed meanwhile is not used.
-    pub fn is_ready(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
+    /// Whether a request can be sent, by what is known: whether the upstream has closed it since, an exchange finds
+    /// out before it sends.
+    pub fn is_ready(&self) -> bool {
         !self.over && self.requests.is_ready()
+    }
+
+    /// Looks at what the socket says. From here on the socket wakes nobody.
+    pub fn rest(&mut self) {
+        self.drive(&mut Context::from_waker(Waker::noop()));
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) {
@@ -101,11 +105,11 @@ impl Conn {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn exchange(mut self: Box<Self>, pools: &Rc<Pools>, request: Request<Body>) -> Result<Answer, Failure> {
+    pub async fn exchange(mut self: Box<Self>, pools: &Rc<Pools>, request: Box<Request<Body>>) -> Result<Answer, Failure> {
         let method = request.method().clone();
         self.activity.ask(method.clone());
         let received = self.activity.received();
-        let mut response = pin!(self.requests.try_send_request(request));
+        let mut response = pin!(self.requests.try_send_request(*request));
         let result = std::future::poll_fn(|cx| {
             self.drive(cx);
             match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -123,7 +127,7 @@ impl Conn {
     }
 
     fn failure(&self, mut error: TrySendError<Request<Body>>, received: u64) -> Failure {
-        let unsent = error.take_message();
+        let unsent = error.take_message().map(Box::new);
         let answered = self.activity.received() > received;
         let error = error.into_error();
         let error = if self.activity.violation().is_some() || error.is_parse() {
@@ -142,7 +146,7 @@ impl Conn {
             return self.tunnel(response).await;
         }
         let (head, incoming) = response.into_parts();
-        let mut body = Streaming { conn: Some(self), incoming, first: None, pools: pools.clone() };
+        let mut body = Streaming { conn: Some(self), incoming, first: None, pools: pools.clone(), woken: true };
         // Most responses came whole with their head: the connection is free again before the head is passed on.
         let body = match body.poll_now() {
             Whole::Empty => Body::empty(),
@@ -172,6 +176,8 @@ struct Streaming {
     incoming: Incoming,
     first: Option<Result<Frame<Bytes>, BodyError>>,
     pools: Rc<Pools>,
+    /// Whether the connection was last polled on behalf of a task that it may wake.
+    woken: bool,
 }
 
 enum Whole {
@@ -226,6 +232,7 @@ impl Streaming {
                 self.conn = None;
                 continue;
             }
+            self.woken = !cx.waker().will_wake(Waker::noop());
             conn.drive(cx);
             driven = !conn.over;
         }
@@ -233,7 +240,11 @@ impl Streaming {
 
     /// The body has come whole: the connection may serve the next request.
     fn release(&mut self) {
-        if let Some(conn) = self.conn.take() {
+        if let Some(mut conn) = self.conn.take() {
+            // Where it is not ready yet, or would wake us when the upstream closes it, it is polled once more.
+            if self.woken || !conn.is_ready() {
+                conn.rest();
+            }
             self.pools.put_h1(conn);
         }
     }

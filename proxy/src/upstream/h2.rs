@@ -107,7 +107,7 @@ impl Conn {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn exchange(self: Rc<Self>, request: Request<Body>) -> Result<Answer, Failure> {
+    pub async fn exchange(self: Rc<Self>, request: Box<Request<Body>>) -> Result<Answer, Failure> {
         let ticket = Ticket::new(self);
         let conn = &ticket.0;
         let failure = |error| Failure { error, unsent: None, answered: false };

@@ -21,20 +21,13 @@ struct Pool {
 }
 
 impl Pools {
-    /// An idle HTTP/1 connection to this endpoint that looks alive.
+    /// An idle HTTP/1 connection to this endpoint.
     pub fn take_h1(&self, endpoint: u64) -> Option<Box<h1::Conn>> {
-        let mut pools = self.0.borrow_mut();
-        let pool = pools.get_mut(&endpoint)?;
-        loop {
-            let mut conn = pool.h1.pop()?;
-            if conn.is_ready() {
-                return Some(conn);
-            }
-        }
+        self.0.borrow_mut().get_mut(&endpoint)?.h1.pop()
     }
 
     /// A connection whose exchange is over; dropped unless it can serve another.
-    pub fn put_h1(&self, mut conn: Box<h1::Conn>) {
+    pub fn put_h1(&self, conn: Box<h1::Conn>) {
         if conn.is_ready() && !conn.endpoint().is_retired() {
             self.0.borrow_mut().entry(conn.endpoint().id()).or_default().h1.push(conn);
         }
@@ -57,6 +50,7 @@ impl Pools {
         let mut dropped = Vec::new();
         self.0.borrow_mut().retain(|_, pool| {
             let keep = |conn: &mut Box<h1::Conn>| {
+                conn.rest();
                 conn.idle_ms() < idle_ms && !conn.endpoint().is_retired() && conn.is_ready()
             };
             dropped.extend(pool.h1.extract_if(.., |conn| !keep(conn)));

@@ -112,7 +112,7 @@ impl Upstream {
     ///
     /// # Errors
     /// Why there is no response.
-    pub async fn send(&self, to: &ClusterView, request: Request<Body>, trip: &Trip) -> Result<Sent, UpstreamError> {
+    pub async fn send(&self, to: &ClusterView, request: Box<Request<Body>>, trip: &Trip) -> Result<Sent, UpstreamError> {
         let lease = self.pick(to, trip)?;
         let endpoint = lease.endpoint();
         let result = match wire(to.config.protocol, &request) {
@@ -185,7 +185,7 @@ impl Upstream {
         &self,
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         trip: &Trip,
     ) -> Result<Answer, UpstreamError> {
         while let Some(conn) = self.pools.take_h1(endpoint.id()) {
@@ -205,8 +205,12 @@ impl Upstream {
                 (None, _) => return Err(failure.error),
             }
         }
-        let (stream, open) = self.dial(to, endpoint, trip).await?;
-        let conn = h1::Conn::new(stream, open).await?;
+        // Boxed, as most requests find a connection: dialling is rare, and its future large.
+        let conn = Box::pin(async {
+            let (stream, open) = self.dial(to, endpoint, trip).await?;
+            h1::Conn::new(stream, open).await
+        });
+        let conn = conn.await?;
         conn.exchange(&self.pools, request).await.map_err(|failure| failure.error)
     }
 
@@ -214,7 +218,7 @@ impl Upstream {
         &self,
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         trip: &Trip,
     ) -> Result<Answer, UpstreamError> {
         let conn = loop {
@@ -229,7 +233,7 @@ impl Upstream {
                         return Err(error);
                     }
                 }
-                None => self.dial_h2(to, endpoint, trip).await?,
+                None => Box::pin(self.dial_h2(to, endpoint, trip)).await?,
             }
         };
         conn.exchange(request).await.map_err(|failure| failure.error)
@@ -286,11 +290,11 @@ fn wire(protocol: Protocol, request: &Request<Body>) -> Wire {
 }
 
 /// A copy to send again, when doing it twice is the same as once (RFC 9110 section 9.2.2) and there is no body.
-fn replayable(request: &Request<Body>) -> Option<Request<Body>> {
+fn replayable(request: &Request<Body>) -> Option<Box<Request<Body>>> {
     if !request.method().is_idempotent() || !request.body().is_end_stream() {
         return None;
     }
-    let mut copy = Request::new(Body::empty());
+    let mut copy = Box::new(Request::new(Body::empty()));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();

@@ -45,8 +45,8 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
 
     fn call(&mut self, mut call: Call) -> Admitted<S::Future> {
         match admit(&mut call) {
-            Ok(()) => Admitted::On { inner: self.inner.call(call) },
-            Err(error) => Admitted::Off { error },
+            Ok(()) => Admitted::on(self.inner.call(call)),
+            Err(error) => Admitted::off(error),
         }
     }
 }
@@ -54,7 +54,7 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
 fn admit(call: &mut Call) -> Result<(), ProxyError> {
     let Call { request, tunnel, ledger } = call;
     let (config, _) = ledger.http();
-    headers::host(request).ok_or(ProxyError::Host)?;
+    headers::checked_host(request).ok_or(ProxyError::Host)?;
     if *request.method() != Method::CONNECT && !is_asterisk(request) {
         let canonical = match path::canonical(request.uri().path(), config.merge_slashes) {
             Ok(Cow::Borrowed(_)) => None,

@@ -23,13 +23,23 @@ pub type Outcome = Result<Response<Body>, ProxyError>;
 
 pin_project! {
     /// A request that goes on, or one that was refused on the way.
-    #[project = AdmittedProjection]
     #[derive(Debug)]
-    pub enum Admitted<F> {
-        /// It goes on.
-        On { #[pin] inner: F },
-        /// It ends here.
-        Off { error: ProxyError },
+    pub struct Admitted<F> {
+        #[pin]
+        on: Option<F>,
+        off: Option<ProxyError>,
+    }
+}
+
+impl<F> Admitted<F> {
+    /// It goes on.
+    fn on(inner: F) -> Self {
+        Self { on: Some(inner), off: None }
+    }
+
+    /// It ends here.
+    fn off(error: ProxyError) -> Self {
+        Self { on: None, off: Some(error) }
     }
 }
 
@@ -37,9 +47,10 @@ impl<F: Future<Output = Outcome>> Future for Admitted<F> {
     type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        match self.project() {
-            AdmittedProjection::On { inner } => inner.poll(cx),
-            AdmittedProjection::Off { error } => Poll::Ready(Err(*error)),
+        let this = self.project();
+        match this.on.as_pin_mut() {
+            Some(inner) => inner.poll(cx),
+            None => Poll::Ready(Err(this.off.expect("a request goes on, or it does not"))),
         }
     }
 }

@@ -43,9 +43,9 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
         match find(&call) {
             Some(position) => {
                 call.ledger.set_route(position);
-                Admitted::On { inner: self.inner.call(call) }
+                Admitted::on(self.inner.call(call))
             }
-            None => Admitted::Off { error: ProxyError::NoRoute },
+            None => Admitted::off(ProxyError::NoRoute),
         }
     }
 }

@@ -1,0 +1,23 @@
+//! End to end: the real binary, over real sockets. One binary of tests, so that it links once.
+
+mod framing;
+mod http1;
+
+use std::fmt::Display;
+
+/// A configuration of one HTTP listener `web`, that sends everything to the cluster `app` of these endpoints.
+fn web<A: Display>(endpoints: impl IntoIterator<Item = A>) -> String {
+    web_with("", "", endpoints)
+}
+
+/// The same, with further keys of the listener and of the cluster, as `key: value` in one line each.
+fn web_with<A: Display>(listener: &str, cluster: &str, endpoints: impl IntoIterator<Item = A>) -> String {
+    let endpoints: Vec<String> = endpoints.into_iter().map(|endpoint| format!("\"{endpoint}\"")).collect();
+    let indent = |text: &str| text.lines().map(|line| format!("\n    {line}")).collect::<String>();
+    format!(
+        "listeners:\n  web:\n    bind: 127.0.0.1:0{}\n    routes:\n      - to: app\nclusters:\n  app:\n    endpoints: [{}]{}\n",
+        indent(listener),
+        endpoints.join(", "),
+        indent(cluster),
+    )
+}
