@@ -212,7 +212,7 @@ fn seconds(at: SystemTime) -> u64 {
 }
 
 fn text(status: StatusCode, body: String) -> Response<Body> {
-    crate::http::layers::observe::text(status, Bytes::from(body))
+    crate::body::text(status, Bytes::from(body))
 }
 
 fn json_answer(value: &Value) -> Response<Body> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use outrigger_proto::error::{ConfigError, ConfigErrors};
-use outrigger_proto::model::{AccessLog, Config, Direction, Mesh, Shutdown};
+use outrigger_proto::model::{AccessLog, Address, Config, Direction, Mesh, Shutdown};
 use outrigger_proto::yaml::Parsed;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -57,6 +57,7 @@ pub struct App {
     threads: Arc<Threads>,
     applier: Applier,
     admin: Rc<Admin>,
+    admin_address: Option<Address>,
     stats: Arc<ProcessStats>,
     seen: Fingerprint,
     log: Option<(AccessLog, Writer)>,
@@ -95,8 +96,20 @@ impl App {
         });
         let shutdown = config.mesh.process.shutdown.clone();
         let seen = Fingerprint::of(&origin, &config.mesh);
-        let mut app = Self { origin, shared, threads, applier, admin, stats, seen, log: None, workers, shutdown };
-        app.open_admin(&config.mesh)?;
+        let mut app = Self {
+            origin,
+            shared,
+            threads,
+            applier,
+            admin,
+            admin_address: None,
+            stats,
+            seen,
+            log: None,
+            workers,
+            shutdown,
+        };
+        app.admin_address = app.open_admin(&config.mesh)?;
         app.bring_into_force(config).map_err(StartError::Config)?;
         Ok(app)
     }
@@ -106,19 +119,29 @@ impl App {
         &self.applier
     }
 
-    fn open_admin(&self, mesh: &Mesh) -> Result<(), StartError> {
+    /// Where the admin interface really listens, if it does.
+    pub fn admin_address(&self) -> Option<&Address> {
+        self.admin_address.as_ref()
+    }
+
+    /// What all workers see.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    fn open_admin(&self, mesh: &Mesh) -> Result<Option<Address>, StartError> {
         let wanted = &mesh.process.admin;
         let opened = Bound::new(&wanted.address).and_then(|bound| Ok((bound.on_this_thread()?, bound.address.clone())));
         match opened {
             Ok((accepting, address)) => {
                 tracing::info!(%address, "admin listening");
                 tokio::task::spawn_local(admin::serve(self.admin.clone(), accepting));
-                Ok(())
+                Ok(Some(address))
             }
             Err(error) if wanted.written => Err(StartError::System("cannot open the admin address", error)),
             Err(error) => {
                 tracing::warn!(address = %wanted.address, %error, "going on without admin; set `admin:` to choose another address");
-                Ok(())
+                Ok(None)
             }
         }
     }

@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 
 use crate::downstream::accept::Bound;
 use crate::downstream::tls::{self, Material};
-use crate::live::{ClusterView, FilterView, ListenerState, ListenerView, Routes, Snapshot, resolve_split};
+use crate::live::{FilterView, ListenerState, ListenerView, Routes, Snapshot, resolve_split};
 use crate::observe::Registry;
 use crate::threads::{Command, Threads};
-use crate::upstream::{Clusters, dns};
+use crate::upstream::{ClusterView, Clusters, dns};
 use crate::worker::Shared;
 
 /// Brings configurations into force. Lives on the management thread.

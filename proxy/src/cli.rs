@@ -9,6 +9,7 @@ use outrigger_proto::yaml::{self, Parsed};
 
 use crate::app::{self, App};
 use crate::control::file::Origin;
+use crate::demo::{self, Mode};
 
 /// A sidecar proxy: one process beside a service, that takes over its calls.
 #[derive(Debug, Parser)]
@@ -33,6 +34,15 @@ enum Verb {
         #[arg(long)]
         effective: bool,
     },
+    /// Show it at work: three small services on free ports, and the proxy in front of them
+    Demo {
+        /// Send 300 requests through, print what came of them, and exit: 0 if all were answered rightly
+        #[arg(long, conflicts_with = "traffic")]
+        check: bool,
+        /// Requests per second to send to itself; 0 for none
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=1000))]
+        traffic: u32,
+    },
     /// Print the JSON Schema of the file, for editors
     Schema,
     /// Print completions for a shell
@@ -50,6 +60,8 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Verb::Run { file } => run(&Origin::new(&file)),
         Verb::Check { file, effective } => check(&Origin::new(&file), effective),
+        Verb::Demo { check: true, traffic: _ } => demo(Mode::Check),
+        Verb::Demo { check: false, traffic } => demo(Mode::Show { traffic }),
         Verb::Schema => print(&format!("{:#}\n", yaml::schema())),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "outrigger", &mut std::io::stdout());
@@ -59,7 +71,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(origin: &Origin) -> ExitCode {
-    init_logging();
+    init_logging(tracing::Level::INFO, std::io::stderr);
     let parsed = match origin.load() {
         Ok(parsed) => parsed,
         Err(errors) => return fail(&errors),
@@ -73,6 +85,12 @@ fn run(origin: &Origin) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+fn demo(mode: Mode) -> ExitCode {
+    // What is worth knowing every time would spoil the table.
+    init_logging(tracing::Level::WARN, demo::log_writer);
+    demo::run(mode).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
 }
 
 fn check(origin: &Origin, effective: bool) -> ExitCode {
@@ -118,15 +136,15 @@ fn summary(mesh: &Mesh, endpoints: impl Fn(&outrigger_proto::model::Name) -> usi
     out
 }
 
-fn init_logging() {
+fn init_logging(default: tracing::Level, writer: fn() -> std::io::Stderr) {
     // Standard output is the access log's.
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let level = std::env::var("OUTRIGGER_LOG").ok().and_then(|level| level.parse().ok());
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(colour)
         .with_target(false)
-        .with_max_level(level.unwrap_or(tracing::Level::INFO))
+        .with_max_level(level.unwrap_or(default))
         .init();
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use ::http::HeaderValue;
 use outrigger_proto::model::{Filter, Name};
 
-use crate::http::call::Ledger;
+use crate::body::Meter;
 use crate::io::stream::Stream;
 use crate::live::ListenerView;
 use crate::watch::{Patience, Watch};
@@ -138,13 +138,18 @@ impl Conn {
     }
 }
 
-/// The upstream's end of a tunnel, and what is written down about the request that asked for it.
-#[derive(Debug)]
+/// The upstream's end of a tunnel, and what is written down about it.
 pub struct Tunnel {
     /// The upstream's end.
     pub upstream: Box<Stream>,
-    /// The request.
-    pub ledger: Rc<Ledger>,
+    /// What counts its bytes; kept until it ends.
+    pub meter: Rc<dyn Meter>,
+}
+
+impl std::fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tunnel").field("upstream", &self.upstream).finish_non_exhaustive()
+    }
 }
 
 /// How long a connection of this listener may take over things.

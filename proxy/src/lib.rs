@@ -15,6 +15,7 @@ pub mod upstream;
 
 pub mod body;
 pub mod conn;
+pub mod error;
 pub mod h2_stream;
 pub mod io;
 pub mod watch;
@@ -27,4 +28,5 @@ pub mod app;
 pub mod apply;
 pub mod cli;
 pub mod control;
+pub mod demo;
 pub mod threads;

@@ -11,7 +11,7 @@ use outrigger_proto::model::{self, Listener, Mesh, Name, Route, RouteTable, Spli
 
 use crate::observe::ListenerStats;
 use crate::routing::RouteIndex;
-use crate::upstream::Cluster;
+use crate::upstream::ClusterView;
 
 /// Where workers find the snapshot in force.
 #[derive(Debug, Default)]
@@ -123,13 +123,4 @@ fn split_clusters(route: &Route, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -
 /// The clusters of a split, in its order.
 pub fn resolve_split(split: &Split, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -> Box<[Arc<ClusterView>]> {
     split.targets.iter().map(|target| resolve(&target.cluster)).collect()
-}
-
-/// A cluster as one configuration wants it, and as it lives.
-#[derive(Debug)]
-pub struct ClusterView {
-    /// What was configured.
-    pub config: model::Cluster,
-    /// Its live state.
-    pub live: Arc<Cluster>,
 }

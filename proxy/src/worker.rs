@@ -20,8 +20,6 @@ use crate::watch::{Leaving, Watch};
 
 /// How often connections are looked at: the coarseness of idle and header timeouts.
 const SWEEP: Duration = Duration::from_millis(200);
-/// Idle upstream connections are closed after this long; shorter than what most servers grant, so that we close first.
-const UPSTREAM_IDLE_MS: u64 = 55_000;
 
 /// What all workers and management see.
 #[derive(Debug)]
@@ -167,9 +165,8 @@ impl Worker {
 
     /// Puts a connection under watch until the guard is dropped.
     pub fn watch(self: &Rc<Self>, watch: Rc<Watch>) -> Watched {
-        self.shared.loads[self.id].fetch_add(1, Relaxed);
         let key = self.watches.borrow_mut().insert(watch);
-        Watched { worker: self.clone(), key }
+        Watched { worker: self.clone(), key, _load: Load::new(&self.shared, self.id) }
     }
 
     /// Looks after everything that waits, for as long as the worker lives.
@@ -184,9 +181,30 @@ impl Worker {
             for (_, watch) in &*self.watches.borrow() {
                 watch.sweep(leaving);
             }
-            self.upstream.pools().sweep(UPSTREAM_IDLE_MS);
+            self.upstream.pools().sweep();
             self.log(Logger::flush);
         }
+    }
+}
+
+/// Counts a connection of a worker.
+#[derive(Debug)]
+pub struct Load {
+    shared: Arc<Shared>,
+    worker: usize,
+}
+
+impl Load {
+    /// One connection more.
+    pub fn new(shared: &Arc<Shared>, worker: usize) -> Self {
+        shared.loads[worker].fetch_add(1, Relaxed);
+        Self { shared: shared.clone(), worker }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.shared.loads[self.worker].fetch_sub(1, Relaxed);
     }
 }
 
@@ -195,11 +213,11 @@ impl Worker {
 pub struct Watched {
     worker: Rc<Worker>,
     key: usize,
+    _load: Load,
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
         self.worker.watches.borrow_mut().remove(self.key);
-        self.worker.shared.loads[self.worker.id].fetch_sub(1, Relaxed);
     }
 }

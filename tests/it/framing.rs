@@ -253,6 +253,8 @@ async fn bytes_behind_an_answer_are_never_anothers_answer() {
     let proxy = Proxy::start(&web([origin.address()])).await;
     let mut client = proxy.client("web").await;
     for _ in 0..10 {
-        assert_eq!(client.get("/").await.text(), "good");
+        // An origin out of step may be refused altogether.
+        let reply = client.get("/").await;
+        assert!(reply.text() == "good" || reply.status == 502, "{reply:?}");
     }
 }

@@ -2,6 +2,9 @@
 
 mod framing;
 mod http1;
+mod lifecycle;
+mod reload;
+mod peers;
 
 use std::fmt::Display;
 

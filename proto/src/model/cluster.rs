@@ -16,6 +16,9 @@ pub struct Cluster {
     pub protocol: Protocol,
     /// Until a connection is established.
     pub connect_timeout: Duration,
+    /// A connection that carries nothing is closed after this long. The default is shorter than what most servers
+    /// grant, so that it is us who close first, and no request meets a connection that is being closed.
+    pub idle_timeout: Duration,
 }
 
 impl Cluster {
@@ -26,6 +29,7 @@ impl Cluster {
             balance: Balance::default(),
             protocol: Protocol::default(),
             connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(55),
         }
     }
 }

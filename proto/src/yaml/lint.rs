@@ -4,7 +4,7 @@ use super::cursor::Cx;
 use super::fault::{Fault, show};
 use super::place::Step;
 use super::tree::Node;
-use crate::model::{Assignment, Balance, HostPattern, Match, PathMatch, Process, Route};
+use crate::model::{Assignment, HostPattern, Match, PathMatch, Process, Route};
 
 /// Clusters that nothing leads to, and route tables that no listener uses.
 pub(super) fn unused<'a>(cx: &mut Cx<'a>, root: Node<'a>) {
@@ -62,26 +62,13 @@ fn takes_all(matched: &Match) -> bool {
     any_path && hosts.is_empty() && methods.is_empty() && headers.is_empty() && query.is_empty()
 }
 
-/// A cluster without endpoints, or with weights that nobody looks at.
-pub(super) fn endpoints<'a>(cx: &mut Cx<'a>, cluster: Node<'a>, assignment: &Assignment, balance: Balance) {
+/// A cluster without endpoints.
+pub(super) fn endpoints<'a>(cx: &mut Cx<'a>, cluster: Node<'a>, assignment: &Assignment) {
     let Some(entry) = cluster.get("endpoints") else { return };
-    let fault = if assignment.endpoints.is_empty() {
-        Fault::new("this cluster has no endpoint: every request to it is answered with 503")
-    } else {
-        let ignores = match balance {
-            Balance::PeakEwma => "peak-ewma",
-            Balance::LeastRequest => "least-request",
-            Balance::RoundRobin | Balance::Random => return,
-        };
-        let mut weights = assignment.endpoints.iter().map(|endpoint| endpoint.weight);
-        let first = weights.next();
-        if weights.all(|weight| Some(weight) == first) {
-            return;
-        }
-        Fault::new(format!("the balancer `{ignores}` goes by load and does not look at weights"))
-            .hint("write `balance: round-robin` or `balance: random`, or leave the weights out")
-    };
-    cx.within(Step::Key("endpoints"), |cx| cx.warn_at(entry.place, fault));
+    if assignment.endpoints.is_empty() {
+        let fault = Fault::new("this cluster has no endpoint: every request to it is answered with 503");
+        cx.within(Step::Key("endpoints"), |cx| cx.warn_at(entry.place, fault));
+    }
 }
 
 /// A `*` at the end of a path, where it is an ordinary character.

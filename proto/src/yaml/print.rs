@@ -291,7 +291,7 @@ fn edits(out: &mut Out, key: &str, edits: &HeaderEdits) {
 }
 
 fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
-    let Cluster { source, balance, protocol, connect_timeout } = cluster;
+    let Cluster { source, balance, protocol, connect_timeout, idle_timeout } = cluster;
     match source {
         Source::Static => {
             let endpoints = assignment.map_or(&[][..], |assignment| assignment.endpoints.as_slice());
@@ -319,4 +319,5 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
         },
     );
     out.field("connect_timeout", show_duration(*connect_timeout));
+    out.field("idle_timeout", show_duration(*idle_timeout));
 }

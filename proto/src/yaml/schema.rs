@@ -344,7 +344,7 @@ fn respond() -> Value {
 }
 
 fn cluster() -> Value {
-    let Cluster { source: _, balance: _, protocol: _, connect_timeout } = Cluster::new(Source::Static);
+    let Cluster { source: _, balance: _, protocol: _, connect_timeout, idle_timeout } = Cluster::new(Source::Static);
     one_of(
         &["endpoints", "dns"],
         object(
@@ -362,6 +362,7 @@ fn cluster() -> Value {
                 ),
                 "protocol": words("What is spoken; auto is what the client spoke.", &["auto", "http1", "http2"], "auto"),
                 "connect_timeout": duration("Until a connection is established.", connect_timeout),
+                "idle_timeout": duration("Until a connection that carries nothing is closed.", idle_timeout),
             }),
         ),
     )

@@ -61,12 +61,18 @@ pub(super) struct Answer {
 pub(super) struct Client {
     to: SocketAddr,
     open: Option<SendRequest<Body>>,
+    connections: u32,
 }
 
 impl Client {
     /// Not connected yet.
     pub(super) fn new(to: SocketAddr) -> Self {
-        Self { to, open: None }
+        Self { to, open: None, connections: 0 }
+    }
+
+    /// How often it had to connect.
+    pub(super) fn connections(&self) -> u32 {
+        self.connections
     }
 
     /// Sends a request and waits for all of the answer.
@@ -80,11 +86,11 @@ impl Client {
     async fn exchange(&mut self, request: Request<Body>) -> Result<Answer, Lost> {
         let mut sender = match self.open.take() {
             Some(open) => open,
-            None => connect(self.to).await?,
+            None => self.connect().await?,
         };
         // A connection that was closed after the last answer is no loss: nothing was sent on it.
         if sender.ready().await.is_err() {
-            sender = connect(self.to).await?;
+            sender = self.connect().await?;
         }
         let start = Instant::now();
         let (head, body) = sender.send_request(request).await.map_err(Lost::Broken)?.into_parts();
@@ -92,15 +98,16 @@ impl Client {
         self.open = Some(sender);
         Ok(Answer { status: head.status, body, took: start.elapsed() })
     }
-}
 
-async fn connect(to: SocketAddr) -> Result<SendRequest<Body>, Lost> {
-    let stream = TcpStream::connect(to).await.map_err(Lost::Connect)?;
-    stream.set_nodelay(true).map_err(Lost::Connect)?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(Lost::Broken)?;
-    // What breaks it is told to the request that it carried.
-    tokio::task::spawn_local(async move { drop(connection.await) });
-    Ok(sender)
+    async fn connect(&mut self) -> Result<SendRequest<Body>, Lost> {
+        let stream = TcpStream::connect(self.to).await.map_err(Lost::Connect)?;
+        stream.set_nodelay(true).map_err(Lost::Connect)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(Lost::Broken)?;
+        // What breaks it is told to the request that it carried.
+        tokio::task::spawn_local(async move { drop(connection.await) });
+        self.connections += 1;
+        Ok(sender)
+    }
 }
 
 /// All bytes of a body.
@@ -134,7 +141,9 @@ impl Traffic {
         let lanes = per_second.div_ceil(RATE_PER_LANE);
         for lane in 0..lanes {
             let start = Instant::now() + Duration::from_secs(1) * lane / per_second;
-            tokio::task::spawn_local(traffic.clone().lane(start, Duration::from_secs(1) * lanes / per_second));
+            tokio::task::spawn_local(
+                traffic.clone().lane(start, Duration::from_secs(1) * lanes / per_second),
+            );
         }
         traffic
     }

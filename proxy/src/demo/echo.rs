@@ -85,7 +85,8 @@ impl Drop for Services {
 }
 
 fn serve(open: Vec<(Service, TcpListener)>, stopped: oneshot::Receiver<()>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
         for (service, listener) in open {
             tokio::task::spawn_local(accept(service, tokio::net::TcpListener::from_std(listener)?));
@@ -121,7 +122,8 @@ async fn converse(service: Service, stream: tokio::net::TcpStream) {
         tokio::time::sleep(delay).await;
         Ok::<_, Infallible>(Response::new(Body::full(echo(name, &head, &body))))
     });
-    let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answer);
+    let connection =
+        http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answer);
     if let Err(error) = connection.await {
         tracing::debug!(%error, service = name, "a connection ended badly");
     }
@@ -157,6 +159,10 @@ mod tests {
     fn an_echo_tells_what_was_seen() {
         check(Request::get("/hello?x=1"), "", "alpha: GET /hello?x=1\n");
         check(Request::get("/").header("x-a", "1").header("x-a", "2"), "", "alpha: GET /\nx-a: 1\nx-a: 2\n");
-        check(Request::post("/in").header("content-length", "4"), "a\nb\n", "alpha: POST /in\ncontent-length: 4\n\na\nb\n");
+        check(
+            Request::post("/in").header("content-length", "4"),
+            "a\nb\n",
+            "alpha: POST /in\ncontent-length: 4\n\na\nb\n",
+        );
     }
 }

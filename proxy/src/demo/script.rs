@@ -45,8 +45,12 @@ impl Drop for Script {
 
 fn text(services: &[Service]) -> String {
     let endpoint = |service: &Service| {
-        let slow = if service.delay.is_zero() { String::new() } else { format!(", {:?} slower", service.delay) };
-        format!("      - {:<21} # {}{slow}\n", service.address, service.name)
+        let slow = if service.delay.is_zero() {
+            String::new()
+        } else {
+            format!(", {} ms slower", service.delay.as_millis())
+        };
+        format!("      - {:<24} # {}{slow}\n", service.address, service.name)
     };
     let endpoints: String = services.iter().map(endpoint).collect();
     format!("{ABOVE}{endpoints}")
@@ -98,9 +102,11 @@ mod tests {
         let source = yaml::Source { name: "demo", text, base: Path::new(""), env: &|_| None };
         let Parsed { config, warnings } = yaml::parse(&source).unwrap();
         assert_eq!(warnings, []);
-        let echo: Name = "echo".parse().unwrap();
+        let echo: Name = Name::new("echo").unwrap();
         assert_eq!(config.endpoints[&echo].endpoints.len(), 3);
-        let Filter::Http(http) = &config.mesh.listeners.values().next().unwrap().chain.filter else { panic!() };
+        let Filter::Http(http) = &config.mesh.listeners.values().next().unwrap().chain.filter else {
+            panic!()
+        };
         let routes_in_force = &config.mesh.route_tables[&http.routes].routes;
         assert_eq!(routes_in_force.len(), routes);
         assert!(matches!(routes_in_force.last().unwrap().action, Action::Forward(_)));
@@ -110,7 +116,7 @@ mod tests {
     fn the_file_is_right_as_it_is_written() {
         let text = text(&services());
         check(&text, 1);
-        assert!(text.ends_with("127.0.0.1:9003        # gamma, 5ms slower\n"), "{text}");
+        assert!(text.ends_with("127.0.0.1:9003           # gamma, 5 ms slower\n"), "{text}");
     }
 
     #[test]

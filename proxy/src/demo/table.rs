@@ -110,7 +110,8 @@ pub(super) fn line(rows: &[Row], recent: &Recent) -> String {
     );
     for (position, row) in rows.iter().enumerate() {
         let Row { id: _, address, name, requests, active, failures: _, latency } = row;
-        let (name, latency, share) = (name.unwrap_or(address), milliseconds(*latency), recent.share(position));
+        let (name, latency, share) =
+            (name.unwrap_or(address), milliseconds(*latency), recent.share(position));
         let _ = write!(out, " | {name} {requests}, {active} active, {latency}, {share:.0} %");
     }
     out.push('\n');
@@ -133,7 +134,15 @@ mod tests {
 
     fn row(id: u64, name: Option<&'static str>, requests: u64, latency_us: u64) -> Row {
         let address = format!("127.0.0.1:{}", 40000 + id);
-        Row { id, address, name, requests, active: 1, failures: 0, latency: Duration::from_micros(latency_us) }
+        Row {
+            id,
+            address,
+            name,
+            requests,
+            active: 1,
+            failures: 0,
+            latency: Duration::from_micros(latency_us),
+        }
     }
 
     fn two() -> [Row; 2] {

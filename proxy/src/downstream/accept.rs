@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use super::serve;
 use crate::http::stack::Stack;
 use crate::io::socket::Socket;
-use crate::worker::Worker;
+use crate::worker::{Load, Worker};
 
 /// Connections that the kernel holds for us; it cuts this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -101,6 +101,8 @@ pub struct Accepted {
     peer: Option<SocketAddr>,
     /// The listener it came to.
     pub listener: Name,
+    /// Counts for the other worker from now on: what comes with it in one burst must see it.
+    _load: Load,
 }
 
 impl Accepting {
@@ -123,12 +125,12 @@ impl Accepting {
 }
 
 impl Accepted {
-    fn new(socket: Socket, peer: Option<SocketAddr>, listener: Name) -> io::Result<Self> {
+    fn new((socket, peer): Arrival, listener: Name, load: Load) -> io::Result<Self> {
         let descriptor = match socket {
             Socket::Tcp(stream) => stream.into_std()?.into(),
             Socket::Unix(stream) => stream.into_std()?.into(),
         };
-        Ok(Self { descriptor, peer, listener })
+        Ok(Self { descriptor, peer, listener, _load: load })
     }
 
     fn into_socket(self) -> io::Result<(Socket, Option<SocketAddr>)> {
@@ -173,7 +175,8 @@ fn place<S: Stack>(worker: &Rc<Worker>, stack: &S, listener: &Name, (socket, pee
         serve::start(worker, stack, listener, (socket, peer));
         return;
     }
-    match Accepted::new(socket, peer, listener.clone()) {
+    let load = Load::new(worker.shared(), target);
+    match Accepted::new((socket, peer), listener.clone(), load) {
         Ok(accepted) => pass_on(target, accepted),
         Err(error) => tracing::warn!(%listener, %error, "a connection was lost between workers"),
     }

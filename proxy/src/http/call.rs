@@ -11,13 +11,14 @@ use http::{HeaderValue, Method, Request, Uri, Version};
 use outrigger_proto::model::{Filter, HttpFilter, Route};
 use tokio::time::{Instant, Sleep};
 
-use super::error::ProxyError;
+use crate::error::ProxyError;
 use crate::body::{Body, BodyError, Meter, Side};
 use crate::conn::Conn;
+use crate::io::framing::Violation;
 use crate::io::stream::Stream;
-use crate::live::{ClusterView, FilterView, ListenerView, Routes};
+use crate::live::{FilterView, ListenerView, Routes};
 use crate::observe::{Peer, Record};
-use crate::upstream::{Lease, Trip};
+use crate::upstream::{ClusterView, Lease, Trip};
 
 /// A request on its way through the stack.
 #[derive(Debug)]
@@ -172,11 +173,6 @@ impl Ledger {
         self.error.get()
     }
 
-    /// The answer needs no body to be complete: a tunnel begins.
-    pub fn set_whole(&self) {
-        self.whole.set(true);
-    }
-
     /// The upstream agreed to a tunnel.
     pub fn set_tunnel(&self, upstream: Box<Stream>) {
         *self.tunnel.borrow_mut() = Some(upstream);
@@ -197,12 +193,6 @@ impl Ledger {
         self.tunnel_request.take()
     }
 
-    /// Bytes of a tunnel.
-    pub fn add_bytes(&self, received: u64, sent: u64) {
-        self.received.set(self.received.get() + received);
-        self.sent.set(self.sent.get() + sent);
-    }
-
     /// From now on the request must be answered by then.
     pub fn set_deadline(&self, at: Instant) {
         *self.deadline.borrow_mut() = Some(Box::pin(tokio::time::sleep_until(at)));
@@ -214,6 +204,10 @@ impl Ledger {
             Some(deadline) => deadline.as_mut().poll(cx).is_ready(),
             None => false,
         }
+    }
+
+    fn violation(&self) -> Option<&'static str> {
+        self.conn.watch().activity().violation().map(Violation::code)
     }
 
     fn close(&self) {
@@ -360,6 +354,10 @@ impl Meter for Ledger {
         match (side, result) {
             (Side::Response, Ok(())) => self.whole.set(true),
             (Side::Request, Ok(())) => {}
+            // The framing of the request's body was refused.
+            (Side::Request, Err(BodyError::Client)) if self.violation().is_some() => {
+                self.set_error(self.violation().map_or(ProxyError::ClientGone, ProxyError::Head));
+            }
             (Side::Request | Side::Response, Err(error)) => self.set_error(error.into()),
         }
     }

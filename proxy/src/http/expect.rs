@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,20 +29,46 @@ pub fn prepare(request: &mut Request<Body>) {
     let (open, gate) = oneshot::channel();
     let open = Mutex::new(Some(open));
     hyper::ext::on_informational(request, move |response| {
-        let open = open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(open) = open.filter(|_| response.status() == StatusCode::CONTINUE) {
+        if response.status() != StatusCode::CONTINUE {
+            return;
+        }
+        if let Some(open) = open.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // Fails when the body has been given up: nobody is left to be told.
             let _ = open.send(());
         }
     });
     let body = std::mem::replace(request.body_mut(), Body::empty());
-    let gate = Some((gate, Box::pin(tokio::time::sleep(PATIENCE))));
+    let gate = Gate::Waiting(gate, Box::pin(tokio::time::sleep(PATIENCE)));
     *request.body_mut() = Body::source(Box::pin(Gated { body, gate }));
 }
 
 struct Gated {
     body: Body,
-    gate: Option<(oneshot::Receiver<()>, Pin<Box<Sleep>>)>,
+    gate: Gate,
+}
+
+enum Gate {
+    Waiting(oneshot::Receiver<()>, Pin<Box<Sleep>>),
+    Open,
+    /// The upstream has given its final answer: it does not want the body.
+    Shut,
+}
+
+impl Gate {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Self::Waiting(told, patience) = self {
+            *self = match Pin::new(told).poll(cx) {
+                Poll::Ready(Ok(())) => Self::Open,
+                Poll::Ready(Err(_)) => Self::Shut,
+                Poll::Pending if patience.as_mut().poll(cx).is_ready() => Self::Open,
+                Poll::Pending => return Poll::Pending,
+            };
+        }
+        match self {
+            Self::Open => Poll::Ready(()),
+            Self::Waiting(..) | Self::Shut => Poll::Pending,
+        }
+    }
 }
 
 impl http_body::Body for Gated {
@@ -51,12 +77,7 @@ impl http_body::Body for Gated {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Some((gate, patience)) = &mut this.gate {
-            if matches!(Pin::new(gate).poll(cx), Poll::Pending | Poll::Ready(Err(_))) && patience.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            this.gate = None;
-        }
+        ready!(this.gate.poll(cx));
         Pin::new(&mut this.body).poll_frame(cx)
     }
 

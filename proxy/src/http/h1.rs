@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::call::{Call, Ledger, Wanted};
-use super::error::ProxyError;
+use crate::error::ProxyError;
 use super::stack::Stack;
 use super::tunnel;
 use crate::body::Body;
@@ -66,7 +66,6 @@ async fn active<S: Stack>(conn: &Rc<Conn>, stack: &S, stream: Stream) -> Left {
     let mut driver = Box::new(
         http1::Builder::new()
             .preserve_header_case(true)
-            .half_close(true)
             .max_headers(headers)
             .max_header_size(bytes)
             .max_buf_size(bytes.max(MIN_BUFFER))
@@ -215,7 +214,7 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Answerin
         slot.as_mut().set(None);
         *response.version_mut() = Version::HTTP_11;
         if let Some(upstream) = self.ledger.take_tunnel() {
-            self.ledger.conn().offer_tunnel(Tunnel { upstream, ledger: self.ledger.clone() });
+            self.ledger.conn().offer_tunnel(Tunnel { upstream, meter: self.ledger.clone() });
         }
         Poll::Ready(Ok(response))
     }

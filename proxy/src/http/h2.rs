@@ -17,7 +17,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 
 use super::call::{Call, Ledger, Wanted};
-use super::error::ProxyError;
+use crate::error::ProxyError;
 use super::stack::Stack;
 use super::tunnel;
 use crate::body::{Body, BodyError};

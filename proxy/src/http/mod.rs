@@ -1,7 +1,7 @@
 //! Requests: read from a connection, passed through the stack of policies, answered.
 //!
 //! The road of one request, in the order of the files: [`h1`] or [`h2`] reads it and writes the answer, [`stack`] is
-//! what it passes through, [`layers`] are the stack's parts, [`error`] says what an answer of our own looks like.
+//! what it passes through, [`layers`] are the stack's parts.
 
 pub mod h1;
 pub mod h2;
@@ -10,8 +10,6 @@ pub mod stack;
 pub mod layers;
 
 pub mod call;
-pub mod error;
 pub mod expect;
 pub mod headers;
-pub mod path;
 pub mod tunnel;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Side};
 use crate::conn::{Conn, Tunnel};
 use crate::io::copy::pump;
 use crate::io::stream::Stream;
@@ -20,7 +20,7 @@ const CHUNK: usize = 16 * 1024;
 
 /// Joins an HTTP/1 client's connection with the upstream's.
 pub async fn joined(conn: &Conn, mut client: Stream, tunnel: Tunnel) {
-    let Tunnel { mut upstream, ledger } = tunnel;
+    let Tunnel { mut upstream, meter } = tunnel;
     conn.watch().enter(Stage::Tunnel);
     client.unguard();
     let (received, sent) = (client.activity().received(), client.activity().sent());
@@ -31,7 +31,10 @@ pub async fn joined(conn: &Conn, mut client: Stream, tunnel: Tunnel) {
         if done || ended { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    ledger.add_bytes(conn.watch().activity().received() - received, conn.watch().activity().sent() - sent);
+    let activity = conn.watch().activity();
+    // Neither side has a limit: the request that asked for the tunnel has been admitted.
+    let _ = meter.passed(Side::Request, (activity.received() - received) as usize);
+    let _ = meter.passed(Side::Response, (activity.sent() - sent) as usize);
 }
 
 /// The upstream's end of a tunnel as the body of an answer: what the upstream sends is the body, and what the client

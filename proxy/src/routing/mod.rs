@@ -9,6 +9,7 @@ mod index;
 mod keys;
 mod lists;
 pub mod naive;
+pub mod path;
 mod predicates;
 mod query;
 mod split;

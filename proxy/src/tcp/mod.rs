@@ -10,7 +10,7 @@ use outrigger_proto::model::{Address, Filter};
 use tokio::time::Instant;
 
 use crate::conn::Conn;
-use crate::http::error::ProxyError;
+use crate::error::ProxyError;
 use crate::io::copy::pump;
 use crate::io::stream::Stream;
 use crate::live::{FilterView, ListenerView};

@@ -43,6 +43,15 @@ impl Cluster {
     }
 }
 
+/// A cluster as one configuration wants it, and as it lives.
+#[derive(Debug)]
+pub struct ClusterView {
+    /// What was configured.
+    pub config: outrigger_proto::model::Cluster,
+    /// Its live state.
+    pub live: Arc<Cluster>,
+}
+
 /// All clusters that live, by name. Management changes it; workers hold the clusters themselves.
 #[derive(Debug)]
 pub struct Clusters {

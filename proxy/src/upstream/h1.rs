@@ -10,9 +10,10 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
@@ -35,6 +36,7 @@ pub struct Conn {
     driver: http1::Connection<TokioIo<Stream>, Body>,
     activity: Rc<Activity>,
     open: Open,
+    idle_timeout: Duration,
     over: bool,
 }
 
@@ -63,7 +65,7 @@ impl Conn {
     ///
     /// # Errors
     /// [`UpstreamError::Protocol`]; hyper's handshake of HTTP/1 does no I/O, so in practice none.
-    pub async fn new(mut stream: Stream, open: Open) -> Result<Box<Self>, UpstreamError> {
+    pub async fn new(mut stream: Stream, open: Open, idle_timeout: Duration) -> Result<Box<Self>, UpstreamError> {
         let activity = stream.activity().clone();
         stream.guard_responses();
         let (requests, driver) = http1::Builder::new()
@@ -72,7 +74,7 @@ impl Conn {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|_| UpstreamError::Protocol)?;
-        Ok(Box::new(Self { requests, driver, activity, open, over: false }))
+        Ok(Box::new(Self { requests, driver, activity, open, idle_timeout, over: false }))
     }
 
     /// Where it leads.
@@ -80,9 +82,9 @@ impl Conn {
         self.open.endpoint()
     }
 
-    /// Milliseconds since a byte moved.
-    pub fn idle_ms(&self) -> u64 {
-        self.activity.idle_ms()
+    /// Whether it has carried nothing for longer than it may.
+    pub fn is_stale(&self) -> bool {
+        Duration::from_millis(self.activity.idle_ms()) >= self.idle_timeout
     }
 
     /// Whether a request can be sent, by what is known: whether the upstream has closed it since, an exchange finds
@@ -107,6 +109,7 @@ impl Conn {
     /// See [`Failure`].
     pub async fn exchange(mut self: Box<Self>, pools: &Rc<Pools>, request: Box<Request<Body>>) -> Result<Answer, Failure> {
         let method = request.method().clone();
+        let asks = method == Method::CONNECT || request.headers().contains_key(header::UPGRADE);
         self.activity.ask(method.clone());
         let received = self.activity.received();
         let mut response = pin!(self.requests.try_send_request(*request));
@@ -120,6 +123,10 @@ impl Conn {
         })
         .await;
         match result {
+            // A change of protocol that nobody asked for: what follows could be anything.
+            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asks => {
+                Err(Failure { error: UpstreamError::Protocol, unsent: None, answered: true })
+            }
             Some(Ok(response)) => Ok(self.answer(pools, &method, response).await),
             Some(Err(error)) => Err(self.failure(error, received)),
             None => Err(Failure { error: UpstreamError::Closed, unsent: None, answered: false }),

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
@@ -36,6 +37,7 @@ pub struct Conn {
     requests: RefCell<h2::client::SendRequest<Bytes>>,
     activity: Rc<Activity>,
     endpoint: Arc<Endpoint>,
+    idle_timeout: Duration,
     active: Cell<usize>,
     closed: Cell<bool>,
     close: Notify,
@@ -47,7 +49,7 @@ impl Conn {
     ///
     /// # Errors
     /// [`UpstreamError::Protocol`].
-    pub async fn new(stream: Stream, open: Open) -> Result<Rc<Self>, UpstreamError> {
+    pub async fn new(stream: Stream, open: Open, idle_timeout: Duration) -> Result<Rc<Self>, UpstreamError> {
         let activity = stream.activity().clone();
         let (io, sender) = deferred(stream);
         let (requests, connection) = h2::client::Builder::new()
@@ -62,6 +64,7 @@ impl Conn {
             requests: RefCell::new(requests),
             activity,
             endpoint: open.endpoint().clone(),
+            idle_timeout,
             active: Cell::new(0),
             closed: Cell::new(false),
             close: Notify::new(),
@@ -92,9 +95,9 @@ impl Conn {
         self.closed.get()
     }
 
-    /// Milliseconds since a byte moved.
-    pub fn idle_ms(&self) -> u64 {
-        self.activity.idle_ms()
+    /// Whether it has carried nothing for longer than it may.
+    pub fn is_stale(&self) -> bool {
+        self.is_idle() && Duration::from_millis(self.activity.idle_ms()) >= self.idle_timeout
     }
 
     /// Ends an idle connection.

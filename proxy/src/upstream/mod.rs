@@ -12,7 +12,7 @@ mod pool;
 mod send;
 
 pub use self::balance::EndpointSet;
-pub use self::cluster::{Cluster, Clusters};
+pub use self::cluster::{Cluster, ClusterView, Clusters};
 pub use self::connect::{Dial, dial};
 pub use self::endpoint::{Endpoint, Lease, Open};
 pub use self::error::UpstreamError;

@@ -44,18 +44,18 @@ impl Pools {
         self.0.borrow_mut().entry(conn.endpoint().id()).or_default().h2.push(conn);
     }
 
-    /// Closes connections that have been idle for `idle_ms`, whose endpoint has left its cluster, or that the
-    /// upstream has closed.
-    pub fn sweep(&self, idle_ms: u64) {
+    /// Closes connections that have been idle for too long, whose endpoint has left its cluster, or that the upstream
+    /// has closed.
+    pub fn sweep(&self) {
         let mut dropped = Vec::new();
         self.0.borrow_mut().retain(|_, pool| {
             let keep = |conn: &mut Box<h1::Conn>| {
                 conn.rest();
-                conn.idle_ms() < idle_ms && !conn.endpoint().is_retired() && conn.is_ready()
+                !conn.is_stale() && !conn.endpoint().is_retired() && conn.is_ready()
             };
             dropped.extend(pool.h1.extract_if(.., |conn| !keep(conn)));
             pool.h2.retain(|conn| {
-                if conn.is_idle() && (conn.idle_ms() >= idle_ms || conn.endpoint().is_retired()) {
+                if conn.is_stale() || (conn.is_idle() && conn.endpoint().is_retired()) {
                     conn.close();
                 }
                 !conn.is_closed()

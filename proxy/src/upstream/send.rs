@@ -13,6 +13,7 @@ use outrigger_proto::model::Protocol;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::cluster::ClusterView;
 use super::connect::{Dial, dial};
 use super::endpoint::{Endpoint, Lease};
 use super::error::UpstreamError;
@@ -22,7 +23,6 @@ use super::pool::Pools;
 use crate::body::Body;
 use crate::io::activity::Ticks;
 use crate::io::stream::Stream;
-use crate::live::ClusterView;
 
 /// A worker's way to all upstreams.
 #[derive(Debug)]
@@ -208,7 +208,7 @@ impl Upstream {
         // Boxed, as most requests find a connection: dialling is rare, and its future large.
         let conn = Box::pin(async {
             let (stream, open) = self.dial(to, endpoint, trip).await?;
-            h1::Conn::new(stream, open).await
+            h1::Conn::new(stream, open, to.config.idle_timeout).await
         });
         let conn = conn.await?;
         conn.exchange(&self.pools, request).await.map_err(|failure| failure.error)
@@ -246,7 +246,7 @@ impl Upstream {
         let turn = Turn { upstream: self, endpoint: endpoint.id(), dialing };
         let result = async {
             let (stream, open) = self.dial(to, endpoint, trip).await?;
-            h2::Conn::new(stream, open).await
+            h2::Conn::new(stream, open, to.config.idle_timeout).await
         };
         match result.await {
             Ok(conn) => self.pools.put_h2(conn),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use outrigger_tests::{Dir, Proxy};
 
-use super::{Running, certify, free_port, python, run, script};
+use super::{Running, address, certify, free_port, python, quiet, run, script};
 
 /// Everything between a client and a server, with a listener for each way to pass through.
 struct Scene {
@@ -49,13 +49,14 @@ impl Scene {
     }
 
     async fn call(&self, case: &str, listener: &str) {
-        let (script, port) = (script("grpc_client.py"), self.proxy.address(listener).port().to_string());
+        let (script, port) = (script("grpc_client.py"), address(&self.proxy, listener).await.port().to_string());
         let mut args = vec![script.as_str(), case, &port];
         if listener.starts_with("tls") {
             args.push(&self.ca);
         }
         let ran = run(&self.python, &args, b"").await;
         assert!(ran.success, "{case} by {listener}:\n{}{}", ran.stdout, ran.stderr);
+        quiet(&self.proxy).await;
     }
 }
 

@@ -7,14 +7,15 @@ mod postgres;
 mod redis;
 mod websocket;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use outrigger_tests::Dir;
+use outrigger_tests::{Dir, Proxy};
 use outrigger_tests::peer::{Ran, skip};
-use outrigger_tests::wait::{PATIENCE, within};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use outrigger_tests::wait::{PATIENCE, until, within};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
@@ -119,6 +120,25 @@ impl Running {
     }
 }
 
+/// Waits until the proxy holds nothing of its clients any more: no connection, no request, none upstream.
+async fn quiet(proxy: &Proxy) {
+    const GAUGES: [&str; 3] =
+        ["outrigger_downstream_connections{", "outrigger_downstream_requests_active{", "outrigger_upstream_requests_active{"];
+    let busy = |line: &&str| GAUGES.iter().any(|gauge| line.starts_with(gauge)) && !line.ends_with(" 0");
+    until("the proxy lets go of all clients", async || {
+        let metrics = proxy.ask("/metrics").await.text();
+        assert!(GAUGES.iter().all(|gauge| metrics.contains(gauge)), "gauges are missing from:\n{metrics}");
+        metrics.lines().find(busy).is_none().then_some(())
+    })
+    .await;
+}
+
+/// Where a listener listens. Its line may reach us a moment after `/ready` has said that it does.
+async fn address(proxy: &Proxy, listener: &str) -> SocketAddr {
+    proxy.wait_log(&format!(" listening listener={listener} address=")).await;
+    proxy.address(listener)
+}
+
 /// A port that nobody listens on, for programs that cannot choose their own.
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -129,6 +149,8 @@ fn certify(dir: &Dir) -> String {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    // By default a leaf would have the same name, and look as if it had signed itself.
+    params.distinguished_name.push(DnType::CommonName, "CA of the tests");
     let key = KeyPair::generate().unwrap();
     let ca = dir.write("ca.crt", &params.self_signed(&key).unwrap().pem());
     let issuer = Issuer::new(params, key);

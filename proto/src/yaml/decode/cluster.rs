@@ -32,9 +32,10 @@ pub(super) fn cluster<'a>(
     let protocols = [("auto", Protocol::Auto), ("http1", Protocol::Http1), ("http2", Protocol::Http2)];
     let protocol = m.optional("protocol", |cx, node| cx.word(node, &protocols)).unwrap_or_default();
     let connect_timeout = m.optional("connect_timeout", some_time);
+    let idle_timeout = m.optional("idle_timeout", some_time);
     m.finish();
     if let Some(assignment) = &endpoints {
-        lint::endpoints(cx, node, assignment, balance);
+        lint::endpoints(cx, node, assignment);
     }
     let source = match (&endpoints, dns) {
         (Some(_), _) => Source::Static,
@@ -45,7 +46,8 @@ pub(super) fn cluster<'a>(
     };
     let default = Cluster::new(source);
     let connect_timeout = connect_timeout.unwrap_or(default.connect_timeout);
-    Some((Cluster { balance, protocol, connect_timeout, ..default }, endpoints))
+    let idle_timeout = idle_timeout.unwrap_or(default.idle_timeout);
+    Some((Cluster { source: default.source, balance, protocol, connect_timeout, idle_timeout }, endpoints))
 }
 
 fn endpoints<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Assignment> {

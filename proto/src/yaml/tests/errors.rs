@@ -137,8 +137,6 @@ clusters:
          further up, or give it a host",
             "11:17: route_tables.t: no listener uses this route table",
             "13:8: clusters.a.endpoints: this cluster has no endpoint: every request to it is answered with 503",
-            "14:8: clusters.b.endpoints: the balancer `peak-ewma` goes by load and does not look at weights; write \
-         `balance: round-robin` or `balance: random`, or leave the weights out",
             "15:3: clusters.c: no route and no listener leads to this cluster",
         ],
     );

@@ -335,8 +335,14 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     let balance =
         select(vec![Balance::PeakEwma, Balance::LeastRequest, Balance::RoundRobin, Balance::Random]);
     let protocol = select(vec![Protocol::Auto, Protocol::Http1, Protocol::Http2]);
-    (prop_oneof![3 => Just(Source::Static), 1 => dns], balance, protocol, time()).prop_map(
-        |(source, balance, protocol, connect_timeout)| Cluster { source, balance, protocol, connect_timeout },
+    (prop_oneof![3 => Just(Source::Static), 1 => dns], balance, protocol, time(), time()).prop_map(
+        |(source, balance, protocol, connect_timeout, idle_timeout)| Cluster {
+            source,
+            balance,
+            protocol,
+            connect_timeout,
+            idle_timeout,
+        },
     )
 }
 

@@ -13,8 +13,9 @@ use tower::{Layer, Service};
 use super::Admitted;
 use crate::body::{Body, Side};
 use crate::http::call::Call;
-use crate::http::error::ProxyError;
-use crate::http::{headers, path};
+use crate::error::ProxyError;
+use crate::http::headers;
+use crate::routing::path;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 use super::Outcome;
 use crate::body::Body;
 use crate::http::call::{Call, Ledger};
-use crate::http::error::ProxyError;
+use crate::error::ProxyError;
 use crate::http::headers;
 
 /// See the module.

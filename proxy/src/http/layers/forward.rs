@@ -6,10 +6,9 @@ use outrigger_proto::model::{Action, Forward, Protocol};
 
 use super::Outcome;
 use super::edit::apply;
-use super::observe::text;
-use crate::body::Body;
+use crate::body::{Body, text};
 use crate::http::call::{Call, Wanted};
-use crate::http::error::ProxyError;
+use crate::error::ProxyError;
 use crate::http::{expect, headers};
 use crate::routing::pick_target;
 use crate::upstream::{Answer, Sent, UpstreamError};

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use http::Response;
 use pin_project_lite::pin_project;
 
-use super::error::ProxyError;
+use crate::error::ProxyError;
 use crate::body::Body;
 
 /// What a layer of the stack comes to.

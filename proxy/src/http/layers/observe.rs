@@ -13,9 +13,9 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::Outcome;
-use crate::body::{Body, Side};
+use crate::body::{Body, Side, text};
 use crate::http::call::{Call, Ledger};
-use crate::http::error::{Answer, ProxyError};
+use crate::error::{Answer, ProxyError};
 use crate::watch::Leaving;
 
 /// See the module.
@@ -119,16 +119,5 @@ fn reply(error: ProxyError, grpc: bool) -> Response<Body> {
         // What is left of the request is not worth reading.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
-}
-
-/// A short answer of our own.
-pub fn text(status: StatusCode, body: Bytes) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    *response.body_mut() = Body::full(body);
     response
 }

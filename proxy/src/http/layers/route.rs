@@ -9,7 +9,7 @@ use super::Admitted;
 use crate::body::Body;
 use crate::facts::ReqHead;
 use crate::http::call::Call;
-use crate::http::error::ProxyError;
+use crate::error::ProxyError;
 use crate::http::headers;
 
 /// See the module.

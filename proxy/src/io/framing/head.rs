@@ -328,7 +328,8 @@ const fn classes() -> [u8; 256] {
         {
             class |= TOKEN;
         }
-        if matches!(byte as u8, 0x21..=0x7e) {
+        // A fragment is never sent (RFC 9112 section 3.2), and our own parser would drop it unseen.
+        if matches!(byte as u8, 0x21..=0x7e) && byte as u8 != b'#' {
             class |= TARGET;
         }
         if matches!(byte as u8, b'\t' | 0x20..=0x7e | 0x80..) {

@@ -109,7 +109,7 @@ impl Violation {
         match self {
             Self::EmptyLine => ("empty_line", "more than one empty line before a request"),
             Self::Method => ("method", "the method is not a token followed by one space"),
-            Self::Target => ("target", "the request target is empty or not visible ASCII"),
+            Self::Target => ("target", "the request target is empty, not visible ASCII, or has a fragment"),
             Self::Version => ("version", "the version is not HTTP/1.0 or HTTP/1.1"),
             Self::StatusCode => ("status_code", "the status is not three digits between single spaces"),
             Self::Unsolicited => ("unsolicited", "bytes from a server that owes no response"),

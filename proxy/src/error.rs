@@ -4,8 +4,8 @@ use std::fmt;
 
 use http::StatusCode;
 
-use super::path::PathError;
 use crate::body::BodyError;
+use crate::routing::path::PathError;
 use crate::upstream::UpstreamError;
 
 /// Why a request was not answered by an upstream, or its answer broke off.
