@@ -93,7 +93,8 @@ async fn converse(admin: Rc<Admin>, socket: Socket) {
 
 impl Admin {
     fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
-        let known = matches!(request.uri().path(), "/" | "/ready" | "/live" | "/metrics" | "/config" | "/clusters");
+        let known =
+            matches!(request.uri().path(), "/" | "/ready" | "/live" | "/metrics" | "/config" | "/clusters");
         if !known {
             return text(StatusCode::NOT_FOUND, "not found; see /\n".into());
         }

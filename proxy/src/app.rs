@@ -18,6 +18,7 @@ use crate::apply::Applier;
 use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
 use crate::downstream::accept::Bound;
 use crate::observe::{ProcessStats, Registry, Writer, access_log, queue};
+use crate::sys;
 use crate::threads::{Command, Threads};
 use crate::watch::Leaving;
 use crate::worker::Shared;
@@ -26,6 +27,9 @@ use crate::worker::Shared;
 const STEP: Duration = Duration::from_millis(50);
 /// What connections that are ended get to write their last bytes.
 const LAST_WORDS: Duration = Duration::from_millis(300);
+/// So many connections are worth releasing memory for, once no request has come for so long.
+const WAVE: u32 = 64;
+const CALM: Duration = Duration::from_secs(1);
 /// How long the access log may take to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -63,12 +67,15 @@ pub struct App {
     log: Option<(AccessLog, Writer)>,
     workers: usize,
     shutdown: Shutdown,
+    freed: u32,
 }
 
 /// How many workers a configuration asks for.
 pub fn workers(mesh: &Mesh) -> usize {
     // The standard library looks at the cgroup's CPU quota and at the affinity mask.
-    mesh.process.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get)
+    mesh.process
+        .workers
+        .map_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get)
 }
 
 impl App {
@@ -76,14 +83,15 @@ impl App {
     ///
     /// # Errors
     /// What is wrong with the configuration, or what the system refuses.
-    pub fn start(origin: Origin, parsed: Parsed) -> Result<Self, StartError> {
+    pub async fn start(origin: Origin, parsed: Parsed) -> Result<Self, StartError> {
         let Parsed { config, warnings } = parsed;
         warn(&origin, &warnings);
         let registry = Registry::default();
         let stats = registry.process();
         let workers = workers(&config.mesh);
         let shared = Arc::new(Shared::new(workers));
-        let threads = Threads::start(&shared).map_err(|error| StartError::System("cannot start workers", error))?;
+        let threads =
+            Threads::start(&shared).map_err(|error| StartError::System("cannot start workers", error))?;
         let threads = Arc::new(threads);
         stats.workers.set(workers as i64);
         let applier = Applier::new(shared.clone(), registry.clone(), threads.clone());
@@ -108,9 +116,10 @@ impl App {
             log: None,
             workers,
             shutdown,
+            freed: 0,
         };
         app.admin_address = app.open_admin(&config.mesh)?;
-        app.bring_into_force(config).map_err(StartError::Config)?;
+        app.bring_into_force(config).await.map_err(StartError::Config)?;
         Ok(app)
     }
 
@@ -131,7 +140,8 @@ impl App {
 
     fn open_admin(&self, mesh: &Mesh) -> Result<Option<Address>, StartError> {
         let wanted = &mesh.process.admin;
-        let opened = Bound::new(&wanted.address).and_then(|bound| Ok((bound.on_this_thread()?, bound.address.clone())));
+        let opened = Bound::new(&wanted.address)
+            .and_then(|bound| Ok((bound.on_this_thread()?, bound.address.clone())));
         match opened {
             Ok((accepting, address)) => {
                 tracing::info!(%address, "admin listening");
@@ -146,11 +156,11 @@ impl App {
         }
     }
 
-    fn bring_into_force(&mut self, config: Config) -> Result<(), ConfigErrors> {
+    async fn bring_into_force(&mut self, config: Config) -> Result<(), ConfigErrors> {
         let process = config.mesh.process.clone();
         let refused = |errors: Vec<ConfigError>| ConfigErrors { source: self.origin.name(), errors };
         let writer = self.open_log(process.access_log.as_ref()).map_err(|error| refused(vec![error]))?;
-        if let Err(errors) = self.applier.apply(config) {
+        if let Err(errors) = self.applier.apply(config).await {
             return Err(refused(errors));
         }
         self.switch_log(process.access_log, writer);
@@ -158,6 +168,8 @@ impl App {
             tracing::warn!(running = self.workers, "`workers` has changed; it takes a restart to follow");
         }
         self.shutdown = process.shutdown;
+        // Reading a large file takes several times what is kept of it.
+        sys::release_memory();
         let now = SystemTime::now();
         self.stats.config_loaded(self.applier.version(), now);
         let mut status = self.admin.status.borrow_mut();
@@ -167,7 +179,10 @@ impl App {
     }
 
     /// Opens the access log, unless the one that is open is the one that is wanted.
-    fn open_log(&self, wanted: Option<&AccessLog>) -> Result<Option<(Writer, access_log::Queue)>, ConfigError> {
+    fn open_log(
+        &self,
+        wanted: Option<&AccessLog>,
+    ) -> Result<Option<(Writer, access_log::Queue)>, ConfigError> {
         let Some(wanted) = wanted else { return Ok(None) };
         if self.log.as_ref().is_some_and(|(open, _)| open == wanted) {
             return Ok(None);
@@ -199,13 +214,8 @@ impl App {
     }
 
     /// Runs until the process is told to end, and has.
-    ///
-    /// # Errors
-    /// Signals cannot be had.
-    pub async fn run(mut self) -> Result<(), StartError> {
-        let listen = |kind| signal(kind).map_err(|error| StartError::System("cannot listen for signals", error));
-        let mut hangup = listen(SignalKind::hangup())?;
-        let mut leave = Leave { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? };
+    pub async fn run(mut self, signals: Signals) {
+        let Signals { mut hangup, mut leave } = signals;
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -215,23 +225,37 @@ impl App {
                     if let Some((_, writer)) = &self.log {
                         writer.reopen();
                     }
-                    self.reload("SIGHUP");
+                    self.reload("SIGHUP").await;
                 }
                 _ = look.tick() => {
+                    self.release_memory();
                     if self.seen.has_changed() {
-                        self.reload("the file changed");
+                        self.reload("the file changed").await;
                     }
                 }
             }
         }
         self.leave(leave).await;
-        Ok(())
+    }
+
+    /// After a wave of connections has gone, or gone to rest, what they held goes back to the system.
+    fn release_memory(&mut self) {
+        self.freed += self.shared.take_freed();
+        // While connections still come and go the allocator would only have to ask for it again.
+        let calm = self.shared.quiet_for() >= CALM;
+        if calm && self.freed >= WAVE {
+            self.freed = 0;
+            sys::release_memory();
+        }
     }
 
     /// Reads the configuration again. One that is wrong changes nothing.
-    fn reload(&mut self, why: &str) {
+    async fn reload(&mut self, why: &str) {
         if self.origin == Origin::Stdin {
-            return tracing::warn!(why, "the configuration was read from standard input and cannot be read again");
+            return tracing::warn!(
+                why,
+                "the configuration was read from standard input and cannot be read again"
+            );
         }
         let loaded = self.origin.load();
         if let Ok(parsed) = &loaded {
@@ -239,23 +263,36 @@ impl App {
         } else {
             self.seen = Fingerprint::of(&self.origin, &self.shared.live.load().mesh);
         }
-        let result = loaded.and_then(|Parsed { config, warnings }| {
-            warn(&self.origin, &warnings);
-            self.bring_into_force(config)
-        });
+        let result = match loaded {
+            Ok(Parsed { config, warnings }) => {
+                warn(&self.origin, &warnings);
+                self.bring_into_force(config).await
+            }
+            Err(errors) => Err(errors),
+        };
         match result {
             Ok(()) => tracing::info!(why, version = self.applier.version(), "configuration loaded"),
             Err(errors) => {
                 self.stats.config_refused();
                 self.admin.status.borrow_mut().refused = Some(errors.to_string());
-                tracing::error!(why, version = self.applier.version(), "configuration refused, the last good one stays:\n{errors}");
+                tracing::error!(
+                    why,
+                    version = self.applier.version(),
+                    "configuration refused, the last good one stays:\n{errors}"
+                );
             }
         }
     }
 
     async fn leave(mut self, mut signals: Leave) {
         let Shutdown { lame_duck, quiet, deadline } = self.shutdown.clone();
-        tracing::info!(?lame_duck, ?quiet, ?deadline, connections = self.shared.connections(), "draining; a second signal ends at once");
+        tracing::info!(
+            ?lame_duck,
+            ?quiet,
+            ?deadline,
+            connections = self.shared.connections(),
+            "draining; a second signal ends at once"
+        );
         self.stats.draining.set(1);
         self.shared.leave(Leaving::Draining);
         let end = tokio::time::Instant::now() + deadline;
@@ -304,6 +341,26 @@ fn workers_differ(wanted: Option<NonZeroUsize>, running: usize) -> bool {
 fn warn(origin: &Origin, warnings: &[ConfigError]) {
     for warning in warnings {
         tracing::warn!("{}:{warning}", origin.name());
+    }
+}
+
+/// The signals that the process listens to. Had before anything is started: one that comes early must find us listening.
+#[derive(Debug)]
+pub struct Signals {
+    hangup: Signal,
+    leave: Leave,
+}
+
+impl Signals {
+    /// Listens.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn listen() -> Result<Self, StartError> {
+        let listen =
+            |kind| signal(kind).map_err(|error| StartError::System("cannot listen for signals", error));
+        let leave = Leave { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? };
+        Ok(Self { hangup: listen(SignalKind::hangup())?, leave })
     }
 }
 

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::{self, Address, Assignment, Config, Filter, Listener, Mesh, Name, Source};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::downstream::accept::Bound;
@@ -16,6 +18,9 @@ use crate::observe::Registry;
 use crate::threads::{Command, Threads};
 use crate::upstream::{ClusterView, Clusters, dns};
 use crate::worker::Shared;
+
+/// How long a new configuration waits for names to be resolved.
+const WARM: Duration = Duration::from_secs(3);
 
 /// Brings configurations into force. Lives on the management thread.
 #[derive(Debug)]
@@ -80,10 +85,10 @@ impl Applier {
     ///
     /// # Errors
     /// All that kept it from it; what was in force stays.
-    pub fn apply(&mut self, config: Config) -> Result<(), Vec<ConfigError>> {
+    pub async fn apply(&mut self, config: Config) -> Result<(), Vec<ConfigError>> {
         let Config { mesh, endpoints } = config;
         let next = self.open(&mesh)?;
-        self.assign(&mesh, &endpoints);
+        Self::warm(self.assign(&mesh, &endpoints)).await;
         self.version += 1;
         let snapshot = self.snapshot(mesh, &next);
         let mesh = snapshot.mesh.clone();
@@ -104,7 +109,8 @@ impl Applier {
     /// Stops accepting on listeners of this direction.
     pub fn close(&mut self, direction: model::Direction) {
         let snapshot = self.shared.live.load();
-        let leaving = |name: &Name| snapshot.listeners.get(name).is_some_and(|l| l.config.direction == direction);
+        let leaving =
+            |name: &Name| snapshot.listeners.get(name).is_some_and(|l| l.config.direction == direction);
         for name in self.running.keys().filter(|name| leaving(name)) {
             self.threads.all(|| Command::Unlisten(name.clone()));
         }
@@ -165,7 +171,9 @@ impl Applier {
         Ok((Arc::new(bound), state))
     }
 
-    fn assign(&mut self, mesh: &Mesh, endpoints: &BTreeMap<Name, Assignment>) {
+    /// Gives clusters their endpoints; names that are new are asked for, and told of when they have been answered.
+    fn assign(&mut self, mesh: &Mesh, endpoints: &BTreeMap<Name, Assignment>) -> Vec<oneshot::Receiver<()>> {
+        let mut waiting = Vec::new();
         for (name, cluster) in &mesh.clusters {
             let live = self.clusters.get_or_make(name);
             match &cluster.source {
@@ -180,7 +188,10 @@ impl Applier {
                         continue;
                     }
                     let clusters = self.clusters.clone();
-                    let task = dns::resolve(self.resolver(), host.clone(), port.get(), move |assignment| {
+                    let (asked, answered) = oneshot::channel();
+                    waiting.push(answered);
+                    let what = (host.clone(), port.get());
+                    let task = dns::resolve(self.resolver(), what, asked, move |assignment| {
                         clusters.assign(&live, assignment);
                     });
                     let resolving =
@@ -190,6 +201,21 @@ impl Applier {
                     }
                 }
             }
+        }
+        waiting
+    }
+
+    /// No request should meet a cluster whose name has not been asked for yet. A resolver that does not answer holds
+    /// this up for so long and no longer.
+    async fn warm(waiting: Vec<oneshot::Receiver<()>>) {
+        let all = async {
+            for answered in waiting {
+                // The task ended: its cluster is gone again.
+                let _ = answered.await;
+            }
+        };
+        if tokio::time::timeout(WARM, all).await.is_err() {
+            tracing::warn!(after = ?WARM, "going on with clusters whose names are not resolved yet");
         }
     }
 
@@ -221,7 +247,10 @@ impl Applier {
             };
             let tls = running.tls.as_ref().map(|material| material.config.clone());
             let state = running.state.clone();
-            (name.clone(), Arc::new(ListenerView { name: name.clone(), config: config.clone(), tls, state, filter }))
+            (
+                name.clone(),
+                Arc::new(ListenerView { name: name.clone(), config: config.clone(), tls, state, filter }),
+            )
         };
         let listeners = mesh.listeners.iter().map(view).collect();
         Snapshot { version: self.version, listeners, mesh: Arc::new(mesh) }

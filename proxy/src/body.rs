@@ -29,7 +29,9 @@ impl fmt::Display for BodyError {
         match self {
             Self::Client => f.write_str("the client ended its request early"),
             Self::Upstream => f.write_str("the upstream ended its response early"),
-            Self::TooLarge(limit) => write!(f, "the request's body is larger than limits.body, {limit} bytes"),
+            Self::TooLarge(limit) => {
+                write!(f, "the request's body is larger than limits.body, {limit} bytes")
+            }
             Self::Timeout => f.write_str("the route's timeout ran out"),
         }
     }
@@ -137,7 +139,10 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if let Some((meter, side)) = &this.meter {
             if let Err(error) = meter.poll_open(*side, cx) {

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use outrigger_proto::model::{Action, Filter, Mesh, Source};
 use outrigger_proto::yaml::{self, Parsed};
 
-use crate::app::{self, App};
+use crate::app::{self, App, Signals, StartError};
 use crate::control::file::Origin;
 use crate::demo::{self, Mode};
 
@@ -76,11 +76,16 @@ fn run(origin: &Origin) -> ExitCode {
         Ok(parsed) => parsed,
         Err(errors) => return fail(&errors),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start: {error}")),
-    };
-    let result = runtime.block_on(async { App::start(origin.clone(), parsed)?.run().await });
+    let runtime =
+        match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(&format!("cannot start: {error}")),
+        };
+    let result = runtime.block_on(async {
+        let signals = Signals::listen()?;
+        App::start(origin.clone(), parsed).await?.run(signals).await;
+        Ok::<_, StartError>(())
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
@@ -115,7 +120,8 @@ fn summary(mesh: &Mesh, endpoints: impl Fn(&outrigger_proto::model::Name) -> usi
         let what = match &listener.chain.filter {
             Filter::Http(http) => {
                 let routes = mesh.route_tables.get(&http.routes).map_or(&[][..], |table| &table.routes);
-                let forwarding = routes.iter().filter(|route| matches!(route.action, Action::Forward(_))).count();
+                let forwarding =
+                    routes.iter().filter(|route| matches!(route.action, Action::Forward(_))).count();
                 format!("HTTP{tls}, {} routes, {forwarding} of them to clusters", routes.len())
             }
             Filter::Tcp(tcp) => {

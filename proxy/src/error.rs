@@ -19,8 +19,10 @@ pub enum ProxyError {
     Head(&'static str),
     /// The head did not come whole within `limits.header_timeout`.
     HeaderTimeout,
-    /// The head is larger than `limits.header_bytes` or `limits.headers`.
+    /// The head is larger than `limits.header_bytes`.
     HeadTooLarge,
+    /// The head has more fields than `limits.headers`.
+    TooManyHeaders,
     /// The request's target is too long.
     TargetTooLong,
     /// The body is larger than `limits.body`.
@@ -79,6 +81,7 @@ impl ProxyError {
             Self::Head(reason) => (400, GrpcCode::Internal, "DPE", reason),
             Self::HeaderTimeout => (408, GrpcCode::DeadlineExceeded, "DT", "header_timeout"),
             Self::HeadTooLarge => (431, GrpcCode::ResourceExhausted, "DPE", "header_bytes"),
+            Self::TooManyHeaders => (431, GrpcCode::ResourceExhausted, "DPE", "headers"),
             Self::TargetTooLong => (414, GrpcCode::ResourceExhausted, "DPE", "target_too_long"),
             Self::BodyTooLarge => (413, GrpcCode::ResourceExhausted, "DPE", "body_too_large"),
             Self::NoRoute => (404, GrpcCode::Unimplemented, "NR", "no_route"),
@@ -96,6 +99,7 @@ impl ProxyError {
         match self {
             Self::HeaderTimeout => Some("header_timeout"),
             Self::HeadTooLarge => Some("header_bytes"),
+            Self::TooManyHeaders => Some("headers"),
             Self::BodyTooLarge => Some("body"),
             Self::IdleTimeout => Some("idle_timeout"),
             Self::Path(_) | Self::Host | Self::Head(_) | Self::TargetTooLong | Self::NoRoute => None,
@@ -158,8 +162,11 @@ impl fmt::Display for ProxyError {
             Self::Path(error) => write!(f, "the path cannot be served: {error}"),
             Self::Host => f.write_str("the request must name exactly one valid host"),
             Self::Head(reason) => write!(f, "the request breaks HTTP: {reason}"),
-            Self::HeaderTimeout => f.write_str("the request's head did not come in time (limits.header_timeout)"),
-            Self::HeadTooLarge => f.write_str("the request's head is too large (limits.header_bytes, limits.headers)"),
+            Self::HeaderTimeout => {
+                f.write_str("the request's head did not come in time (limits.header_timeout)")
+            }
+            Self::HeadTooLarge => f.write_str("the request's head is too large (limits.header_bytes)"),
+            Self::TooManyHeaders => f.write_str("the request has too many header fields (limits.headers)"),
             Self::TargetTooLong => f.write_str("the request's target is too long"),
             Self::BodyTooLarge => f.write_str("the request's body is too large (limits.body)"),
             Self::NoRoute => f.write_str("no route takes this request"),
@@ -178,12 +185,13 @@ impl std::error::Error for ProxyError {}
 mod tests {
     use super::*;
 
-    const ALL: [ProxyError; 22] = [
+    const ALL: [ProxyError; 23] = [
         ProxyError::Path(PathError::Backslash),
         ProxyError::Host,
         ProxyError::Head("obs_fold"),
         ProxyError::HeaderTimeout,
         ProxyError::HeadTooLarge,
+        ProxyError::TooManyHeaders,
         ProxyError::TargetTooLong,
         ProxyError::BodyTooLarge,
         ProxyError::NoRoute,

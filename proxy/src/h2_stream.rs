@@ -50,7 +50,10 @@ impl http_body::Body for Received {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if !this.data_ended {
             match ready!(this.stream.poll_data(cx)) {
@@ -124,7 +127,11 @@ impl Pump {
                 return Poll::Ready(Err(PumpError::Reset));
             };
             match frame.map(|f| f.map(Frame::into_data)) {
-                None => return Poll::Ready(self.stream.send_data(Bytes::new(), true).map_err(|_| PumpError::Reset)),
+                None => {
+                    return Poll::Ready(
+                        self.stream.send_data(Bytes::new(), true).map_err(|_| PumpError::Reset),
+                    );
+                }
                 Some(Ok(Ok(bytes))) if bytes.is_empty() && self.body.is_end_stream() => {
                     return Poll::Ready(self.stream.send_data(bytes, true).map_err(|_| PumpError::Reset));
                 }
@@ -134,7 +141,11 @@ impl Pump {
                     return Poll::Ready(self.stream.send_trailers(trailers).map_err(|_| PumpError::Reset));
                 }
                 Some(Err(error)) => {
-                    self.stream.send_reset(if error == BodyError::Upstream { Reason::INTERNAL_ERROR } else { Reason::CANCEL });
+                    self.stream.send_reset(if error == BodyError::Upstream {
+                        Reason::INTERNAL_ERROR
+                    } else {
+                        Reason::CANCEL
+                    });
                     return Poll::Ready(Err(PumpError::Body(error)));
                 }
             }

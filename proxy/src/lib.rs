@@ -8,9 +8,9 @@ pub mod facts;
 pub mod live;
 
 pub mod downstream;
-pub mod tcp;
 pub mod http;
 pub mod routing;
+pub mod tcp;
 pub mod upstream;
 
 pub mod body;
@@ -29,4 +29,5 @@ pub mod apply;
 pub mod cli;
 pub mod control;
 pub mod demo;
+pub mod sys;
 pub mod threads;

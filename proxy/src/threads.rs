@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use outrigger_proto::model::{LogFormat, Name};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::downstream::accept::{self, Accepted, Bound, PassOn};
+use crate::downstream::accept::{self, Accepted, Bound, PassOn, Source};
 use crate::http::stack::{Stack, stack};
 use crate::observe::{Logger, Queue};
 use crate::worker::{Shared, Worker};
@@ -83,7 +84,11 @@ impl Threads {
     }
 }
 
-async fn work(worker: Rc<Worker>, letters: UnboundedReceiver<Command>, mailboxes: Vec<UnboundedSender<Command>>) {
+async fn work(
+    worker: Rc<Worker>,
+    letters: UnboundedReceiver<Command>,
+    mailboxes: Vec<UnboundedSender<Command>>,
+) {
     tokio::task::spawn_local(worker.clone().sweep());
     let pass_on: PassOn = Rc::new(move |target, accepted| {
         let _ = mailboxes[target].send(Command::Take(accepted));
@@ -92,20 +97,26 @@ async fn work(worker: Rc<Worker>, letters: UnboundedReceiver<Command>, mailboxes
     worker.set_logger(None);
 }
 
-async fn obey<S: Stack>(worker: &Rc<Worker>, stack: S, mut letters: UnboundedReceiver<Command>, pass_on: PassOn) {
-    let mut accepting = HashMap::new();
+async fn obey<S: Stack>(
+    worker: &Rc<Worker>,
+    stack: S,
+    mut letters: UnboundedReceiver<Command>,
+    pass_on: PassOn,
+) {
+    let mut accepting: HashMap<Name, Rc<Notify>> = HashMap::new();
     while let Some(command) = letters.recv().await {
         match command {
             Command::Listen(name, bound) => {
-                let task = accept::accept(worker.clone(), stack.clone(), name.clone(), bound, pass_on.clone());
-                let old: Option<tokio::task::JoinHandle<()>> = accepting.insert(name, tokio::task::spawn_local(task));
-                if let Some(old) = old {
-                    old.abort();
+                let stop = Rc::new(Notify::new());
+                let from = Source { bound, stop: stop.clone(), pass_on: pass_on.clone() };
+                tokio::task::spawn_local(accept::accept(worker.clone(), stack.clone(), name.clone(), from));
+                if let Some(old) = accepting.insert(name, stop) {
+                    old.notify_one();
                 }
             }
             Command::Unlisten(name) => {
-                if let Some(task) = accepting.remove(&name) {
-                    task.abort();
+                if let Some(stop) = accepting.remove(&name) {
+                    stop.notify_one();
                 }
             }
             Command::Take(accepted) => accept::take(worker, &stack, accepted),

@@ -32,6 +32,8 @@ pub struct Shared {
     pub epoch: Instant,
     leaving: AtomicU8,
     last_request: AtomicU64,
+    /// Connections that have given memory back since it was last released to the system.
+    freed: AtomicU32,
 }
 
 impl Shared {
@@ -43,6 +45,7 @@ impl Shared {
             epoch: Instant::now(),
             leaving: AtomicU8::new(0),
             last_request: AtomicU64::new(0),
+            freed: AtomicU32::new(0),
         }
     }
 
@@ -59,6 +62,16 @@ impl Shared {
     /// Moves on; never back.
     pub fn leave(&self, leaving: Leaving) {
         self.leaving.fetch_max(leaving as u8, Relaxed);
+    }
+
+    /// A connection has given its memory back.
+    pub fn note_freed(&self) {
+        self.freed.fetch_add(1, Relaxed);
+    }
+
+    /// How many have, since this was last asked.
+    pub fn take_freed(&self) -> u32 {
+        self.freed.swap(0, Relaxed)
     }
 
     /// How long no worker has begun a request; as coarse as the sweep.
@@ -219,5 +232,6 @@ pub struct Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.worker.watches.borrow_mut().remove(self.key);
+        self.worker.shared.note_freed();
     }
 }

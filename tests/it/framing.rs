@@ -10,8 +10,14 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n";
 
 /// Requests that get `400` and the end of the connection.
 const REFUSED: &[(&str, &str)] = &[
-    ("both framings", "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-    ("both framings, the other order", "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n"),
+    (
+        "both framings",
+        "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "both framings, the other order",
+        "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+    ),
     ("two lengths", "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcd"),
     ("a length twice", "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nabcd"),
     ("a list of lengths", "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 4, 4\r\n\r\nabcd"),
@@ -22,14 +28,23 @@ const REFUSED: &[(&str, &str)] = &[
     ("a length that overflows", "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 18446744073709551616\r\n\r\n"),
     ("a length with something behind", "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 4 x\r\n\r\nabcd"),
     ("another coding", "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n"),
-    ("another coding before", "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+    (
+        "another coding before",
+        "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    ),
     ("chunked not last", "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
     ("identity", "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: identity\r\n\r\n"),
     ("chunked twice", "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
-    ("chunked in two fields", "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    (
+        "chunked in two fields",
+        "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
     ("xchunked", "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
     ("quoted chunked", "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n"),
-    ("chunked with a control character", "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n"),
+    (
+        "chunked with a control character",
+        "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    ),
     ("an empty coding", "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\n"),
     ("chunked over HTTP/1.0", "POST / HTTP/1.0\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     ("a folded field", "GET / HTTP/1.1\r\nHost: t\r\nX-A: b\r\n c\r\n\r\n"),
@@ -134,7 +149,10 @@ async fn broken_chunks_end_the_connection_and_reach_nobody_whole() {
         client.send(SMUGGLED).await;
         client.finish().await;
         let all = String::from_utf8_lossy(&client.rest().await).into_owned();
-        if all.contains("reached") || all.matches("HTTP/1.1 ").count() > 1 || !all.starts_with("HTTP/1.1 400 ") {
+        if all.contains("reached")
+            || all.matches("HTTP/1.1 ").count() > 1
+            || !all.starts_with("HTTP/1.1 400 ")
+        {
             wrong.push(format!("{name}: got {all:?}"));
         }
     }
@@ -169,7 +187,9 @@ async fn odd_requests_that_are_clear_pass() {
 async fn framing_is_written_anew() {
     let (origin, proxy) = start().await;
     let mut client = proxy.client("web").await;
-    client.send("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: Chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\n\r\n").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: Chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\n\r\n")
+        .await;
     assert_eq!(client.reply().await.status, 200);
     let seen = origin.last();
     assert_eq!(seen.values("transfer-encoding"), ["chunked"]);
@@ -178,7 +198,10 @@ async fn framing_is_written_anew() {
 
 /// Answers of an origin that become `502`.
 const BAD_ANSWERS: &[(&str, &str)] = &[
-    ("both framings", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n"),
+    (
+        "both framings",
+        "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n",
+    ),
     ("two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nevil!"),
     ("a list of lengths", "HTTP/1.1 200 OK\r\nContent-Length: 4, 5\r\n\r\nevil!"),
     ("a bad length", "HTTP/1.1 200 OK\r\nContent-Length: four\r\n\r\nevil"),
@@ -195,7 +218,10 @@ const BAD_ANSWERS: &[(&str, &str)] = &[
     ("another protocol", "SSH-2.0-OpenSSH_9.2\r\n\r\n"),
     ("nothing at all", ""),
     ("half a head", "HTTP/1.1 200 OK\r\nContent-Le"),
-    ("101 that nobody asked for", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nevil"),
+    (
+        "101 that nobody asked for",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nevil",
+    ),
 ];
 
 #[tokio::test]

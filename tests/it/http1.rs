@@ -71,7 +71,8 @@ async fn chunked_requests_reach_the_origin_whole_with_their_trailers() {
     assert_eq!(report.length, 8);
     assert_eq!(report.field("transfer-encoding"), Some("chunked"));
     assert_eq!(report.field("content-length"), None);
-    let trailers: Vec<_> = report.trailers.iter().map(|(n, v)| (n.to_ascii_lowercase(), v.as_str())).collect();
+    let trailers: Vec<_> =
+        report.trailers.iter().map(|(n, v)| (n.to_ascii_lowercase(), v.as_str())).collect();
     assert_eq!(trailers, [("x-sum".to_owned(), "8"), ("x-other".to_owned(), "y")]);
     // The connection is in step: the next request is understood.
     assert_eq!(client.get("/next").await.status, 200);
@@ -153,7 +154,8 @@ async fn answers_without_a_body_keep_the_connection_in_step() {
 
 #[tokio::test]
 async fn header_case_and_order_are_kept() {
-    let (origin, proxy) = with_origin("HTTP/1.1 200 OK\r\nX-ReSp: 1\r\nETag: \"q\"\r\nContent-LENGTH: 2\r\n\r\nok").await;
+    let (origin, proxy) =
+        with_origin("HTTP/1.1 200 OK\r\nX-ReSp: 1\r\nETag: \"q\"\r\nContent-LENGTH: 2\r\n\r\nok").await;
     let mut client = proxy.client("web").await;
     client.send("GET / HTTP/1.1\r\nHoSt: test\r\nX-CaSe: One\r\nUSER-agent: me\r\nx-case: two\r\n\r\n").await;
     let reply = client.reply().await;
@@ -171,7 +173,9 @@ async fn header_case_and_order_are_kept() {
 async fn header_values_pass_byte_for_byte() {
     let (origin, proxy) = with_origin(&ok("")).await;
     let mut client = proxy.client("web").await;
-    client.send(b"GET /?q=%zz&a=%2F..//b HTTP/1.1\r\nHost: test\r\nX-Bytes: \xe4\xf6 \t x\r\nX-Empty:\r\n\r\n").await;
+    client
+        .send(b"GET /?q=%zz&a=%2F..//b HTTP/1.1\r\nHost: test\r\nX-Bytes: \xe4\xf6 \t x\r\nX-Empty:\r\n\r\n")
+        .await;
     assert_eq!(client.reply().await.status, 200);
     let seen = origin.last();
     assert_eq!(seen.target(), "/?q=%zz&a=%2F..//b");
@@ -181,7 +185,8 @@ async fn header_values_pass_byte_for_byte() {
 
 #[tokio::test]
 async fn an_http_1_0_client_gets_an_answer_and_the_end() {
-    let (_origin, proxy) = with_origin("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n").await;
+    let (_origin, proxy) =
+        with_origin("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n").await;
     let mut client = proxy.client("web").await;
     client.send("GET / HTTP/1.0\r\nHost: test\r\n\r\n").await;
     let text = String::from_utf8(client.rest().await).unwrap();
@@ -283,7 +288,9 @@ async fn an_origin_that_refuses_an_expectation_is_sent_no_body() {
 async fn a_client_need_not_wait_for_the_continue() {
     let (_echo, proxy) = with_echo().await;
     let mut client = proxy.client("web").await;
-    client.send("PUT / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nbody").await;
+    client
+        .send("PUT / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nbody")
+        .await;
     let mut reply = client.reply().await;
     if reply.status == 100 {
         reply = client.reply().await;
@@ -303,7 +310,9 @@ async fn large_bodies_pass_both_ways() {
     let mut client = proxy.client("web").await;
     let body = pattern(LARGE);
     for _ in 0..2 {
-        client.send(format!("POST / HTTP/1.1\r\nHost: t\r\nX-Want: echo\r\nContent-Length: {LARGE}\r\n\r\n")).await;
+        client
+            .send(format!("POST / HTTP/1.1\r\nHost: t\r\nX-Want: echo\r\nContent-Length: {LARGE}\r\n\r\n"))
+            .await;
         client.send(&body).await;
         let reply = client.reply().await;
         assert_eq!(reply.field("content-length"), Some(LARGE.to_string().as_str()));
@@ -383,7 +392,9 @@ async fn an_origin_that_does_not_read_holds_the_client_back() {
     }
     go.send(true).unwrap();
     while left > 0 {
-        let n = within("sending", tokio::io::AsyncWriteExt::write(&mut stream, &piece[..piece.len().min(left)])).await;
+        let n =
+            within("sending", tokio::io::AsyncWriteExt::write(&mut stream, &piece[..piece.len().min(left)]))
+                .await;
         left -= n.unwrap();
     }
     assert_eq!(Client::over(stream).reply().await.text(), "thanks");

@@ -136,7 +136,8 @@ async fn connections_that_stay_idle_do_not_hold_the_exit_up() {
 #[tokio::test]
 async fn http2_is_told_by_goaway_and_finishes() {
     let (origin, go) = holding().await;
-    let config = web([origin.address()]).replace("clusters:\n  app:", "clusters:\n  app:\n    protocol: http1");
+    let config =
+        web([origin.address()]).replace("clusters:\n  app:", "clusters:\n  app:\n    protocol: http1");
     let proxy = Proxy::start(&config).await;
     let h2 = H2::connect(proxy.address("web")).await;
     assert_eq!(h2.get("/").await.status, 200);
@@ -183,8 +184,10 @@ async fn the_deadline_cuts() {
 #[tokio::test]
 async fn egress_goes_on_while_ingress_is_closed() {
     let (origin, go) = holding().await;
-    let config = web([origin.address()])
-        .replace("clusters:", "  out:\n    bind: 127.0.0.1:0\n    direction: outbound\n    routes:\n      - to: app\nclusters:");
+    let config = web([origin.address()]).replace(
+        "clusters:",
+        "  out:\n    bind: 127.0.0.1:0\n    direction: outbound\n    routes:\n      - to: app\nclusters:",
+    );
     let proxy = Proxy::start(&format!("shutdown: {{ quiet: 10s }}\n{config}")).await;
     let (ingress, egress) = (proxy.address("web"), proxy.address("out"));
     let mut held = proxy.client("web").await;

@@ -1,10 +1,25 @@
 //! End to end: the real binary, over real sockets. One binary of tests, so that it links once.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod access_log;
+mod admin;
+mod balance;
+mod cli;
 mod framing;
+mod headers;
 mod http1;
+mod http2;
 mod lifecycle;
-mod reload;
+mod limits;
+mod metrics;
+mod paths;
 mod peers;
+mod pool;
+mod reload;
+mod routing;
+mod tcp;
+mod upgrade;
 
 use std::fmt::Display;
 

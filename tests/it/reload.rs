@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::{web, web_with};
 
-const REFUSED: &str = "outrigger_config_reloads_total{result=\"failure\"}";
+const REFUSED: &str = "outrigger_config_reloads_total{result=\"failed\"}";
 
 #[tokio::test]
 async fn a_file_that_is_rewritten_is_found() {
@@ -68,7 +68,11 @@ async fn a_bad_file_changes_nothing_and_says_why() {
         ("no YAML", "listeners: [".to_owned(), "outrigger.yaml:"),
         ("unknown cluster", good.replace("to: app", "to: apq"), "app"),
         ("a bind that is taken", good.replace("127.0.0.1:0", origin.address()), "cannot listen"),
-        ("a missing certificate", good.replace("    routes:", "    tls: { certificate: no.crt, private_key: no.key }\n    routes:"), "no.crt"),
+        (
+            "a missing certificate",
+            good.replace("    routes:", "    tls: { certificate: no.crt, private_key: no.key }\n    routes:"),
+            "no.crt",
+        ),
     ];
     for (n, (name, bad, said)) in rows.iter().enumerate() {
         proxy.rewrite(bad);
@@ -100,14 +104,18 @@ async fn a_bad_file_changes_nothing_and_says_why() {
 async fn a_hundred_reloads_under_load_lose_nothing_and_close_nothing() {
     let (stays, comes_and_goes) = (Echo::start("stays").await, Echo::start("other").await);
     let config = |n: usize| {
-        let mut text = web_with(&format!("limits: {{ body: {}MiB }}", n + 1), "balance: round-robin", [stays.address()]);
+        let mut text =
+            web_with(&format!("limits: {{ body: {}MiB }}", n + 1), "balance: round-robin", [stays.address()]);
         text = text.replace("      - to: app\n", &format!(
             "      - match: {{ path: {{ prefix: /unused-{n} }} }}\n        respond: {{ status: 404 }}\n      - to: app\n        timeout: {}s\n",
             n % 7 + 10,
         ));
         if n % 2 == 1 {
             text.push_str(&format!("  other:\n    endpoints: [\"{}\"]\n", comes_and_goes.address()));
-            text = text.replace("      - to: app\n", "      - match: { path: { prefix: /other } }\n        to: other\n      - to: app\n");
+            text = text.replace(
+                "      - to: app\n",
+                "      - match: { path: { prefix: /other } }\n        to: other\n      - to: app\n",
+            );
         }
         text
     };
@@ -126,7 +134,8 @@ async fn a_hundred_reloads_under_load_lose_nothing_and_close_nothing() {
     assert_eq!(outcome.closes, 0, "no client was sent away");
     assert_eq!(closed, 0, "no connection to the origin was closed");
     assert!(reopened <= opened.max(clients), "{opened} connections became {reopened}");
-    assert_eq!(proxy.version().await, 101);
+    // The watch may find a file that SIGHUP has just had read.
+    assert!(proxy.version().await >= 101);
 }
 
 #[tokio::test]
@@ -166,7 +175,8 @@ async fn an_endpoint_that_is_removed_is_drained() {
 async fn listeners_come_and_go() {
     let origin = Origin::ok("x").await;
     let one = web([origin.address()]);
-    let two = one.replace("clusters:", "  second:\n    bind: 127.0.0.1:0\n    routes:\n      - to: app\nclusters:");
+    let two =
+        one.replace("clusters:", "  second:\n    bind: 127.0.0.1:0\n    routes:\n      - to: app\nclusters:");
     let proxy = Proxy::start(&one).await;
     let first = proxy.address("web");
     let mut kept = proxy.client("web").await;

@@ -63,7 +63,8 @@ impl Report {
             .unwrap_or_else(|error| panic!("no report: {error}: {}", String::from_utf8_lossy(body)));
         let text = |key: &str| value[key].as_str().unwrap().to_owned();
         let fields = |key: &str| {
-            let pair = |pair: &Value| (pair[0].as_str().unwrap().to_owned(), pair[1].as_str().unwrap().to_owned());
+            let pair =
+                |pair: &Value| (pair[0].as_str().unwrap().to_owned(), pair[1].as_str().unwrap().to_owned());
             value[key].as_array().unwrap().iter().map(pair).collect()
         };
         Self {
@@ -272,7 +273,11 @@ async fn answer_h2(
 ) -> Option<()> {
     let (head, mut body) = request.into_parts();
     let want = Want::parse(head.headers.get("x-want").map(|v| v.to_str().unwrap()));
-    let response = Response::builder().status(want.status).header("x-origin", &counts.name).body(()).unwrap();
+    let mut response = Response::builder().status(want.status).header("x-origin", &counts.name);
+    if want.trailers {
+        response = response.header("trailer", "x-sum");
+    }
+    let response = response.body(()).unwrap();
     let mut early = None;
     if want.echo {
         early = Some(respond.send_response(response.clone(), false).ok()?);
@@ -310,7 +315,11 @@ async fn answer_h2(
     if want.trailers {
         trailers.insert("x-sum", length.into());
     }
-    if trailers.is_empty() { stream.send_data(Bytes::new(), true).ok() } else { stream.send_trailers(trailers).ok() }
+    if trailers.is_empty() {
+        stream.send_data(Bytes::new(), true).ok()
+    } else {
+        stream.send_trailers(trailers).ok()
+    }
 }
 
 fn fields(headers: &HeaderMap) -> Fields {

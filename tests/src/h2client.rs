@@ -57,8 +57,20 @@ impl H2 {
 
     /// Opens a stream; its body may be sent unless `ends`.
     pub async fn open(&self, request: Request<()>, ends: bool) -> (ResponseFuture, SendStream<Bytes>) {
-        let mut ready = within("room for a stream", self.requests.clone().ready()).await.unwrap();
-        ready.send_request(request, ends).unwrap()
+        self.try_open(request, ends).await.unwrap()
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// The connection has ended, or takes no more streams.
+    pub async fn try_open(
+        &self,
+        request: Request<()>,
+        ends: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        let mut ready = within("room for a stream", self.requests.clone().ready()).await?;
+        ready.send_request(request, ends)
     }
 
     /// Sends a request with a body and trailers, and collects its response.

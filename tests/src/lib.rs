@@ -12,6 +12,7 @@ pub mod load;
 pub mod origin;
 pub mod peer;
 pub mod proxy;
+pub mod tls;
 pub mod wait;
 pub mod wire;
 

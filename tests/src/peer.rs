@@ -68,7 +68,12 @@ impl Peer {
         use std::process::Stdio;
         use tokio::io::AsyncWriteExt;
         let mut command = tokio::process::Command::new(&self.0);
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         // It may have read enough before it has read all.
         let _ = child.stdin.take().unwrap().write_all(stdin).await;

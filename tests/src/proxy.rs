@@ -40,9 +40,15 @@ fn beside() -> PathBuf {
 
 /// Runs the command line to its end.
 pub fn outrigger(args: &[&str], stdin: &str) -> std::process::Output {
+    outrigger_with(args, stdin, &[])
+}
+
+/// The same, with these variables in its environment.
+pub fn outrigger_with(args: &[&str], stdin: &str, env: &[(&str, &str)]) -> std::process::Output {
     use std::io::Write;
     let mut child = Command::new(binary())
         .args(args)
+        .envs(env.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -170,7 +176,8 @@ impl Proxy {
     /// One GET to admin that answers JSON.
     pub async fn ask_json(&self, path: &str) -> serde_json::Value {
         let reply = self.ask(path).await;
-        serde_json::from_slice(&reply.body).unwrap_or_else(|error| panic!("{path}: {error}: {}", reply.text()))
+        serde_json::from_slice(&reply.body)
+            .unwrap_or_else(|error| panic!("{path}: {error}: {}", reply.text()))
     }
 
     /// The value of a series, as `name{label="value"}` is written; 0 when it is not there.
@@ -210,7 +217,8 @@ impl Proxy {
         let before = self.version().await;
         self.rewrite(config);
         self.signal(Signal::HUP);
-        until("the new configuration is in force", async || (self.version().await > before).then_some(())).await;
+        until("the new configuration is in force", async || (self.version().await > before).then_some(()))
+            .await;
     }
 
     /// Sends a signal.
@@ -235,7 +243,10 @@ impl Drop for Proxy {
         let _ = child.kill();
         let _ = child.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of the proxy ---\n{}---", self.log.lock().map(|log| log.clone()).unwrap_or_default());
+            eprintln!(
+                "--- log of the proxy ---\n{}---",
+                self.log.lock().map(|log| log.clone()).unwrap_or_default()
+            );
         }
     }
 }

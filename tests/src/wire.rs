@@ -241,7 +241,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
 
     /// The response to a request of this method; panics when there is none.
     pub async fn reply_to(&mut self, method: &str) -> Reply {
-        within("a response", self.try_reply_to(method)).await.expect("a whole response before the connection ends")
+        within("a response", self.try_reply_to(method))
+            .await
+            .expect("a whole response before the connection ends")
     }
 
     /// The response, unless the connection ends first.
@@ -253,7 +255,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
             _ if method == "HEAD" => Framing::None,
             200..=299 if method == "CONNECT" => Framing::None,
             _ if field(&message.fields, "transfer-encoding").is_some() => Framing::Chunked,
-            _ => field(&message.fields, "content-length").map_or(Framing::Close, |n| Framing::Length(n.parse().unwrap())),
+            _ => field(&message.fields, "content-length")
+                .map_or(Framing::Close, |n| Framing::Length(n.parse().unwrap())),
         };
         self.wire.body(&mut message, framing).await?;
         let Message { head, start: _, fields, body, raw: _, trailers } = message;

@@ -344,7 +344,8 @@ fn respond() -> Value {
 }
 
 fn cluster() -> Value {
-    let Cluster { source: _, balance: _, protocol: _, connect_timeout, idle_timeout } = Cluster::new(Source::Static);
+    let Cluster { source: _, balance: _, protocol: _, connect_timeout, idle_timeout } =
+        Cluster::new(Source::Static);
     one_of(
         &["endpoints", "dns"],
         object(

@@ -50,7 +50,12 @@ impl Origin {
         let name = self.name();
         let text = self.read().map_err(|error| ConfigErrors {
             source: name.clone(),
-            errors: vec![ConfigError { place: None, path: String::new(), problem: unreadable(&error), hint: None }],
+            errors: vec![ConfigError {
+                place: None,
+                path: String::new(),
+                problem: unreadable(&error),
+                hint: None,
+            }],
         })?;
         let base = match self {
             Self::File(path) => path.parent().unwrap_or(Path::new("")),

@@ -2,6 +2,7 @@
 //! something to see.
 
 use std::cell::{Cell, RefCell};
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -41,7 +42,11 @@ impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(error) => write!(f, "cannot connect: {error}"),
-            Self::Broken(error) => write!(f, "the connection broke: {error}"),
+            Self::Broken(error) => {
+                // hyper's errors tell their own level only.
+                let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+                write!(f, "the connection broke: {error}{cause}")
+            }
             Self::Slow => write!(f, "no answer within {} s", PATIENCE.as_secs()),
         }
     }

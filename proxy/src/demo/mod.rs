@@ -23,7 +23,7 @@ use self::client::Traffic;
 use self::echo::{Service, Services};
 use self::script::Script;
 use self::table::{Row, Window};
-use crate::app::{App, StartError};
+use crate::app::{App, Signals, StartError};
 use crate::control::file::Origin;
 use crate::upstream::{Clusters, Endpoint};
 use crate::watch::Leaving;
@@ -92,12 +92,13 @@ pub fn run(mode: Mode) -> Result<(), DemoError> {
         .build_local(Default::default())
         .map_err(system("cannot start"))?;
     runtime.block_on(async {
-        let app = App::start(origin, parsed)?;
+        let signals = Signals::listen()?;
+        let app = App::start(origin, parsed).await?;
         let stage = Stage::new(&app, services.all());
         let about = stage.about(&app, &script);
         match mode {
-            Mode::Check => check(app, &stage).await,
-            Mode::Show { traffic } => show(app, stage, traffic, &about).await,
+            Mode::Check => check((app, signals), &stage).await,
+            Mode::Show { traffic } => show((app, signals), stage, traffic, &about).await,
         }
     })
 }
@@ -112,39 +113,43 @@ pub fn log_writer() -> io::Stderr {
     io::stderr()
 }
 
-async fn check(app: App, stage: &Stage) -> Result<(), DemoError> {
+async fn check(app: (App, Signals), stage: &Stage) -> Result<(), DemoError> {
     say(&format!("sending {} requests to http://{}\n\n", check::REQUESTS, stage.to));
-    let report = until(app, stage.check()).await?.ok_or(DemoError::Interrupted)?;
+    let report = until(app, stage.check()).await.ok_or(DemoError::Interrupted)?;
     say(&report.to_string());
     let line = report.verdict().map_err(DemoError::Check)?;
     say(&format!("{line}\n"));
     Ok(())
 }
 
-async fn show(app: App, stage: Stage, traffic: u32, about: &str) -> Result<(), DemoError> {
+async fn show(app: (App, Signals), stage: Stage, traffic: u32, about: &str) -> Result<(), DemoError> {
     say(about);
     let traffic = Traffic::start(stage.to, stage.shared.clone(), traffic);
     let window = Window::new(stage.shared.epoch.elapsed());
     let mut screen = Screen { stage, traffic, window, terminal: is_screen() };
     // Whoever listened has gone: so do we.
-    let _gone = until(app, screen.draw_on()).await?;
+    let _gone = until(app, screen.draw_on()).await;
     // The table that was drawn last stays, above what the shell writes next.
     let _ = screen.draw(true);
     Ok(())
 }
 
-/// Runs the proxy until it is told to end, or `play` is over; then it drains, as always.
-async fn until<T>(app: App, play: impl Future<Output = T>) -> Result<Option<T>, StartError> {
-    let (mut running, mut play) = (pin!(app.run()), pin!(play));
+/// Runs the proxy until it is told to end, or `play` is over; then it drains, as always. `None` if it was told.
+async fn until<T>((app, signals): (App, Signals), play: impl Future<Output = T>) -> Option<T> {
+    let shared = app.shared().clone();
+    let (mut running, mut play) = (pin!(app.run(signals)), pin!(play));
     let result = tokio::select! {
-        // First, so that it listens for the signal before one can be sent.
-        biased;
-        ended = &mut running => return ended.map(|()| None),
+        () = &mut running => return None,
         result = &mut play => result,
     };
+    if shared.leaving() != Leaving::No {
+        // Told to end while it played: what came of that says nothing, and a second signal would cut the drain short.
+        running.await;
+        return None;
+    }
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
-    running.await?;
-    Ok(Some(result))
+    running.await;
+    Some(result)
 }
 
 /// What the play needs of the running proxy.

@@ -6,17 +6,20 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use outrigger_proto::model::{Address, Name};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Notify;
 
 use super::serve;
 use crate::http::stack::Stack;
-use crate::io::socket::Socket;
+use crate::io::socket::{Socket, tune};
 use crate::worker::{Load, Worker};
 
 /// Connections that the kernel holds for us; it cuts this to `net.core.somaxconn`.
@@ -48,12 +51,14 @@ impl Bound {
     pub fn new(address: &Address) -> io::Result<Self> {
         match address {
             Address::Ip(address) => {
-                let socket = RawSocket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
+                let socket =
+                    RawSocket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
                 if address.is_ipv6() {
                     socket.set_only_v6(false)?;
                 }
                 // A restart must not wait for old connections to be forgotten.
                 socket.set_reuse_address(true)?;
+                tune(&socket);
                 socket.set_nonblocking(true)?;
                 socket.bind(&(*address).into())?;
                 socket.listen(BACKLOG)?;
@@ -114,7 +119,7 @@ impl Accepting {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok((Socket::tcp(stream), Some(peer)))
+                Ok((Socket::Tcp(stream), Some(peer)))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -145,31 +150,64 @@ impl Accepted {
 /// Passes a connection to another worker.
 pub type PassOn = Rc<dyn Fn(usize, Accepted)>;
 
-/// Accepts for as long as the task is let live.
-pub async fn accept<S: Stack>(worker: Rc<Worker>, stack: S, listener: Name, from: Arc<Bound>, pass_on: PassOn) {
-    let accepting = match from.on_this_thread() {
+/// Accepts until told to stop; connections that the kernel holds for us by then are still taken.
+pub async fn accept<S: Stack>(worker: Rc<Worker>, stack: S, listener: Name, from: Source) {
+    let Source { bound, stop, pass_on } = from;
+    let accepting = match bound.on_this_thread() {
         Ok(accepting) => accepting,
         Err(error) => return tracing::error!(%listener, %error, "this worker cannot accept connections"),
     };
+    drop(bound);
+    let mut stopped = pin!(stop.notified());
+    let mut accepted = 0_usize;
     loop {
-        for _ in 0..BURST {
-            match accepting.accept().await {
-                Ok((socket, peer)) => place(&worker, &stack, &listener, (socket, peer), &pass_on),
-                // The client's: it hung up while it waited.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    tracing::error!(%listener, %error, "cannot accept connections; trying again");
-                    tokio::time::sleep(PAUSE).await;
-                }
+        let mut next = pin!(accepting.accept());
+        let arrival = std::future::poll_fn(|cx| match next.as_mut().poll(cx) {
+            Poll::Ready(arrival) => Poll::Ready(Some(arrival)),
+            Poll::Pending => stopped.as_mut().poll(cx).map(|()| None),
+        });
+        match arrival.await {
+            None => return,
+            Some(Ok(arrival)) => place(&worker, &stack, &listener, arrival, &pass_on),
+            // The client's: it hung up while it waited.
+            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Some(Err(error)) => {
+                tracing::error!(%listener, %error, "cannot accept connections; trying again");
+                tokio::time::sleep(PAUSE).await;
             }
         }
-        tokio::task::yield_now().await;
+        accepted += 1;
+        if accepted.is_multiple_of(BURST) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Where a worker accepts from, until when, and what it does with connections that others should have.
+pub struct Source {
+    /// The descriptor.
+    pub bound: Arc<Bound>,
+    /// Told when to stop.
+    pub stop: Rc<Notify>,
+    /// Passes a connection to another worker.
+    pub pass_on: PassOn,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("bound", &self.bound).finish_non_exhaustive()
     }
 }
 
 type Arrival = (Socket, Option<SocketAddr>);
 
-fn place<S: Stack>(worker: &Rc<Worker>, stack: &S, listener: &Name, (socket, peer): Arrival, pass_on: &PassOn) {
+fn place<S: Stack>(
+    worker: &Rc<Worker>,
+    stack: &S,
+    listener: &Name,
+    (socket, peer): Arrival,
+    pass_on: &PassOn,
+) {
     let target = worker.fewest();
     if target == worker.id() {
         serve::start(worker, stack, listener, (socket, peer));

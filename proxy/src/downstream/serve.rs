@@ -35,7 +35,9 @@ pub fn start<S: Stack>(
     listener: &Name,
     (socket, peer): (Socket, Option<SocketAddr>),
 ) {
-    let Some(view) = worker.with_snapshot(|snapshot| snapshot.listeners.get(listener).cloned()) else { return };
+    let Some(view) = worker.with_snapshot(|snapshot| snapshot.listeners.get(listener).cloned()) else {
+        return;
+    };
     let Some(open) = OpenGuard::new(&view) else {
         view.state.stats.limit("connections");
         return tracing::warn!(

@@ -63,15 +63,17 @@ pub fn load(source: &ServerTls, old: Option<&Material>) -> Result<Material, TlsE
             return Ok(old.clone());
         }
     }
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&certificate).filter_map(Result::ok).collect();
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(&certificate).filter_map(Result::ok).collect();
     if chain.is_empty() {
         return Err(TlsError::NoCertificate(source.certificate.clone()));
     }
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| TlsError::NoKey(source.private_key.clone()))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|error| TlsError::Unusable(source.certificate.clone(), error))?;
+    let mut config =
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+            .map_err(|error| TlsError::Unusable(source.certificate.clone(), error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()
         .map_err(|error| TlsError::Unusable(source.certificate.clone(), error))?;

@@ -11,9 +11,9 @@ use http::{HeaderValue, Method, Request, Uri, Version};
 use outrigger_proto::model::{Filter, HttpFilter, Route};
 use tokio::time::{Instant, Sleep};
 
-use crate::error::ProxyError;
 use crate::body::{Body, BodyError, Meter, Side};
 use crate::conn::Conn;
+use crate::error::ProxyError;
 use crate::io::framing::Violation;
 use crate::io::stream::Stream;
 use crate::live::{FilterView, ListenerView, Routes};
@@ -116,7 +116,9 @@ impl Ledger {
     pub fn http(&self) -> (&HttpFilter, &Routes) {
         match (&self.view.config.chain.filter, &self.view.filter) {
             (Filter::Http(config), FilterView::Http(routes)) => (config, routes),
-            (Filter::Tcp(_), _) | (_, FilterView::Tcp(_)) => unreachable!("requests come from HTTP listeners"),
+            (Filter::Tcp(_), _) | (_, FilterView::Tcp(_)) => {
+                unreachable!("requests come from HTTP listeners")
+            }
         }
     }
 
@@ -198,6 +200,11 @@ impl Ledger {
         *self.deadline.borrow_mut() = Some(Box::pin(tokio::time::sleep_until(at)));
     }
 
+    /// The deadline holds no longer.
+    pub fn lift_deadline(&self) {
+        *self.deadline.borrow_mut() = None;
+    }
+
     /// Whether the deadline has passed; `cx` is woken when it does.
     pub fn is_late(&self, cx: &mut Context<'_>) -> bool {
         match &mut *self.deadline.borrow_mut() {
@@ -229,7 +236,8 @@ impl Ledger {
         if let Some(cluster) = self.cluster.get() {
             let stats = cluster.live.stats();
             stats.active.decrement(1);
-            stats.bytes(self.received.get(), self.sent.get());
+            // Seen from there, what the client sent is what the endpoint was sent.
+            stats.bytes(self.sent.get(), self.received.get());
             let answered = self.trip.first_byte().is_some();
             stats.request(if answered { status } else { 0 }, took);
         }
@@ -242,6 +250,7 @@ impl Ledger {
         let answer = self.error.get().map(ProxyError::answer);
         let route = self.route.get().map(|position| format!("{}.routes[{position}]", self.view.name));
         let target = &logged.target;
+        let endpoint = self.trip.endpoint();
         let record = Record {
             start: logged.at,
             duration: took,
@@ -260,8 +269,8 @@ impl Ledger {
             bytes_received: self.received.get(),
             bytes_sent: self.sent.get(),
             cluster: self.cluster.get().map_or("", |c| c.live.name().as_str()),
-            endpoint: self.trip.endpoint().map(|e| e.address()),
-            attempts: u32::from(self.trip.endpoint().is_some()),
+            endpoint: endpoint.as_ref().map(|e| e.address()),
+            attempts: u32::from(endpoint.is_some()),
             connect: self.trip.connect(),
             first_byte: self.trip.first_byte(),
         };

@@ -19,11 +19,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::call::{Call, Ledger, Wanted};
-use crate::error::ProxyError;
 use super::stack::Stack;
 use super::tunnel;
 use crate::body::Body;
 use crate::conn::{Conn, Tunnel};
+use crate::error::ProxyError;
 use crate::io::stream::Stream;
 use crate::watch::{Stage, Verdict};
 
@@ -43,6 +43,7 @@ pub async fn serve<S: Stack>(conn: Rc<Conn>, stack: S, mut stream: Stream) {
             Left::Ended => return,
         }
         conn.watch().enter(Stage::Parked);
+        conn.worker().shared().note_freed();
         if !park(&conn, &mut stream).await {
             return;
         }
@@ -78,6 +79,7 @@ async fn active<S: Stack>(conn: &Rc<Conn>, stack: &S, stream: Stream) -> Left {
     let end = end.await;
     let parts = driver.into_parts();
     let mut stream = parts.io.into_inner();
+    let unread = parts.read_buf.len();
     stream.unread(parts.read_buf);
     match end {
         End::Verdict(Verdict::Park) => Left::Parked(stream),
@@ -94,7 +96,7 @@ async fn active<S: Stack>(conn: &Rc<Conn>, stack: &S, stream: Stream) -> Left {
                 Left::Ended
             }
         },
-        End::Driver(Err(error)) => match refusal(&error, &stream) {
+        End::Driver(Err(error)) => match refusal(&error, &stream, unread >= bytes) {
             Some(error) => Left::Refused(None, error),
             None => Left::Ended,
         },
@@ -107,12 +109,13 @@ enum End {
 }
 
 /// Why hyper, or the guard before it, refused a head. hyper has answered.
-fn refusal(error: &hyper::Error, stream: &Stream) -> Option<ProxyError> {
+fn refusal(error: &hyper::Error, stream: &Stream, full: bool) -> Option<ProxyError> {
     if let Some(violation) = stream.activity().violation() {
         return Some(ProxyError::Head(violation.code()));
     }
     if error.is_parse_too_large() {
-        return Some(ProxyError::HeadTooLarge);
+        // hyper has one word for both.
+        return Some(if full { ProxyError::HeadTooLarge } else { ProxyError::TooManyHeaders });
     }
     error.is_parse().then_some(ProxyError::Head("malformed"))
 }
@@ -142,7 +145,9 @@ async fn park(conn: &Conn, stream: &mut Stream) -> bool {
         let mut space = [0; WAKE];
         let mut buf = ReadBuf::new(&mut space);
         match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
-            Poll::Ready(Ok(())) if !buf.filled().is_empty() => Poll::Ready(Some(Bytes::copy_from_slice(buf.filled()))),
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                Poll::Ready(Some(Bytes::copy_from_slice(buf.filled())))
+            }
             Poll::Ready(_) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }

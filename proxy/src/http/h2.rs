@@ -17,11 +17,11 @@ use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 
 use super::call::{Call, Ledger, Wanted};
-use crate::error::ProxyError;
 use super::stack::Stack;
 use super::tunnel;
 use crate::body::{Body, BodyError};
 use crate::conn::Conn;
+use crate::error::ProxyError;
 use crate::h2_stream::{CONNECTION_WINDOW, Pump, PumpError, Received, STREAM_WINDOW};
 use crate::io::deferred::{Deferred, Sender, deferred};
 use crate::io::stream::Stream;
@@ -65,7 +65,10 @@ pub async fn serve<S: Stack>(conn: Rc<Conn>, stack: S, stream: Stream) {
 }
 
 fn ends(conn: &Conn, cx: &Context<'_>) -> bool {
-    matches!(conn.watch().poll_verdict(cx), Some(Verdict::Close | Verdict::IdleTimeout | Verdict::HeaderTimeout))
+    matches!(
+        conn.watch().poll_verdict(cx),
+        Some(Verdict::Close | Verdict::IdleTimeout | Verdict::HeaderTimeout)
+    )
 }
 
 async fn drive<S: Stack>(conn: &Rc<Conn>, stack: &S, driver: &mut Driver, sender: &Sender<Stream>) {

@@ -34,7 +34,8 @@ const PROTECTED: [HeaderName; 8] = [
 /// The host that a request names: `:authority` or an absolute target before the `host` field (RFC 9112 section
 /// 3.2.2). `None` when there is none, more than one, or what is there is not a host.
 pub fn checked_host(request: &Request<Body>) -> Option<&str> {
-    if request.uri().authority().is_none() && request.headers().get_all(header::HOST).iter().nth(1).is_some() {
+    if request.uri().authority().is_none() && request.headers().get_all(header::HOST).iter().nth(1).is_some()
+    {
         return None;
     }
     let host = host(request)?;
@@ -75,7 +76,8 @@ pub fn strip_request(request: &mut Request<Body>) -> Wanted {
 
 /// Takes out of a response what concerned the upstream's connection only.
 pub fn strip_response(status: StatusCode, headers: &mut HeaderMap) {
-    let upgrade = (status == StatusCode::SWITCHING_PROTOCOLS).then(|| headers.remove(header::UPGRADE)).flatten();
+    let upgrade =
+        (status == StatusCode::SWITCHING_PROTOCOLS).then(|| headers.remove(header::UPGRADE)).flatten();
     strip_hop(headers);
     if let Some(upgrade) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -86,7 +88,9 @@ pub fn strip_response(status: StatusCode, headers: &mut HeaderMap) {
 fn wanted(request: &Request<Body>) -> Wanted {
     if request.method() == Method::CONNECT {
         return match request.extensions().get::<h2::ext::Protocol>() {
-            Some(protocol) => HeaderValue::from_str(protocol.as_str()).map_or(Wanted::Connect, Wanted::Upgrade),
+            Some(protocol) => {
+                HeaderValue::from_str(protocol.as_str()).map_or(Wanted::Connect, Wanted::Upgrade)
+            }
             None => Wanted::Connect,
         };
     }
@@ -110,25 +114,45 @@ fn names(headers: &HeaderMap, option: &str) -> bool {
     options(headers).any(|o| o.eq_ignore_ascii_case(option))
 }
 
-const HOP: [HeaderName; 6] =
-    [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TE, KEEP_ALIVE, PROXY_CONNECTION];
+static HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TE,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+];
 
 fn strip_hop(headers: &mut HeaderMap) {
-    // Most messages have none of them, and a look costs less than six removals.
-    if !headers.keys().any(|name| HOP.contains(name)) {
-        return;
+    // Most messages have none of them or one, and a look costs less than six removals.
+    let mut present = [false; 6];
+    for name in headers.keys() {
+        if let Some(position) = HOP.iter().position(|hop| hop == name) {
+            present[position] = true;
+        }
     }
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = options(headers)
-            .filter(|o| !o.eq_ignore_ascii_case("close") && !o.eq_ignore_ascii_case("keep-alive"))
-            .filter_map(|o| HeaderName::try_from(o).ok())
-            .filter(|name| !PROTECTED.contains(name))
-            .collect();
-        for name in named {
+    if present[0] {
+        remove_named(headers);
+    }
+    for (name, present) in HOP.iter().zip(present) {
+        if present {
             headers.remove(name);
         }
     }
-    for name in HOP {
+}
+
+/// Removes the fields that `connection` names.
+fn remove_named(headers: &mut HeaderMap) {
+    let usual = |o: &str| o.eq_ignore_ascii_case("close") || o.eq_ignore_ascii_case("keep-alive");
+    if options(headers).all(usual) {
+        return;
+    }
+    let named: Vec<HeaderName> = options(headers)
+        .filter(|o| !usual(o))
+        .filter_map(|o| HeaderName::try_from(o).ok())
+        .filter(|name| !PROTECTED.contains(name))
+        .collect();
+    for name in named {
         headers.remove(name);
     }
 }
@@ -139,8 +163,11 @@ pub fn forward(request: &mut Request<Body>, conn: &Conn, trusted: &[IpNet]) {
     let scheme = HeaderValue::from_static(if conn.is_secure() { "https" } else { "http" });
     let headers = request.headers_mut();
     if !believed {
-        for name in [X_FORWARDED_HOST, X_FORWARDED_PORT, header::FORWARDED] {
-            headers.remove(name);
+        const SAID: [HeaderName; 3] = [X_FORWARDED_HOST, X_FORWARDED_PORT, header::FORWARDED];
+        if headers.keys().any(|name| SAID.contains(name)) {
+            for name in SAID {
+                headers.remove(name);
+            }
         }
         headers.insert(X_FORWARDED_PROTO, scheme);
         headers.insert(X_FORWARDED_FOR, conn.peer_value().clone());
@@ -206,7 +233,10 @@ pub fn shape_h1(request: &mut Request<Body>, wanted: &Wanted) {
         }
     }
     let headers = request.headers_mut();
-    headers.remove(header::TE);
+    if headers.contains_key(header::TE) {
+        // An HTTP/1 upstream sends trailers only to who says so, and says it of this connection (RFC 9110 section 10.1.4).
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
     join_cookies(headers);
     if let Wanted::Upgrade(protocol) = wanted {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -235,7 +265,8 @@ pub fn shape_h2(request: &mut Request<Body>, secure: bool) -> bool {
     if request.uri().authority().is_some() && request.uri().scheme().is_some() {
         return true;
     }
-    let Some(authority) = host.and_then(|h| Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(h.as_bytes())).ok())
+    let Some(authority) =
+        host.and_then(|h| Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(h.as_bytes())).ok())
     else {
         return request.uri().authority().is_some();
     };

@@ -15,7 +15,10 @@ use super::layers::timeout::TimeoutLayer;
 use crate::body::Body;
 
 /// What every request passes through: any service of this shape.
-pub trait Stack: Service<Call, Response = Response<Body>, Error = Infallible> + Clone + Unpin + 'static {}
+pub trait Stack:
+    Service<Call, Response = Response<Body>, Error = Infallible> + Clone + Unpin + 'static
+{
+}
 
 impl<S: Service<Call, Response = Response<Body>, Error = Infallible> + Clone + Unpin + 'static> Stack for S {}
 

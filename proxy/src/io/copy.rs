@@ -86,7 +86,12 @@ impl Half {
         Poll::Pending
     }
 
-    fn poll_copy(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<io::Result<()>> {
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Stream,
+        to: &mut Stream,
+    ) -> Poll<io::Result<()>> {
         ready!(self.poll_rest(cx, to))?;
         BUFFER.with_borrow_mut(|buffer| {
             let mut buf = ReadBuf::new(buffer);
@@ -125,7 +130,12 @@ impl Half {
         Pin::new(to).poll_flush(cx)
     }
 
-    fn poll_splice(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<io::Result<()>> {
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Stream,
+        to: &mut Stream,
+    ) -> Poll<io::Result<()>> {
         let pipe = self.pipe.as_mut().expect("made before this stage is entered");
         let (received, sent) = (from.activity().clone(), to.activity().clone());
         let (Some(source), Some(sink)) = (from.plain_tcp(), to.plain_tcp()) else {

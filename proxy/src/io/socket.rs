@@ -22,22 +22,26 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-impl Socket {
-    /// A TCP socket of ours: no Nagle delay, keep-alive probes on.
-    pub fn tcp(stream: TcpStream) -> Self {
-        // Both are refinements: a socket that refuses them still carries bytes.
-        let _ = stream.set_nodelay(true);
-        let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE));
-        Self::Tcp(stream)
-    }
+/// No Nagle delay, keep-alive probes on. On Linux the connections that a listening socket accepts inherit them, so
+/// they are set there once and cost no connection anything.
+pub fn tune(socket: &socket2::Socket) {
+    // Both are refinements: a socket that refuses them still carries bytes.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE));
+}
 
+impl Socket {
     /// Connects to `address`.
     ///
     /// # Errors
     /// The operating system's.
     pub async fn connect(address: &Address) -> io::Result<Self> {
         match address {
-            Address::Ip(address) => TcpStream::connect(address).await.map(Self::tcp),
+            Address::Ip(address) => {
+                let stream = TcpStream::connect(address).await?;
+                tune(&socket2::SockRef::from(&stream));
+                Ok(Self::Tcp(stream))
+            }
             Address::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
         }
     }

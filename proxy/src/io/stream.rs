@@ -102,7 +102,9 @@ impl Stream {
             }
             match refuse {
                 Refuse::Spoil => refusal.spoil(bytes),
-                Refuse::Fail => return Err(io::Error::new(io::ErrorKind::InvalidData, refusal.violation.to_string())),
+                Refuse::Fail => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, refusal.violation.to_string()));
+                }
             }
         }
         self.activity.note_phase(guard.phase());

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::SystemTime;
 
-use outrigger_proto::model::{Address, Filter};
+use outrigger_proto::model::Filter;
 use tokio::time::Instant;
 
 use crate::conn::Conn;
@@ -40,13 +40,13 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
     let activity = conn.watch().activity();
     let (received, sent) = (activity.received(), activity.sent());
     view.state.stats.bytes(received, sent);
-    cluster.live.stats().bytes(received, sent);
+    // Seen from there, what the client sent is what the endpoint was sent.
+    cluster.live.stats().bytes(sent, received);
     if let Err(error) = result {
         view.state.stats.error(ProxyError::from(error).answer().reason);
         tracing::debug!(listener = %view.name, cluster = %cluster.live.name(), %error, "connection not passed on");
     }
-    let endpoint = trip.endpoint().map(|e| e.address());
-    log(conn, view, &Done { at, trip: &trip, cluster: cluster.live.name().as_str(), endpoint, result });
+    log(conn, view, &Done { at, trip: &trip, cluster: cluster.live.name().as_str(), result });
 }
 
 async fn join(conn: &Conn, client: &mut Stream, upstream: &mut Stream) {
@@ -63,12 +63,12 @@ struct Done<'a> {
     at: SystemTime,
     trip: &'a Trip,
     cluster: &'a str,
-    endpoint: Option<&'a Address>,
     result: Result<(), UpstreamError>,
 }
 
 fn log(conn: &Conn, view: &ListenerView, done: &Done<'_>) {
-    let Done { at, trip, cluster, endpoint, result } = done;
+    let Done { at, trip, cluster, result } = done;
+    let endpoint = trip.endpoint();
     let answer = result.err().map(|error| ProxyError::from(error).answer());
     let activity = conn.watch().activity();
     let record = Record {
@@ -89,7 +89,7 @@ fn log(conn: &Conn, view: &ListenerView, done: &Done<'_>) {
         bytes_received: activity.received(),
         bytes_sent: activity.sent(),
         cluster,
-        endpoint: *endpoint,
+        endpoint: endpoint.as_ref().map(|e| e.address()),
         attempts: 1,
         connect: trip.connect(),
         first_byte: None,

@@ -45,15 +45,18 @@ impl EndpointSet {
     }
 
     /// The endpoint for the next request; `None` when there is none at all.
-    pub fn pick(&self, balance: Balance, now: Duration, random: impl FnMut() -> u64) -> Option<&Arc<Endpoint>> {
+    pub fn pick(
+        &self,
+        balance: Balance,
+        now: Duration,
+        random: impl FnMut() -> u64,
+    ) -> Option<&Arc<Endpoint>> {
         let position = match self.endpoints.len() {
             0 => return None,
             1 => 0,
             n => match balance {
                 Balance::PeakEwma => self.cheaper_of_two(n, random, |e| e.cost(now)),
-                Balance::LeastRequest => {
-                    self.cheaper_of_two(n, random, |e| f64::from(e.active() + 1) / f64::from(e.weight().max(1)))
-                }
+                Balance::LeastRequest => self.cheaper_of_two(n, random, |e| e.load(now)),
                 Balance::RoundRobin => self.next_turn(n),
                 Balance::Random => self.at_random(n, random),
             },
@@ -61,7 +64,21 @@ impl EndpointSet {
         Some(&self.endpoints[position])
     }
 
-    fn cheaper_of_two(&self, n: usize, mut random: impl FnMut() -> u64, cost: impl Fn(&Endpoint) -> f64) -> usize {
+    /// An endpoint that is not among these, for a request that could not be sent to them: any of the others, evenly.
+    pub fn pick_other(&self, tried: &[u64], mut random: impl FnMut() -> u64) -> Option<&Arc<Endpoint>> {
+        let others = || self.endpoints.iter().filter(|e| !tried.contains(&e.id()));
+        match others().count() {
+            0 => None,
+            n => others().nth(below(random() as u32, n)),
+        }
+    }
+
+    fn cheaper_of_two(
+        &self,
+        n: usize,
+        mut random: impl FnMut() -> u64,
+        cost: impl Fn(&Endpoint) -> f64,
+    ) -> usize {
         let bits = random();
         let first = below(bits as u32, n);
         // One of the others: never the same twice.
@@ -71,7 +88,11 @@ impl EndpointSet {
 
     fn next_turn(&self, n: usize) -> usize {
         let turn = self.turn.fetch_add(1, Relaxed);
-        if self.schedule.is_empty() { turn % n } else { usize::from(self.schedule[turn % self.schedule.len()]) }
+        if self.schedule.is_empty() {
+            turn % n
+        } else {
+            usize::from(self.schedule[turn % self.schedule.len()])
+        }
     }
 
     fn at_random(&self, n: usize, mut random: impl FnMut() -> u64) -> usize {

@@ -33,7 +33,7 @@ impl Cluster {
     }
 
     /// Its figures; their series exist from the first use on, so that idle clusters cost nothing.
-    pub fn stats(&self) -> &ClusterStats {
+    pub fn stats(&self) -> &Arc<ClusterStats> {
         self.stats.get_or_init(|| self.registry.cluster(self.name.as_str()))
     }
 
@@ -83,7 +83,8 @@ impl Clusters {
     /// longer named finish what they have.
     pub fn assign(&self, cluster: &Cluster, assignment: &Assignment) {
         let old = cluster.endpoints.load_full();
-        let mut known: HashMap<&Address, &Arc<Endpoint>> = old.endpoints().iter().map(|e| (e.address(), e)).collect();
+        let mut known: HashMap<&Address, &Arc<Endpoint>> =
+            old.endpoints().iter().map(|e| (e.address(), e)).collect();
         let endpoint = |wanted: &outrigger_proto::model::Endpoint| match known.remove(&wanted.address) {
             Some(endpoint) => {
                 endpoint.set_weight(wanted.weight.get());

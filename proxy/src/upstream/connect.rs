@@ -9,6 +9,7 @@ use super::error::UpstreamError;
 use crate::io::activity::{Activity, Ticks};
 use crate::io::socket::Socket;
 use crate::io::stream::{Stream, Transport};
+use crate::observe::ClusterStats;
 
 /// How to dial.
 #[derive(Clone, Debug)]
@@ -24,7 +25,11 @@ pub struct Dial {
 /// # Errors
 /// [`UpstreamError::ConnectRefused`], [`ConnectTimeout`](UpstreamError::ConnectTimeout) or
 /// [`ConnectFailed`](UpstreamError::ConnectFailed).
-pub async fn dial(endpoint: &Arc<Endpoint>, dial: Dial) -> Result<(Stream, Open), UpstreamError> {
+pub async fn dial(
+    endpoint: &Arc<Endpoint>,
+    stats: &Arc<ClusterStats>,
+    dial: Dial,
+) -> Result<(Stream, Open), UpstreamError> {
     let socket = match tokio::time::timeout(dial.timeout, Socket::connect(endpoint.address())).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => {
@@ -37,5 +42,5 @@ pub async fn dial(endpoint: &Arc<Endpoint>, dial: Dial) -> Result<(Stream, Open)
         }
         Err(_) => return Err(UpstreamError::ConnectTimeout),
     };
-    Ok((Stream::new(Transport::Plain(socket), Activity::new(dial.ticks)), endpoint.opened()))
+    Ok((Stream::new(Transport::Plain(socket), Activity::new(dial.ticks)), endpoint.opened(stats)))
 }

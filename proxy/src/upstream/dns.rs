@@ -9,6 +9,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use outrigger_proto::model::{Address, Assignment, Endpoint};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// Answers are asked for again no more often than this, whatever their TTL says, and no less often than [`LONGEST`].
@@ -18,9 +19,16 @@ const LONGEST: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 
-/// A name that is resolved for as long as the task is let live; each good answer is given to `assign`.
-pub async fn resolve(resolver: Arc<TokioResolver>, host: Box<str>, port: u16, assign: impl Fn(&Assignment)) {
+/// A name that is resolved for as long as the task is let live; each good answer is given to `assign`. `asked` is told
+/// after the first answer, good or bad.
+pub async fn resolve(
+    resolver: Arc<TokioResolver>,
+    (host, port): (Box<str>, u16),
+    asked: oneshot::Sender<()>,
+    assign: impl Fn(&Assignment),
+) {
     let mut retry = RETRY;
+    let mut asked = Some(asked);
     loop {
         let wait = match resolver.lookup_ip(&*host).await {
             Ok(answer) => {
@@ -39,12 +47,19 @@ pub async fn resolve(resolver: Arc<TokioResolver>, host: Box<str>, port: u16, as
                 wait
             }
         };
+        if let Some(asked) = asked.take() {
+            // Nobody waits for it any more: it took too long.
+            let _ = asked.send(());
+        }
         tokio::time::sleep(wait).await;
     }
 }
 
 fn assignment(addresses: &[std::net::IpAddr], port: u16) -> Assignment {
-    let endpoint = |ip: &std::net::IpAddr| Endpoint { address: Address::Ip((*ip, port).into()), weight: NonZeroU32::MIN };
+    let endpoint = |ip: &std::net::IpAddr| Endpoint {
+        address: Address::Ip((*ip, port).into()),
+        weight: NonZeroU32::MIN,
+    };
     Assignment { endpoints: addresses.iter().map(endpoint).collect() }
 }
 

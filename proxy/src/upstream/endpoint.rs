@@ -1,14 +1,20 @@
 //! One endpoint while we know it: how busy, how fast, whether it is still ours. It outlives configurations.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use outrigger_proto::model::Address;
 
+use crate::observe::ClusterStats;
+
 /// How long a latency is remembered: after this much time without news, a third of it still counts.
 const MEMORY: Duration = Duration::from_secs(10);
 /// What a failed connection counts for: slow enough to be avoided while others answer, forgotten with the rest.
 const FAILURE: Duration = Duration::from_secs(2);
+
+/// How long an endpoint that failed is avoided while others are there.
+const SUSPICION: Duration = Duration::from_secs(3);
 
 /// Live state of an endpoint, shared by all workers.
 #[derive(Debug)]
@@ -22,6 +28,8 @@ pub struct Endpoint {
     connections: AtomicU32,
     requests: AtomicU64,
     failures: AtomicU64,
+    /// When the last request got no response, in nanoseconds; 0 once one did.
+    failed_at: AtomicU64,
     latency: Latency,
 }
 
@@ -38,6 +46,7 @@ impl Endpoint {
             connections: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            failed_at: AtomicU64::new(0),
             latency: Latency::default(),
         }
     }
@@ -111,8 +120,22 @@ impl Endpoint {
         cost / f64::from(self.weight().max(1))
     }
 
+    /// Whether it failed a moment ago, and has not answered since.
+    pub fn is_suspect(&self, now: Duration) -> bool {
+        match self.failed_at.load(Relaxed) {
+            0 => false,
+            at => now.saturating_sub(Duration::from_nanos(at)) < SUSPICION,
+        }
+    }
+
+    /// How busy it is, by weight. One that fails at once is never busy, which must not make it attractive.
+    pub fn load(&self, now: Duration) -> f64 {
+        let suspect = if self.is_suspect(now) { 1e6 } else { 0.0 };
+        (f64::from(self.active() + 1) + suspect) / f64::from(self.weight().max(1))
+    }
+
     /// A request goes there; ended by [`Lease::drop`].
-    pub fn lease(self: &std::sync::Arc<Self>) -> Lease {
+    pub fn lease(self: &Arc<Self>) -> Lease {
         self.active.fetch_add(1, Relaxed);
         self.requests.fetch_add(1, Relaxed);
         Lease(self.clone())
@@ -121,28 +144,34 @@ impl Endpoint {
     /// The first byte of a response came `took` after the request was sent.
     pub fn answered(&self, took: Duration, now: Duration) {
         self.latency.observe(took, now);
+        if self.failed_at.load(Relaxed) != 0 {
+            self.failed_at.store(0, Relaxed);
+        }
     }
 
     /// A request got no response.
     pub fn failed(&self, now: Duration) {
         self.failures.fetch_add(1, Relaxed);
+        self.failed_at.store(now.as_nanos() as u64 | 1, Relaxed);
         self.latency.observe(FAILURE, now);
     }
 
     /// A connection was opened; closed by [`Open::drop`].
-    pub fn opened(self: &std::sync::Arc<Self>) -> Open {
+    pub fn opened(self: &Arc<Self>, stats: &Arc<ClusterStats>) -> Open {
         self.connections.fetch_add(1, Relaxed);
-        Open(self.clone())
+        stats.connections.increment(1);
+        stats.connections_total.increment(1);
+        Open { endpoint: self.clone(), stats: stats.clone() }
     }
 }
 
 /// A request in flight.
 #[derive(Debug)]
-pub struct Lease(std::sync::Arc<Endpoint>);
+pub struct Lease(Arc<Endpoint>);
 
 impl Lease {
     /// Where it went.
-    pub fn endpoint(&self) -> &std::sync::Arc<Endpoint> {
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.0
     }
 }
@@ -155,18 +184,27 @@ impl Drop for Lease {
 
 /// An open connection.
 #[derive(Debug)]
-pub struct Open(std::sync::Arc<Endpoint>);
+pub struct Open {
+    endpoint: Arc<Endpoint>,
+    stats: Arc<ClusterStats>,
+}
 
 impl Open {
     /// Where it leads.
-    pub fn endpoint(&self) -> &std::sync::Arc<Endpoint> {
-        &self.0
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// The figures of its cluster.
+    pub fn stats(&self) -> &ClusterStats {
+        &self.stats
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
+        self.endpoint.connections.fetch_sub(1, Relaxed);
+        self.stats.connections.decrement(1);
     }
 }
 
@@ -205,8 +243,6 @@ fn fading(now: u64, stamp: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -245,7 +281,8 @@ mod tests {
     #[test]
     fn leases_and_connections_are_given_back() {
         let endpoint = endpoint();
-        let (lease, open) = (endpoint.lease(), endpoint.opened());
+        let stats = crate::observe::Registry::default().cluster("app");
+        let (lease, open) = (endpoint.lease(), endpoint.opened(&stats));
         assert_eq!((endpoint.active(), endpoint.connections(), endpoint.requests()), (1, 1, 1));
         drop((lease, open));
         assert_eq!((endpoint.active(), endpoint.connections(), endpoint.requests()), (0, 0, 1));

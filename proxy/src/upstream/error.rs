@@ -48,7 +48,11 @@ impl UpstreamError {
     /// Whether the endpoint is to blame: the balancer avoids it for a while.
     pub fn blames_endpoint(self) -> bool {
         match self {
-            Self::ConnectRefused | Self::ConnectTimeout | Self::ConnectFailed | Self::Closed | Self::Reset => true,
+            Self::ConnectRefused
+            | Self::ConnectTimeout
+            | Self::ConnectFailed
+            | Self::Closed
+            | Self::Reset => true,
             Self::Refused | Self::Protocol => true,
             Self::NoEndpoint | Self::RequestBody | Self::NoTunnel => false,
         }

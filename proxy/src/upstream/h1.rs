@@ -25,6 +25,7 @@ use super::pool::Pools;
 use crate::body::{Body, BodyError};
 use crate::io::activity::Activity;
 use crate::io::stream::Stream;
+use crate::observe::ClusterStats;
 
 /// Head of a response in bytes; a larger one is refused.
 const MAX_HEAD: usize = 256 * 1024;
@@ -65,7 +66,11 @@ impl Conn {
     ///
     /// # Errors
     /// [`UpstreamError::Protocol`]; hyper's handshake of HTTP/1 does no I/O, so in practice none.
-    pub async fn new(mut stream: Stream, open: Open, idle_timeout: Duration) -> Result<Box<Self>, UpstreamError> {
+    pub async fn new(
+        mut stream: Stream,
+        open: Open,
+        idle_timeout: Duration,
+    ) -> Result<Box<Self>, UpstreamError> {
         let activity = stream.activity().clone();
         stream.guard_responses();
         let (requests, driver) = http1::Builder::new()
@@ -80,6 +85,11 @@ impl Conn {
     /// Where it leads.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         self.open.endpoint()
+    }
+
+    /// The figures of its cluster.
+    pub fn stats(&self) -> &ClusterStats {
+        self.open.stats()
     }
 
     /// Whether it has carried nothing for longer than it may.
@@ -107,7 +117,11 @@ impl Conn {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn exchange(mut self: Box<Self>, pools: &Rc<Pools>, request: Box<Request<Body>>) -> Result<Answer, Failure> {
+    pub async fn exchange(
+        mut self: Box<Self>,
+        pools: &Rc<Pools>,
+        request: Box<Request<Body>>,
+    ) -> Result<Answer, Failure> {
         let method = request.method().clone();
         let asks = method == Method::CONNECT || request.headers().contains_key(header::UPGRADE);
         self.activity.ask(method.clone());
@@ -147,13 +161,19 @@ impl Conn {
         Failure { error, unsent, answered }
     }
 
-    async fn answer(self: Box<Self>, pools: &Rc<Pools>, method: &Method, response: Response<Incoming>) -> Answer {
+    async fn answer(
+        self: Box<Self>,
+        pools: &Rc<Pools>,
+        method: &Method,
+        response: Response<Incoming>,
+    ) -> Answer {
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS || (method == Method::CONNECT && status.is_success()) {
             return self.tunnel(response).await;
         }
         let (head, incoming) = response.into_parts();
-        let mut body = Streaming { conn: Some(self), incoming, first: None, pools: pools.clone(), woken: true };
+        let mut body =
+            Streaming { conn: Some(self), incoming, first: None, pools: pools.clone(), woken: true };
         // Most responses came whole with their head: the connection is free again before the head is passed on.
         let body = match body.poll_now() {
             Whole::Empty => Body::empty(),
@@ -261,7 +281,10 @@ impl http_body::Body for Streaming {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         match this.first.take() {
             Some(first) => Poll::Ready(Some(first)),

@@ -114,7 +114,9 @@ impl Conn {
         let ticket = Ticket::new(self);
         let conn = &ticket.0;
         let failure = |error| Failure { error, unsent: None, answered: false };
-        std::future::poll_fn(|cx| conn.requests.borrow_mut().poll_ready(cx)).await.map_err(|e| failure(classify(&e)))?;
+        std::future::poll_fn(|cx| conn.requests.borrow_mut().poll_ready(cx))
+            .await
+            .map_err(|e| failure(classify(&e)))?;
         let (head, body) = request.into_parts();
         let ends = body.is_end_stream();
         let sent = conn.requests.borrow_mut().send_request(Request::from_parts(head, ()), ends);
@@ -196,7 +198,10 @@ impl http_body::Body for Streaming {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if let Poll::Ready(Err(PumpError::Body(error))) = poll_pump(&mut this.pump, cx) {
             return Poll::Ready(Some(Err(error)));

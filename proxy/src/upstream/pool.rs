@@ -23,12 +23,15 @@ struct Pool {
 impl Pools {
     /// An idle HTTP/1 connection to this endpoint.
     pub fn take_h1(&self, endpoint: u64) -> Option<Box<h1::Conn>> {
-        self.0.borrow_mut().get_mut(&endpoint)?.h1.pop()
+        let conn = self.0.borrow_mut().get_mut(&endpoint)?.h1.pop()?;
+        conn.stats().idle.decrement(1);
+        Some(conn)
     }
 
     /// A connection whose exchange is over; dropped unless it can serve another.
     pub fn put_h1(&self, conn: Box<h1::Conn>) {
         if conn.is_ready() && !conn.endpoint().is_retired() {
+            conn.stats().idle.increment(1);
             self.0.borrow_mut().entry(conn.endpoint().id()).or_default().h1.push(conn);
         }
     }
@@ -63,7 +66,9 @@ impl Pools {
             !pool.h1.is_empty() || !pool.h2.is_empty()
         });
         // Dropped outside the borrow: a connection's end may reach for the pool.
-        drop(dropped);
+        for conn in dropped {
+            conn.stats().idle.decrement(1);
+        }
     }
 
     /// HTTP/1 connections that wait for a request.

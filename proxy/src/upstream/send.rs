@@ -1,7 +1,7 @@
 //! One request's way to an upstream: an endpoint is picked, a connection found or made, the request sent, and sent
 //! once more where the connection turned out to be dead and nothing can have come of the first time.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub struct Upstream {
 #[derive(Debug)]
 pub struct Trip {
     started: Instant,
-    endpoint: OnceCell<Arc<Endpoint>>,
+    endpoint: RefCell<Option<Arc<Endpoint>>>,
     connect: Cell<Option<Duration>>,
     first_byte: Cell<Option<Duration>>,
 }
@@ -55,7 +55,7 @@ pub struct Sent {
 impl Trip {
     /// A request that began at `started`.
     pub fn new(started: Instant) -> Self {
-        Self { started, endpoint: OnceCell::new(), connect: Cell::new(None), first_byte: Cell::new(None) }
+        Self { started, endpoint: RefCell::new(None), connect: Cell::new(None), first_byte: Cell::new(None) }
     }
 
     /// When the request began.
@@ -63,9 +63,9 @@ impl Trip {
         self.started
     }
 
-    /// The endpoint that was picked.
-    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
-        self.endpoint.get()
+    /// The endpoint that was tried last.
+    pub fn endpoint(&self) -> Option<Arc<Endpoint>> {
+        self.endpoint.borrow().clone()
     }
 
     /// How long a connection took, if one had to be made.
@@ -76,6 +76,45 @@ impl Trip {
     /// From the request's beginning to the response's head.
     pub fn first_byte(&self) -> Option<Duration> {
         self.first_byte.get()
+    }
+}
+
+/// A request that got no response.
+#[derive(Debug)]
+struct Unanswered {
+    error: UpstreamError,
+    /// The request, where the endpoint has certainly seen nothing of it.
+    unsent: Option<Box<Request<Body>>>,
+}
+
+impl From<UpstreamError> for Unanswered {
+    fn from(error: UpstreamError) -> Self {
+        Self { error, unsent: None }
+    }
+}
+
+/// Endpoints that a request could not be sent to.
+#[derive(Debug, Default)]
+struct Tried {
+    ids: [u64; Self::MOST],
+    len: usize,
+}
+
+impl Tried {
+    /// Enough to get past a node that died with its endpoints; not a search through a cluster that is down.
+    const MOST: usize = 3;
+
+    fn add(&mut self, id: u64) {
+        self.ids[self.len] = id;
+        self.len += 1;
+    }
+
+    fn ids(&self) -> &[u64] {
+        &self.ids[..self.len]
+    }
+
+    fn is_full(&self) -> bool {
+        self.len == Self::MOST
     }
 }
 
@@ -108,59 +147,94 @@ impl Upstream {
         &self.pools
     }
 
-    /// Sends a request to the cluster.
+    /// Sends a request to the cluster. An endpoint that cannot be connected to has seen nothing of the request, so
+    /// another one is tried.
     ///
     /// # Errors
     /// Why there is no response.
-    pub async fn send(&self, to: &ClusterView, request: Box<Request<Body>>, trip: &Trip) -> Result<Sent, UpstreamError> {
-        let lease = self.pick(to, trip)?;
-        let endpoint = lease.endpoint();
-        let result = match wire(to.config.protocol, &request) {
-            Wire::H1 => self.send_h1(to, endpoint, request, trip).await,
-            Wire::H2 => self.send_h2(to, endpoint, request, trip).await,
-        };
-        let took = trip.started.elapsed();
-        let now = trip.started.duration_since(self.epoch) + took;
-        match result {
-            Ok(answer) => {
-                trip.first_byte.set(Some(took));
-                endpoint.answered(took, now);
-                Ok(Sent { answer, lease })
-            }
-            Err(error) => {
-                if error.blames_endpoint() {
-                    endpoint.failed(now);
+    pub async fn send(
+        &self,
+        to: &ClusterView,
+        mut request: Box<Request<Body>>,
+        trip: &Trip,
+    ) -> Result<Sent, UpstreamError> {
+        let wire = wire(to.config.protocol, &request);
+        let mut tried = Tried::default();
+        loop {
+            let lease = self.pick(to, trip, &tried)?;
+            let endpoint = lease.endpoint();
+            let result = match wire {
+                Wire::H1 => self.send_h1(to, endpoint, request, trip).await,
+                Wire::H2 => self.send_h2(to, endpoint, request, trip).await,
+            };
+            let took = trip.started.elapsed();
+            let now = trip.started.duration_since(self.epoch) + took;
+            match result {
+                Ok(answer) => {
+                    trip.first_byte.set(Some(took));
+                    endpoint.answered(took, now);
+                    return Ok(Sent { answer, lease });
                 }
-                Err(error)
+                Err(Unanswered { error, unsent }) => {
+                    if error.blames_endpoint() {
+                        endpoint.failed(now);
+                    }
+                    tried.add(endpoint.id());
+                    request = match unsent {
+                        Some(unsent) if self.has_other(to, &tried) => unsent,
+                        Some(_) | None => return Err(error),
+                    };
+                }
             }
         }
     }
 
-    /// Connects to an endpoint of the cluster, for bytes.
+    /// Connects to an endpoint of the cluster, for bytes; to another one where that fails.
     ///
     /// # Errors
     /// Why there is no connection.
-    pub async fn connect(&self, to: &ClusterView, trip: &Trip) -> Result<(Stream, Lease, super::Open), UpstreamError> {
-        let lease = self.pick(to, trip)?;
-        let dialled = self.dial(to, lease.endpoint(), trip).await;
-        let took = trip.started.elapsed();
-        let now = trip.started.duration_since(self.epoch) + took;
-        match &dialled {
-            Ok(_) => lease.endpoint().answered(took, now),
-            Err(_) => lease.endpoint().failed(now),
+    pub async fn connect(
+        &self,
+        to: &ClusterView,
+        trip: &Trip,
+    ) -> Result<(Stream, Lease, super::Open), UpstreamError> {
+        let mut tried = Tried::default();
+        loop {
+            let lease = self.pick(to, trip, &tried)?;
+            let dialled = self.dial(to, lease.endpoint(), trip).await;
+            let took = trip.started.elapsed();
+            let now = trip.started.duration_since(self.epoch) + took;
+            match dialled {
+                Ok((stream, open)) => {
+                    lease.endpoint().answered(took, now);
+                    return Ok((stream, lease, open));
+                }
+                Err(error) => {
+                    lease.endpoint().failed(now);
+                    tried.add(lease.endpoint().id());
+                    if !self.has_other(to, &tried) {
+                        return Err(error);
+                    }
+                }
+            }
         }
-        let (stream, open) = dialled?;
-        Ok((stream, lease, open))
     }
 
-    fn pick(&self, to: &ClusterView, trip: &Trip) -> Result<Lease, UpstreamError> {
+    fn pick(&self, to: &ClusterView, trip: &Trip, tried: &Tried) -> Result<Lease, UpstreamError> {
         let endpoints = to.live.endpoints();
         let now = trip.started.duration_since(self.epoch);
-        let endpoint = endpoints
-            .pick(to.config.balance, now, || self.random())
-            .ok_or(UpstreamError::NoEndpoint)?;
-        let _ = trip.endpoint.set(endpoint.clone());
+        let random = || self.random();
+        let endpoint = match tried.ids() {
+            [] => endpoints.pick(to.config.balance, now, random),
+            ids => endpoints.pick_other(ids, random),
+        };
+        let endpoint = endpoint.ok_or(UpstreamError::NoEndpoint)?;
+        trip.endpoint.replace(Some(endpoint.clone()));
         Ok(endpoint.lease())
+    }
+
+    fn has_other(&self, to: &ClusterView, tried: &Tried) -> bool {
+        !tried.is_full() && to.live.endpoints().pick_other(tried.ids(), || 0).is_some()
     }
 
     async fn dial(
@@ -171,12 +245,11 @@ impl Upstream {
     ) -> Result<(Stream, super::Open), UpstreamError> {
         let start = Instant::now();
         let how = Dial { timeout: to.config.connect_timeout, ticks: self.ticks.clone() };
-        let result = dial(endpoint, how).await;
-        trip.connect.set(Some(start.elapsed()));
         let stats = to.live.stats();
-        match &result {
-            Ok(_) => stats.connections_total.increment(1),
-            Err(error) => stats.connect_failure(error.code()),
+        let result = dial(endpoint, stats, how).await;
+        trip.connect.set(Some(start.elapsed()));
+        if let Err(error) = &result {
+            stats.connect_failure(error.code());
         }
         result
     }
@@ -187,7 +260,7 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         mut request: Box<Request<Body>>,
         trip: &Trip,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<Answer, Unanswered> {
         while let Some(conn) = self.pools.take_h1(endpoint.id()) {
             let copy = replayable(&request);
             let failure = match conn.exchange(&self.pools, request).await {
@@ -202,7 +275,7 @@ impl Upstream {
                     request = copy;
                     break;
                 }
-                (None, _) => return Err(failure.error),
+                (None, _) => return Err(failure.error.into()),
             }
         }
         // Boxed, as most requests find a connection: dialling is rare, and its future large.
@@ -210,8 +283,10 @@ impl Upstream {
             let (stream, open) = self.dial(to, endpoint, trip).await?;
             h1::Conn::new(stream, open, to.config.idle_timeout).await
         });
-        let conn = conn.await?;
-        conn.exchange(&self.pools, request).await.map_err(|failure| failure.error)
+        match conn.await {
+            Ok(conn) => conn.exchange(&self.pools, request).await.map_err(|failure| failure.error.into()),
+            Err(error) => Err(Unanswered { error, unsent: Some(request) }),
+        }
     }
 
     async fn send_h2(
@@ -220,11 +295,25 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         request: Box<Request<Body>>,
         trip: &Trip,
-    ) -> Result<Answer, UpstreamError> {
-        let conn = loop {
-            if let Some(conn) = self.pools.find_h2(endpoint.id()) {
-                break conn;
-            }
+    ) -> Result<Answer, Unanswered> {
+        let conn = match self.pools.find_h2(endpoint.id()) {
+            Some(conn) => conn,
+            None => match Box::pin(self.open_h2(to, endpoint, trip)).await {
+                Ok(conn) => conn,
+                Err(error) => return Err(Unanswered { error, unsent: Some(request) }),
+            },
+        };
+        conn.exchange(request).await.map_err(|failure| failure.error.into())
+    }
+
+    /// An HTTP/2 connection with room, opened by this request or by one that came before it.
+    async fn open_h2(
+        &self,
+        to: &ClusterView,
+        endpoint: &Arc<Endpoint>,
+        trip: &Trip,
+    ) -> Result<Rc<h2::Conn>, UpstreamError> {
+        loop {
             let dialing = self.dialing.borrow().get(&endpoint.id()).cloned();
             match dialing {
                 Some(dialing) => {
@@ -233,14 +322,21 @@ impl Upstream {
                         return Err(error);
                     }
                 }
-                None => Box::pin(self.dial_h2(to, endpoint, trip)).await?,
+                None => self.dial_h2(to, endpoint, trip).await?,
             }
-        };
-        conn.exchange(request).await.map_err(|failure| failure.error)
+            if let Some(conn) = self.pools.find_h2(endpoint.id()) {
+                return Ok(conn);
+            }
+        }
     }
 
     /// Opens an HTTP/2 connection for all who wait for one.
-    async fn dial_h2(&self, to: &ClusterView, endpoint: &Arc<Endpoint>, trip: &Trip) -> Result<(), UpstreamError> {
+    async fn dial_h2(
+        &self,
+        to: &ClusterView,
+        endpoint: &Arc<Endpoint>,
+        trip: &Trip,
+    ) -> Result<(), UpstreamError> {
         let dialing = Rc::new(Dialing::default());
         self.dialing.borrow_mut().insert(endpoint.id(), dialing.clone());
         let turn = Turn { upstream: self, endpoint: endpoint.id(), dialing };
@@ -284,7 +380,9 @@ fn wire(protocol: Protocol, request: &Request<Body>) -> Wire {
     match protocol {
         Protocol::Http1 => Wire::H1,
         Protocol::Http2 => Wire::H2,
-        Protocol::Auto if request.version() == Version::HTTP_2 && request.method() != Method::CONNECT => Wire::H2,
+        Protocol::Auto if request.version() == Version::HTTP_2 && request.method() != Method::CONNECT => {
+            Wire::H2
+        }
         Protocol::Auto => Wire::H1,
     }
 }

@@ -28,7 +28,8 @@ impl Scene {
         let tls = "tls: { certificate: tls.crt, private_key: tls.key }, ";
         let mut config = "listeners:\n".to_owned();
         for way in WAYS {
-            let (tls, cluster) = (if way.starts_with("tls") { tls } else { "" }, way.rsplit('-').next().unwrap());
+            let (tls, cluster) =
+                (if way.starts_with("tls") { tls } else { "" }, way.rsplit('-').next().unwrap());
             config += &format!(
                 "  {way}: {{ bind: 127.0.0.1:0, {tls}limits: {{ streams: 256 }}, routes: [{{ to: {cluster} }}] }}\n"
             );
@@ -49,7 +50,8 @@ impl Scene {
     }
 
     async fn call(&self, case: &str, listener: &str) {
-        let (script, port) = (script("grpc_client.py"), address(&self.proxy, listener).await.port().to_string());
+        let (script, port) =
+            (script("grpc_client.py"), address(&self.proxy, listener).await.port().to_string());
         let mut args = vec![script.as_str(), case, &port];
         if listener.starts_with("tls") {
             args.push(&self.ca);

@@ -59,7 +59,8 @@ impl Scene {
         run(&program, &args, b"").await.ok();
         let port = free_port().to_string();
         let sockets = format!("unix_socket_directories={data}");
-        let args = ["-D", data, "-h", "127.0.0.1", "-p", &port, "-F", "-c", "max_connections=40", "-c", &sockets];
+        let args =
+            ["-D", data, "-h", "127.0.0.1", "-p", &port, "-F", "-c", "max_connections=40", "-c", &sockets];
         let (program, args) = unprivileged(&postgres, &args)?;
         let server = Running::start(program, &args);
         let proxy = Proxy::start(&format!(
@@ -69,7 +70,8 @@ impl Scene {
         .await;
         let address = address(&proxy, "database").await;
         let scene = Self { psql, address, proxy, server, _dir: dir };
-        until_for(LONG, "PostgreSQL answers", async || scene.sql("select 1").await.success.then_some(())).await;
+        until_for(LONG, "PostgreSQL answers", async || scene.sql("select 1").await.success.then_some(()))
+            .await;
         Some(scene)
     }
 
@@ -79,7 +81,8 @@ impl Scene {
 
     async fn sql(&self, text: &str) -> Ran {
         let port = self.port();
-        let args = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "postgres", "-X", "-q", "-A", "-t"];
+        let args =
+            ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "postgres", "-X", "-q", "-A", "-t"];
         run(&self.psql, &[&args[..], &["-v", "ON_ERROR_STOP=1"]].concat(), text.as_bytes()).await
     }
 

@@ -22,12 +22,15 @@ impl Scene {
         let dir = Dir::new();
         let port = if unix { "0".to_owned() } else { free_port().to_string() };
         let socket = dir.file("redis.sock");
-        let mut args = vec!["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir", dir.path().to_str()?];
+        let mut args =
+            vec!["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir", dir.path().to_str()?];
         if unix {
             args.extend(["--unixsocket", socket.to_str()?]);
         }
         let mut running = Running::start(server.path(), &args);
-        running.line_with(if unix { "ready to accept connections at" } else { "eady to accept connections" }).await;
+        running
+            .line_with(if unix { "ready to accept connections at" } else { "eady to accept connections" })
+            .await;
         let endpoint = if unix { format!("unix:{}", socket.display()) } else { format!("127.0.0.1:{port}") };
         let proxy = Proxy::start(&format!(
             "listeners:\n  redis: {{ bind: 127.0.0.1:0, tcp: {{ to: redis }} }}\n\
@@ -39,7 +42,8 @@ impl Scene {
     }
 
     async fn cli(&self, args: &[&str], stdin: &[u8]) -> Ran {
-        run(self.cli.path(), &[&["-h", "127.0.0.1", "-p", &self.port, "--raw"][..], args].concat(), stdin).await
+        run(self.cli.path(), &[&["-h", "127.0.0.1", "-p", &self.port, "--raw"][..], args].concat(), stdin)
+            .await
     }
 
     async fn ask(&self, args: &[&str]) -> String {
@@ -62,7 +66,8 @@ async fn pipeline(scene: &Scene) {
     let mut commands = String::new();
     for n in 0..1000 {
         let (key, value) = (format!("key:{n}"), "v".repeat(n % 100));
-        write!(commands, "*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n", key.len(), value.len()).unwrap();
+        write!(commands, "*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n", key.len(), value.len())
+            .unwrap();
     }
     let said = scene.cli(&["--pipe"], commands.as_bytes()).await.ok();
     assert!(said.contains("errors: 0, replies: 1000"), "{said}");
@@ -119,7 +124,21 @@ async fn the_server_pushes_what_is_published() {
 async fn many_clients_under_load() {
     let Some(scene) = Scene::start(false).await else { return };
     let Some(benchmark) = peer("redis-benchmark") else { return };
-    let args = ["-h", "127.0.0.1", "-p", &scene.port, "-n", "5000", "-c", "20", "-P", "16", "-t", "set,get", "--csv"];
+    let args = [
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &scene.port,
+        "-n",
+        "5000",
+        "-c",
+        "20",
+        "-P",
+        "16",
+        "-t",
+        "set,get",
+        "--csv",
+    ];
     let said = run(benchmark.path(), &args, b"").await.ok();
     assert!(said.contains("\"SET\"") && said.contains("\"GET\""), "{said}");
     quiet(&scene.proxy).await;

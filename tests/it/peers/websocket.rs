@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use outrigger_tests::{Dir, Proxy};
+use bytes::{Bytes, BytesMut};
+use http::Request;
+use outrigger_tests::h2client::H2;
+use outrigger_tests::{Dir, Proxy, within};
 
 use super::{Running, address, certify, python, quiet, run, script};
 
@@ -82,4 +85,48 @@ async fn what_the_server_sees_of_the_client() {
 #[tokio::test]
 async fn a_refusal_passes_through() {
     check("refused").await;
+}
+
+#[tokio::test]
+async fn over_http2_to_a_server_that_knows_only_http1() {
+    let Some(python) = python(&["websockets"]).await else { return };
+    let mut server = Running::start(&python, &[&script("ws_server.py")]);
+    let proxy = Proxy::start(&format!(
+        "listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [\
+         {{ match: {{ path: /here }}, respond: {{ status: 204 }} }}, {{ to: sockets }}] }}\n\
+         clusters:\n  sockets: {{ endpoints: [127.0.0.1:{}] }}\n",
+        server.port().await
+    ))
+    .await;
+    let client = H2::connect(address(&proxy, "web").await).await;
+    // The answer shows that the proxy's settings have come: it takes extended CONNECT (RFC 8441 section 3).
+    assert_eq!(client.get("/here").await.status, 204);
+    let request = Request::connect("http://test/echo").header("sec-websocket-version", "13");
+    let request = request.extension(h2::ext::Protocol::from_static("websocket")).body(()).unwrap();
+    let (response, mut stream) = client.open(request, false).await;
+    let response = within("the tunnel", response).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    // A text frame and a close frame, masked with zeros.
+    stream.send_data(Bytes::from_static(b"\x81\x85\0\0\0\0hello"), false).unwrap();
+    assert_eq!(exactly(&mut body, 7).await, &b"\x81\x05hello"[..]);
+    stream.send_data(Bytes::from_static(b"\x88\x82\0\0\0\0\x03\xe8"), false).unwrap();
+    assert_eq!(exactly(&mut body, 4).await, &b"\x88\x02\x03\xe8"[..]);
+    // The end may come in a frame of its own, which is then empty.
+    while let Some(data) = within("the tunnel's end", body.data()).await {
+        assert_eq!(data.unwrap(), Bytes::new());
+    }
+    drop((stream, body, client));
+    quiet(&proxy).await;
+}
+
+/// So many bytes and no more.
+async fn exactly(body: &mut h2::RecvStream, n: usize) -> Bytes {
+    let mut bytes = BytesMut::new();
+    while bytes.len() < n {
+        let data = within("bytes of the tunnel", body.data()).await.expect("the tunnel ended early").unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        bytes.extend_from_slice(&data);
+    }
+    bytes.freeze()
 }

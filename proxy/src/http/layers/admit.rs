@@ -12,8 +12,8 @@ use tower::{Layer, Service};
 
 use super::Admitted;
 use crate::body::{Body, Side};
-use crate::http::call::Call;
 use crate::error::ProxyError;
+use crate::http::call::Call;
 use crate::http::headers;
 use crate::routing::path;
 
@@ -55,6 +55,9 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
 fn admit(call: &mut Call) -> Result<(), ProxyError> {
     let Call { request, tunnel, ledger } = call;
     let (config, _) = ledger.http();
+    if request.headers().len() > ledger.view().config.chain.limits.headers.get() {
+        return Err(ProxyError::TooManyHeaders);
+    }
     headers::checked_host(request).ok_or(ProxyError::Host)?;
     if *request.method() != Method::CONNECT && !is_asterisk(request) {
         let canonical = match path::canonical(request.uri().path(), config.merge_slashes) {
@@ -81,5 +84,7 @@ fn admit(call: &mut Call) -> Result<(), ProxyError> {
 }
 
 fn is_asterisk(request: &http::Request<Body>) -> bool {
-    *request.method() == Method::OPTIONS && request.uri().path() == "*" && !request.headers().contains_key(header::UPGRADE)
+    *request.method() == Method::OPTIONS
+        && request.uri().path() == "*"
+        && !request.headers().contains_key(header::UPGRADE)
 }

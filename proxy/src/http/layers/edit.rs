@@ -12,8 +12,8 @@ use tower::{Layer, Service};
 
 use super::Outcome;
 use crate::body::Body;
-use crate::http::call::{Call, Ledger};
 use crate::error::ProxyError;
+use crate::http::call::{Call, Ledger};
 use crate::http::headers;
 
 /// See the module.
@@ -119,7 +119,13 @@ mod tests {
 
     #[test]
     fn prefixes_join_without_a_seam() {
-        let rows = [("/new", "/x", "/new/x"), ("/new/", "/x", "/new/x"), ("/", "/x", "/x"), ("/", "", "/"), ("/new", "", "/new")];
+        let rows = [
+            ("/new", "/x", "/new/x"),
+            ("/new/", "/x", "/new/x"),
+            ("/", "/x", "/x"),
+            ("/", "", "/"),
+            ("/new", "", "/new"),
+        ];
         for (prefix, rest, expected) in rows {
             assert_eq!(replace_prefix(prefix, rest), expected);
         }

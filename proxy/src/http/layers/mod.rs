@@ -15,8 +15,8 @@ use std::task::{Context, Poll};
 use http::Response;
 use pin_project_lite::pin_project;
 
-use crate::error::ProxyError;
 use crate::body::Body;
+use crate::error::ProxyError;
 
 /// What a layer of the stack comes to.
 pub type Outcome = Result<Response<Body>, ProxyError>;

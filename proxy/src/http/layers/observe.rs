@@ -14,8 +14,8 @@ use tower::{Layer, Service};
 
 use super::Outcome;
 use crate::body::{Body, Side, text};
-use crate::http::call::{Call, Ledger};
 use crate::error::{Answer, ProxyError};
+use crate::http::call::{Call, Ledger};
 use crate::watch::Leaving;
 
 /// See the module.
@@ -47,7 +47,8 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
 
     fn call(&mut self, call: Call) -> Observed<S::Future> {
         let ledger = call.ledger.clone();
-        let form = Form { grpc: is_grpc(call.request.headers()), head: call.request.method() == Method::HEAD };
+        let form =
+            Form { grpc: is_grpc(call.request.headers()), head: call.request.method() == Method::HEAD };
         Observed { inner: self.inner.call(call), ledger, form }
     }
 }
@@ -80,6 +81,8 @@ impl<F: Future<Output = Outcome>> Future for Observed<F> {
             Err(error) => {
                 // A body that broke off knows better why than whoever was sending it.
                 this.ledger.set_error(error);
+                // What we say instead is not late.
+                this.ledger.lift_deadline();
                 reply(this.ledger.error().unwrap_or(error), this.form.grpc)
             }
         };

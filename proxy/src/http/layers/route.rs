@@ -7,9 +7,9 @@ use tower::{Layer, Service};
 
 use super::Admitted;
 use crate::body::Body;
+use crate::error::ProxyError;
 use crate::facts::ReqHead;
 use crate::http::call::Call;
-use crate::error::ProxyError;
 use crate::http::headers;
 
 /// See the module.

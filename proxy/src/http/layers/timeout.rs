@@ -12,8 +12,8 @@ use tower::{Layer, Service};
 
 use super::Outcome;
 use crate::body::Body;
-use crate::http::call::{Call, Ledger};
 use crate::error::ProxyError;
+use crate::http::call::{Call, Ledger};
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]

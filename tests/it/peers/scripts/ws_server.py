@@ -7,6 +7,7 @@ import asyncio
 import http
 import sys
 
+import websockets
 import websockets.asyncio.server as ws
 
 
@@ -27,8 +28,11 @@ async def serve(connection):
         await connection.recv()
         connection.transport.abort()
     else:
-        async for message in connection:
-            await connection.send(message)
+        try:
+            async for message in connection:
+                await connection.send(message)
+        except websockets.ConnectionClosed:
+            pass  # by the client, with a code of its choice
 
 
 def refuse(connection, request):

@@ -203,7 +203,7 @@ fn ends_a_chunked_body(extension: &str) {
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut bytes = format!("{head}3;{extension}\r\nxyz\r\n0\r\n\r\n").into_bytes();
     Guard::requests().feed(&bytes).unwrap_err().spoil(&mut bytes);
-    assert_eq!(run(serve(&bytes)).bodies, [], "{extension:?}");
+    assert!(run(serve(&bytes)).bodies.is_empty(), "{extension:?}");
 }
 
 #[test]
