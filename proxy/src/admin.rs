@@ -19,7 +19,7 @@ use outrigger_proto::yaml;
 use serde_json::{Value, json};
 
 use crate::body::Body;
-use crate::downstream::accept::Accepting;
+use crate::io::listen::Accepting;
 use crate::io::socket::Socket;
 use crate::live::Snapshot;
 use crate::observe::Registry;

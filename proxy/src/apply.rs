@@ -11,8 +11,8 @@ use outrigger_proto::model::{self, Address, Assignment, Config, Filter, Listener
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::downstream::accept::Bound;
 use crate::downstream::tls::{self, Material};
+use crate::io::listen::Bound;
 use crate::live::{FilterView, ListenerState, ListenerView, Routes, Snapshot, resolve_split};
 use crate::observe::Registry;
 use crate::threads::{Command, Threads};

@@ -10,6 +10,7 @@ use outrigger_proto::yaml::{self, Parsed};
 use crate::app::{self, App, Signals, StartError};
 use crate::control::file::Origin;
 use crate::demo::{self, Mode};
+use crate::downstream::tls;
 
 /// A sidecar proxy: one process beside a service, that takes over its calls.
 #[derive(Debug, Parser)]
@@ -105,6 +106,17 @@ fn check(origin: &Origin, effective: bool) -> ExitCode {
     };
     for warning in warnings {
         eprintln!("warning: {}:{warning}", origin.name());
+    }
+    let mut broken = false;
+    for (name, listener) in &config.mesh.listeners {
+        let loaded = listener.chain.tls.as_ref().map(|source| tls::load(source, None));
+        if let Some(Err(error)) = loaded {
+            eprintln!("{}: listeners.{name}.tls: {error}", origin.name());
+            broken = true;
+        }
+    }
+    if broken {
+        return ExitCode::from(INVALID);
     }
     if effective {
         return print(&yaml::print(&config));

@@ -10,6 +10,7 @@ use ::http::HeaderValue;
 use outrigger_proto::model::{Filter, Name};
 
 use crate::body::Meter;
+use crate::error::ProxyError;
 use crate::io::stream::Stream;
 use crate::live::ListenerView;
 use crate::watch::{Patience, Watch};
@@ -25,6 +26,7 @@ pub struct Conn {
     /// The peer's address without the port, as `x-forwarded-for` has it.
     peer_value: HeaderValue,
     secure: Cell<bool>,
+    ended: Cell<Option<ProxyError>>,
     /// A tunnel that the answer being written agrees to; taken over once it is written.
     tunnel: RefCell<Option<Tunnel>>,
     _watched: Watched,
@@ -71,6 +73,7 @@ impl Conn {
             peer,
             peer_value: peer_value.expect("an address is printable ASCII"),
             secure: Cell::new(false),
+            ended: Cell::new(None),
             tunnel: RefCell::new(None),
             _open: open,
         })
@@ -104,6 +107,16 @@ impl Conn {
     /// TLS is around it.
     pub fn set_secure(&self) {
         self.secure.set(true);
+    }
+
+    /// We end it, requests in flight included, for this reason.
+    pub fn set_ended(&self, why: ProxyError) {
+        self.ended.set(Some(why));
+    }
+
+    /// Why we end it, if we do.
+    pub fn ended(&self) -> Option<ProxyError> {
+        self.ended.get()
     }
 
     /// Its listener, as the configuration in force has it; a listener that is gone is seen as it last was.

@@ -10,8 +10,9 @@ use outrigger_proto::model::{LogFormat, Name};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::downstream::accept::{self, Accepted, Bound, PassOn, Source};
+use crate::downstream::accept::{self, Accepted, PassOn, Source};
 use crate::http::stack::{Stack, stack};
+use crate::io::listen::Bound;
 use crate::observe::{Logger, Queue};
 use crate::worker::{Shared, Worker};
 

@@ -1,6 +1,7 @@
 //! Start, drain, end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use outrigger_tests::h2client::H2;
@@ -151,6 +152,64 @@ async fn http2_is_told_by_goaway_and_finishes() {
     drop(reply);
     h2.ended().await.unwrap();
     assert!(proxy.exit(PATIENCE).await.success());
+}
+
+/// GOAWAY in two steps: no stream that a client has opened is refused, whenever it opened it.
+#[tokio::test]
+async fn drain_under_load_over_http2_loses_no_stream() {
+    let echo = Echo::start("e").await;
+    let proxy = Proxy::start(&web([echo.address()])).await;
+    let mut clients = tokio::task::JoinSet::new();
+    let answers = Arc::new(AtomicUsize::new(0));
+    for _ in 0..4 {
+        let h2 = Arc::new(H2::connect(proxy.address("web")).await);
+        for _ in 0..8 {
+            let (h2, answers) = (h2.clone(), answers.clone());
+            clients.spawn(async move {
+                while let Ok((response, _)) = h2.try_open(outrigger_tests::h2client::get("/"), true).await {
+                    let reply = async { outrigger_tests::h2client::collect(response.await?).await };
+                    match outrigger_tests::within("an answer", reply).await {
+                        Ok(reply) => assert_eq!(reply.status, 200),
+                        Err(error) => return Some(error.to_string()),
+                    }
+                    answers.fetch_add(1, SeqCst);
+                }
+                None
+            });
+        }
+    }
+    until("the load makes progress", async || (answers.load(SeqCst) > 500).then_some(())).await;
+    proxy.signal(Signal::TERM);
+    let failures: Vec<String> =
+        outrigger_tests::within("clients end", clients.join_all()).await.into_iter().flatten().collect();
+    assert_eq!(failures, Vec::<String>::new());
+    assert!(proxy.exit(PATIENCE).await.success());
+}
+
+/// What is no request cannot be finished: it goes on as long as it may, and is then cut.
+#[tokio::test]
+async fn tunnels_and_tcp_last_until_the_deadline() {
+    let repeating = Origin::start(async |mut conn| {
+        while let Some(bytes) = conn.some().await {
+            conn.send(bytes).await;
+        }
+    })
+    .await;
+    let config = format!(
+        "shutdown: {{ deadline: 3s }}\nlisteners:\n  db:\n    bind: 127.0.0.1:0\n    tcp: {{ to: db }}\nclusters:\n  db: {{ endpoints: [{}] }}\n",
+        repeating.address()
+    );
+    let proxy = Proxy::start(&config).await;
+    let db = proxy.address("db");
+    let mut client = proxy.client("db").await;
+    client.send("before").await;
+    assert_eq!(client.exactly(6).await, b"before");
+    proxy.signal(Signal::TERM);
+    until("it accepts no more", async || Client::try_connect(db).await.is_none().then_some(())).await;
+    client.send("while").await;
+    assert_eq!(client.exactly(5).await, b"while");
+    proxy.exit(PATIENCE).await;
+    assert_eq!(client.rest().await, b"");
 }
 
 #[tokio::test]

@@ -235,3 +235,39 @@ async fn an_endpoint_that_does_not_accept_times_out() {
     assert!(matches!(reply.status, 503 | 504), "{}", reply.head);
     assert!(reply.field("x-outrigger-reason").unwrap().starts_with("upstream_connect_"));
 }
+
+/// An answer that comes before the body has been read must survive the bytes that are still on their way.
+#[tokio::test]
+async fn an_early_refusal_is_read_by_a_client_that_is_sending() {
+    let Some(curl) = outrigger_tests::peer::peer("curl") else { return };
+    let (_echo, proxy) = start("body: 1MiB").await;
+    let body = proxy.dir().write("body", &"b".repeat(20 << 20));
+    let url = format!("http://{}/", proxy.address("web"));
+    for encoding in ["Content-Type: a/b", "Transfer-Encoding: chunked"] {
+        for _ in 0..3 {
+            let data = format!("@{}", body.display());
+            let args = [
+                "-s",
+                "--http1.1",
+                "-H",
+                "Expect:",
+                "-H",
+                encoding,
+                "--data-binary",
+                &data,
+                "-o",
+                "/dev/null",
+                &url,
+            ];
+            let ran = curl.run(args.iter().copied().chain(["-w", "%{http_code}"])).await;
+            assert_eq!(ran.stdout, "413", "{encoding}: {}", ran.stderr);
+        }
+    }
+    // Not by curl, which before 8.0 takes RST_STREAM(NO_ERROR) behind a whole answer for a failure.
+    let h2 = H2::connect(proxy.address("web")).await;
+    for _ in 0..3 {
+        let request = http::Request::post("http://test/").body(()).unwrap();
+        let reply = h2.send(request, vec![b'b'; 20 << 20], None).await.unwrap();
+        assert_eq!((reply.status, reply.field("x-outrigger-reason")), (413, Some("body_too_large")));
+    }
+}

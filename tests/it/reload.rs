@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use outrigger_tests::h2client::H2;
 use outrigger_tests::load::{Load, OnClose};
 use outrigger_tests::proxy::with_admin;
 use outrigger_tests::wire::get;
-use outrigger_tests::{Client, Dir, Echo, Origin, Proxy, until};
+use outrigger_tests::{Client, Dir, Echo, Origin, Proxy, until, within};
 use rustix::process::Signal;
 
 use crate::{web, web_with};
@@ -224,4 +225,48 @@ async fn limits_and_timeouts_change_for_connections_that_are_open() {
     proxy.reload(&web_with("limits: { body: 1KiB }", "", [echo.address()])).await;
     client.send(outrigger_tests::wire::post("/", &body)).await;
     assert_eq!(client.reply().await.status, 413);
+}
+
+/// What lives long goes on under whatever comes: a stream of HTTP/2, a tunnel, a TCP connection.
+#[tokio::test]
+async fn long_connections_outlive_reloads() {
+    let echo = Echo::start("e").await;
+    let repeating = Origin::start(async |mut conn| {
+        if conn.some().await.is_some_and(|first| first.starts_with(b"GET")) {
+            conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n").await;
+        }
+        while let Some(bytes) = conn.some().await {
+            conn.send(bytes).await;
+        }
+    })
+    .await;
+    let config = |n: usize| {
+        format!(
+            "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes:\n      - {{ match: {{ path: {{ prefix: /x{n} }} }}, respond: {{ status: 404 }} }}\n      - {{ match: {{ path: {{ prefix: /tunnel }} }}, to: raw }}\n      - {{ to: app }}\n  db:\n    bind: 127.0.0.1:0\n    tcp: {{ to: raw, idle_timeout: {}s }}\nclusters:\n  app: {{ endpoints: [\"{}\"] }}\n  raw: {{ endpoints: [\"{}\"] }}\n",
+            n + 100,
+            echo.address(),
+            repeating.address()
+        )
+    };
+    let proxy = Proxy::start(&config(0)).await;
+    let h2 = H2::connect(proxy.address("web")).await;
+    let streaming = http::Request::post("http://t/").header("x-want", "echo").body(()).unwrap();
+    let (response, mut stream) = h2.open(streaming, false).await;
+    let mut body = within("the head", response).await.unwrap().into_body();
+    let mut tunnel = proxy.client("web").await;
+    tunnel.send("GET /tunnel HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n").await;
+    assert_eq!(tunnel.reply().await.status, 101);
+    let mut bytes = proxy.client("db").await;
+    bytes.send("first").await;
+    for n in 1..=20 {
+        proxy.reload(&config(n)).await;
+        outrigger_tests::echo::send_h2(&mut stream, "ping".into()).await.unwrap();
+        let data = within("the stream's echo", body.data()).await.unwrap().unwrap();
+        assert_eq!(&data[..], b"ping");
+        for client in [&mut tunnel, &mut bytes] {
+            client.send(format!("n{n:03}")).await;
+            assert_eq!(client.exactly(4).await, format!("n{n:03}").as_bytes());
+        }
+    }
+    assert_eq!((echo.closed(), repeating.closed()), (0, 0));
 }

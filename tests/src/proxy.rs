@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -70,7 +70,23 @@ pub struct Proxy {
     dir: Arc<Dir>,
 }
 
-type Text = Arc<Mutex<String>>;
+/// What a process has written to a pipe so far; who waits for more is told.
+#[derive(Clone, Debug, Default)]
+struct Text(Arc<(Mutex<String>, Condvar)>);
+
+impl Text {
+    fn get(&self) -> String {
+        self.0.0.lock().unwrap().clone()
+    }
+
+    /// Waits until `find` finds something. The thread that reads the pipe may be behind what the process has done.
+    fn wait<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let (text, more) = &*self.0;
+        let text = text.lock().unwrap();
+        let (text, _) = more.wait_timeout_while(text, PATIENCE, |text| find(text).is_none()).unwrap();
+        find(&text)
+    }
+}
 
 impl Proxy {
     /// Starts it with this configuration and waits until it is ready. Without a word about `admin` it gets a free
@@ -123,12 +139,12 @@ impl Proxy {
 
     /// What it has written to standard error so far.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        self.log.get()
     }
 
     /// What it has written to standard output so far.
     pub fn stdout(&self) -> String {
-        self.stdout.lock().unwrap().clone()
+        self.stdout.get()
     }
 
     /// Waits until its log holds this.
@@ -139,7 +155,8 @@ impl Proxy {
     /// Where the listener of this name listens.
     pub fn address(&self, listener: &str) -> SocketAddr {
         let marker = format!(" listening listener={listener} address=");
-        self.find(&marker).unwrap_or_else(|| panic!("no listener {listener} in:\n{}", self.log()))
+        let found = self.log.wait(|log| find(log, &marker));
+        found.unwrap_or_else(|| panic!("no listener {listener} in:\n{}", self.log()))
     }
 
     /// Where admin listens.
@@ -148,14 +165,7 @@ impl Proxy {
     }
 
     fn find_admin(&self) -> Option<SocketAddr> {
-        self.find(" admin listening address=")
-    }
-
-    fn find(&self, marker: &str) -> Option<SocketAddr> {
-        let log = self.log();
-        let line = log.lines().rfind(|line| line.contains(marker) && !line.contains("no longer"))?;
-        let (_, address) = line.split_once(marker)?;
-        address.split_whitespace().next()?.parse().ok()
+        find(&self.log(), " admin listening address=")
     }
 
     /// A raw connection to a listener.
@@ -243,10 +253,7 @@ impl Drop for Proxy {
         let _ = child.kill();
         let _ = child.wait();
         if std::thread::panicking() {
-            eprintln!(
-                "--- log of the proxy ---\n{}---",
-                self.log.lock().map(|log| log.clone()).unwrap_or_default()
-            );
+            eprintln!("--- log of the proxy ---\n{}---", self.log());
         }
     }
 }
@@ -264,15 +271,24 @@ pub fn with_admin(config: &str) -> String {
     head + config
 }
 
+/// The address behind `marker` in the last line that has it.
+fn find(log: &str, marker: &str) -> Option<SocketAddr> {
+    let line = log.lines().rfind(|line| line.contains(marker) && !line.contains("no longer"))?;
+    let (_, address) = line.split_once(marker)?;
+    address.split_whitespace().next()?.parse().ok()
+}
+
 /// Reads to the end in a thread of its own, so that the process never waits for us.
 fn collect(from: impl Read + Send + 'static) -> Text {
     let text = Text::default();
     let into = text.clone();
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            let mut text = into.lock().unwrap();
+            let (text, more) = &*into.0;
+            let mut text = text.lock().unwrap();
             text.push_str(&line);
             text.push('\n');
+            more.notify_all();
         }
     });
     text

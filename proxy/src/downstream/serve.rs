@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -52,7 +52,8 @@ pub fn start<S: Stack>(
     let stack = stack.clone();
     tokio::task::spawn_local(async move {
         match &view.filter {
-            FilterView::Tcp(_) => serve_tcp(conn, &view, socket, activity).await,
+            // Boxed, each where it begins: what an idle HTTP/1 connection keeps is the size of this task.
+            FilterView::Tcp(_) => Box::pin(serve_tcp(conn, &view, socket, activity)).await,
             FilterView::Http(_) => serve_http(conn, stack, &view, (socket, activity)).await,
         }
     });
@@ -72,7 +73,7 @@ async fn serve_http<S: Stack>(
     let Some((transport, alpn)) = unwrap(&conn, view, socket).await else { return };
     let mut stream = Stream::new(transport, activity);
     match alpn {
-        Alpn::H2 => h2::serve(conn, stack, stream).await,
+        Alpn::H2 => Box::pin(h2::serve(conn, stack, stream)).await,
         Alpn::H1 => {
             stream.guard_requests(Bytes::new());
             h1::serve(conn, stack, stream).await;
@@ -80,7 +81,7 @@ async fn serve_http<S: Stack>(
         Alpn::Unsaid => match detect(&conn, &mut stream).await {
             Some((true, first)) => {
                 stream.unread(first);
-                h2::serve(conn, stack, stream).await;
+                Box::pin(h2::serve(conn, stack, stream)).await;
             }
             Some((false, first)) => {
                 stream.guard_requests(first);
@@ -101,7 +102,7 @@ enum Alpn {
 /// Takes TLS off, where the listener has it; `None` when that failed.
 async fn unwrap(conn: &Conn, view: &ListenerView, socket: Socket) -> Option<(Transport, Alpn)> {
     let Some(config) = &view.tls else { return Some((Transport::Plain(socket), Alpn::Unsaid)) };
-    let mut accepting = pin!(TlsAcceptor::from(config.clone()).accept(socket));
+    let mut accepting = Box::pin(TlsAcceptor::from(config.clone()).accept(socket));
     let accepted = std::future::poll_fn(|cx| match conn.watch().poll_verdict(cx) {
         Some(_) => Poll::Ready(None),
         None => accepting.as_mut().poll(cx).map(Some),
@@ -155,5 +156,26 @@ async fn detect(conn: &Conn, stream: &mut Stream) -> Option<(bool, Bytes)> {
         if n == PREFACE.len() {
             return Some((true, first.freeze()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::stack::stack;
+
+    /// What an idle HTTP/1 connection costs beside its socket is mostly this future: it must not grow unseen.
+    #[test]
+    fn the_future_of_a_connection_stays_small() {
+        fn future<S: Stack>(_: &S) -> usize {
+            fn of<S: Stack, F: Future>(
+                _: impl Fn(Rc<Conn>, S, Arc<ListenerView>, (Socket, Rc<Activity>)) -> F,
+            ) -> usize {
+                size_of::<F>()
+            }
+            of(|conn, stack: S, view, arrival| async move { serve_http(conn, stack, &view, arrival).await })
+        }
+        let size = future(&stack());
+        assert!(size <= 1200, "{size} bytes");
     }
 }

@@ -61,7 +61,7 @@ pub struct Ledger {
     deadline: RefCell<Option<Pin<Box<Sleep>>>>,
     tunnel: RefCell<Option<Box<Stream>>>,
     tunnel_request: RefCell<Option<Body>>,
-    logged: Option<Box<Logged>>,
+    logged: Option<RefCell<Logged>>,
 }
 
 /// What only an access log wants to know.
@@ -81,7 +81,7 @@ impl Ledger {
         conn.watch().begin();
         conn.worker().note_request();
         view.state.stats.requests_active.increment(1);
-        let logged = conn.worker().logs().then(|| Box::new(Logged::new(request)));
+        let logged = conn.worker().logs().then(|| RefCell::new(Logged::new(request)));
         Rc::new(Self {
             conn,
             view,
@@ -130,6 +130,13 @@ impl Ledger {
     /// The client's protocol.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The request was brought into its canonical form; that is what the log shows, as it is what everybody else sees.
+    pub fn set_target(&self, target: &Uri) {
+        if let Some(logged) = &self.logged {
+            logged.borrow_mut().target = target.clone();
+        }
     }
 
     /// The route was found.
@@ -220,7 +227,7 @@ impl Ledger {
     fn close(&self) {
         let took = self.trip.started().elapsed();
         if !self.whole.get() && self.error.get().is_none() {
-            self.error.set(Some(ProxyError::ClientGone));
+            self.error.set(Some(self.conn.ended().unwrap_or(ProxyError::ClientGone)));
         }
         let status = self.status.get();
         let stats = &self.view.state.stats;
@@ -247,6 +254,7 @@ impl Ledger {
 
     fn log(&self, took: Duration) {
         let Some(logged) = &self.logged else { return };
+        let logged = logged.borrow();
         let answer = self.error.get().map(ProxyError::answer);
         let route = self.route.get().map(|position| format!("{}.routes[{position}]", self.view.name));
         let target = &logged.target;

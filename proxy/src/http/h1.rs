@@ -10,13 +10,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use super::call::{Call, Ledger, Wanted};
 use super::stack::Stack;
@@ -24,6 +25,7 @@ use super::tunnel;
 use crate::body::Body;
 use crate::conn::{Conn, Tunnel};
 use crate::error::ProxyError;
+use crate::io::framing::Phase;
 use crate::io::stream::Stream;
 use crate::watch::{Stage, Verdict};
 
@@ -31,6 +33,9 @@ use crate::watch::{Stage, Verdict};
 const MIN_BUFFER: usize = 8 * 1024;
 /// First bytes read from a connection that was parked.
 const WAKE: usize = 512;
+/// What is read, at most, from a client that has had its last answer.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Serves a connection until it ends.
 pub async fn serve<S: Stack>(conn: Rc<Conn>, stack: S, mut stream: Stream) {
@@ -38,8 +43,9 @@ pub async fn serve<S: Stack>(conn: Rc<Conn>, stack: S, mut stream: Stream) {
         conn.watch().enter(Stage::Http1);
         match active(&conn, &stack, stream).await {
             Left::Parked(idle) => stream = idle,
-            Left::Tunnel(client, tunnel) => return tunnel::joined(&conn, client, *tunnel).await,
-            Left::Refused(client, error) => return refuse(&conn, client, error).await,
+            Left::Tunnel(client, tunnel) => return Box::pin(tunnel::joined(&conn, client, *tunnel)).await,
+            Left::Refused(client, error) => return Box::pin(refuse(&conn, client, error)).await,
+            Left::Lingering(client) => return Box::pin(linger(&conn, client)).await,
             Left::Ended => return,
         }
         conn.watch().enter(Stage::Parked);
@@ -54,8 +60,10 @@ pub async fn serve<S: Stack>(conn: Rc<Conn>, stack: S, mut stream: Stream) {
 enum Left {
     Parked(Stream),
     Tunnel(Stream, Box<Tunnel>),
-    /// A request was refused before it was one; the stream is there when an answer can still be given.
+    /// A request did not become one in time; the stream is there when an answer can be given.
     Refused(Option<Stream>, ProxyError),
+    /// The last answer is on its way to a client that may still be sending.
+    Lingering(Stream),
     Ended,
 }
 
@@ -74,7 +82,12 @@ async fn active<S: Stack>(conn: &Rc<Conn>, stack: &S, stream: Stream) -> Left {
     );
     let end = std::future::poll_fn(|cx| match conn.watch().poll_verdict(cx) {
         Some(Verdict::Drain) | None => driver.poll_without_shutdown(cx).map(End::Driver),
-        Some(verdict) => Poll::Ready(End::Verdict(verdict)),
+        Some(verdict) => {
+            if verdict == Verdict::IdleTimeout && conn.watch().active() > 0 {
+                conn.set_ended(ProxyError::IdleTimeout);
+            }
+            Poll::Ready(End::Verdict(verdict))
+        }
     });
     let end = end.await;
     let parts = driver.into_parts();
@@ -91,13 +104,18 @@ async fn active<S: Stack>(conn: &Rc<Conn>, stack: &S, stream: Stream) -> Left {
         End::Verdict(Verdict::IdleTimeout | Verdict::Close | Verdict::Drain) => Left::Ended,
         End::Driver(Ok(())) => match conn.take_tunnel() {
             Some(tunnel) => Left::Tunnel(stream, Box::new(tunnel)),
+            // The answer came before the request's end.
+            None if stream.activity().phase() == Phase::Body => Left::Lingering(stream),
             None => {
                 let _ = stream.shutdown().await;
                 Left::Ended
             }
         },
         End::Driver(Err(error)) => match refusal(&error, &stream, unread >= bytes) {
-            Some(error) => Left::Refused(None, error),
+            Some(error) => {
+                Ledger::refused(conn, error);
+                Left::Lingering(stream)
+            }
             None => Left::Ended,
         },
     }
@@ -114,6 +132,9 @@ fn refusal(error: &hyper::Error, stream: &Stream, full: bool) -> Option<ProxyErr
         return Some(ProxyError::Head(violation.code()));
     }
     if error.is_parse_too_large() {
+        if error.to_string().contains("URI") {
+            return Some(ProxyError::TargetTooLong);
+        }
         // hyper has one word for both.
         return Some(if full { ProxyError::HeadTooLarge } else { ProxyError::TooManyHeaders });
     }
@@ -133,7 +154,28 @@ async fn refuse(conn: &Conn, stream: Option<Stream>, error: ProxyError) {
     );
     // The client may be gone; it has been given its chance.
     let _ = stream.write_all(answer.as_bytes()).await;
-    let _ = stream.shutdown().await;
+    linger(conn, stream).await;
+}
+
+/// Ends our side, and reads on for a moment: a socket that is closed with unread bytes in it is reset, and the reset can
+/// overtake the answer (RFC 9112 section 9.6).
+async fn linger(conn: &Conn, mut stream: Stream) {
+    conn.watch().enter(Stage::Tunnel);
+    stream.unguard();
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let rest = async {
+        let mut space = [0; WAKE];
+        let mut left = LINGER_BYTES;
+        while let Ok(n @ 1..) = stream.read(&mut space).await {
+            left = left.saturating_sub(n);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 /// Waits, holding nothing but the socket, for the next request; `false` when none will come.

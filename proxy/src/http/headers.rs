@@ -79,6 +79,10 @@ pub fn strip_response(status: StatusCode, headers: &mut HeaderMap) {
     let upgrade =
         (status == StatusCode::SWITCHING_PROTOCOLS).then(|| headers.remove(header::UPGRADE)).flatten();
     strip_hop(headers);
+    if status == StatusCode::NO_CONTENT {
+        // RFC 9110 section 8.6: it has no content, and says nothing of its length.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     if let Some(upgrade) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, upgrade);

@@ -6,5 +6,6 @@ pub mod framing;
 pub mod activity;
 pub mod copy;
 pub mod deferred;
+pub mod listen;
 pub mod socket;
 pub mod stream;

@@ -28,6 +28,9 @@ use crate::io::stream::Stream;
 
 /// Streams on one connection, even when the upstream allows more: past this another connection is opened.
 const MAX_STREAMS: usize = 256;
+/// Streams on a connection whose upstream has not said yet how many it takes. One that is too many would be refused, or
+/// wait behind streams that never end.
+const FIRST_STREAMS: usize = 1;
 /// Header list of a response in bytes; a larger one is refused.
 const MAX_HEAD: u32 = 256 * 1024;
 
@@ -39,13 +42,15 @@ pub struct Conn {
     endpoint: Arc<Endpoint>,
     idle_timeout: Duration,
     active: Cell<usize>,
+    settled: Cell<bool>,
+    settle: Notify,
     closed: Cell<bool>,
     close: Notify,
 }
 
 impl Conn {
-    /// Speaks HTTP/2 with prior knowledge on a fresh connection. Returns before the upstream's settings came:
-    /// requests need not wait for them.
+    /// Speaks HTTP/2 with prior knowledge on a fresh connection. Returns before the upstream's settings came: the first
+    /// request need not wait for them.
     ///
     /// # Errors
     /// [`UpstreamError::Protocol`].
@@ -57,6 +62,7 @@ impl Conn {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD)
             .enable_push(false)
+            .initial_max_send_streams(FIRST_STREAMS)
             .handshake::<_, Bytes>(io)
             .await
             .map_err(|_| UpstreamError::Protocol)?;
@@ -66,6 +72,8 @@ impl Conn {
             endpoint: open.endpoint().clone(),
             idle_timeout,
             active: Cell::new(0),
+            settled: Cell::new(false),
+            settle: Notify::new(),
             closed: Cell::new(false),
             close: Notify::new(),
         });
@@ -83,6 +91,18 @@ impl Conn {
         !self.closed.get()
             && !self.endpoint.is_retired()
             && self.active.get() < MAX_STREAMS.min(self.requests.borrow().current_max_send_streams())
+    }
+
+    /// Whether the upstream has yet to say how many streams it takes.
+    pub fn is_settling(&self) -> bool {
+        !self.settled.get() && !self.closed.get()
+    }
+
+    /// Waits until the upstream has said how many streams it takes, or is gone.
+    pub async fn settled(&self) {
+        while self.is_settling() {
+            self.settle.notified().await;
+        }
     }
 
     /// Whether it carries no stream.
@@ -163,10 +183,16 @@ async fn drive(conn: Rc<Conn>, mut connection: Driven, sender: Sender<Stream>, o
     std::future::poll_fn(|cx| {
         let ended = Pin::new(&mut connection).poll(cx).is_ready();
         let broken = matches!(sender.poll_send(cx), Poll::Ready(Err(_)));
+        // An upstream's first bytes are its settings (RFC 9113 section 3.4).
+        if !conn.settled.get() && conn.activity.received() > 0 {
+            conn.settled.set(true);
+            conn.settle.notify_waiters();
+        }
         if ended || broken || closing.as_mut().poll(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     conn.closed.set(true);
+    conn.settle.notify_waiters();
     drop(open);
 }
 

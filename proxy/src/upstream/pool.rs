@@ -42,6 +42,12 @@ impl Pools {
         pools.get(&endpoint)?.h2.iter().find(|conn| conn.has_room()).cloned()
     }
 
+    /// An HTTP/2 connection to this endpoint that will soon know how much room it has.
+    pub fn settling_h2(&self, endpoint: u64) -> Option<Rc<h2::Conn>> {
+        let pools = self.0.borrow();
+        pools.get(&endpoint)?.h2.iter().find(|conn| conn.is_settling()).cloned()
+    }
+
     /// Offers a new HTTP/2 connection to all requests.
     pub fn put_h2(&self, conn: Rc<h2::Conn>) {
         self.0.borrow_mut().entry(conn.endpoint().id()).or_default().h2.push(conn);

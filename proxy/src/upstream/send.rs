@@ -315,14 +315,16 @@ impl Upstream {
     ) -> Result<Rc<h2::Conn>, UpstreamError> {
         loop {
             let dialing = self.dialing.borrow().get(&endpoint.id()).cloned();
-            match dialing {
-                Some(dialing) => {
-                    dialing.done.notified().await;
-                    if let Some(error) = dialing.error.get() {
-                        return Err(error);
-                    }
+            let settling = self.pools.settling_h2(endpoint.id());
+            if let Some(dialing) = dialing {
+                dialing.done.notified().await;
+                if let Some(error) = dialing.error.get() {
+                    return Err(error);
                 }
-                None => self.dial_h2(to, endpoint, trip).await?,
+            } else if let Some(settling) = settling {
+                settling.settled().await;
+            } else {
+                self.dial_h2(to, endpoint, trip).await?;
             }
             if let Some(conn) = self.pools.find_h2(endpoint.id()) {
                 return Ok(conn);

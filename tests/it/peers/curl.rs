@@ -5,7 +5,7 @@ use outrigger_tests::peer::peer;
 use outrigger_tests::{Origin, Proxy};
 
 use super::loads::{LISTENERS, Scene};
-use super::{address, quiet, run};
+use super::{quiet, run};
 
 const MIB: usize = 1024 * 1024;
 /// The version and the status that curl saw.
@@ -102,7 +102,7 @@ async fn curl_tunnels_by_connect() {
         origin.address()
     ))
     .await;
-    let via = format!("http://{}", address(&proxy, "web").await);
+    let via = format!("http://{}", proxy.address("web"));
     let url = "http://far.test:8080/there";
     let said =
         run(curl.path(), &["-sS", "--max-time", "30", "--proxytunnel", "-x", &via, url, url], b"").await.ok();

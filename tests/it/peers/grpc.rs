@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use outrigger_tests::{Dir, Proxy};
 
-use super::{Running, address, certify, free_port, python, quiet, run, script};
+use super::{Running, certify, free_port, python, quiet, run, script};
 
 /// Everything between a client and a server, with a listener for each way to pass through.
 struct Scene {
@@ -19,9 +19,10 @@ struct Scene {
 const WAYS: [&str; 4] = ["plain-http2", "plain-auto", "tls-http2", "tls-auto"];
 
 impl Scene {
-    async fn start() -> Option<Self> {
+    /// The server gets these arguments.
+    async fn start(args: &[&str]) -> Option<Self> {
         let python = python(&["grpc"]).await?;
-        let mut server = Running::start(&python, &[&script("grpc_server.py")]);
+        let mut server = Running::start(&python, &[&[script("grpc_server.py").as_str()], args].concat());
         let port = server.port().await;
         let dir = Arc::new(Dir::new());
         let ca = certify(&dir);
@@ -50,8 +51,7 @@ impl Scene {
     }
 
     async fn call(&self, case: &str, listener: &str) {
-        let (script, port) =
-            (script("grpc_client.py"), address(&self.proxy, listener).await.port().to_string());
+        let (script, port) = (script("grpc_client.py"), self.proxy.address(listener).port().to_string());
         let mut args = vec![script.as_str(), case, &port];
         if listener.starts_with("tls") {
             args.push(&self.ca);
@@ -64,7 +64,7 @@ impl Scene {
 
 /// A case of `grpc_client.py`, all ways.
 async fn check(case: &str) {
-    let Some(scene) = Scene::start().await else { return };
+    let Some(scene) = Scene::start(&[]).await else { return };
     for way in WAYS {
         scene.call(case, way).await;
     }
@@ -72,7 +72,7 @@ async fn check(case: &str) {
 
 /// A case of `grpc_client.py`, by one listener.
 async fn check_by(case: &str, listener: &str) {
-    let Some(scene) = Scene::start().await else { return };
+    let Some(scene) = Scene::start(&[]).await else { return };
     scene.call(case, listener).await;
 }
 
@@ -124,6 +124,14 @@ async fn cancellation_reaches_the_server() {
 #[tokio::test]
 async fn two_hundred_calls_at_once_on_a_channel() {
     check("concurrent").await;
+}
+
+#[tokio::test]
+async fn two_hundred_calls_at_once_to_a_server_that_takes_ten_on_a_connection() {
+    let Some(scene) = Scene::start(&["10"]).await else { return };
+    for way in WAYS {
+        scene.call("concurrent", way).await;
+    }
 }
 
 #[tokio::test]

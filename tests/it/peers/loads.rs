@@ -5,7 +5,7 @@ use std::sync::Arc;
 use outrigger_tests::peer::{Peer, peer};
 use outrigger_tests::{Dir, Echo, Proxy};
 
-use super::{address, certify, quiet, run};
+use super::{certify, quiet, run};
 
 pub(super) struct Scene {
     tool: Peer,
@@ -35,9 +35,6 @@ impl Scene {
             config += &format!("  {protocol}: {{ endpoints: [{}], protocol: {protocol} }}\n", echo.address());
         }
         let proxy = Proxy::start_in(dir, &config).await;
-        for listener in LISTENERS {
-            address(&proxy, listener).await;
-        }
         Some(Self { tool, proxy, ca, _echo: echo })
     }
 

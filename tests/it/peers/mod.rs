@@ -2,13 +2,13 @@
 
 mod curl;
 mod envoy;
+mod few_streams;
 mod grpc;
 mod loads;
 mod postgres;
 mod redis;
 mod websocket;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -141,12 +141,6 @@ async fn quiet(proxy: &Proxy) {
         metrics.lines().find(busy).is_none().then_some(())
     })
     .await;
-}
-
-/// Where a listener listens. Its line may reach us a moment after `/ready` has said that it does.
-async fn address(proxy: &Proxy, listener: &str) -> SocketAddr {
-    proxy.wait_log(&format!(" listening listener={listener} address=")).await;
-    proxy.address(listener)
 }
 
 /// A port that nobody listens on, for programs that cannot choose their own.

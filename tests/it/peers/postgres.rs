@@ -1,6 +1,5 @@
 //! PostgreSQL through a TCP listener, with psql and pgbench.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +8,7 @@ use outrigger_tests::wait::until_for;
 use outrigger_tests::{Dir, Proxy};
 use rustix::process::Signal;
 
-use super::{LONG, Running, address, free_port, quiet, run};
+use super::{LONG, Running, free_port, quiet, run};
 
 /// The user and group that a server started by root runs as: it refuses to be root. `nobody` everywhere.
 const NOBODY: (&str, &str, u32) = ("--reuid=65534", "--regid=65534", 65534);
@@ -17,7 +16,6 @@ const NOBODY: (&str, &str, u32) = ("--reuid=65534", "--regid=65534", 65534);
 struct Scene {
     psql: PathBuf,
     proxy: Proxy,
-    address: SocketAddr,
     server: Running,
     _dir: Dir,
 }
@@ -68,15 +66,14 @@ impl Scene {
              clusters:\n  postgres: {{ dns: \"localhost:{port}\" }}\n"
         ))
         .await;
-        let address = address(&proxy, "database").await;
-        let scene = Self { psql, address, proxy, server, _dir: dir };
+        let scene = Self { psql, proxy, server, _dir: dir };
         until_for(LONG, "PostgreSQL answers", async || scene.sql("select 1").await.success.then_some(()))
             .await;
         Some(scene)
     }
 
     fn port(&self) -> String {
-        self.address.port().to_string()
+        self.proxy.address("database").port().to_string()
     }
 
     async fn sql(&self, text: &str) -> Ran {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use outrigger_tests::peer::{Peer, Ran, peer};
 use outrigger_tests::{Client, Dir, Proxy, until};
 
-use super::{Running, address, free_port, quiet, run};
+use super::{Running, free_port, quiet, run};
 
 struct Scene {
     cli: Peer,
@@ -37,7 +37,7 @@ impl Scene {
              clusters:\n  redis: {{ endpoints: [\"{endpoint}\"] }}\n"
         ))
         .await;
-        let port = address(&proxy, "redis").await.port().to_string();
+        let port = proxy.address("redis").port().to_string();
         Some(Self { cli, proxy, port, _server: running, _dir: dir })
     }
 
@@ -153,7 +153,7 @@ async fn a_server_that_is_gone_ends_the_connection() {
         free_port()
     ))
     .await;
-    let port = address(&proxy, "redis").await.port().to_string();
+    let port = proxy.address("redis").port().to_string();
     let ran = run(cli.path(), &["-h", "127.0.0.1", "-p", &port, "PING"], b"").await;
     let said = ran.stdout.clone() + &ran.stderr;
     assert!(said.contains("closed") || said.contains("reset"), "{said}");

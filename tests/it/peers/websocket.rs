@@ -7,7 +7,7 @@ use http::Request;
 use outrigger_tests::h2client::H2;
 use outrigger_tests::{Dir, Proxy, within};
 
-use super::{Running, address, certify, python, quiet, run, script};
+use super::{Running, certify, python, quiet, run, script};
 
 /// A case of `ws_client.py`, without and with TLS.
 async fn check(case: &str) {
@@ -26,7 +26,7 @@ async fn check(case: &str) {
     let proxy = Proxy::start_in(dir, &config).await;
     let client = script("ws_client.py");
     for listener in ["plain", "tls"] {
-        let port = address(&proxy, listener).await.port().to_string();
+        let port = proxy.address(listener).port().to_string();
         let mut args = vec![client.as_str(), case, &port];
         if listener == "tls" {
             args.push(&ca);
@@ -98,7 +98,7 @@ async fn over_http2_to_a_server_that_knows_only_http1() {
         server.port().await
     ))
     .await;
-    let client = H2::connect(address(&proxy, "web").await).await;
+    let client = H2::connect(proxy.address("web")).await;
     // The answer shows that the proxy's settings have come: it takes extended CONNECT (RFC 8441 section 3).
     assert_eq!(client.get("/here").await.status, 204);
     let request = Request::connect("http://test/echo").header("sec-websocket-version", "13");

@@ -166,5 +166,6 @@ fn it_fails_when_a_service_cannot_be_reached() {
     assert!(
         problems.iter().any(|problem| problem.starts_with("gamma") && problem.ends_with("answered nothing"))
     );
-    assert!(problems.iter().any(|problem| problem.contains(": 503 ")), "{problems:?}");
+    // Nothing was lost by it: what could not be sent there was sent to another.
+    assert!(problems.iter().any(|problem| problem.contains("300 requests, 0 failed")), "{problems:?}");
 }

@@ -67,6 +67,7 @@ fn admit(call: &mut Call) -> Result<(), ProxyError> {
         };
         if let Some(path) = canonical {
             headers::set_path(request, &path);
+            ledger.set_target(request.uri());
         }
     }
     *tunnel = headers::strip_request(request);

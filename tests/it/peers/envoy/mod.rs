@@ -49,7 +49,7 @@ async fn compare(envoy: &Envoy, cases: &[Case], behind: [Behind; 2]) -> Vec<Diff
     let [our_origin, envoys_origin] = behind;
     let proxy = outrigger(&our_origin).await;
     let envoy = envoy.serve(&envoys_origin).await;
-    let address = super::address(&proxy, "web").await;
+    let address = proxy.address("web");
     let mut found = Vec::new();
     for (number, case) in cases.iter().enumerate() {
         let ours = view(case, number, address, &our_origin);

@@ -1,5 +1,6 @@
 """The gRPC service that the proxy stands in front of, with PyPI's grpcio and no generated code.
 
+`grpc_server.py [STREAMS]`, where STREAMS is how many calls it takes at once on one connection.
 Prints `PORT <n>` once it listens; ends when its standard input does, so that it never outlives the test.
 """
 
@@ -120,8 +121,10 @@ HANDLERS = {
 }
 
 
-async def main():
-    options = (("grpc.max_receive_message_length", CAP), ("grpc.max_send_message_length", CAP))
+async def main(streams=None):
+    options = [("grpc.max_receive_message_length", CAP), ("grpc.max_send_message_length", CAP)]
+    if streams is not None:
+        options.append(("grpc.max_concurrent_streams", int(streams)))
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("peers.Test", HANDLERS),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -131,4 +134,4 @@ async def main():
     await server.stop(None)
 
 
-asyncio.run(main())
+asyncio.run(main(*sys.argv[1:]))
