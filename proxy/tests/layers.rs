@@ -27,8 +27,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // What is in force, and what a thread and a connection have of it.
     ("live", &["facts", "observe", "routing", "upstream"]),
     ("worker", &["io", "live", "observe", "upstream", "watch"]),
-    ("conn", &["body", "io", "live", "watch", "worker"]),
     ("error", &["body", "routing", "upstream"]),
+    ("conn", &["body", "error", "io", "live", "watch", "worker"]),
     // Who speaks with clients. HTTP and TCP do not know each other.
     ("tcp", &["conn", "error", "io", "live", "observe", "routing", "upstream", "watch"]),
     (
@@ -50,12 +50,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("downstream", &["conn", "http", "io", "live", "tcp", "watch", "worker"]),
     // Beside the road. Where configuration comes from knows nothing of where it goes.
     ("control", &[]),
-    ("threads", &["downstream", "http", "observe", "worker"]),
-    ("apply", &["downstream", "live", "observe", "threads", "upstream", "worker"]),
-    ("admin", &["body", "downstream", "io", "live", "observe", "upstream", "watch", "worker"]),
-    ("app", &["admin", "apply", "control", "downstream", "observe", "sys", "threads", "watch", "worker"]),
+    ("threads", &["downstream", "http", "io", "observe", "worker"]),
+    ("apply", &["downstream", "io", "live", "observe", "threads", "upstream", "worker"]),
+    ("admin", &["body", "io", "live", "observe", "upstream", "watch", "worker"]),
+    ("app", &["admin", "apply", "control", "io", "observe", "sys", "threads", "watch", "worker"]),
     ("demo", &["app", "body", "control", "upstream", "watch", "worker"]),
-    ("cli", &["app", "control", "demo"]),
+    ("cli", &["app", "control", "demo", "downstream"]),
 ];
 
 /// Code that decides, and so may not do: no I/O, no task, no clock. `now` and chance are its arguments.

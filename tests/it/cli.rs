@@ -2,6 +2,7 @@
 
 use outrigger_tests::Dir;
 use outrigger_tests::proxy::{outrigger, outrigger_with};
+use outrigger_tests::tls::write_certificate;
 
 use crate::web;
 
@@ -72,10 +73,19 @@ fn a_file_that_is_not_there_is_said_to_be_missing() {
     assert!(err.contains("/nowhere/mesh.yaml") && err.contains("no such file"), "{err}");
 }
 
+/// A directory with the text in `mesh.yaml`, and the certificate that `full.yaml` names.
+fn beside_certificate(text: &str) -> (Dir, String) {
+    let dir = Dir::new();
+    write_certificate(&dir, &["shop.example.com"]);
+    let file = dir.write("mesh.yaml", text).display().to_string();
+    (dir, file)
+}
+
 #[test]
 fn the_two_files_of_the_contract_are_good() {
     for (name, text) in [("quickstart", QUICKSTART), ("full", FULL)] {
-        let Said { code, out, err } = run(&["check", "-"], text);
+        let (_dir, file) = beside_certificate(text);
+        let Said { code, out, err } = run(&["check", &file], "");
         assert_eq!(code, Some(0), "{name}: {err}");
         assert_eq!(err, "", "{name}: a warning about a file of the contract");
         assert!(out.lines().any(|line| line == "ok"), "{name}: {out}");
@@ -88,7 +98,8 @@ fn the_two_files_of_the_contract_are_good() {
 #[test]
 fn the_effective_configuration_is_its_own_effective_configuration() {
     for text in [QUICKSTART, FULL, &web(["unix:/run/app.sock"])] {
-        let once = run(&["check", "--effective", "-"], text);
+        let (_dir, file) = beside_certificate(text);
+        let once = run(&["check", "--effective", &file], "");
         assert_eq!(once.code, Some(0), "{}", once.err);
         let twice = run(&["check", "--effective", "-"], &once.out);
         assert_eq!(twice.code, Some(0), "{}\n{}", twice.err, once.out);
@@ -98,6 +109,15 @@ fn the_effective_configuration_is_its_own_effective_configuration() {
     for default in ["header_bytes: 60KiB", "peak-ewma", "127.0.0.1:15000", "deadline: 30s"] {
         assert!(effective.contains(default), "{default} in\n{effective}");
     }
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_said_before_it_is_needed() {
+    let (dir, file) = beside_certificate(FULL);
+    dir.write("tls.key", "no key");
+    let Said { code, err, .. } = run(&["check", &file], "");
+    assert_eq!(code, Some(1));
+    assert!(err.contains("listeners.public.tls"), "{err}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 
-use criterion::{BatchSize, Criterion};
+use criterion::BatchSize;
 use outrigger::live::Routes;
 use outrigger::observe::Registry;
 use outrigger::upstream::{ClusterView, Clusters};
@@ -13,7 +13,7 @@ use outrigger_proto::model::{Cluster, Config, Name, Source};
 use outrigger_proto::yaml;
 
 use crate::tables;
-use crate::within;
+use crate::{Criterion, within};
 
 /// Runs of what takes milliseconds.
 const SAMPLES: usize = 20;

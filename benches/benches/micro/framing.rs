@@ -2,10 +2,10 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput};
+use criterion::Throughput;
 use outrigger::io::framing::{Guard, Phase};
 
-use crate::within;
+use crate::{Criterion, within};
 
 /// As one service calls another.
 const SERVICE: &str = "GET /api/v1/customers/8c1f2b6e HTTP/1.1\r\n\

@@ -4,11 +4,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use criterion::Criterion;
 use outrigger::observe::{ClusterStats, ListenerStats, Logger, Peer, Record, Registry, queue};
 use outrigger_proto::model::{Address, LogFormat};
 
-use crate::within;
+use crate::{Criterion, within};
 
 pub(crate) fn bench(criterion: &mut Criterion) {
     figures(criterion);

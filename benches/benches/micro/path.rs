@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 use std::hint::black_box;
 
-use criterion::Criterion;
 use outrigger::routing::path::canonical;
 
-use crate::within;
+use crate::{Criterion, within};
 
 const CANONICAL: &str = "/api/v1/customers/8c1f2b6e-01d4/orders/caf%C3%A9/items";
 const OTHERWISE: &str = "/api/./v0/../v1//%63ustomers/8c1f2b6e-01d4/orders/caf%c3%a9/items";

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use criterion::Criterion;
 use outrigger::upstream::{Endpoint, EndpointSet};
 use outrigger_proto::model::{Address, Balance};
 
-use crate::within;
+use crate::{Criterion, within};
 
 const BUDGET: &str = "100 ns";
 /// When the endpoints are asked for.

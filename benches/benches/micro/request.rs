@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use criterion::Criterion;
 use outrigger::downstream::serve;
 use outrigger::http::stack::stack;
 use outrigger::io::socket::Socket;
@@ -23,8 +22,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::task::spawn_local;
-use tokio::time::Instant;
 
+use crate::Criterion;
+use crate::clock::ThreadTime;
 use crate::config::parse;
 use crate::tables;
 
@@ -88,11 +88,11 @@ impl Exchanges {
     fn run(&mut self, requests: u64) -> Duration {
         let Self { client, runtime } = self;
         runtime.block_on(async {
-            let start = Instant::now();
+            let start = ThreadTime::now();
             for _ in 0..requests {
                 client.exchange().await;
             }
-            start.elapsed()
+            ThreadTime::now() - start
         })
     }
 }

@@ -3,13 +3,12 @@
 
 use std::hint::black_box;
 
-use criterion::Criterion;
 use http::HeaderMap;
 use outrigger::routing::{RouteIndex, naive};
 use outrigger_proto::model::RouteTable;
 
 use crate::tables::{self, Request};
-use crate::within;
+use crate::{Criterion, within};
 
 const BUDGET: &str = "300 ns";
 

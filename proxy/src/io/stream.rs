@@ -59,7 +59,8 @@ impl Stream {
     /// Puts bytes back, to be read first. They have been counted and guarded before, or never will be.
     pub fn unread(&mut self, bytes: Bytes) {
         debug_assert!(self.prefix.is_empty(), "only what was read last can be put back");
-        self.prefix = bytes;
+        // Empty bytes may still hold on to the whole buffer that they were cut from.
+        self.prefix = if bytes.is_empty() { Bytes::new() } else { bytes };
     }
 
     /// From here on requests are read, and refused where their framing is ambiguous; `first` has been read already.
