@@ -144,19 +144,19 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Some((meter, side)) = &this.meter {
-            if let Err(error) = meter.poll_open(*side, cx) {
-                meter.ended(*side, Err(error));
-                *this = Self::empty();
-                return Poll::Ready(Some(Err(error)));
-            }
+        if let Some((meter, side)) = &this.meter
+            && let Err(error) = meter.poll_open(*side, cx)
+        {
+            meter.ended(*side, Err(error));
+            *this = Self::empty();
+            return Poll::Ready(Some(Err(error)));
         }
         let mut item = ready!(this.poll_kind(cx));
         let Some((meter, side)) = &this.meter else { return Poll::Ready(item) };
-        if let Some(Ok(frame)) = &item {
-            if let Err(error) = meter.passed(*side, frame.data_ref().map_or(0, Bytes::len)) {
-                item = Some(Err(error));
-            }
+        if let Some(Ok(frame)) = &item
+            && let Err(error) = meter.passed(*side, frame.data_ref().map_or(0, Bytes::len))
+        {
+            item = Some(Err(error));
         }
         let end = match &item {
             None => Some(Ok(())),

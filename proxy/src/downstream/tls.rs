@@ -58,10 +58,12 @@ pub fn load(source: &ServerTls, old: Option<&Material>) -> Result<Material, TlsE
     let certificate = read(&source.certificate)?;
     let key = read(&source.private_key)?;
     let key_digest = digest(&key);
-    if let Some(old) = old {
-        if old.source == *source && old.certificate == certificate && old.key_digest == key_digest {
-            return Ok(old.clone());
-        }
+    if let Some(old) = old
+        && old.source == *source
+        && old.certificate == certificate
+        && old.key_digest == key_digest
+    {
+        return Ok(old.clone());
     }
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(&certificate).filter_map(Result::ok).collect();

@@ -35,7 +35,7 @@ const MIN_BUFFER: usize = 8 * 1024;
 const WAKE: usize = 512;
 /// What is read, at most, from a client that has had its last answer.
 const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1024 * 1024;
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// Serves a connection until it ends.
 pub async fn serve<S: Stack>(conn: Rc<Conn>, stack: S, mut stream: Stream) {

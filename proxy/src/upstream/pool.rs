@@ -16,6 +16,10 @@ pub struct Pools(RefCell<HashMap<u64, Pool>>);
 
 #[derive(Debug, Default)]
 struct Pool {
+    #[expect(
+        clippy::vec_box,
+        reason = "a connection is handed from pool to request and back, and moved by its pointer"
+    )]
     h1: Vec<Box<h1::Conn>>,
     h2: Vec<Rc<h2::Conn>>,
 }

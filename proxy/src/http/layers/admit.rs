@@ -72,10 +72,10 @@ fn admit(call: &mut Call) -> Result<(), ProxyError> {
     }
     *tunnel = headers::strip_request(request);
     headers::forward(request, ledger.conn(), &config.trusted_proxies);
-    if let Some(limit) = ledger.view().config.chain.limits.body {
-        if request.body().size_hint().lower() > limit.get() {
-            return Err(ProxyError::BodyTooLarge);
-        }
+    if let Some(limit) = ledger.view().config.chain.limits.body
+        && request.body().size_hint().lower() > limit.get()
+    {
+        return Err(ProxyError::BodyTooLarge);
     }
     if !request.body().is_end_stream() {
         let body = std::mem::replace(request.body_mut(), Body::empty());
