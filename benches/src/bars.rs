@@ -1,4 +1,7 @@
 //! What Outrigger must reach, as the project set it.
+//!
+//! The bars were set against HAProxy as it comes, so that is the one they are judged by. The ratio to HAProxy
+//! tuned stands beside each verdict: a bar that only the defaults let pass should be seen to be one.
 
 use crate::cases::{Case, Metric};
 use crate::proxy::Proxy;
@@ -91,19 +94,35 @@ impl Bar {
         };
         Some(Verdict { found, passed: found <= limit })
     }
+
+    /// Outrigger's figure as so many times that of HAProxy tuned. Decides nothing. `None` when either was not
+    /// measured, and for bars that do not name HAProxy.
+    pub(crate) fn to_tuned(self, results: &Results) -> Option<f64> {
+        match self.limit {
+            Limit::Times(_, peers) if peers.contains(&Proxy::Haproxy) => {
+                let figure = |proxy| results.figure(self.case, proxy, self.metric);
+                Some(figure(Proxy::Outrigger)? / figure(Proxy::HaproxyTuned)?)
+            }
+            Limit::Times(..) | Limit::TimesCase(..) | Limit::Value(_) => None,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn check(limit: Limit, figures: &[(Case, Proxy, f64)], expected: Option<(f64, bool)>) {
+    fn results(figures: &[(Case, Proxy, f64)]) -> Results {
         let mut results = Results::default();
         for (case, proxy, figure) in figures {
             results.add(*case, *proxy, Ok([(Metric::Cpu, *figure)].into()));
         }
-        let verdict = bar(Case::H1Small, Metric::Cpu, limit).judge(&results);
+        results
+    }
+
+    #[track_caller]
+    fn check(limit: Limit, figures: &[(Case, Proxy, f64)], expected: Option<(f64, bool)>) {
+        let verdict = bar(Case::H1Small, Metric::Cpu, limit).judge(&results(figures));
         assert_eq!(verdict.map(|verdict| (verdict.found, verdict.passed)), expected);
     }
 
@@ -120,5 +139,29 @@ mod tests {
         check(Limit::Times(1.0, HAPROXY), &[ours, haproxy], Some((0.75, true)));
         let other = (Case::Routes1, Proxy::Outrigger, 20.0);
         check(Limit::TimesCase(1.15, Case::Routes1), &[ours, other], Some((1.5, false)));
+    }
+
+    #[test]
+    fn haproxy_tuned_decides_nothing() {
+        let ours = (Case::H1Small, Proxy::Outrigger, 30.0);
+        let haproxy = (Case::H1Small, Proxy::Haproxy, 40.0);
+        let tuned = (Case::H1Small, Proxy::HaproxyTuned, 20.0);
+        check(Limit::Times(1.0, HAPROXY), &[ours, haproxy, tuned], Some((0.75, true)));
+        check(Limit::Times(1.0, HAPROXY), &[ours, tuned], None);
+    }
+
+    #[test]
+    fn ratio_to_haproxy_tuned() {
+        #[track_caller]
+        fn check(limit: Limit, figures: &[(Case, Proxy, f64)], expected: Option<f64>) {
+            assert_eq!(bar(Case::H1Small, Metric::Cpu, limit).to_tuned(&results(figures)), expected);
+        }
+        let ours = (Case::H1Small, Proxy::Outrigger, 30.0);
+        let tuned = (Case::H1Small, Proxy::HaproxyTuned, 20.0);
+        check(Limit::Times(1.0, HAPROXY), &[ours, tuned], Some(1.5));
+        check(Limit::Times(1.15, PEERS), &[ours, tuned], Some(1.5));
+        check(Limit::Times(1.0, HAPROXY), &[ours], None);
+        check(Limit::Times(0.4, ENVOY), &[ours, tuned], None);
+        check(Limit::Value(10.0), &[ours, tuned], None);
     }
 }

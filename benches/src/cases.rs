@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::proxy::{Back, Front, Routes, Shape};
+use crate::proxy::{Back, Front, Proxy, Routes, Shape};
 
 /// One number that a turn yields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -158,6 +158,26 @@ impl Case {
     /// Its name on the command line.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Whether `proxy` tells anything here: HAProxy tuned does not where clients stay, bodies are small, and it
+    /// would only be HAProxy again.
+    pub(crate) fn suits(self, proxy: Proxy) -> bool {
+        match self {
+            Self::IdleMemory | Self::Routes1 | Self::Routes1000 | Self::Routes10000 => {
+                proxy != Proxy::HaproxyTuned
+            }
+            Self::H1Small
+            | Self::H1Medium
+            | Self::H1Large
+            | Self::H1OneConnection
+            | Self::H1NewConnection
+            | Self::H2c
+            | Self::TlsH2H1
+            | Self::TlsHandshake
+            | Self::Tcp
+            | Self::IdleConnection => true,
+        }
     }
 
     /// What it is.

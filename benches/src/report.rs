@@ -11,7 +11,7 @@ use crate::proxy::Proxy;
 use crate::turn::Sample;
 
 /// The peers that ratios are given to.
-const AGAINST: [Proxy; 3] = [Proxy::Haproxy, Proxy::Nginx, Proxy::Envoy];
+const AGAINST: [Proxy; 4] = [Proxy::Haproxy, Proxy::HaproxyTuned, Proxy::Nginx, Proxy::Envoy];
 
 /// All turns of one proxy in one case.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ impl Results {
 
     /// The bars that the measured cases decide.
     pub(crate) fn bars(&self) -> String {
-        let mut table = Table::new(2, ["case", "bar", "Outrigger", "verdict"].map(str::to_owned));
+        let mut table = Table::new(2, ["case", "bar", "Outrigger", "verdict", "x HAProxy tuned"].map(str::to_owned));
         for bar in BARS.iter().filter(|bar| self.0.keys().any(|(case, _)| *case == bar.case())) {
             let verdict = bar.judge(self);
             table.row([
@@ -116,9 +116,12 @@ impl Results {
                     None => "not measured",
                 }
                 .to_owned(),
+                number(bar.to_tuned(self), 2),
             ]);
         }
-        format!("## Bars\n\n{table}")
+        format!(
+            "## Bars\n\n{table}\n- HAProxy is HAProxy as it comes; the ratio to HAProxy tuned decides nothing\n"
+        )
     }
 }
 
@@ -186,7 +189,12 @@ mod tests {
     #[test]
     fn table_of_a_case() {
         let mut results = Results::default();
-        for (proxy, figures) in [(Proxy::Outrigger, [6.0, 5.0]), (Proxy::Haproxy, [11.0, 11.0])] {
+        let measured = [
+            (Proxy::Outrigger, [6.0, 5.0]),
+            (Proxy::Haproxy, [11.0, 11.0]),
+            (Proxy::HaproxyTuned, [10.0, 10.0]),
+        ];
+        for (proxy, figures) in measured {
             for figure in figures {
                 results.add(
                     Case::IdleMemory,
@@ -200,12 +208,13 @@ mod tests {
         let expected = "\
 ## idle-memory: memory of a process that serves nobody yet
 
-| proxy     | RSS MiB | ready ms | spread | x HAProxy | x nginx | x Envoy |
-|-----------|--------:|---------:|-------:|----------:|--------:|--------:|
-| Outrigger |     5.5 |        9 |    18% |      0.50 |       - |       - |
-| Envoy     |       - |        - |      - |         - |       - |       - |
-| HAProxy   |    11.0 |        9 |     0% |      1.00 |       - |       - |
-| nginx     |       - |        - |      - |         - |       - |       - |
+| proxy         | RSS MiB | ready ms | spread | x HAProxy | x HAProxy tuned | x nginx | x Envoy |
+|---------------|--------:|---------:|-------:|----------:|----------------:|--------:|--------:|
+| Outrigger     |     5.5 |        9 |    18% |      0.50 |            0.55 |       - |       - |
+| Envoy         |       - |        - |      - |         - |               - |       - |       - |
+| HAProxy       |    11.0 |        9 |     0% |      1.00 |            1.10 |       - |       - |
+| HAProxy tuned |    10.0 |        9 |     0% |      0.91 |            1.00 |       - |       - |
+| nginx         |       - |        - |      - |         - |               - |       - |       - |
 
 - Envoy: INVALID, ended with 1
 - nginx: n/a, never learnt it

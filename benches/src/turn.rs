@@ -76,7 +76,7 @@ impl Bench {
         let plan = case.plan();
         let setup = Setup {
             shape: plan.shape,
-            dir: self.folder(&format!("{}-{proxy}", case.name()))?,
+            dir: self.folder(&format!("{}-{}", case.name(), proxy.name()))?,
             listen: net::free_port()?,
             admin: net::free_port()?,
             backend: match plan.shape.back {

@@ -1,7 +1,8 @@
-//! The four proxies: what each can do, how each is configured for a case, and when it is ready.
+//! The proxies: what each can do, how each is configured for a case, and when it is ready.
 //!
 //! All do the same work: one worker, no access log, `x-forwarded-for` and `x-forwarded-proto` added, upstream
-//! connections kept and reused, limits far above the load. Where TLS is spoken: version 1.3, group X25519.
+//! connections kept and reused (by HAProxy as it comes not for a client's first request), limits far above the
+//! load. Where TLS is spoken: version 1.3, group X25519.
 
 pub(crate) mod envoy;
 pub(crate) mod haproxy;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 use crate::error::{Doing, Failure, Result};
 use crate::net;
 use crate::process::Running;
+use crate::proxy::haproxy::Tuning;
 use crate::tools::Tools;
 
 /// Longest time from start to ready: Envoy needs many seconds for 10,000 clusters.
@@ -35,15 +37,24 @@ pub(crate) enum Proxy {
     Outrigger,
     /// Envoy.
     Envoy,
-    /// HAProxy.
+    /// HAProxy as it comes.
     Haproxy,
+    /// HAProxy as an expert may tune it.
+    #[value(name = "haproxy-tuned")]
+    HaproxyTuned,
     /// nginx.
     Nginx,
 }
 
 impl Proxy {
     /// All, in the order of the tables.
-    pub(crate) const ALL: [Self; 4] = [Self::Outrigger, Self::Envoy, Self::Haproxy, Self::Nginx];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Outrigger, Self::Envoy, Self::Haproxy, Self::HaproxyTuned, Self::Nginx];
+
+    /// Its name on the command line and in those of files.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
 
     /// Why `shape` is beyond this proxy, if it is.
     pub(crate) fn cannot(self, shape: Shape) -> Option<&'static str> {
@@ -57,6 +68,7 @@ impl fmt::Display for Proxy {
             Self::Outrigger => "Outrigger",
             Self::Envoy => "Envoy",
             Self::Haproxy => "HAProxy",
+            Self::HaproxyTuned => "HAProxy tuned",
             Self::Nginx => "nginx",
         })
     }
@@ -210,7 +222,8 @@ pub(crate) fn start(proxy: Proxy, setup: &Setup<'_>, tools: &Tools) -> Result<Se
     let command: Command = match proxy {
         Proxy::Outrigger => outrigger::command(setup, tools)?,
         Proxy::Envoy => envoy::command(setup, tools)?,
-        Proxy::Haproxy => haproxy::command(setup, tools)?,
+        Proxy::Haproxy => haproxy::command(setup, tools, Tuning::AsItComes)?,
+        Proxy::HaproxyTuned => haproxy::command(setup, tools, Tuning::Expert)?,
         Proxy::Nginx => nginx::command(setup, tools)?,
     };
     let began = Instant::now();

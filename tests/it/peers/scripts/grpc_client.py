@@ -5,6 +5,7 @@ Each case asserts; a case that fails ends with its traceback and exit code 1.
 
 import asyncio
 import sys
+import time
 import uuid
 
 import grpc
@@ -185,6 +186,16 @@ async def dies(channel):
         raise AssertionError("the stream went on")
     except grpc.aio.AioRpcError as error:
         assert error.code() not in (grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED), error
+    # The system takes the process apart piece by piece: for a moment a connection can still be made.
+    by = time.monotonic() + PATIENCE
+    while True:
+        try:
+            await method(channel, "unary_unary", "Echo")(b"", timeout=PATIENCE)
+            raise AssertionError("a server that is dead answered")
+        except grpc.aio.AioRpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE and "outrigger" in error.details(), error
+            if "refused" in error.details() or time.monotonic() > by:
+                break
     await gone(channel)
 
 
