@@ -160,8 +160,8 @@ impl Case {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Whether `proxy` tells anything here: HAProxy tuned does not where clients stay, bodies are small, and it
-    /// would only be HAProxy again.
+    /// Whether `proxy` has anything to tell here. HAProxy tuned has not where nothing is sent, nor among routes:
+    /// their clients stay and their bodies are small, so it would only be HAProxy again.
     pub(crate) fn suits(self, proxy: Proxy) -> bool {
         match self {
             Self::IdleMemory | Self::Routes1 | Self::Routes1000 | Self::Routes10000 => {

@@ -119,9 +119,9 @@ fn prepare(tools: Tools, dir: &Path, size: Size) -> Result<Bench> {
 
 /// All rounds of one case. Each round begins with another proxy, so that none always follows the same one.
 fn measure(bench: &Bench, case: Case, proxies: &[Proxy], rounds: u32, results: &mut Results) {
-    let mut order: Vec<Proxy> = proxies.iter().copied().filter(|proxy| case.suits(*proxy)).collect();
+    let mut order = proxies.to_vec();
     for round in 1..=rounds {
-        for proxy in &order {
+        for proxy in order.iter().filter(|proxy| case.suits(**proxy)) {
             if let Some(why) = proxy.cannot(case.plan().shape) {
                 results.exclude(case, *proxy, why);
             } else if !results.failed(case, *proxy) {
@@ -129,7 +129,7 @@ fn measure(bench: &Bench, case: Case, proxies: &[Proxy], rounds: u32, results: &
                 results.add(case, *proxy, bench.turn(case, *proxy));
             }
         }
-        order.rotate_left(order.len().min(1));
+        order.rotate_left(1);
     }
 }
 

@@ -103,7 +103,8 @@ impl Results {
 
     /// The bars that the measured cases decide.
     pub(crate) fn bars(&self) -> String {
-        let mut table = Table::new(2, ["case", "bar", "Outrigger", "verdict", "x HAProxy tuned"].map(str::to_owned));
+        let mut table =
+            Table::new(2, ["case", "bar", "Outrigger", "verdict", "x HAProxy tuned"].map(str::to_owned));
         for bar in BARS.iter().filter(|bar| self.0.keys().any(|(case, _)| *case == bar.case())) {
             let verdict = bar.judge(self);
             table.row([

@@ -287,11 +287,12 @@ impl App {
             Err(errors) => {
                 self.stats.config_refused();
                 self.admin.status.borrow_mut().refused = Some(errors.to_string());
-                tracing::error!(
-                    why,
-                    version = self.applier.version(),
-                    "configuration refused, the last good one stays:\n{errors}"
-                );
+                let version = self.applier.version();
+                tracing::error!(why, version, "configuration refused, the last good one stays");
+                // One event each: what reads logs reads lines.
+                for error in errors.to_string().lines() {
+                    tracing::error!("{error}");
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use crate::io::activity::Activity;
+use crate::io::activity::{Activity, Ticks};
 use crate::io::framing::Phase;
 
 /// An HTTP/1 connection gives its buffers back after this long without a byte.
@@ -153,6 +153,51 @@ impl Watch {
     }
 }
 
+/// One HTTP/2 stream, as the sweep sees it. Its connection may be busy while it stands still: a client that opens
+/// streams and takes nothing makes us hold what it asked for.
+#[derive(Debug)]
+pub struct StreamWatch {
+    ticks: Ticks,
+    moved: Cell<u64>,
+    patience_ms: u64,
+    idle: Cell<bool>,
+    waker: RefCell<Waker>,
+}
+
+impl StreamWatch {
+    /// A stream that has just been opened.
+    pub fn new(ticks: Ticks, patience: Patience) -> Self {
+        Self {
+            moved: Cell::new(ticks.now()),
+            ticks,
+            patience_ms: patience.idle.as_millis() as u64,
+            idle: Cell::new(false),
+            waker: RefCell::new(Waker::noop().clone()),
+        }
+    }
+
+    /// A byte of it moved.
+    pub fn touch(&self) {
+        self.moved.set(self.ticks.now());
+    }
+
+    /// Whether nothing has moved for too long; `cx` is woken when that comes to be.
+    pub fn poll_idle(&self, cx: &Context<'_>) -> bool {
+        if !self.waker.borrow().will_wake(cx.waker()) {
+            *self.waker.borrow_mut() = cx.waker().clone();
+        }
+        self.idle.get()
+    }
+
+    /// Looks at the stream; tells its task when it is idle.
+    pub fn sweep(&self) {
+        if self.ticks.now().saturating_sub(self.moved.get()) >= self.patience_ms {
+            self.idle.set(true);
+            self.waker.borrow().wake_by_ref();
+        }
+    }
+}
+
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug)]
 struct Facts {
@@ -211,6 +256,23 @@ mod tests {
         write_blocked: false,
         drained: false,
     };
+
+    #[test]
+    fn a_stream_is_idle_once_nothing_has_moved_for_long_enough() {
+        let ticks = Ticks::default();
+        let watch = StreamWatch::new(ticks.clone(), Patience { idle: Duration::from_secs(1), ..PATIENCE });
+        let cx = Context::from_waker(Waker::noop());
+        let mut seen = Vec::new();
+        for now in [500, 999, 1400, 1999, 2400] {
+            ticks.advance(now);
+            if now == 999 {
+                watch.touch();
+            }
+            watch.sweep();
+            seen.push(watch.poll_idle(&cx));
+        }
+        assert_eq!(seen, [false, false, false, true, true]);
+    }
 
     #[test]
     fn verdicts() {

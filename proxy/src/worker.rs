@@ -16,7 +16,7 @@ use crate::io::activity::Ticks;
 use crate::live::{Live, LiveCache, Snapshot};
 use crate::observe::Logger;
 use crate::upstream::Upstream;
-use crate::watch::{Leaving, Watch};
+use crate::watch::{Leaving, StreamWatch, Watch};
 
 /// How often connections are looked at: the coarseness of idle and header timeouts.
 const SWEEP: Duration = Duration::from_millis(200);
@@ -94,6 +94,7 @@ pub struct Worker {
     live: RefCell<LiveCache>,
     upstream: Upstream,
     watches: RefCell<Slab<Rc<Watch>>>,
+    streams: RefCell<Slab<Rc<StreamWatch>>>,
     logger: RefCell<Option<Logger>>,
     /// When the last request began here.
     last_request: Cell<u64>,
@@ -110,6 +111,7 @@ impl Worker {
             shared,
             ticks,
             watches: RefCell::default(),
+            streams: RefCell::default(),
             logger: RefCell::default(),
             last_request: Cell::new(0),
         })
@@ -182,6 +184,13 @@ impl Worker {
         Watched { worker: self.clone(), key, _load: Load::new(&self.shared, self.id) }
     }
 
+    /// Puts a stream under watch until the guard is dropped.
+    pub fn watch_stream(self: &Rc<Self>, watch: StreamWatch) -> WatchedStream {
+        let watch = Rc::new(watch);
+        let key = self.streams.borrow_mut().insert(watch.clone());
+        WatchedStream { worker: self.clone(), watch, key }
+    }
+
     /// Looks after everything that waits, for as long as the worker lives.
     pub async fn sweep(self: Rc<Self>) {
         let mut interval = tokio::time::interval(SWEEP);
@@ -193,6 +202,9 @@ impl Worker {
             let leaving = self.shared.leaving();
             for (_, watch) in &*self.watches.borrow() {
                 watch.sweep(leaving);
+            }
+            for (_, stream) in &*self.streams.borrow() {
+                stream.sweep();
             }
             self.upstream.pools().sweep();
             self.log(Logger::flush);
@@ -233,5 +245,26 @@ impl Drop for Watched {
     fn drop(&mut self) {
         self.worker.watches.borrow_mut().remove(self.key);
         self.worker.shared.note_freed();
+    }
+}
+
+/// A stream under watch.
+#[derive(Debug)]
+pub struct WatchedStream {
+    worker: Rc<Worker>,
+    watch: Rc<StreamWatch>,
+    key: usize,
+}
+
+impl WatchedStream {
+    /// Who watches over it.
+    pub fn watch(&self) -> &StreamWatch {
+        &self.watch
+    }
+}
+
+impl Drop for WatchedStream {
+    fn drop(&mut self) {
+        self.worker.streams.borrow_mut().remove(self.key);
     }
 }

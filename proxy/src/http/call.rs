@@ -12,13 +12,15 @@ use outrigger_proto::model::{Filter, HttpFilter, Route};
 use tokio::time::{Instant, Sleep};
 
 use crate::body::{Body, BodyError, Meter, Side};
-use crate::conn::Conn;
+use crate::conn::{Conn, patience};
 use crate::error::ProxyError;
 use crate::io::framing::Violation;
 use crate::io::stream::Stream;
 use crate::live::{FilterView, ListenerView, Routes};
 use crate::observe::{Peer, Record};
 use crate::upstream::{ClusterView, Lease, Trip};
+use crate::watch::StreamWatch;
+use crate::worker::WatchedStream;
 
 /// A request on its way through the stack.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub struct Ledger {
     received: Cell<u64>,
     sent: Cell<u64>,
     deadline: RefCell<Option<Pin<Box<Sleep>>>>,
+    /// HTTP/2 only: an HTTP/1 request is watched with its connection.
+    stream: Option<WatchedStream>,
     tunnel: RefCell<Option<Box<Stream>>>,
     tunnel_request: RefCell<Option<Body>>,
     logged: Option<RefCell<Logged>>,
@@ -81,6 +85,10 @@ impl Ledger {
         conn.watch().begin();
         conn.worker().note_request();
         view.state.stats.requests_active.increment(1);
+        let stream = (request.version() == Version::HTTP_2).then(|| {
+            let worker = conn.worker();
+            worker.watch_stream(StreamWatch::new(worker.ticks().clone(), patience(&view)))
+        });
         let logged = conn.worker().logs().then(|| RefCell::new(Logged::new(request)));
         Rc::new(Self {
             conn,
@@ -96,6 +104,7 @@ impl Ledger {
             received: Cell::new(0),
             sent: Cell::new(0),
             deadline: RefCell::new(None),
+            stream,
             tunnel: RefCell::new(None),
             tunnel_request: RefCell::new(None),
             logged,
@@ -218,6 +227,11 @@ impl Ledger {
             Some(deadline) => deadline.as_mut().poll(cx).is_ready(),
             None => false,
         }
+    }
+
+    /// Whether its HTTP/2 stream has stood still for too long; `cx` is woken when that comes to be.
+    pub fn is_idle(&self, cx: &Context<'_>) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.watch().poll_idle(cx))
     }
 
     fn violation(&self) -> Option<&'static str> {
@@ -351,6 +365,9 @@ impl Meter for Ledger {
     }
 
     fn passed(&self, side: Side, bytes: usize) -> Result<(), BodyError> {
+        if let Some(stream) = &self.stream {
+            stream.watch().touch();
+        }
         match side {
             Side::Response => {
                 self.sent.set(self.sent.get() + bytes as u64);

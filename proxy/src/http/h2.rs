@@ -135,6 +135,10 @@ async fn answer<S: Stack>(
         if let Poll::Ready(Ok(response)) = answering.as_mut().poll(cx) {
             return Poll::Ready(Some(response));
         }
+        if ledger.is_idle(cx) {
+            ledger.set_error(ProxyError::IdleTimeout);
+            return Poll::Ready(None);
+        }
         // A client that resets the stream wants nothing of what is under way for it.
         respond.poll_reset(cx).map(|_| None)
     });
@@ -157,7 +161,15 @@ async fn reply(ledger: &Ledger, mut respond: SendResponse<Bytes>, response: Resp
         return;
     }
     let mut pump = Pump::new(body, stream);
-    match std::future::poll_fn(|cx| pump.poll(cx)).await {
+    let pumped = std::future::poll_fn(|cx| match pump.poll(cx) {
+        // Dropped, it resets the stream.
+        Poll::Pending if ledger.is_idle(cx) => {
+            ledger.set_error(ProxyError::IdleTimeout);
+            Poll::Ready(Err(PumpError::Reset))
+        }
+        pumped => pumped,
+    });
+    match pumped.await {
         Ok(()) | Err(PumpError::Reset) => {}
         Err(PumpError::Body(error)) => ledger.set_error(error.into()),
     }
