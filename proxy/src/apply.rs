@@ -156,7 +156,9 @@ impl Applier {
             Arc::new(ListenerState { open: 0.into(), stats: self.registry.listener(name.as_str()) })
         });
         let same = |running: &&Running| running.bind == listener.bind;
-        let leaving = self.running.iter().filter(|(name, _)| !mesh.listeners.contains_key(*name));
+        let moves =
+            |name: &Name, running: &Running| mesh.listeners.get(name).is_none_or(|l| l.bind != running.bind);
+        let leaving = self.running.iter().filter(|(name, running)| moves(name, running));
         // A listener that was renamed goes on with its descriptor, and so with its backlog.
         if let Some(running) = known.filter(same).or_else(|| leaving.map(|(_, running)| running).find(same)) {
             return Ok((running.bound.clone(), state));

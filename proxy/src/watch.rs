@@ -237,6 +237,10 @@ fn judge(facts: &Facts, patience: Patience, leaving: Leaving) -> Option<Verdict>
         Stage::Http1 | Stage::Parked if idle && leaving >= Leaving::Quiet => Some(Verdict::Close),
         Stage::Http1 if idle && !facts.fresh && facts.idle_ms >= PARK_AFTER_MS => Some(Verdict::Park),
         Stage::Http2 if leaving >= Leaving::Draining && !facts.drained => Some(Verdict::Drain),
+        // It has been told, and had the time of a round trip; whether it answers is up to the client.
+        Stage::Http2 if leaving >= Leaving::Quiet && facts.active == 0 && facts.idle_ms >= PARK_AFTER_MS => {
+            Some(Verdict::Close)
+        }
         Stage::Opening | Stage::Http1 | Stage::Parked | Stage::Http2 | Stage::Tunnel => None,
     }
 }
@@ -303,6 +307,7 @@ mod tests {
             (busy, Leaving::Quiet, None),
             (h2, Leaving::Draining, Some(Verdict::Drain)),
             (told, Leaving::Quiet, None),
+            (Facts { active: 0, idle_ms: 1000, ..told }, Leaving::Quiet, Some(Verdict::Close)),
             (busy, Leaving::Over, Some(Verdict::Close)),
         ];
         for (facts, leaving, expected) in rows {

@@ -233,3 +233,55 @@ async fn a_websocket_over_http2_reaches_an_http1_origin() {
     stream.send_reset(h2::Reason::CANCEL);
     origin.wait_closed(1).await;
 }
+
+/// An extended CONNECT (RFC 8441), as it comes from clients that speak WebSocket over HTTP/2.
+fn extended(protocol: &'static str, path: &str) -> http::Request<()> {
+    let request = http::Request::builder().method("CONNECT").uri(format!("http://t{path}"));
+    request.extension(h2::ext::Protocol::from_static(protocol)).body(()).unwrap()
+}
+
+/// A client that knows that the proxy takes extended CONNECT: its settings have come.
+async fn settled(proxy: &Proxy) -> H2 {
+    let client = H2::connect(proxy.address("web")).await;
+    client.get("/settle").await;
+    client
+}
+
+#[tokio::test]
+async fn a_tunnel_over_http2_that_is_not_agreed_to_leaves_nothing_behind() {
+    let origin = Origin::start(async |mut conn| {
+        while let Some(request) = conn.head().await {
+            let refused = request.target() != "/settle" && request.target() != "/b";
+            conn.send(if refused {
+                "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".into()
+            } else {
+                ok("plain")
+            })
+            .await;
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&web_with("", "protocol: http1", [origin.address()])).await;
+    let client = settled(&proxy).await;
+    for (protocol, path, status) in [
+        ("websocket", "/chat", 403),
+        ("websocket", "/a/%2e%2e/x", 403),
+        // The upstream answered, but did not change the protocol: 200 would say that the tunnel stands.
+        ("websocket", "/b", 502),
+        ("h2c", "/chat", 501),
+        ("websocket", "/a/../../x", 400),
+    ] {
+        let (response, _stream) = client.open(extended(protocol, path), false).await;
+        assert_eq!(within("an answer", response).await.unwrap().status(), status, "{protocol} {path}");
+    }
+    let seen: Vec<_> = origin.requests().iter().map(|request| request.target().to_owned()).collect();
+    assert_eq!(seen, ["/settle", "/chat", "/x", "/b"], "what is routed is canonical, and is what is sent on");
+    for _ in 0..20 {
+        let (response, mut stream) = client.open(extended("websocket", "/chat"), false).await;
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(response);
+    }
+    drop(client);
+    proxy.wait_metric("outrigger_downstream_requests_active{listener=\"web\"}", |n| n == 0.0).await;
+    proxy.wait_metric("outrigger_downstream_connections{listener=\"web\"}", |n| n == 0.0).await;
+}

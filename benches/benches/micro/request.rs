@@ -17,7 +17,7 @@ use outrigger::observe::access_log::QUEUE_BYTES;
 use outrigger::observe::{Logger, Registry, Writer, queue};
 use outrigger::upstream::{ClusterView, Clusters};
 use outrigger::worker::{Shared, Worker};
-use outrigger_proto::model::{Config, Filter, LogFormat, LogTarget, Name};
+use outrigger_proto::model::{Config, Filter, LogFormat, LogTarget};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -138,7 +138,7 @@ impl Client {
 /// A worker with one listener, and the origin behind it.
 struct Road {
     worker: Rc<Worker>,
-    listener: Name,
+    listener: Arc<ListenerView>,
     answer: Rc<[u8]>,
 }
 
@@ -160,7 +160,7 @@ impl Road {
     fn proxied(&self, logger: Option<Logger>) -> UnixStream {
         self.worker.set_logger(logger);
         let (client, server) = UnixStream::pair().expect("two descriptors");
-        serve::start(&self.worker, &stack(), &self.listener, (Socket::Unix(server), None));
+        serve::start(&self.worker, &stack(), self.listener.clone(), (Socket::Unix(server), None));
         client
     }
 
@@ -186,7 +186,7 @@ fn config(origin: &SocketFile, routes: usize) -> Config {
 }
 
 /// What applying a configuration comes to, without sockets that listen.
-fn snapshot(config: Config) -> (Name, Snapshot) {
+fn snapshot(config: Config) -> (Arc<ListenerView>, Snapshot) {
     let Config { mesh, endpoints } = config;
     let registry = Registry::default();
     let clusters = Clusters::new(registry.clone());
@@ -205,8 +205,9 @@ fn snapshot(config: Config) -> (Name, Snapshot) {
         state: Arc::new(ListenerState { open: 0.into(), stats: registry.listener(name.as_str()) }),
         filter: FilterView::Http(Arc::new(routes)),
     };
-    let listeners = [(name.clone(), Arc::new(listener))].into();
-    (name.clone(), Snapshot { version: 1, listeners, mesh: Arc::new(mesh) })
+    let listener = Arc::new(listener);
+    let listeners = [(name.clone(), listener.clone())].into();
+    (listener, Snapshot { version: 1, listeners, mesh: Arc::new(mesh) })
 }
 
 /// Where the origin listens; gone with the origin.

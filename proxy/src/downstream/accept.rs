@@ -20,6 +20,7 @@ use super::serve;
 use crate::http::stack::Stack;
 use crate::io::listen::Bound;
 use crate::io::socket::Socket;
+use crate::live::ListenerView;
 use crate::worker::{Load, Worker};
 
 /// Connections accepted before other tasks get their turn.
@@ -33,18 +34,18 @@ pub struct Accepted {
     descriptor: OwnedFd,
     peer: Option<SocketAddr>,
     /// The listener it came to.
-    pub listener: Name,
+    view: Arc<ListenerView>,
     /// Counts for the other worker from now on: what comes with it in one burst must see it.
     _load: Load,
 }
 
 impl Accepted {
-    fn new((socket, peer): Arrival, listener: Name, load: Load) -> io::Result<Self> {
+    fn new((socket, peer): Arrival, view: Arc<ListenerView>, load: Load) -> io::Result<Self> {
         let descriptor = match socket {
             Socket::Tcp(stream) => stream.into_std()?.into(),
             Socket::Unix(stream) => stream.into_std()?.into(),
         };
-        Ok(Self { descriptor, peer, listener, _load: load })
+        Ok(Self { descriptor, peer, view, _load: load })
     }
 
     fn into_socket(self) -> io::Result<(Socket, Option<SocketAddr>)> {
@@ -67,6 +68,7 @@ pub async fn accept<S: Stack>(worker: Rc<Worker>, stack: S, listener: Name, from
         Err(error) => return tracing::error!(%listener, %error, "this worker cannot accept connections"),
     };
     drop(bound);
+    let Some(mut view) = current(&worker, &listener) else { return };
     let mut stopped = pin!(stop.notified());
     let mut accepted = 0_usize;
     loop {
@@ -77,12 +79,19 @@ pub async fn accept<S: Stack>(worker: Rc<Worker>, stack: S, listener: Name, from
         });
         match arrival.await {
             None => return,
-            Some(Ok(arrival)) => place(&worker, &stack, &listener, arrival, &pass_on),
+            Some(Ok(arrival)) => {
+                // A listener that was renamed or removed meanwhile serves what it still accepts as it last was.
+                view = current(&worker, &listener).unwrap_or(view);
+                place(&worker, &stack, &view, arrival, &pass_on);
+            }
             // The client's: it hung up while it waited.
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Some(Err(error)) => {
                 tracing::error!(%listener, %error, "cannot accept connections; trying again");
-                tokio::time::sleep(PAUSE).await;
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = stopped.as_mut() => return,
+                }
             }
         }
         accepted += 1;
@@ -108,32 +117,40 @@ impl std::fmt::Debug for Source {
     }
 }
 
+fn current(worker: &Worker, listener: &Name) -> Option<Arc<ListenerView>> {
+    worker.with_snapshot(|snapshot| snapshot.listeners.get(listener).cloned())
+}
+
 type Arrival = (Socket, Option<SocketAddr>);
 
 fn place<S: Stack>(
     worker: &Rc<Worker>,
     stack: &S,
-    listener: &Name,
-    (socket, peer): Arrival,
+    view: &Arc<ListenerView>,
+    arrival: Arrival,
     pass_on: &PassOn,
 ) {
     let target = worker.fewest();
     if target == worker.id() {
-        serve::start(worker, stack, listener, (socket, peer));
+        serve::start(worker, stack, view.clone(), arrival);
         return;
     }
     let load = Load::new(worker.shared(), target);
-    match Accepted::new((socket, peer), listener.clone(), load) {
+    match Accepted::new(arrival, view.clone(), load) {
         Ok(accepted) => pass_on(target, accepted),
-        Err(error) => tracing::warn!(%listener, %error, "a connection was lost between workers"),
+        Err(error) => lost(view, &error),
     }
 }
 
 /// Takes a connection that another worker has accepted.
 pub fn take<S: Stack>(worker: &Rc<Worker>, stack: &S, accepted: Accepted) {
-    let listener = accepted.listener.clone();
+    let view = accepted.view.clone();
     match accepted.into_socket() {
-        Ok(arrival) => serve::start(worker, stack, &listener, arrival),
-        Err(error) => tracing::warn!(%listener, %error, "a connection was lost between workers"),
+        Ok(arrival) => serve::start(worker, stack, view, arrival),
+        Err(error) => lost(&view, &error),
     }
+}
+
+fn lost(view: &ListenerView, error: &io::Error) {
+    tracing::warn!(listener = %view.name, %error, "a connection was lost between workers");
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
-use outrigger_proto::model::Name;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 
@@ -32,16 +31,13 @@ const FIRST: usize = 1024;
 pub fn start<S: Stack>(
     worker: &Rc<Worker>,
     stack: &S,
-    listener: &Name,
+    view: Arc<ListenerView>,
     (socket, peer): (Socket, Option<SocketAddr>),
 ) {
-    let Some(view) = worker.with_snapshot(|snapshot| snapshot.listeners.get(listener).cloned()) else {
-        return;
-    };
     let Some(open) = OpenGuard::new(&view) else {
         view.state.stats.limit("connections");
         return tracing::warn!(
-            %listener,
+            listener = %view.name,
             limit = view.config.chain.limits.connections,
             "limits.connections is reached: a connection was closed"
         );

@@ -17,7 +17,7 @@ use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::call::{Call, Ledger, Wanted};
 use super::stack::Stack;
@@ -45,6 +45,7 @@ pub async fn serve<S: Stack>(conn: Rc<Conn>, stack: S, mut stream: Stream) {
             Left::Parked(idle) => stream = idle,
             Left::Tunnel(client, tunnel) => return Box::pin(tunnel::joined(&conn, client, *tunnel)).await,
             Left::Refused(client, error) => return Box::pin(refuse(&conn, client, error)).await,
+            Left::Whole(client) => return shut(client).await,
             Left::Lingering(client) => return Box::pin(linger(&conn, client)).await,
             Left::Ended => return,
         }
@@ -62,6 +63,8 @@ enum Left {
     Tunnel(Stream, Box<Tunnel>),
     /// A request did not become one in time; the stream is there when an answer can be given.
     Refused(Option<Stream>, ProxyError),
+    /// The last answer has been given, and its request read.
+    Whole(Stream),
     /// The last answer is on its way to a client that may still be sending.
     Lingering(Stream),
     Ended,
@@ -90,6 +93,8 @@ async fn active<S: Stack>(conn: &Rc<Conn>, stack: &S, stream: Stream) -> Left {
         }
     });
     let end = end.await;
+    // Whatever the end is: left there, it would hold the connection that holds it.
+    let tunnel = conn.take_tunnel();
     let parts = driver.into_parts();
     let mut stream = parts.io.into_inner();
     let unread = parts.read_buf.len();
@@ -98,18 +103,16 @@ async fn active<S: Stack>(conn: &Rc<Conn>, stack: &S, stream: Stream) -> Left {
         End::Verdict(Verdict::Park) => Left::Parked(stream),
         End::Verdict(Verdict::HeaderTimeout) => {
             // To a connection that never said anything there is nothing to answer.
-            let asked = stream.activity().received() > 0;
+            // Nor to one that has not taken its last answer: ours would stand in the middle of it.
+            let asked = stream.activity().received() > 0 && !stream.activity().write_blocked();
             Left::Refused(asked.then_some(stream), ProxyError::HeaderTimeout)
         }
         End::Verdict(Verdict::IdleTimeout | Verdict::Close | Verdict::Drain) => Left::Ended,
-        End::Driver(Ok(())) => match conn.take_tunnel() {
+        End::Driver(Ok(())) => match tunnel {
             Some(tunnel) => Left::Tunnel(stream, Box::new(tunnel)),
             // The answer came before the request's end.
             None if stream.activity().phase() == Phase::Body => Left::Lingering(stream),
-            None => {
-                let _ = stream.shutdown().await;
-                Left::Ended
-            }
+            None => Left::Whole(stream),
         },
         End::Driver(Err(error)) => match refusal(&error, &stream, unread >= bytes) {
             Some(error) => {
@@ -153,8 +156,17 @@ async fn refuse(conn: &Conn, stream: Option<Stream>, error: ProxyError) {
         error.answer().reason
     );
     // The client may be gone; it has been given its chance.
-    let _ = stream.write_all(answer.as_bytes()).await;
-    linger(conn, stream).await;
+    if let Ok(Ok(())) = tokio::time::timeout(LINGER, stream.write_all(answer.as_bytes())).await {
+        linger(conn, stream).await;
+    }
+}
+
+/// Ends our side. Most sockets take it at once; one whose client reads nothing is not waited for without end.
+async fn shut(mut stream: Stream) {
+    let at_once = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_shutdown(cx).is_ready()));
+    if !at_once.await {
+        let _ = Box::pin(tokio::time::timeout(LINGER, stream.shutdown())).await;
+    }
 }
 
 /// Ends our side, and reads on for a moment: a socket that is closed with unread bytes in it is reset, and the reset can
@@ -162,10 +174,10 @@ async fn refuse(conn: &Conn, stream: Option<Stream>, error: ProxyError) {
 async fn linger(conn: &Conn, mut stream: Stream) {
     conn.watch().enter(Stage::Tunnel);
     stream.unguard();
-    if stream.shutdown().await.is_err() {
-        return;
-    }
     let rest = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
         let mut space = [0; WAKE];
         let mut left = LINGER_BYTES;
         while let Ok(n @ 1..) = stream.read(&mut space).await {

@@ -25,7 +25,7 @@ use crate::error::ProxyError;
 use crate::h2_stream::{CONNECTION_WINDOW, Pump, PumpError, Received, STREAM_WINDOW};
 use crate::io::deferred::{Deferred, Sender, deferred};
 use crate::io::stream::Stream;
-use crate::watch::{Stage, Verdict};
+use crate::watch::{Leaving, Stage, Verdict};
 
 /// Streams that the client reset and we have not yet looked at; more end the connection (rapid reset,
 /// CVE-2023-44487).
@@ -72,11 +72,22 @@ fn ends(conn: &Conn, cx: &Context<'_>) -> bool {
 }
 
 async fn drive<S: Stack>(conn: &Rc<Conn>, stack: &S, driver: &mut Driver, sender: &Sender<Stream>) {
+    // A verdict that came during the handshake is gone.
+    let mut told = conn.worker().shared().leaving() != Leaving::No;
+    if told {
+        driver.graceful_shutdown();
+    }
     std::future::poll_fn(|cx| {
         match conn.watch().poll_verdict(cx) {
-            Some(Verdict::Drain) => driver.graceful_shutdown(),
+            Some(Verdict::Drain) => {
+                told = true;
+                driver.graceful_shutdown();
+            }
             // Idle: the client is told, and given the time of a round trip.
-            Some(Verdict::IdleTimeout) if conn.watch().active() == 0 => driver.graceful_shutdown(),
+            Some(Verdict::IdleTimeout) if conn.watch().active() == 0 && !told => {
+                told = true;
+                driver.graceful_shutdown();
+            }
             Some(Verdict::IdleTimeout | Verdict::Close) => return Poll::Ready(()),
             Some(Verdict::Park | Verdict::HeaderTimeout) | None => {}
         }
@@ -130,6 +141,8 @@ async fn answer<S: Stack>(
     let request = Box::new(Request::from_parts(head, body));
     let ledger = Ledger::open(conn, &request);
     let call = Call { request, tunnel: Wanted::Nothing, ledger: ledger.clone() };
+    // However this ends.
+    let _uncycle = Uncycle(ledger.clone());
     let mut answering = pin!(stack.call(call));
     let answered = std::future::poll_fn(|cx| {
         if let Poll::Ready(Ok(response)) = answering.as_mut().poll(cx) {
@@ -147,12 +160,22 @@ async fn answer<S: Stack>(
     }
 }
 
+/// What a client sends into a tunnel is counted by the ledger that keeps it until the tunnel stands: left there, the two
+/// would hold each other for ever.
+struct Uncycle(Rc<Ledger>);
+
+impl Drop for Uncycle {
+    fn drop(&mut self) {
+        drop(self.0.take_tunnel_request());
+    }
+}
+
 async fn reply(ledger: &Ledger, mut respond: SendResponse<Bytes>, response: Response<Body>) {
     let (mut head, mut body) = response.into_parts();
+    let request = ledger.take_tunnel_request();
     if let Some(upstream) = ledger.take_tunnel() {
         head.status = StatusCode::OK;
-        let request = ledger.take_tunnel_request().unwrap_or_else(Body::empty);
-        body = tunnel::body(upstream, request);
+        body = tunnel::body(upstream, request.unwrap_or_else(Body::empty));
     }
     shape(&mut head.headers);
     let ends = body.is_end_stream();

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::call::Wanted;
 use crate::body::Body;
 use crate::conn::Conn;
+use crate::upstream::UpstreamError;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -63,15 +64,18 @@ const HOST_BYTES: [bool; 256] = {
 };
 
 /// Takes out of a request what concerned the client's connection only; tells whether it asks for a tunnel.
-pub fn strip_request(request: &mut Request<Body>) -> Wanted {
-    let wanted = wanted(request);
+///
+/// # Errors
+/// [`UpstreamError::NoTunnel`] for an extended CONNECT to HTTP/2.
+pub fn strip_request(request: &mut Request<Body>) -> Result<Wanted, UpstreamError> {
+    let wanted = wanted(request)?;
     let headers = request.headers_mut();
     let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     strip_hop(headers);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    wanted
+    Ok(wanted)
 }
 
 /// Takes out of a response what concerned the upstream's connection only.
@@ -89,24 +93,32 @@ pub fn strip_response(status: StatusCode, headers: &mut HeaderMap) {
     }
 }
 
-fn wanted(request: &Request<Body>) -> Wanted {
+fn wanted(request: &Request<Body>) -> Result<Wanted, UpstreamError> {
     if request.method() == Method::CONNECT {
         return match request.extensions().get::<h2::ext::Protocol>() {
-            Some(protocol) => {
-                HeaderValue::from_str(protocol.as_str()).map_or(Wanted::Connect, Wanted::Upgrade)
-            }
-            None => Wanted::Connect,
+            Some(protocol) if is_http2(protocol.as_str().as_bytes()) => Err(UpstreamError::NoTunnel),
+            Some(protocol) => HeaderValue::from_str(protocol.as_str())
+                .map(Wanted::Upgrade)
+                .map_err(|_| UpstreamError::NoTunnel),
+            None => Ok(Wanted::Connect),
         };
     }
     let headers = request.headers();
-    match headers.get(header::UPGRADE) {
+    Ok(match headers.get(header::UPGRADE) {
         Some(upgrade) if request.version() == Version::HTTP_11 && names(headers, "upgrade") => {
-            // A change to HTTP/2 by upgrade is obsolete (RFC 9113 section 3.1) and a way around what we check.
-            let to_h2 = upgrade.as_bytes().to_ascii_lowercase().starts_with(b"h2c");
-            if to_h2 { Wanted::Nothing } else { Wanted::Upgrade(upgrade.clone()) }
+            if is_http2(upgrade.as_bytes()) { Wanted::Nothing } else { Wanted::Upgrade(upgrade.clone()) }
         }
         Some(_) | None => Wanted::Nothing,
-    }
+    })
+}
+
+/// Whether HTTP/2 is among these protocols. A change to it by upgrade is obsolete (RFC 9113 section 3.1), and a way
+/// around all that is checked in a request.
+fn is_http2(protocols: &[u8]) -> bool {
+    let h2 = |protocol: &[u8]| {
+        protocol.trim_ascii().get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"h2"))
+    };
+    protocols.split(|byte| *byte == b',').any(h2)
 }
 
 fn options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -208,7 +220,7 @@ pub fn set_host(request: &mut Request<Body>, host: &HeaderValue) {
     request.headers_mut().insert(header::HOST, host.clone());
 }
 
-/// Puts another path in place, the query kept; a path that cannot stand in a target leaves the request as it was.
+/// Puts another path in place, the query kept; `false` when it cannot stand in a target, and the request is spoilt.
 pub fn set_path(request: &mut Request<Body>, path: &str) -> bool {
     let whole = match request.uri().query() {
         Some(query) => [path, "?", query].concat(),
@@ -266,14 +278,12 @@ pub fn shape_h2(request: &mut Request<Body>, secure: bool) -> bool {
     *request.version_mut() = Version::HTTP_2;
     request.extensions_mut().clear();
     let host = request.headers_mut().remove(header::HOST);
-    if request.uri().authority().is_some() && request.uri().scheme().is_some() {
-        return true;
-    }
-    let Some(authority) =
-        host.and_then(|h| Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(h.as_bytes())).ok())
-    else {
-        return request.uri().authority().is_some();
+    let written =
+        |host: HeaderValue| Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(host.as_bytes())).ok();
+    let Some(authority) = request.uri().authority().cloned().or_else(|| host.and_then(written)) else {
+        return false;
     };
+    // The scheme is what we know of the client's connection, not what the client says of it.
     set_uri(request, Some(if secure { Scheme::HTTPS } else { Scheme::HTTP }), Some(authority))
 }
 

@@ -31,28 +31,32 @@ pub struct Sender<S>(Rc<RefCell<Inner<S>>>);
 struct Inner<S> {
     stream: S,
     out: BytesMut,
+    /// The stream has taken bytes that it may still hold (TLS): they are out only once it has been flushed.
+    unflushed: bool,
 }
 
 /// Splits a stream into the side for h2 and the side that sends.
 pub fn deferred<S>(stream: S) -> (Deferred<S>, Sender<S>) {
-    let inner = Rc::new(RefCell::new(Inner { stream, out: BytesMut::new() }));
+    let inner = Rc::new(RefCell::new(Inner { stream, out: BytesMut::new(), unflushed: false }));
     (Deferred(inner.clone()), Sender(inner))
 }
 
 impl<S: AsyncWrite + Unpin> Inner<S> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.out.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while !self.out.is_empty() {
+            self.unflushed = true;
             let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.out.advance(n);
         }
-        self.out = BytesMut::new();
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if self.unflushed {
+            self.out = BytesMut::new();
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -109,5 +113,45 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Deferred<S> {
         let mut inner = self.0.borrow_mut();
         ready!(inner.poll_send(cx))?;
         Pin::new(&mut inner.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Takes everything at once, and holds it until it has been flushed twice.
+    #[derive(Default)]
+    struct Holding {
+        flushes: usize,
+    }
+
+    impl AsyncWrite for Holding {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            if self.flushes < 2 { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_a_stream_holds_back_is_flushed_later() {
+        let (mut io, sender) = deferred(Holding::default());
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(matches!(Pin::new(&mut io).poll_write(cx, b"frame"), Poll::Ready(Ok(5))));
+        assert!(sender.poll_send(cx).is_pending());
+        assert!(matches!(sender.poll_send(cx), Poll::Ready(Ok(()))));
+        assert_eq!(sender.0.borrow().stream.flushes, 2);
+        assert!(matches!(sender.poll_send(cx), Poll::Ready(Ok(()))));
+        assert_eq!(sender.0.borrow().stream.flushes, 2, "nothing is flushed that was not written");
     }
 }

@@ -132,7 +132,13 @@ impl Conn {
             match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(result) => Poll::Ready(Some(result)),
                 Poll::Pending if self.over => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
+                Poll::Pending => {
+                    // tokio's channel tells a budget that ran out to the waker that does nothing.
+                    if !tokio::task::coop::has_budget_remaining() {
+                        cx.waker().wake_by_ref();
+                    }
+                    Poll::Pending
+                }
             }
         })
         .await;

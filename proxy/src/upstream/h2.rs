@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -91,6 +91,14 @@ impl Conn {
         !self.closed.get()
             && !self.endpoint.is_retired()
             && self.active.get() < MAX_STREAMS.min(self.requests.borrow().current_max_send_streams())
+            && !self.is_leaving()
+    }
+
+    /// Whether the upstream has said that it takes no more streams (GOAWAY), while it finishes those it has.
+    fn is_leaving(&self) -> bool {
+        // This handle sends nothing itself, so being asked has no effect on anybody.
+        let mut requests = self.requests.borrow_mut();
+        !matches!(requests.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
     }
 
     /// Whether the upstream has yet to say how many streams it takes.
@@ -134,12 +142,14 @@ impl Conn {
         let ticket = Ticket::new(self);
         let conn = &ticket.0;
         let failure = |error| Failure { error, unsent: None, answered: false };
-        std::future::poll_fn(|cx| conn.requests.borrow_mut().poll_ready(cx))
-            .await
-            .map_err(|e| failure(classify(&e)))?;
+        // A handle of our own: where it must wait, another's would wake somebody else.
+        let mut requests = conn.requests.borrow().clone();
+        if let Err(error) = std::future::poll_fn(|cx| requests.poll_ready(cx)).await {
+            return Err(Failure { error: classify(&error), unsent: Some(request), answered: false });
+        }
         let (head, body) = request.into_parts();
         let ends = body.is_end_stream();
-        let sent = conn.requests.borrow_mut().send_request(Request::from_parts(head, ()), ends);
+        let sent = requests.send_request(Request::from_parts(head, ()), ends);
         let (mut response, stream) = sent.map_err(|e| failure(classify(&e)))?;
         let mut pump = (!ends).then(|| Pump::new(body, stream));
         let response = std::future::poll_fn(|cx| {

@@ -17,7 +17,7 @@ use super::cluster::ClusterView;
 use super::connect::{Dial, dial};
 use super::endpoint::{Endpoint, Lease};
 use super::error::UpstreamError;
-use super::h1::{self, Answer};
+use super::h1::{self, Answer, Failure};
 use super::h2;
 use super::pool::Pools;
 use crate::body::Body;
@@ -293,17 +293,24 @@ impl Upstream {
         &self,
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
-        request: Box<Request<Body>>,
+        mut request: Box<Request<Body>>,
         trip: &Trip,
     ) -> Result<Answer, Unanswered> {
-        let conn = match self.pools.find_h2(endpoint.id()) {
-            Some(conn) => conn,
-            None => match Box::pin(self.open_h2(to, endpoint, trip)).await {
-                Ok(conn) => conn,
-                Err(error) => return Err(Unanswered { error, unsent: Some(request) }),
-            },
-        };
-        conn.exchange(request).await.map_err(|failure| failure.error.into())
+        loop {
+            let conn = match self.pools.find_h2(endpoint.id()) {
+                Some(conn) => conn,
+                None => match Box::pin(self.open_h2(to, endpoint, trip)).await {
+                    Ok(conn) => conn,
+                    Err(error) => return Err(Unanswered { error, unsent: Some(request) }),
+                },
+            };
+            match conn.exchange(request).await {
+                Ok(answer) => return Ok(answer),
+                // The connection was about to end, and took nothing: another one will.
+                Err(Failure { unsent: Some(unsent), .. }) => request = unsent,
+                Err(failure) => return Err(failure.error.into()),
+            }
+        }
     }
 
     /// An HTTP/2 connection with room, opened by this request or by one that came before it.
@@ -324,7 +331,8 @@ impl Upstream {
             } else if let Some(settling) = settling {
                 settling.settled().await;
             } else {
-                self.dial_h2(to, endpoint, trip).await?;
+                // Whoever opens a connection uses it, even if it turns out to have no room for others.
+                return self.dial_h2(to, endpoint, trip).await;
             }
             if let Some(conn) = self.pools.find_h2(endpoint.id()) {
                 return Ok(conn);
@@ -338,7 +346,7 @@ impl Upstream {
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
         trip: &Trip,
-    ) -> Result<(), UpstreamError> {
+    ) -> Result<Rc<h2::Conn>, UpstreamError> {
         let dialing = Rc::new(Dialing::default());
         self.dialing.borrow_mut().insert(endpoint.id(), dialing.clone());
         let turn = Turn { upstream: self, endpoint: endpoint.id(), dialing };
@@ -347,13 +355,15 @@ impl Upstream {
             h2::Conn::new(stream, open, to.config.idle_timeout).await
         };
         match result.await {
-            Ok(conn) => self.pools.put_h2(conn),
+            Ok(conn) => {
+                self.pools.put_h2(conn.clone());
+                Ok(conn)
+            }
             Err(error) => {
                 turn.dialing.error.set(Some(error));
-                return Err(error);
+                Err(error)
             }
         }
-        Ok(())
     }
 }
 

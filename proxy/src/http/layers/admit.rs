@@ -15,7 +15,7 @@ use crate::body::{Body, Side};
 use crate::error::ProxyError;
 use crate::http::call::Call;
 use crate::http::headers;
-use crate::routing::path;
+use crate::routing::path::{self, PathError};
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -59,18 +59,23 @@ fn admit(call: &mut Call) -> Result<(), ProxyError> {
         return Err(ProxyError::TooManyHeaders);
     }
     headers::checked_host(request).ok_or(ProxyError::Host)?;
-    if *request.method() != Method::CONNECT && !is_asterisk(request) {
+    // An extended CONNECT has a path like any other request (RFC 8441 section 4).
+    let has_path =
+        *request.method() != Method::CONNECT || request.extensions().get::<h2::ext::Protocol>().is_some();
+    if has_path && !is_asterisk(request) {
         let canonical = match path::canonical(request.uri().path(), config.merge_slashes) {
             Ok(Cow::Borrowed(_)) => None,
             Ok(Cow::Owned(path)) => Some(path),
             Err(error) => return Err(ProxyError::Path(error)),
         };
         if let Some(path) = canonical {
-            headers::set_path(request, &path);
+            if !headers::set_path(request, &path) {
+                return Err(ProxyError::Path(PathError::NotEncoded));
+            }
             ledger.set_target(request.uri());
         }
     }
-    *tunnel = headers::strip_request(request);
+    *tunnel = headers::strip_request(request)?;
     headers::forward(request, ledger.conn(), &config.trusted_proxies);
     if let Some(limit) = ledger.view().config.chain.limits.body
         && request.body().size_hint().lower() > limit.get()

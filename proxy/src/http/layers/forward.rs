@@ -1,7 +1,7 @@
 //! The end of the stack: what the route does with a request.
 
 use bytes::Bytes;
-use http::{Response, Version, header};
+use http::{Method, Response, Version, header};
 use outrigger_proto::model::{Action, Forward, Protocol};
 
 use super::Outcome;
@@ -45,12 +45,17 @@ async fn send(call: Call, forward: &Forward) -> Outcome {
         ledger.set_tunnel_request(std::mem::replace(request.body_mut(), Body::empty()));
     }
     apply(request.headers_mut(), &target.request_headers);
+    let extended = request.method() == Method::CONNECT && matches!(tunnel, Wanted::Upgrade(_));
     shape(&mut request, &tunnel, &cluster.config.protocol, ledger.conn().is_secure())?;
     expect::prepare(&mut request);
     ledger.set_cluster(cluster.clone());
     let Sent { answer, lease } = upstream.send(&cluster, request, ledger.trip()).await?;
     ledger.set_lease(lease);
     let mut response = match answer {
+        // To an extended CONNECT a 2xx says that the tunnel stands, and it does not.
+        Answer::Response(response) if extended && response.status().is_success() => {
+            return Err(UpstreamError::Protocol.into());
+        }
         Answer::Response(response) => response,
         Answer::Tunnel(response, stream) => {
             ledger.set_tunnel(stream);
