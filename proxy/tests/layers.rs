@@ -45,6 +45,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "routing",
             "upstream",
             "watch",
+            "worker",
         ],
     ),
     ("downstream", &["conn", "http", "io", "live", "tcp", "watch", "worker"]),
