@@ -1,19 +1,22 @@
 //! One downstream connection, as its requests see it.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 
 use ::http::HeaderValue;
-use outrigger_proto::model::{Filter, Name};
+use outrigger_proto::model::Filter;
 
 use crate::body::Meter;
 use crate::error::ProxyError;
 use crate::io::stream::Stream;
 use crate::live::ListenerView;
-use crate::watch::{Patience, Watch};
+use crate::watch::{Patience, Verdict, Watch};
 use crate::worker::{Watched, Worker};
 
 /// One downstream connection.
@@ -135,9 +138,15 @@ impl Conn {
         known.clone()
     }
 
-    /// The listener's name.
-    pub fn listener(&self) -> Name {
-        self.view.borrow().1.name.clone()
+    /// Does this until it is done, or the connection must end.
+    pub async fn until_ended(&self, work: impl Future) {
+        let mut work = pin!(work);
+        std::future::poll_fn(|cx| {
+            let done = work.as_mut().poll(cx).is_ready();
+            let ended = matches!(self.watch.poll_verdict(cx), Some(Verdict::Close | Verdict::IdleTimeout));
+            if done || ended { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// The answer being written agrees to a tunnel.

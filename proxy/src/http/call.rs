@@ -17,7 +17,7 @@ use crate::error::ProxyError;
 use crate::io::framing::Violation;
 use crate::io::stream::Stream;
 use crate::live::{FilterView, ListenerView, Routes};
-use crate::observe::{Peer, Record};
+use crate::observe::{ListenerStats, Peer, Record};
 use crate::upstream::{ClusterView, Lease, Trip};
 use crate::watch::StreamWatch;
 use crate::worker::WatchedStream;
@@ -136,11 +136,6 @@ impl Ledger {
         &self.trip
     }
 
-    /// The client's protocol.
-    pub fn version(&self) -> Version {
-        self.version
-    }
-
     /// The request was brought into its canonical form; that is what the log shows, as it is what everybody else sees.
     pub fn set_target(&self, target: &Uri) {
         if let Some(logged) = &self.logged {
@@ -249,10 +244,7 @@ impl Ledger {
         stats.request(status, took);
         stats.bytes(self.received.get(), self.sent.get());
         if let Some(error) = self.error.get() {
-            stats.error(error.answer().reason);
-            if let Some(limit) = error.limit() {
-                stats.limit(limit);
-            }
+            count(stats, error);
         }
         if let Some(cluster) = self.cluster.get() {
             let stats = cluster.live.stats();
@@ -305,10 +297,7 @@ impl Ledger {
         let answer = error.answer();
         let stats = &view.state.stats;
         stats.request(answer.status.as_u16(), Duration::ZERO);
-        stats.error(answer.reason);
-        if let Some(limit) = error.limit() {
-            stats.limit(limit);
-        }
+        count(stats, error);
         let record = Record {
             start: SystemTime::now(),
             duration: Duration::ZERO,
@@ -333,6 +322,13 @@ impl Ledger {
             first_byte: None,
         };
         conn.worker().log(|logger| logger.log(&record));
+    }
+}
+
+fn count(stats: &ListenerStats, error: ProxyError) {
+    stats.error(error.answer().reason);
+    if let Some(limit) = error.limit() {
+        stats.limit(limit);
     }
 }
 

@@ -1,8 +1,7 @@
 //! Tunnels: after both sides have agreed (`101`, or a 2xx to CONNECT), bytes are passed on as they are until both have
 //! ended. Not before: bytes that a client sent early wait until the upstream has agreed.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use crate::body::{Body, BodyError, Side};
 use crate::conn::{Conn, Tunnel};
 use crate::io::copy::pump;
 use crate::io::stream::Stream;
-use crate::watch::{Stage, Verdict};
+use crate::watch::Stage;
 
 /// Bytes read at once for a client's HTTP/2 stream.
 const CHUNK: usize = 16 * 1024;
@@ -24,13 +23,7 @@ pub async fn joined(conn: &Conn, mut client: Stream, tunnel: Tunnel) {
     conn.watch().enter(Stage::Tunnel);
     client.unguard();
     let (received, sent) = (client.activity().received(), client.activity().sent());
-    let mut pumping = pin!(pump(&mut client, &mut upstream));
-    std::future::poll_fn(|cx| {
-        let done = pumping.as_mut().poll(cx).is_ready();
-        let ended = matches!(conn.watch().poll_verdict(cx), Some(Verdict::Close | Verdict::IdleTimeout));
-        if done || ended { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    conn.until_ended(pump(&mut client, &mut upstream)).await;
     let activity = conn.watch().activity();
     // Neither side has a limit: the request that asked for the tunnel has been admitted.
     let _ = meter.passed(Side::Request, (activity.received() - received) as usize);

@@ -1,9 +1,6 @@
 //! Bytes of a connection, passed on to an endpoint of a cluster.
 
-use std::future::Future;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::SystemTime;
 
 use outrigger_proto::model::Filter;
@@ -17,7 +14,7 @@ use crate::live::{FilterView, ListenerView};
 use crate::observe::{Peer, Record};
 use crate::routing::pick_target;
 use crate::upstream::{Trip, UpstreamError};
-use crate::watch::{Stage, Verdict};
+use crate::watch::Stage;
 
 /// Serves a connection until both sides have ended.
 pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
@@ -32,7 +29,7 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
     let trip = Trip::new(Instant::now());
     let result = match upstream.connect(cluster, &trip).await {
         Ok((mut stream, _lease, _open)) => {
-            join(conn, &mut client, &mut stream).await;
+            conn.until_ended(pump(&mut client, &mut stream)).await;
             Ok(())
         }
         Err(error) => Err(error),
@@ -47,16 +44,6 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
         tracing::debug!(listener = %view.name, cluster = %cluster.live.name(), %error, "connection not passed on");
     }
     log(conn, view, &Done { at, trip: &trip, cluster: cluster.live.name().as_str(), result });
-}
-
-async fn join(conn: &Conn, client: &mut Stream, upstream: &mut Stream) {
-    let mut pumping = pin!(pump(client, upstream));
-    std::future::poll_fn(|cx| {
-        let done = pumping.as_mut().poll(cx).is_ready();
-        let ended = matches!(conn.watch().poll_verdict(cx), Some(Verdict::Close | Verdict::IdleTimeout));
-        if done || ended { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
 }
 
 struct Done<'a> {

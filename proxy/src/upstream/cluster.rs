@@ -36,11 +36,6 @@ impl Cluster {
     pub fn stats(&self) -> &Arc<ClusterStats> {
         self.stats.get_or_init(|| self.registry.cluster(self.name.as_str()))
     }
-
-    /// Whether it was ever used.
-    pub fn is_used(&self) -> bool {
-        self.stats.get().is_some()
-    }
 }
 
 /// A cluster as one configuration wants it, and as it lives.

@@ -80,9 +80,4 @@ impl Pools {
             conn.stats().idle.decrement(1);
         }
     }
-
-    /// HTTP/1 connections that wait for a request.
-    pub fn idle(&self) -> usize {
-        self.0.borrow().values().map(|pool| pool.h1.len()).sum()
-    }
 }
