@@ -43,6 +43,7 @@ const ENVOY: &[Proxy] = &[Proxy::Envoy];
 pub(crate) const BARS: &[Bar] = &[
     bar(Case::H1Small, Metric::Cpu, Limit::Times(1.15, PEERS)),
     bar(Case::H1Small, Metric::Cpu, Limit::Times(0.4, ENVOY)),
+    bar(Case::H1Policies, Metric::Cpu, Limit::TimesCase(1.10, Case::H1Small)),
     bar(Case::H1NewConnection, Metric::Cpu, Limit::Times(1.0, HAPROXY)),
     bar(Case::H2c, Metric::Cpu, Limit::Times(1.5, HAPROXY)),
     bar(Case::H2c, Metric::Cpu, Limit::Times(0.35, ENVOY)),

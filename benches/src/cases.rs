@@ -66,6 +66,9 @@ pub(crate) enum Case {
     /// Small bodies.
     #[value(name = "h1-256")]
     H1Small,
+    /// Small bodies, with every policy there is, and none of them at work.
+    #[value(name = "h1-policies")]
+    H1Policies,
     /// Medium bodies.
     #[value(name = "h1-16k")]
     H1Medium,
@@ -164,6 +167,8 @@ impl Case {
     /// their clients stay and their bodies are small, so it would only be HAProxy again.
     pub(crate) fn suits(self, proxy: Proxy) -> bool {
         match self {
+            // What policies cost is compared with doing without them.
+            Self::H1Policies => proxy == Proxy::Outrigger,
             Self::IdleMemory | Self::Routes1 | Self::Routes1000 | Self::Routes10000 => {
                 proxy != Proxy::HaproxyTuned
             }
@@ -184,6 +189,7 @@ impl Case {
     pub(crate) fn plan(self) -> Plan {
         match self {
             Self::H1Small => http1("HTTP/1.1 keep-alive, 256 B, 32 connections", 32, "/", false),
+            Self::H1Policies => policies(),
             Self::H1Medium => http1("HTTP/1.1 keep-alive, 16 KiB, 32 connections", 32, "/16k", false),
             Self::H1Large => http1("HTTP/1.1 keep-alive, 1 MiB, 32 connections", 32, "/1m", false),
             Self::H1OneConnection => http1("HTTP/1.1 keep-alive, 256 B, one connection", 1, "/", false),
@@ -246,6 +252,11 @@ fn http1(about: &'static str, connections: usize, path: &'static str, fresh: boo
         work: Work::Wrk { connections, path, fresh },
         columns: REQUESTS,
     }
+}
+
+fn policies() -> Plan {
+    let plain = http1("the same, with every policy configured and none at work", 32, "/", false);
+    Plan { shape: Shape { routes: Routes::Guarded, ..plain.shape }, ..plain }
 }
 
 fn routes(about: &'static str, count: usize) -> Plan {

@@ -7,6 +7,7 @@
 
 mod backend;
 mod bars;
+mod cascade;
 mod cases;
 mod error;
 mod idle;
@@ -52,6 +53,9 @@ struct Options {
     /// Short turns: for a look, not for figures.
     #[arg(long)]
     quick: bool,
+    /// Instead of the cases: three proxies in a row, the last service in trouble, Outrigger and Envoy.
+    #[arg(long)]
+    cascade: bool,
     /// Lists the cases and ends.
     #[arg(long)]
     list: bool,
@@ -84,7 +88,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<()> {
-    let Options { cases, proxies, rounds, quick, list: _, outrigger, envoy, dir } = options;
+    let Options { cases, proxies, rounds, quick, cascade, list: _, outrigger, envoy, dir } = options;
     let cases = if cases.is_empty() { Case::value_variants().to_vec() } else { cases };
     let proxies = if proxies.is_empty() { Proxy::ALL.to_vec() } else { proxies };
     let rounds = rounds.unwrap_or(if quick { 1 } else { 3 });
@@ -93,6 +97,9 @@ fn run(options: Options) -> Result<()> {
     process::end_with_signals()?;
     fs::create_dir_all(&dir).doing(dir.display())?;
     let tools = Tools::find(&outrigger, envoy.as_deref(), &dir);
+    if cascade {
+        return cascade::run(&tools, &dir);
+    }
     print_conditions(&tools, rounds, size);
     let bench = prepare(tools, &dir, size)?;
     let mut results = Results::default();

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use outrigger_proto::model::{Assignment, Balance, Config, Endpoint, Protocol};
+use outrigger_proto::model::{Assignment, Balance, Config, Protocol};
 use outrigger_proto::yaml;
 use serde_json::{Value, json};
 
@@ -23,7 +23,9 @@ use crate::io::listen::Accepting;
 use crate::io::socket::Socket;
 use crate::live::Snapshot;
 use crate::observe::Registry;
-use crate::upstream::{Cluster, Clusters};
+use crate::upstream::health::HealthCell;
+use crate::upstream::outlier::Phase;
+use crate::upstream::{Cluster, Clusters, Endpoint, LevelHealth, Limit};
 use crate::watch::Leaving;
 use crate::worker::Shared;
 
@@ -161,7 +163,7 @@ impl Admin {
         let cluster = |cluster: &Arc<Cluster>| {
             let config = snapshot.mesh.clusters.get(cluster.name());
             let endpoints = cluster.endpoints();
-            let endpoint = |e: &Arc<crate::upstream::Endpoint>| {
+            let endpoint = |e: &Arc<Endpoint>| {
                 json!({
                     "address": e.label(),
                     "weight": e.weight(),
@@ -170,12 +172,19 @@ impl Admin {
                     "requests": e.requests(),
                     "failures": e.failures(),
                     "latency_ms": e.latency(now).as_secs_f64() * 1e3,
+                    "priority": e.priority(),
+                    "zone": e.zone(),
+                    "outlier": standing(e, now),
+                    "health": e.health().record().health.as_str(),
+                    "health_check": health_check(e.health(), now),
                 })
             };
             json!({
                 "name": cluster.name().as_str(),
-                "balance": config.map(|c| balance(c.balance)),
+                "balance": config.map(|c| balance(&c.balance)),
                 "protocol": config.map(|c| protocol(c.protocol)),
+                "levels": endpoints.levels().map(level).collect::<Vec<_>>(),
+                "circuit_breaker": breaker(cluster),
                 "endpoints": endpoints.endpoints().iter().map(endpoint).collect::<Vec<_>>(),
             })
         };
@@ -184,19 +193,54 @@ impl Admin {
 }
 
 fn assignment(cluster: &Cluster) -> Assignment {
-    let endpoint = |e: &Arc<crate::upstream::Endpoint>| Endpoint {
+    let endpoint = |e: &Arc<Endpoint>| outrigger_proto::model::Endpoint {
         address: e.address().clone(),
         weight: e.weight().try_into().unwrap_or(std::num::NonZeroU32::MIN),
+        priority: e.priority(),
+        zone: e.zone(),
     };
     Assignment { endpoints: cluster.endpoints().endpoints().iter().map(endpoint).collect() }
 }
 
-fn balance(balance: Balance) -> &'static str {
+/// What the last check found, and how long ago; null before the first, and where nobody checks.
+fn health_check(health: &HealthCell, now: Duration) -> Option<Value> {
+    let result = health.record().last?.to_string();
+    let ago = now.saturating_sub(health.checked_at());
+    Some(json!({ "result": result, "seconds_ago": ago.as_secs_f64() }))
+}
+
+/// How an endpoint stands with outlier detection.
+fn standing(endpoint: &Endpoint, now: Duration) -> Value {
+    let standing = endpoint.standing();
+    match standing.phase() {
+        Phase::Healthy => json!("healthy"),
+        Phase::HalfOpen | Phase::Probing { since: _ } => json!("half-open"),
+        Phase::Ejected { until } => json!({
+            "ejected_for_ms": until.saturating_sub(now).as_millis() as u64,
+            "ejections": standing.ejections(),
+        }),
+    }
+}
+
+fn level(level: LevelHealth) -> Value {
+    let LevelHealth { priority, endpoints, available, load, panic } = level;
+    json!({ "priority": priority, "endpoints": endpoints, "available": available, "load": load, "panic": panic })
+}
+
+/// What is counted now, by the names of the limits.
+fn breaker(cluster: &Cluster) -> Value {
+    let seen = |limit: Limit| (limit.key().to_owned(), json!(cluster.breaker().seen(limit)));
+    [Limit::Connections, Limit::Requests, Limit::Retries, Limit::Pending].map(seen).into_iter().collect()
+}
+
+fn balance(balance: &Balance) -> &'static str {
     match balance {
         Balance::PeakEwma => "peak-ewma",
         Balance::LeastRequest => "least-request",
         Balance::RoundRobin => "round-robin",
         Balance::Random => "random",
+        Balance::RingHash(_) => "ring-hash",
+        Balance::Maglev(_) => "maglev",
     }
 }
 

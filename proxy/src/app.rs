@@ -20,6 +20,7 @@ use crate::io::listen::Bound;
 use crate::observe::{ProcessStats, Registry, Writer, access_log, queue};
 use crate::sys;
 use crate::threads::{Command, Threads};
+use crate::upstream::Clusters;
 use crate::watch::Leaving;
 use crate::worker::Shared;
 
@@ -90,6 +91,16 @@ pub fn workers(mesh: &Mesh) -> usize {
     mesh.process.workers.map_or_else(cpus, NonZeroUsize::get)
 }
 
+/// Ends ejections in time, and judges endpoints, for as long as the process lives.
+async fn look_after(clusters: Arc<Clusters>) {
+    let mut interval = tokio::time::interval(LOOK_EVERY);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        clusters.sweep(|| fastrand::u64(..));
+    }
+}
+
 impl App {
     /// Starts the workers and brings the configuration into force.
     ///
@@ -107,6 +118,7 @@ impl App {
         let threads = Arc::new(threads);
         stats.workers.set(workers as i64);
         let applier = Applier::new(shared.clone(), registry.clone(), threads.clone());
+        tokio::task::spawn_local(look_after(applier.clusters().clone()));
         let status = Status { source: origin.name(), ..Status::default() };
         let admin = Rc::new(Admin {
             shared: shared.clone(),

@@ -1,6 +1,7 @@
 //! How a configuration comes into force: everything that can fail is done first; then what is new is added, requests
 //! are switched over, and what is gone is let go. A configuration that fails changes nothing.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::downstream::tls::{self, Material};
+use crate::health::{Checker, Plan};
 use crate::io::listen::Bound;
 use crate::live::{FilterView, ListenerState, ListenerView, Routes, Snapshot, resolve_split};
 use crate::observe::Registry;
+use crate::policy::limits::Limits;
 use crate::threads::{Command, Threads};
 use crate::upstream::{ClusterView, Clusters, dns};
 use crate::worker::Shared;
@@ -28,10 +31,12 @@ pub struct Applier {
     shared: Arc<Shared>,
     registry: Registry,
     clusters: Arc<Clusters>,
+    limits: Limits,
     threads: Arc<Threads>,
     running: BTreeMap<Name, Running>,
     resolving: HashMap<Name, Resolving>,
     resolver: Option<Arc<TokioResolver>>,
+    checker: Checker,
     version: u64,
 }
 
@@ -55,7 +60,9 @@ impl Applier {
     /// Nothing is in force yet.
     pub fn new(shared: Arc<Shared>, registry: Registry, threads: Arc<Threads>) -> Self {
         Self {
-            clusters: Arc::new(Clusters::new(registry.clone())),
+            clusters: Arc::new(Clusters::new(registry.clone(), shared.epoch)),
+            limits: Limits::new(RandomState::new()),
+            checker: Checker::start(shared.epoch),
             shared,
             registry,
             threads,
@@ -93,6 +100,7 @@ impl Applier {
         let snapshot = self.snapshot(mesh, &next);
         let mesh = snapshot.mesh.clone();
         self.shared.live.replace(snapshot);
+        self.limits.forget();
         self.switch(next);
         let Self { clusters, resolving, .. } = self;
         clusters.retain(|name| mesh.clusters.contains_key(name));
@@ -103,6 +111,7 @@ impl Applier {
             }
             kept
         });
+        self.checker.follow(self.plans(&mesh));
         Ok(())
     }
 
@@ -178,6 +187,7 @@ impl Applier {
         let mut waiting = Vec::new();
         for (name, cluster) in &mesh.clusters {
             let live = self.clusters.get_or_make(name);
+            self.clusters.configure(&live, cluster);
             match &cluster.source {
                 Source::Static => {
                     if let Some(task) = self.resolving.remove(name) {
@@ -207,6 +217,15 @@ impl Applier {
         waiting
     }
 
+    /// How endpoints are asked whether they are well.
+    fn plans(&self, mesh: &Mesh) -> Vec<Plan> {
+        let plan = |(name, config): (&Name, &model::Cluster)| {
+            let check = (**config.health_check.as_ref()?).clone();
+            Some(Plan { cluster: self.clusters.get_or_make(name), check, protocol: config.protocol })
+        };
+        mesh.clusters.iter().filter_map(plan).collect()
+    }
+
     /// No request should meet a cluster whose name has not been asked for yet. A resolver that does not answer holds
     /// this up for so long and no longer.
     async fn warm(waiting: Vec<oneshot::Receiver<()>>) {
@@ -226,7 +245,7 @@ impl Applier {
         self.resolver.get_or_insert_with(dns::resolver).clone()
     }
 
-    fn snapshot(&self, mesh: Mesh, next: &BTreeMap<Name, Running>) -> Snapshot {
+    fn snapshot(&mut self, mesh: Mesh, next: &BTreeMap<Name, Running>) -> Snapshot {
         let views: HashMap<&Name, Arc<ClusterView>> = mesh
             .clusters
             .iter()
@@ -236,10 +255,14 @@ impl Applier {
             })
             .collect();
         let resolve = |name: &Name| views[name].clone();
+        let limits = &mut self.limits;
         let tables: HashMap<&Name, Arc<Routes>> = mesh
             .route_tables
             .iter()
-            .map(|(name, table)| (name, Arc::new(Routes::new(table.clone(), resolve))))
+            .map(|(name, table)| {
+                let routes = Routes::new(table.clone(), resolve);
+                (name, Arc::new(routes.with_limits(|route| limits.of(name, route))))
+            })
             .collect();
         let view = |(name, config): (&Name, &Listener)| {
             let running = &next[name];

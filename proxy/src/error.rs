@@ -3,10 +3,12 @@
 use std::fmt;
 
 use http::StatusCode;
+use outrigger_proto::model::AbortWith;
 
 use crate::body::BodyError;
+use crate::policy::limiter::Exceeded;
 use crate::routing::path::PathError;
-use crate::upstream::UpstreamError;
+use crate::upstream::{Limit, UpstreamError};
 
 /// Why a request was not answered by an upstream, or its answer broke off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,22 @@ pub enum ProxyError {
     BodyTooLarge,
     /// No route takes the request.
     NoRoute,
+    /// The route's rate limit was exceeded.
+    RateLimited(Exceeded),
+    /// The route aborts some requests on purpose.
+    FaultAbort(AbortWith),
+    /// The route has as many requests under way as its `concurrency.max` allows, and as many in line.
+    Crowded {
+        /// The limit.
+        max: u32,
+        /// What was counted, the one that was refused included.
+        seen: u32,
+    },
+    /// The request waited for its turn for the route's `concurrency.wait`.
+    WaitedTooLong {
+        /// `concurrency.max`.
+        max: u32,
+    },
     /// The route's timeout ran out.
     Timeout,
     /// Nothing moved for `limits.idle_timeout`.
@@ -60,16 +78,93 @@ pub struct Answer {
 pub enum GrpcCode {
     /// CANCELLED.
     Cancelled = 1,
+    /// UNKNOWN.
+    Unknown = 2,
+    /// INVALID_ARGUMENT.
+    InvalidArgument = 3,
     /// DEADLINE_EXCEEDED.
     DeadlineExceeded = 4,
+    /// NOT_FOUND.
+    NotFound = 5,
+    /// ALREADY_EXISTS.
+    AlreadyExists = 6,
+    /// PERMISSION_DENIED.
+    PermissionDenied = 7,
     /// RESOURCE_EXHAUSTED.
     ResourceExhausted = 8,
+    /// FAILED_PRECONDITION.
+    FailedPrecondition = 9,
+    /// ABORTED.
+    Aborted = 10,
+    /// OUT_OF_RANGE.
+    OutOfRange = 11,
     /// UNIMPLEMENTED.
     Unimplemented = 12,
     /// INTERNAL.
     Internal = 13,
     /// UNAVAILABLE.
     Unavailable = 14,
+    /// DATA_LOSS.
+    DataLoss = 15,
+    /// UNAUTHENTICATED.
+    Unauthenticated = 16,
+}
+
+impl GrpcCode {
+    /// In the order of their numbers, from 1.
+    const ALL: [Self; 16] = [
+        Self::Cancelled,
+        Self::Unknown,
+        Self::InvalidArgument,
+        Self::DeadlineExceeded,
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::PermissionDenied,
+        Self::ResourceExhausted,
+        Self::FailedPrecondition,
+        Self::Aborted,
+        Self::OutOfRange,
+        Self::Unimplemented,
+        Self::Internal,
+        Self::Unavailable,
+        Self::DataLoss,
+        Self::Unauthenticated,
+    ];
+
+    /// The code of this number; one that has no meaning is UNKNOWN, as clients take it.
+    fn from_number(number: u8) -> Self {
+        let at = usize::from(number).checked_sub(1);
+        at.and_then(|at| Self::ALL.get(at)).copied().unwrap_or(Self::Unknown)
+    }
+
+    /// What a gRPC client makes of an HTTP status (gRPC's `http-grpc-status-mapping.md`).
+    fn from_status(status: StatusCode) -> Self {
+        match status.as_u16() {
+            400 => Self::Internal,
+            401 => Self::Unauthenticated,
+            403 => Self::PermissionDenied,
+            404 => Self::Unimplemented,
+            429 | 502..=504 => Self::Unavailable,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// What another client is told. gRPC has no table for this way; this is that of `google/rpc/code.proto`.
+    fn status(self) -> u16 {
+        match self {
+            Self::Cancelled => 499,
+            Self::InvalidArgument | Self::FailedPrecondition | Self::OutOfRange => 400,
+            Self::DeadlineExceeded => 504,
+            Self::NotFound => 404,
+            Self::AlreadyExists | Self::Aborted => 409,
+            Self::PermissionDenied => 403,
+            Self::ResourceExhausted => 429,
+            Self::Unimplemented => 501,
+            Self::Unknown | Self::Internal | Self::DataLoss => 500,
+            Self::Unavailable => 503,
+            Self::Unauthenticated => 401,
+        }
+    }
 }
 
 impl ProxyError {
@@ -85,6 +180,13 @@ impl ProxyError {
             Self::TargetTooLong => (414, GrpcCode::ResourceExhausted, "DPE", "target_too_long"),
             Self::BodyTooLarge => (413, GrpcCode::ResourceExhausted, "DPE", "body_too_large"),
             Self::NoRoute => (404, GrpcCode::Unimplemented, "NR", "no_route"),
+            Self::RateLimited(_) => (429, GrpcCode::ResourceExhausted, "RL", "rate_limited"),
+            Self::FaultAbort(with) => {
+                let (status, grpc) = abort(with);
+                (status, grpc, "FI", "fault_abort")
+            }
+            Self::Crowded { .. } => (503, GrpcCode::Unavailable, "UO", "concurrency"),
+            Self::WaitedTooLong { .. } => (503, GrpcCode::Unavailable, "UO", "concurrency_wait"),
             Self::Timeout => (504, GrpcCode::DeadlineExceeded, "UT", "timeout"),
             Self::IdleTimeout => (504, GrpcCode::DeadlineExceeded, "SI", "idle_timeout"),
             Self::ClientGone => (499, GrpcCode::Cancelled, "DC", "client_gone"),
@@ -102,8 +204,24 @@ impl ProxyError {
             Self::TooManyHeaders => Some("headers"),
             Self::BodyTooLarge => Some("body"),
             Self::IdleTimeout => Some("idle_timeout"),
+            Self::Upstream(UpstreamError::Overflow(overflow)) => Some(overflow.limit.key()),
+            Self::Upstream(UpstreamError::NoConnectionFree(overflow)) => Some(overflow.limit.key()),
+            Self::RateLimited(_) => Some("rate_limit"),
+            Self::Crowded { .. } | Self::WaitedTooLong { .. } => Some("concurrency"),
             Self::Path(_) | Self::Host | Self::Head(_) | Self::TargetTooLong | Self::NoRoute => None,
-            Self::Timeout | Self::ClientGone | Self::Upstream(_) | Self::ResponseBroken => None,
+            Self::FaultAbort(_) | Self::Timeout => None,
+            Self::ClientGone | Self::Upstream(_) | Self::ResponseBroken => None,
+        }
+    }
+}
+
+/// Both forms of what a route aborts requests with.
+fn abort(with: AbortWith) -> (u16, GrpcCode) {
+    match with {
+        AbortWith::Status(status) => (status.as_u16(), GrpcCode::from_status(status)),
+        AbortWith::Grpc(number) => {
+            let code = GrpcCode::from_number(number);
+            (code.status(), code)
         }
     }
 }
@@ -118,6 +236,8 @@ fn upstream(error: UpstreamError) -> Answer {
         UpstreamError::Protocol => (502, GrpcCode::Unavailable, "UPE"),
         UpstreamError::RequestBody => (400, GrpcCode::Cancelled, "DPE"),
         UpstreamError::NoTunnel => (501, GrpcCode::Unimplemented, "UPE"),
+        UpstreamError::TooSlow => (504, GrpcCode::DeadlineExceeded, "UT"),
+        UpstreamError::Overflow(_) | UpstreamError::NoConnectionFree(_) => (503, GrpcCode::Unavailable, "UO"),
     };
     let reason = match error {
         UpstreamError::NoEndpoint => "upstream_no_endpoint",
@@ -130,6 +250,14 @@ fn upstream(error: UpstreamError) -> Answer {
         UpstreamError::Protocol => "upstream_protocol",
         UpstreamError::RequestBody => "request_body_broken",
         UpstreamError::NoTunnel => "upstream_no_tunnel",
+        UpstreamError::TooSlow => "per_try_timeout",
+        UpstreamError::Overflow(overflow) => match overflow.limit {
+            Limit::Connections => "max_connections",
+            Limit::Pending => "max_pending",
+            Limit::Requests => "max_requests",
+            Limit::Retries => "max_retries",
+        },
+        UpstreamError::NoConnectionFree(_) => "no_connection_free",
     };
     answer(status, grpc, flag, reason)
 }
@@ -170,6 +298,12 @@ impl fmt::Display for ProxyError {
             Self::TargetTooLong => f.write_str("the request's target is too long"),
             Self::BodyTooLarge => f.write_str("the request's body is too large (limits.body)"),
             Self::NoRoute => f.write_str("no route takes this request"),
+            Self::RateLimited(limit) => write!(f, "this route takes {limit}, and no more (rate_limit)"),
+            Self::FaultAbort(_) => f.write_str("the request was aborted on purpose (fault.abort)"),
+            Self::Crowded { max, seen } => write!(f, "concurrency.max is {max}, and this would be {seen}"),
+            Self::WaitedTooLong { max } => {
+                write!(f, "concurrency.max is {max}, and no turn came within concurrency.wait")
+            }
             Self::Timeout => f.write_str("no complete answer within the route's timeout"),
             Self::IdleTimeout => f.write_str("nothing moved for too long (limits.idle_timeout)"),
             Self::ClientGone => f.write_str("the client went away"),
@@ -184,8 +318,11 @@ impl std::error::Error for ProxyError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::Overflow;
 
-    const ALL: [ProxyError; 23] = [
+    const ALL: [ProxyError; 33] = [
+        ProxyError::Crowded { max: 1, seen: 2 },
+        ProxyError::WaitedTooLong { max: 1 },
         ProxyError::Path(PathError::Backslash),
         ProxyError::Host,
         ProxyError::Head("obs_fold"),
@@ -195,6 +332,8 @@ mod tests {
         ProxyError::TargetTooLong,
         ProxyError::BodyTooLarge,
         ProxyError::NoRoute,
+        ProxyError::RateLimited(Exceeded::SAMPLE),
+        ProxyError::FaultAbort(AbortWith::Grpc(14)),
         ProxyError::Timeout,
         ProxyError::IdleTimeout,
         ProxyError::ClientGone,
@@ -209,7 +348,17 @@ mod tests {
         ProxyError::Upstream(UpstreamError::Protocol),
         ProxyError::Upstream(UpstreamError::RequestBody),
         ProxyError::Upstream(UpstreamError::NoTunnel),
+        ProxyError::Upstream(UpstreamError::TooSlow),
+        ProxyError::Upstream(UpstreamError::Overflow(overflow(Limit::Connections))),
+        ProxyError::Upstream(UpstreamError::Overflow(overflow(Limit::Pending))),
+        ProxyError::Upstream(UpstreamError::Overflow(overflow(Limit::Requests))),
+        ProxyError::Upstream(UpstreamError::Overflow(overflow(Limit::Retries))),
+        ProxyError::Upstream(UpstreamError::NoConnectionFree(overflow(Limit::Connections))),
     ];
+
+    const fn overflow(limit: Limit) -> Overflow {
+        Overflow { limit, max: 1, seen: 2 }
+    }
 
     #[test]
     fn every_answer_has_a_reason_of_its_own_and_an_error_status() {
@@ -218,5 +367,26 @@ mod tests {
         reasons.dedup();
         assert_eq!(reasons.len(), ALL.len());
         assert!(ALL.iter().all(|e| e.answer().status.as_u16() >= 400));
+    }
+
+    #[test]
+    fn aborts_have_a_form_for_each_kind_of_caller() {
+        let rows = [(400, 13), (401, 16), (403, 7), (404, 12), (429, 14), (502, 14), (503, 14), (504, 14)];
+        for (status, code) in rows.into_iter().chain([(418, 2), (500, 2), (501, 2), (599, 2)]) {
+            let answer =
+                ProxyError::FaultAbort(AbortWith::Status(StatusCode::from_u16(status).unwrap())).answer();
+            assert_eq!((answer.status.as_u16(), answer.grpc as u8), (status, code));
+        }
+        let statuses = [499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401];
+        for (code, status) in (1_u8..).zip(statuses) {
+            let answer = ProxyError::FaultAbort(AbortWith::Grpc(code)).answer();
+            assert_eq!((answer.status.as_u16(), answer.grpc as u8), (status, code));
+        }
+    }
+
+    /// Each request carries one, several times over.
+    #[test]
+    fn an_error_stays_small() {
+        assert!(size_of::<ProxyError>() <= 24, "{}", size_of::<ProxyError>());
     }
 }

@@ -1,14 +1,16 @@
 //! Outrigger: a sidecar proxy. The map, in the order in which traffic meets the modules.
 //!
 //! A connection is [accepted](downstream), told apart, and read as [requests](http) or passed on as [bytes](tcp); a
-//! request is [routed](routing), passes the stack of policies and goes [upstream]. Beside the road, on the management
-//! thread: where configuration [comes from](control), how it [comes into force](apply), and what is [shown](admin).
+//! request is [routed](routing), passes the stack of [policies](policy) and goes [upstream]. Beside the road, on the
+//! management thread: where configuration [comes from](control), how it [comes into force](apply), whether endpoints
+//! are [well](health), and what is [shown](admin).
 
 pub mod facts;
 pub mod live;
 
 pub mod downstream;
 pub mod http;
+pub mod policy;
 pub mod routing;
 pub mod tcp;
 pub mod upstream;
@@ -16,6 +18,7 @@ pub mod upstream;
 pub mod body;
 pub mod conn;
 pub mod error;
+pub mod gate;
 pub mod h2_stream;
 pub mod io;
 pub mod watch;
@@ -29,5 +32,6 @@ pub mod apply;
 pub mod cli;
 pub mod control;
 pub mod demo;
+pub mod health;
 pub mod sys;
 pub mod threads;

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use arc_swap::ArcSwap;
+use hashbrown::HashMap;
 use outrigger_proto::model::{self, Listener, Mesh, Name, Route, RouteTable, Split};
 
 use crate::observe::ListenerStats;
+use crate::policy::limits::RouteLimits;
 use crate::routing::RouteIndex;
 use crate::upstream::ClusterView;
 
@@ -88,13 +90,41 @@ pub struct Routes {
     index: RouteIndex,
     /// For each route, its split's clusters in the split's order.
     clusters: Vec<Box<[Arc<ClusterView>]>>,
+    /// What few routes have, by their position.
+    extras: HashMap<usize, RouteExtras>,
+    /// For each route; empty where none has any.
+    limits: Vec<RouteLimits>,
+}
+
+/// The other clusters of a route.
+#[derive(Debug)]
+pub struct RouteExtras {
+    /// Who gets a copy.
+    pub mirror: Option<Arc<ClusterView>>,
+    /// Who answers when the route's own cluster does not.
+    pub fallback: Option<Arc<ClusterView>>,
 }
 
 impl Routes {
     /// `resolve` finds the cluster of a name that the model has checked to exist.
     pub fn new(table: RouteTable, resolve: impl Fn(&Name) -> Arc<ClusterView>) -> Self {
         let clusters = table.routes.iter().map(|route| split_clusters(route, &resolve)).collect();
-        Self { index: RouteIndex::new(&table), clusters, table }
+        let extras = table.routes.iter().enumerate();
+        let extras = extras.filter_map(|(position, route)| Some((position, extras_of(route, &resolve)?)));
+        let (index, extras) = (RouteIndex::new(&table), extras.collect());
+        Self { index, clusters, extras, table, limits: Vec::new() }
+    }
+
+    /// Gives its routes what their limits count with, which is older than this table and may outlive it.
+    pub fn with_limits(self, find: impl FnMut(&Route) -> RouteLimits) -> Self {
+        let has = self.table.routes.iter().any(RouteLimits::has);
+        let limits = if has { self.table.routes.iter().map(find).collect() } else { Vec::new() };
+        Self { limits, ..self }
+    }
+
+    /// What a route's limits count with; `None` where no route of the table has any.
+    pub fn limits(&self, position: usize) -> Option<&RouteLimits> {
+        self.limits.get(position)
     }
 
     /// The position of the route that takes a request.
@@ -107,10 +137,25 @@ impl Routes {
         &self.table.routes[position]
     }
 
+    /// The other clusters of a route, if it has any.
+    pub fn extras(&self, position: usize) -> Option<&RouteExtras> {
+        self.extras.get(&position)
+    }
+
     /// The clusters of a route's split, in its order.
     pub fn clusters(&self, position: usize) -> &[Arc<ClusterView>] {
         &self.clusters[position]
     }
+}
+
+fn extras_of(route: &Route, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -> Option<RouteExtras> {
+    let model::Action::Forward(forward) = &route.action else { return None };
+    let mirror = forward.mirror.as_ref().map(|mirror| resolve(&mirror.to));
+    let fallback = match forward.fallback.as_deref() {
+        Some(model::Fallback::To(cluster)) => Some(resolve(cluster)),
+        Some(model::Fallback::Respond(_)) | None => None,
+    };
+    (mirror.is_some() || fallback.is_some()).then_some(RouteExtras { mirror, fallback })
 }
 
 fn split_clusters(route: &Route, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -> Box<[Arc<ClusterView>]> {

@@ -91,6 +91,7 @@ async fn work(
     mailboxes: Vec<UnboundedSender<Command>>,
 ) {
     tokio::task::spawn_local(worker.clone().sweep());
+    tokio::task::spawn_local(worker.clone().reclaim());
     let pass_on: PassOn = Rc::new(move |target, accepted| {
         let _ = mailboxes[target].send(Command::Take(accepted));
     });

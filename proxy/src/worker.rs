@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::io::activity::Ticks;
 use crate::live::{Live, LiveCache, Snapshot};
 use crate::observe::Logger;
-use crate::upstream::Upstream;
+use crate::upstream::{Reclaim, Upstream};
 use crate::watch::{Leaving, StreamWatch, Watch};
 
 /// How often connections are looked at: the coarseness of idle and header timeouts.
@@ -28,6 +28,8 @@ pub struct Shared {
     pub live: Live,
     /// Open downstream connections of each worker.
     pub loads: Box<[AtomicU32]>,
+    /// How workers ask each other for idle connections.
+    pub reclaim: Arc<Reclaim>,
     /// When the process started; what live state measures time from.
     pub epoch: Instant,
     leaving: AtomicU8,
@@ -42,6 +44,7 @@ impl Shared {
         Self {
             live: Live::default(),
             loads: (0..workers).map(|_| AtomicU32::new(0)).collect(),
+            reclaim: Arc::default(),
             epoch: Instant::now(),
             leaving: AtomicU8::new(0),
             last_request: AtomicU64::new(0),
@@ -98,6 +101,7 @@ pub struct Worker {
     logger: RefCell<Option<Logger>>,
     /// When the last request began here.
     last_request: Cell<u64>,
+    mirrors: Places,
 }
 
 impl Worker {
@@ -107,13 +111,14 @@ impl Worker {
         Rc::new(Self {
             id,
             live: RefCell::new(shared.live.cache()),
-            upstream: Upstream::new(ticks.clone(), shared.epoch),
+            upstream: Upstream::new(id, ticks.clone(), (shared.epoch, shared.reclaim.clone())),
             shared,
             ticks,
             watches: RefCell::default(),
             streams: RefCell::default(),
             logger: RefCell::default(),
             last_request: Cell::new(0),
+            mirrors: Places::default(),
         })
     }
 
@@ -125,6 +130,11 @@ impl Worker {
     /// What all workers see.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Copies of requests under way.
+    pub fn mirrors(&self) -> &Places {
+        &self.mirrors
     }
 
     /// The coarse clock.
@@ -209,6 +219,42 @@ impl Worker {
             self.upstream.pools().sweep();
             self.log(Logger::flush);
         }
+    }
+}
+
+impl Worker {
+    /// Lets go of idle connections when another worker asks for them.
+    pub async fn reclaim(self: Rc<Self>) {
+        let asked = self.shared.reclaim.join();
+        loop {
+            asked.notified().await;
+            self.upstream.pools().reclaim();
+        }
+    }
+}
+
+/// Counts what is under way on one worker.
+#[derive(Clone, Debug, Default)]
+pub struct Places(Rc<Cell<u32>>);
+
+/// One that is counted.
+#[derive(Debug)]
+pub struct Place(Places);
+
+impl Places {
+    /// One more, unless there are so many.
+    pub fn enter(&self, most: u32) -> Option<Place> {
+        (self.0.get() < most).then(|| {
+            self.0.set(self.0.get() + 1);
+            Place(self.clone())
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Self(Places(count)) = self;
+        count.set(count.get() - 1);
     }
 }
 

@@ -15,6 +15,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("body", &[]),
     // The one module with `unsafe`; whoever comes to need it is named here.
     ("sys", &[]),
+    // Limits that threads share.
+    ("gate", &[]),
+    // Deciding what may go on, and what is tried again.
+    ("policy", &["facts", "gate"]),
     // Bytes, and who watches over connections.
     ("io", &[]),
     ("watch", &["io"]),
@@ -23,11 +27,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("observe", &[]),
     // Deciding, then sending.
     ("routing", &["facts"]),
-    ("upstream", &["body", "h2_stream", "io", "observe"]),
+    ("upstream", &["body", "gate", "h2_stream", "io", "observe", "policy"]),
     // What is in force, and what a thread and a connection have of it.
-    ("live", &["facts", "observe", "routing", "upstream"]),
+    ("live", &["facts", "observe", "policy", "routing", "upstream"]),
     ("worker", &["io", "live", "observe", "upstream", "watch"]),
-    ("error", &["body", "routing", "upstream"]),
+    ("error", &["body", "policy", "routing", "upstream"]),
     ("conn", &["body", "error", "io", "live", "watch", "worker"]),
     // Who speaks with clients. HTTP and TCP do not know each other.
     ("tcp", &["conn", "error", "io", "live", "observe", "routing", "upstream", "watch"]),
@@ -38,10 +42,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "conn",
             "error",
             "facts",
+            "gate",
             "h2_stream",
             "io",
             "live",
             "observe",
+            "policy",
             "routing",
             "upstream",
             "watch",
@@ -51,10 +57,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("downstream", &["conn", "http", "io", "live", "tcp", "watch", "worker"]),
     // Beside the road. Where configuration comes from knows nothing of where it goes.
     ("control", &[]),
+    ("health", &["io", "observe", "upstream"]),
     ("threads", &["downstream", "http", "io", "observe", "worker"]),
-    ("apply", &["downstream", "io", "live", "observe", "threads", "upstream", "worker"]),
+    ("apply", &["downstream", "health", "io", "live", "observe", "policy", "threads", "upstream", "worker"]),
     ("admin", &["body", "io", "live", "observe", "upstream", "watch", "worker"]),
-    ("app", &["admin", "apply", "control", "io", "observe", "sys", "threads", "watch", "worker"]),
+    ("app", &["admin", "apply", "control", "io", "observe", "sys", "threads", "upstream", "watch", "worker"]),
     ("demo", &["app", "body", "control", "upstream", "watch", "worker"]),
     ("cli", &["app", "control", "demo", "downstream"]),
 ];
@@ -64,9 +71,14 @@ const PURE: &[&str] = &[
     "facts.rs",
     "error.rs",
     "watch.rs",
+    "policy",
     "routing",
-    "upstream/balance.rs",
+    "upstream/balance",
+    "upstream/outlier.rs",
+    "upstream/outlier",
     "upstream/endpoint.rs",
+    "upstream/health.rs",
+    "health/watchlist.rs",
     "io/framing",
 ];
 

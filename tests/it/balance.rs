@@ -125,3 +125,121 @@ async fn a_slow_endpoint_gets_less() {
     }
     assert!(slow.count() < 25, "{} of 100 went to the slow one", slow.count());
 }
+
+/// Which of the origins each of these requests came to.
+async fn homes(proxy: &Proxy, requests: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut client = proxy.client("web").await;
+    let mut homes = Vec::new();
+    for request in requests {
+        client.send(request).await;
+        homes.push(client.reply().await.text());
+    }
+    homes
+}
+
+async fn named() -> Vec<Origin> {
+    let mut origins = Vec::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        origins.push(Origin::ok(name).await);
+    }
+    origins
+}
+
+fn addresses(origins: &[Origin]) -> Vec<&str> {
+    origins.iter().map(Origin::address).collect()
+}
+
+fn users(n: usize) -> impl Iterator<Item = String> {
+    (0..n).map(|user| format!("GET / HTTP/1.1\r\nHost: app\r\nx-user: {user}\r\n\r\n"))
+}
+
+#[tokio::test]
+async fn a_user_stays_at_one_endpoint_on_every_worker_and_when_others_leave() {
+    for kind in ["maglev", "ring-hash"] {
+        let origins = named().await;
+        let balance = format!("balance: {{ {kind}: {{ hash: [{{ header: x-user }}] }} }}");
+        let config = |origins: &[Origin]| web_with("", &balance, addresses(origins));
+        let proxy = Proxy::start(&config(&origins)).await;
+        let first = homes(&proxy, users(200)).await;
+        // Other connections, other workers.
+        assert_eq!(homes(&proxy, users(200)).await, first, "{kind}");
+        assert_eq!(homes(&proxy, users(200)).await, first, "{kind}");
+        let mut distinct = first.clone();
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len(), 5, "{kind}: everyone has users");
+        proxy.reload(&config(&origins[..4])).await;
+        let after = homes(&proxy, users(200)).await;
+        let moved =
+            first.iter().zip(&after).filter(|(before, after)| before != after && *before != "e").count();
+        assert!(moved <= 10, "{kind}: {moved} of 200 moved though their endpoint stayed");
+        assert!(!after.contains(&"e".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_is_made_where_there_is_none_and_leads_back() {
+    let origins = named().await;
+    let balance = "balance: { maglev: { hash: [{ cookie: { name: home, ttl: 1h } }] } }";
+    let proxy = Proxy::start(&web_with("", balance, addresses(&origins))).await;
+    for _ in 0..10 {
+        let mut client = proxy.client("web").await;
+        let reply = client.get("/").await;
+        let cookie = reply.field("set-cookie").expect("a cookie").to_owned();
+        assert!(cookie.contains("; Path=/; Max-Age=3600; HttpOnly"), "{cookie}");
+        let pair = cookie.split(';').next().unwrap();
+        let again = format!("GET / HTTP/1.1\r\nHost: app\r\nCookie: other=1; {pair}\r\n\r\n");
+        for _ in 0..3 {
+            client.send(again.clone()).await;
+            let back = client.reply().await;
+            assert_eq!((back.text(), back.field("set-cookie")), (reply.text(), None));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_next_priority_takes_what_the_first_cannot() {
+    let (first, spare) =
+        (Origin::answering("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n").await, Origin::ok("spare").await);
+    let endpoints = format!(
+        "{{ address: {}, zone: a }}, {{ address: {}, zone: b, priority: 1 }}",
+        first.address(),
+        spare.address()
+    );
+    let rules = "outlier_detection: { consecutive_5xx: 3, interval: 500ms, max_ejected: 50% }";
+    let config = web_with("", rules, ["X"]).replace("\"X\"", &endpoints);
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.client("web").await;
+    for _ in 0..3 {
+        assert_eq!(client.get("/").await.status, 500, "all goes to the first while it is there");
+    }
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.text(), "spare");
+    }
+    let cluster = proxy.ask_json("/clusters").await["clusters"][0].clone();
+    assert_eq!((&cluster["levels"][0]["available"], &cluster["levels"][1]["load"]), (&0.into(), &1.0.into()));
+    assert_eq!(
+        (&cluster["endpoints"][1]["zone"], &cluster["endpoints"][1]["priority"]),
+        (&"b".into(), &1.into())
+    );
+}
+
+#[tokio::test]
+async fn in_panic_everybody_is_used_and_it_is_counted() {
+    for (threshold, expected) in [("0%", "upstream_no_endpoint"), ("60%", "")] {
+        let bad = "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n";
+        let (one, two) = (Origin::answering(bad).await, Origin::answering(bad).await);
+        let cluster = format!(
+            "panic_threshold: {threshold}\noutlier_detection: {{ consecutive_5xx: 1, max_ejected: 100%, interval: 1h }}"
+        );
+        let proxy = Proxy::start(&web_with("", &cluster, [one.address(), two.address()])).await;
+        let mut client = proxy.client("web").await;
+        for _ in 0..10 {
+            client.get("/").await;
+        }
+        let reply = client.get("/").await;
+        assert_eq!(reply.field("x-outrigger-reason").unwrap_or_default(), expected);
+        let panics = proxy.metric("outrigger_upstream_panics_total{cluster=\"app\"}").await;
+        assert_eq!(panics > 0.0, expected.is_empty());
+    }
+}

@@ -5,18 +5,27 @@
 mod access_log;
 mod admin;
 mod balance;
+mod breaker;
 mod cli;
+mod concurrency;
+mod fallback;
+mod fault;
 mod framing;
 mod headers;
+mod health;
 mod http1;
 mod http2;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod mirror;
+mod outlier;
 mod paths;
 mod peers;
 mod pool;
+mod rate_limit;
 mod reload;
+mod retry;
 mod routing;
 mod tcp;
 mod upgrade;
@@ -30,11 +39,23 @@ fn web<A: Display>(endpoints: impl IntoIterator<Item = A>) -> String {
 
 /// The same, with further keys of the listener and of the cluster, as `key: value` in one line each.
 fn web_with<A: Display>(listener: &str, cluster: &str, endpoints: impl IntoIterator<Item = A>) -> String {
+    web_routed("", listener, cluster, endpoints)
+}
+
+/// The same, with further keys of the route as well.
+fn web_routed<A: Display>(
+    route: &str,
+    listener: &str,
+    cluster: &str,
+    endpoints: impl IntoIterator<Item = A>,
+) -> String {
     let endpoints: Vec<String> = endpoints.into_iter().map(|endpoint| format!("\"{endpoint}\"")).collect();
     let indent = |text: &str| text.lines().map(|line| format!("\n    {line}")).collect::<String>();
+    let deeper = |text: &str| text.lines().map(|line| format!("\n        {line}")).collect::<String>();
     format!(
-        "listeners:\n  web:\n    bind: 127.0.0.1:0{}\n    routes:\n      - to: app\nclusters:\n  app:\n    endpoints: [{}]{}\n",
+        "listeners:\n  web:\n    bind: 127.0.0.1:0{}\n    routes:\n      - to: app{}\nclusters:\n  app:\n    endpoints: [{}]{}\n",
         indent(listener),
+        deeper(route),
         endpoints.join(", "),
         indent(cluster),
     )

@@ -53,6 +53,6 @@ fn document(routes: usize) -> String {
 
 fn cluster() -> Arc<ClusterView> {
     let name = Name::new(tables::CLUSTER).expect("a name");
-    let live = Clusters::new(Registry::default()).get_or_make(&name);
+    let live = Clusters::new(Registry::default(), tokio::time::Instant::now()).get_or_make(&name);
     Arc::new(ClusterView { config: Cluster::new(Source::Static), live })
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger::upstream::{Endpoint, EndpointSet};
-use outrigger_proto::model::{Address, Balance};
+use outrigger::upstream::{Endpoint, EndpointSet, PickFacts, Settings};
+use outrigger_proto::model::{Address, Balance, HashOn, Percent};
 
 use crate::{Criterion, within};
 
@@ -19,14 +19,20 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         ("least-request", Balance::LeastRequest),
         ("round-robin", Balance::RoundRobin),
         ("random", Balance::Random),
+        ("ring-hash", Balance::RingHash([HashOn::Source].into())),
+        ("maglev", Balance::Maglev([HashOn::Source].into())),
     ];
     let mut group = criterion.benchmark_group("pick");
     for endpoints in [3, 100, 1000] {
-        let set = EndpointSet::new((0..endpoints).map(endpoint).collect());
-        for (name, balance) in balancers {
+        for (name, balance) in &balancers {
+            let settings = Settings { balance, slow_start: Duration::ZERO, panic_threshold: Percent::ZERO };
+            let set = EndpointSet::new((0..endpoints).map(endpoint).collect(), settings);
             let mut rng = fastrand::Rng::with_seed(7);
             group.bench_function(within(BUDGET, format_args!("{name}, {endpoints}")), |bencher| {
-                bencher.iter(|| set.pick(balance, NOW, || rng.u64(..)).map(|endpoint| endpoint.id()));
+                bencher.iter(|| {
+                    let facts = PickFacts { now: NOW, hash: Some(rng.u64(..)), tried: &[] };
+                    set.pick(&facts, || rng.u64(..), |_| false).map(|picked| picked.endpoint.id())
+                });
             });
         }
     }

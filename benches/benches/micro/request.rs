@@ -189,7 +189,7 @@ fn config(origin: &SocketFile, routes: usize) -> Config {
 fn snapshot(config: Config) -> (Arc<ListenerView>, Snapshot) {
     let Config { mesh, endpoints } = config;
     let registry = Registry::default();
-    let clusters = Clusters::new(registry.clone());
+    let clusters = Clusters::new(registry.clone(), tokio::time::Instant::now());
     let (name, cluster) = mesh.clusters.first_key_value().expect("it has one");
     let live = clusters.get_or_make(name);
     clusters.assign(&live, &endpoints[name]);

@@ -2,9 +2,7 @@
 
 use http::{HeaderMap, Method};
 use outrigger::facts::ReqHead;
-use outrigger_proto::model::{
-    Action, Forward, HeaderEdits, HostPattern, Match, Name, PathMatch, Rewrite, Route, RouteTable, Split,
-};
+use outrigger_proto::model::{Action, Forward, HostPattern, Match, Name, PathMatch, Route, RouteTable};
 
 /// The cluster that every route leads to.
 pub(crate) const CLUSTER: &str = "app";
@@ -61,11 +59,5 @@ fn host(route: usize) -> String {
 }
 
 fn route(matches: Match) -> Route {
-    let to = Split::one(Name::new(CLUSTER).expect("a name"));
-    Route {
-        matches,
-        action: Action::Forward(Forward { to, rewrite: Rewrite::default(), timeout: None }),
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-    }
+    Route::new(matches, Action::Forward(Forward::to(Name::new(CLUSTER).expect("a name"))))
 }

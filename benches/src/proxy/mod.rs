@@ -103,6 +103,8 @@ pub(crate) enum Back {
 pub(crate) enum Routes {
     /// One that matches everything.
     Catchall,
+    /// The same, with every policy that Outrigger has.
+    Guarded,
     /// This many, `/svc-N/`, each to a cluster of its own; all clusters are the same backend.
     Prefixes(usize),
 }
@@ -111,7 +113,7 @@ impl Routes {
     /// Name of each cluster, and the path prefix that leads to it.
     pub(crate) fn each(self) -> Vec<(String, String)> {
         match self {
-            Self::Catchall => vec![("backend".to_owned(), "/".to_owned())],
+            Self::Catchall | Self::Guarded => vec![("backend".to_owned(), "/".to_owned())],
             Self::Prefixes(count) => {
                 (0..count).map(|number| (format!("svc-{number}"), format!("/svc-{number}/"))).collect()
             }
@@ -121,7 +123,7 @@ impl Routes {
     /// Upstream connections that one cluster may keep idle.
     fn idle_upstream(self) -> usize {
         match self {
-            Self::Catchall => 256,
+            Self::Catchall | Self::Guarded => 256,
             // nginx reserves memory for each, used or not.
             Self::Prefixes(_) => 32,
         }
@@ -199,7 +201,7 @@ impl Setup<'_> {
         let asked = proxy != Proxy::Outrigger || net::answers(self.admin, "/ready");
         asked
             && match (self.shape.front, self.shape.routes) {
-                (Front::Http1, Routes::Catchall) => net::answers(self.listen, "/"),
+                (Front::Http1, Routes::Catchall | Routes::Guarded) => net::answers(self.listen, "/"),
                 (Front::Http1, Routes::Prefixes(count)) => {
                     net::answers(self.listen, &format!("/svc-{}/", count - 1))
                 }

@@ -7,6 +7,19 @@ use super::{Back, Front, Routes, Setup};
 use crate::error::Result;
 use crate::tools::Tools;
 
+/// Every policy of a route; with a load that is well, none of them has anything to do.
+const ROUTE: &str = "timeout: 30s, \
+    retry: { attempts: 3, conditions: [5xx, reset, connect-failure], per_try_timeout: 10s }, \
+    hedge: { after: 5s }, \
+    concurrency: { max: 10000 }, \
+    rate_limit: { rate: 10000000/s }, \
+    fault: { abort: { status: 503 }, when: { header: x-chaos } }, \
+    fallback: { respond: { status: 503 } }";
+
+/// Every policy of a cluster.
+const CLUSTER: &str = ", outlier_detection: { success_rate_deviations: 1.9, failure_percent: 50%, latency_factor: 5 }, \
+    health_check: { http: / }, slow_start: 10s";
+
 /// What starts it.
 pub(crate) fn command(setup: &Setup<'_>, tools: &Tools) -> Result<Command> {
     let file = setup.write("outrigger.yaml", &config(setup))?;
@@ -27,6 +40,7 @@ fn config(setup: &Setup<'_>) -> String {
     match (shape.front, shape.routes) {
         (Front::Tcp, _) => add(format_args!("    tcp: {{ to: backend }}\n")),
         (_, Routes::Catchall) => add(format_args!("    routes:\n      - to: backend\n")),
+        (_, Routes::Guarded) => add(format_args!("    routes:\n      - {{ to: backend, {ROUTE} }}\n")),
         (_, Routes::Prefixes(_)) => {
             add(format_args!("    routes:\n"));
             for (cluster, prefix) in shape.routes.each() {
@@ -41,8 +55,9 @@ fn config(setup: &Setup<'_>) -> String {
         Back::Tcp => "",
     };
     add(format_args!("clusters:\n"));
+    let policies = if shape.routes == Routes::Guarded { CLUSTER } else { "" };
     for (cluster, _) in shape.routes.each() {
-        add(format_args!("  {cluster}: {{ endpoints: [127.0.0.1:{backend}]{protocol} }}\n"));
+        add(format_args!("  {cluster}: {{ endpoints: [127.0.0.1:{backend}]{protocol}{policies} }}\n"));
     }
     text
 }

@@ -3,7 +3,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use super::Address;
+use super::{Address, CircuitBreaker, HashOn, HealthCheck, OutlierDetection, Percent, RetryBudget};
 
 /// A set of endpoints that are alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,19 @@ pub struct Cluster {
     /// A connection that carries nothing is closed after this long. The default is shorter than what most servers
     /// grant, so that it is us who close first, and no request meets a connection that is being closed.
     pub idle_timeout: Duration,
+    /// What of its traffic may be further attempts.
+    pub retry_budget: RetryBudget,
+    /// What it may be burdened with at once.
+    pub circuit_breaker: CircuitBreaker,
+    /// When an endpoint is left out by how it answers; never by default.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// How its endpoints are asked whether they are well; not at all by default.
+    pub health_check: Option<Box<HealthCheck>>,
+    /// How long a new endpoint's share of the load grows until it is whole; zero by default.
+    pub slow_start: Duration,
+    /// When less than this share of its endpoints is healthy, all of them are used, healthy or not;
+    /// [`Percent::ZERO`], the default, never does that.
+    pub panic_threshold: Percent,
 }
 
 impl Cluster {
@@ -30,6 +43,12 @@ impl Cluster {
             protocol: Protocol::default(),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(55),
+            retry_budget: RetryBudget::default(),
+            circuit_breaker: CircuitBreaker::default(),
+            outlier_detection: None,
+            health_check: None,
+            slow_start: Duration::ZERO,
+            panic_threshold: Percent::ZERO,
         }
     }
 }
@@ -49,7 +68,7 @@ pub enum Source {
 }
 
 /// How an endpoint is chosen for a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
     /// Of two endpoints at random, the one with less (latency x requests in flight).
     #[default]
@@ -60,6 +79,10 @@ pub enum Balance {
     RoundRobin,
     /// At random, by weight.
     Random,
+    /// By hash, on a ring of points (Karger).
+    RingHash(Box<[HashOn]>),
+    /// By hash, in a table (Maglev, section 3.4).
+    Maglev(Box<[HashOn]>),
 }
 
 /// What is spoken with an endpoint.
@@ -88,4 +111,15 @@ pub struct Endpoint {
     pub address: Address,
     /// Its share of the load, relative to the others'.
     pub weight: NonZeroU32,
+    /// 0 is used first; the next, as far as the healthy ones before it do not suffice. At most 127.
+    pub priority: u8,
+    /// Where it stands.
+    pub zone: Option<Box<str>>,
+}
+
+impl Endpoint {
+    /// An endpoint like any other.
+    pub fn new(address: Address) -> Self {
+        Self { address, weight: NonZeroU32::MIN, priority: 0, zone: None }
+    }
 }

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod listener;
+mod resilience;
 mod route;
 mod values;
 
@@ -16,6 +17,11 @@ use std::time::Duration;
 pub use self::cluster::{Assignment, Balance, Cluster, Endpoint, Protocol, Source};
 pub use self::listener::{
     Direction, Filter, FilterChain, HttpFilter, Limits, Listener, ServerTls, TcpFilter,
+};
+pub use self::resilience::{
+    AbortWith, Backoff, CircuitBreaker, Concurrency, Fallback, Fault, FaultAbort, FaultDelay, HashOn,
+    HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror, OutlierDetection, Percent, Probe, RateLimit, Retry,
+    RetryBudget, RetryCondition,
 };
 pub use self::route::{
     Action, Forward, HeaderEdits, HeaderMatch, HostPattern, Match, PathMatch, PathRewrite, QueryMatch,

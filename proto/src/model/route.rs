@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Name, Pattern};
+use super::{Concurrency, Fallback, Fault, Hedge, Mirror, Name, Pattern, RateLimit, Retry};
 
 /// Routes in the order they were written.
 ///
@@ -24,14 +24,35 @@ pub struct Route {
     pub matches: Match,
     /// What becomes of them.
     pub action: Action,
+    /// How many of them are taken; `None` takes all.
+    pub rate_limit: Option<Box<RateLimit>>,
+    /// How many of them may be under way at once; `None` lets all.
+    pub concurrency: Option<Box<Concurrency>>,
+    /// Failures made on purpose.
+    pub fault: Option<Box<Fault>>,
     /// Changes to the request before it is sent on.
     pub request_headers: HeaderEdits,
     /// Changes to the response before it goes back, also to one that we made.
     pub response_headers: HeaderEdits,
 }
 
+impl Route {
+    /// A route without policies.
+    pub fn new(matches: Match, action: Action) -> Self {
+        Self {
+            matches,
+            action,
+            rate_limit: None,
+            concurrency: None,
+            fault: None,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+        }
+    }
+}
+
 /// A request matches when every part does; a part that is empty matches all.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Match {
     /// Any of these hosts; a port in the request's host is ignored, letter case too.
     pub hosts: Vec<HostPattern>,
@@ -46,7 +67,7 @@ pub struct Match {
 }
 
 /// A host, or all hosts below a domain.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostPattern {
     /// This host; lower case, without a port.
     Exact(Box<str>),
@@ -55,7 +76,7 @@ pub enum HostPattern {
 }
 
 /// How a path is matched. Paths are matched in their canonical form, without the query.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// Every path.
     #[default]
@@ -70,7 +91,7 @@ pub enum PathMatch {
 }
 
 /// A header field that must match. Where a field is repeated, one value that matches is enough.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeaderMatch {
     /// The field.
     pub name: HeaderName,
@@ -79,7 +100,7 @@ pub struct HeaderMatch {
 }
 
 /// A query parameter that must match; percent-decoded, `+` is a space. The first of a name counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QueryMatch {
     /// The parameter.
     pub name: Box<str>,
@@ -88,7 +109,7 @@ pub struct QueryMatch {
 }
 
 /// How a text is matched.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum StringMatch {
     /// There, with any value.
     Present,
@@ -122,6 +143,44 @@ pub struct Forward {
     pub rewrite: Rewrite,
     /// From the request's head to the last byte of the response; none by default, so that streams live.
     pub timeout: Option<Duration>,
+    /// When a request that failed is sent again; never by default.
+    pub retry: Option<Box<Retry>>,
+    /// When a second attempt is started beside the first.
+    pub hedge: Option<Hedge>,
+    /// Who gets a copy.
+    pub mirror: Option<Box<Mirror>>,
+    /// What is answered when all has failed.
+    pub fallback: Option<Box<Fallback>>,
+}
+
+impl Forward {
+    /// Sent on as it is, and never again.
+    pub fn new(to: Split) -> Self {
+        Self {
+            to,
+            rewrite: Rewrite::default(),
+            timeout: None,
+            retry: None,
+            hedge: None,
+            mirror: None,
+            fallback: None,
+        }
+    }
+}
+
+impl Forward {
+    /// All to one cluster, with nothing rewritten and no policies.
+    pub fn to(cluster: Name) -> Self {
+        Self {
+            to: Split::one(cluster),
+            rewrite: Rewrite::default(),
+            timeout: None,
+            retry: None,
+            hedge: None,
+            mirror: None,
+            fallback: None,
+        }
+    }
 }
 
 /// One cluster, or several by weight.

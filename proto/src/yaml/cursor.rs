@@ -188,11 +188,11 @@ impl<'a> Cx<'a> {
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(&mut self, node: Node<'a>, words: &[(&'static str, T)]) -> Option<T> {
+    pub(super) fn word<T: Clone>(&mut self, node: Node<'a>, words: &[(&'static str, T)]) -> Option<T> {
         let expected = words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>().join(", ");
         let text = self.scalar(node, &format!("one of {expected}"))?.text;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
-            return Some(*value);
+            return Some(value.clone());
         }
         let fault = Fault::new(format!("{} is not known here", show(&text)));
         self.fail(node, fault.choice(&text, words.iter().map(|(word, _)| *word), "expected one of"))

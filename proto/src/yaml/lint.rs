@@ -1,10 +1,13 @@
 //! What is allowed but can hardly be meant. Warnings stop nothing.
 
+mod resilience;
+
+pub(super) use self::resilience::{cluster, conditions, no_budget, route, wait};
 use super::cursor::Cx;
 use super::fault::{Fault, show};
 use super::place::Step;
 use super::tree::Node;
-use crate::model::{Assignment, HostPattern, Match, PathMatch, Process, Route};
+use crate::model::{Assignment, Cluster, HostPattern, Match, PathMatch, Process, Route};
 
 /// Clusters that nothing leads to, and route tables that no listener uses.
 pub(super) fn unused<'a>(cx: &mut Cx<'a>, root: Node<'a>) {
@@ -62,13 +65,18 @@ fn takes_all(matched: &Match) -> bool {
     any_path && hosts.is_empty() && methods.is_empty() && headers.is_empty() && query.is_empty()
 }
 
-/// A cluster without endpoints.
-pub(super) fn endpoints<'a>(cx: &mut Cx<'a>, cluster: Node<'a>, assignment: &Assignment) {
-    let Some(entry) = cluster.get("endpoints") else { return };
-    if assignment.endpoints.is_empty() {
-        let fault = Fault::new("this cluster has no endpoint: every request to it is answered with 503");
-        cx.within(Step::Key("endpoints"), |cx| cx.warn_at(entry.place, fault));
+/// A cluster without endpoints, or with one that is chosen whatever is known of it, or with gaps among them.
+pub(super) fn endpoints<'a>(cx: &mut Cx<'a>, node: Node<'a>, assignment: &Assignment, cluster: &Cluster) {
+    let Some(entry) = node.get("endpoints") else { return };
+    match assignment.endpoints.len() {
+        0 => {
+            let fault = Fault::new("this cluster has no endpoint: every request to it is answered with 503");
+            cx.within(Step::Key("endpoints"), |cx| cx.warn_at(entry.place, fault));
+        }
+        1 => resilience::only_one(cx, node, cluster),
+        2.. => {}
     }
+    cx.within(Step::Key("endpoints"), |cx| resilience::levels(cx, entry.value, assignment));
 }
 
 /// A `*` at the end of a path, where it is an ordinary character.

@@ -13,12 +13,14 @@ mod fault;
 mod lint;
 mod place;
 mod print;
+mod ratio;
 mod scalar;
 mod schema;
 
 #[cfg(test)]
 mod tests;
 mod tree;
+mod words;
 
 use std::fmt;
 use std::path::Path;

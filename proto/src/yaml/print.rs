@@ -5,17 +5,19 @@
 //! default that differs from the same value written, stands in a comment. File paths are printed as they were
 //! resolved: they read back the same when they are absolute, or when the base is the empty path.
 
+mod resilience;
 mod writer;
 
 use std::path::Path;
 
 use self::writer::{Out, key, list, text};
+use super::ratio::show_percent;
 use super::scalar::{show_duration, show_size};
 use crate::model::{
-    AccessLog, Action, Admin, Assignment, Balance, Cluster, Config, Direction, Endpoint, Filter, FilterChain,
-    Forward, HeaderEdits, HostPattern, HttpFilter, Limits, Listener, LogFormat, LogTarget, Match, Mesh, Name,
-    PathMatch, PathRewrite, Process, Protocol, Redirect, Respond, Rewrite, Route, RouteTable, ServerTls,
-    Shutdown, Source, Split, StringMatch, Target, TcpFilter,
+    AccessLog, Action, Admin, Assignment, Cluster, Config, Direction, Endpoint, Fallback, Filter,
+    FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, Limits, Listener, LogFormat, LogTarget,
+    Match, Mesh, Name, PathMatch, PathRewrite, Process, Protocol, Redirect, Respond, Rewrite, Route,
+    RouteTable, ServerTls, Shutdown, Source, Split, StringMatch, Target, TcpFilter,
 };
 
 /// The document that says what `config` is, and nothing less.
@@ -150,29 +152,52 @@ fn routes(out: &mut Out, key: &str, table: &RouteTable) {
 }
 
 fn route(out: &mut Out, route: &Route) {
-    let Route { matches: matched, action, request_headers, response_headers } = route;
+    let Route { matches: matched, action, rate_limit, concurrency, fault, request_headers, response_headers } =
+        route;
     if *matched != Match::default() {
         out.block("match", |out| matches(out, matched));
     }
     match action {
-        Action::Forward(Forward { to, rewrite: rewritten, timeout }) => {
-            split(out, to);
-            if let Some(timeout) = timeout {
-                out.field("timeout", show_duration(*timeout));
-            }
-            rewrite(out, rewritten);
-        }
+        Action::Forward(sent) => forward(out, sent),
         Action::Redirect(Redirect { to, status }) => out.block("redirect", |out| {
             out.field("to", text(&String::from_utf8_lossy(to.as_bytes())));
             out.field("status", status.as_u16());
         }),
-        Action::Respond(Respond { status, body }) => out.block("respond", |out| {
-            out.field("status", status.as_u16());
-            out.field("body", text(body));
-        }),
+        Action::Respond(answer) => respond(out, answer),
     }
+    resilience::admission(out, rate_limit.as_deref(), concurrency.as_deref(), fault.as_deref());
     edits(out, "request_headers", request_headers);
     edits(out, "response_headers", response_headers);
+}
+
+fn forward(out: &mut Out, forward: &Forward) {
+    let Forward { to, rewrite: rewritten, timeout, retry, hedge, mirror, fallback } = forward;
+    split(out, to);
+    if let Some(timeout) = timeout {
+        out.field("timeout", show_duration(*timeout));
+    }
+    rewrite(out, rewritten);
+    if let Some(retry) = retry {
+        resilience::retry(out, retry);
+    }
+    if let Some(hedge) = hedge {
+        resilience::hedge(out, *hedge);
+    }
+    if let Some(mirror) = mirror {
+        resilience::mirror(out, mirror);
+    }
+    match fallback.as_deref() {
+        Some(Fallback::To(name)) => out.block("fallback", |out| out.field("to", text(name.as_str()))),
+        Some(Fallback::Respond(answer)) => out.block("fallback", |out| respond(out, answer)),
+        None => {}
+    }
+}
+
+fn respond(out: &mut Out, Respond { status, body }: &Respond) {
+    out.block("respond", |out| {
+        out.field("status", status.as_u16());
+        out.field("body", text(body));
+    });
 }
 
 fn matches(out: &mut Out, matched: &Match) {
@@ -291,25 +316,27 @@ fn edits(out: &mut Out, key: &str, edits: &HeaderEdits) {
 }
 
 fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
-    let Cluster { source, balance, protocol, connect_timeout, idle_timeout } = cluster;
+    let Cluster {
+        source,
+        balance,
+        protocol,
+        connect_timeout,
+        idle_timeout,
+        retry_budget,
+        circuit_breaker,
+        outlier_detection,
+        health_check,
+        slow_start,
+        panic_threshold,
+    } = cluster;
     match source {
         Source::Static => {
             let endpoints = assignment.map_or(&[][..], |assignment| assignment.endpoints.as_slice());
-            out.list("endpoints", endpoints.iter(), |out, Endpoint { address, weight }| {
-                out.inline(&format!("{{ address: {}, weight: {weight} }}", text(&address.to_string())));
-            });
+            out.list("endpoints", endpoints.iter(), endpoint);
         }
         Source::Dns { host, port } => out.field("dns", text(&format!("{host}:{port}"))),
     }
-    out.field(
-        "balance",
-        match balance {
-            Balance::PeakEwma => "peak-ewma",
-            Balance::LeastRequest => "least-request",
-            Balance::RoundRobin => "round-robin",
-            Balance::Random => "random",
-        },
-    );
+    resilience::balance(out, balance);
     out.field(
         "protocol",
         match protocol {
@@ -320,4 +347,21 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
     );
     out.field("connect_timeout", show_duration(*connect_timeout));
     out.field("idle_timeout", show_duration(*idle_timeout));
+    resilience::retry_budget(out, *retry_budget);
+    resilience::circuit_breaker(out, circuit_breaker);
+    if let Some(outliers) = outlier_detection {
+        resilience::outlier_detection(out, outliers);
+    }
+    if let Some(check) = health_check {
+        resilience::health_check(out, check);
+    }
+    out.field("slow_start", show_duration(*slow_start));
+    out.field("panic_threshold", show_percent(*panic_threshold));
+}
+
+fn endpoint(out: &mut Out, endpoint: &Endpoint) {
+    let Endpoint { address, weight, priority, zone } = endpoint;
+    let address = text(&address.to_string());
+    let zone = zone.as_deref().map(|zone| format!(", zone: {}", text(zone))).unwrap_or_default();
+    out.inline(&format!("{{ address: {address}, weight: {weight}, priority: {priority}{zone} }}"));
 }

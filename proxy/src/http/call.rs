@@ -1,6 +1,7 @@
 //! One request on its way, and what is written down about it.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,17 +9,20 @@ use std::task::Context;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Request, Uri, Version};
-use outrigger_proto::model::{Filter, HttpFilter, Route};
+use outrigger_proto::model::{Action, Filter, Forward, HttpFilter, Route, Target};
 use tokio::time::{Instant, Sleep};
 
 use crate::body::{Body, BodyError, Meter, Side};
 use crate::conn::{Conn, patience};
 use crate::error::ProxyError;
+use crate::gate::Permit;
 use crate::io::framing::Violation;
 use crate::io::stream::Stream;
-use crate::live::{FilterView, ListenerView, Routes};
+use crate::live::{FilterView, ListenerView, RouteExtras, Routes};
 use crate::observe::{ListenerStats, Peer, Record};
-use crate::upstream::{ClusterView, Lease, Trip};
+use crate::policy::bucket::Quota;
+use crate::policy::limits::RouteLimits;
+use crate::upstream::{ClusterView, Counted, Flight, Trip};
 use crate::watch::StreamWatch;
 use crate::worker::WatchedStream;
 
@@ -53,8 +57,16 @@ pub struct Ledger {
     trip: Trip,
     version: Version,
     route: Cell<Option<usize>>,
-    cluster: OnceCell<Arc<ClusterView>>,
-    lease: RefCell<Option<Lease>>,
+    /// Which share of its split it goes to.
+    share: Cell<usize>,
+    /// It goes to the route's fallback instead.
+    fallen_back: Cell<bool>,
+    cluster: RefCell<Option<Arc<ClusterView>>>,
+    flight: RefCell<Option<Flight>>,
+    /// Its place among those of its route that are under way.
+    place: RefCell<Option<Permit>>,
+    quota: Cell<Option<Quota>>,
+    delayed: Cell<bool>,
     status: Cell<u16>,
     error: Cell<Option<ProxyError>>,
     whole: Cell<bool>,
@@ -63,6 +75,11 @@ pub struct Ledger {
     deadline: RefCell<Option<Pin<Box<Sleep>>>>,
     /// HTTP/2 only: an HTTP/1 request is watched with its connection.
     stream: Option<WatchedStream>,
+    /// Counts it as a retry.
+    retry: RefCell<Option<Counted>>,
+    fallback: Cell<&'static str>,
+    /// How often it was sent, where that is to be told with an answer of ours.
+    retried: RefCell<Option<HeaderValue>>,
     tunnel: RefCell<Option<Box<Stream>>>,
     tunnel_request: RefCell<Option<Body>>,
     logged: Option<RefCell<Logged>>,
@@ -96,8 +113,13 @@ impl Ledger {
             trip: Trip::new(Instant::now()),
             version: request.version(),
             route: Cell::new(None),
-            cluster: OnceCell::new(),
-            lease: RefCell::new(None),
+            share: Cell::new(0),
+            fallen_back: Cell::new(false),
+            cluster: RefCell::new(None),
+            flight: RefCell::new(None),
+            place: RefCell::new(None),
+            quota: Cell::new(None),
+            delayed: Cell::new(false),
             status: Cell::new(0),
             error: Cell::new(None),
             whole: Cell::new(false),
@@ -105,6 +127,9 @@ impl Ledger {
             sent: Cell::new(0),
             deadline: RefCell::new(None),
             stream,
+            retry: RefCell::new(None),
+            fallback: Cell::new(""),
+            retried: RefCell::new(None),
             tunnel: RefCell::new(None),
             tunnel_request: RefCell::new(None),
             logged,
@@ -153,20 +178,122 @@ impl Ledger {
         self.route.get().map(|position| self.http().1.route(position))
     }
 
-    /// The clusters of the route's split, in its order.
-    pub fn clusters(&self) -> &[Arc<ClusterView>] {
-        self.route.get().map_or(&[], |position| self.http().1.clusters(position))
+    /// What the route forwards with, if it forwards.
+    pub fn forward(&self) -> Option<&Forward> {
+        match &self.route()?.action {
+            Action::Forward(forward) => Some(forward),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        }
     }
 
-    /// The cluster was chosen.
-    pub fn set_cluster(&self, cluster: Arc<ClusterView>) {
-        cluster.live.stats().active.increment(1);
-        let _ = self.cluster.set(cluster);
+    /// The other clusters of the route, if it has any.
+    pub fn extras(&self) -> Option<&RouteExtras> {
+        self.http().1.extras(self.route.get()?)
     }
 
-    /// It is in flight at an endpoint.
-    pub fn set_lease(&self, lease: Lease) {
-        *self.lease.borrow_mut() = Some(lease);
+    /// What the route's limits count with, if it has any.
+    pub fn limits(&self) -> Option<&RouteLimits> {
+        self.route.get().and_then(|position| self.http().1.limits(position))
+    }
+
+    /// It was counted by the route's rate limit.
+    pub fn set_quota(&self, quota: Quota) {
+        self.quota.set(Some(quota));
+    }
+
+    /// What the route's rate limit has left for this caller.
+    pub fn quota(&self) -> Option<Quota> {
+        self.quota.get()
+    }
+
+    /// It was let in by the route's concurrency limit.
+    pub fn set_place(&self, permit: Permit) {
+        *self.place.borrow_mut() = Some(permit);
+    }
+
+    /// It was held up on purpose.
+    pub fn set_delayed(&self) {
+        self.delayed.set(true);
+    }
+
+    /// The share of the route's split was chosen.
+    pub fn set_share(&self, share: usize) {
+        self.share.set(share);
+    }
+
+    /// From now on it goes to the route's fallback.
+    pub fn redirect_to_fallback(&self) {
+        self.fallen_back.set(true);
+    }
+
+    /// Where it goes: the cluster, and the share of the split with its changes; none belong to a fallback. Only for
+    /// routes that forward.
+    pub fn destination(&self) -> (Option<&Target>, &Arc<ClusterView>) {
+        let position = self.route.get().expect("the route is found before it is followed");
+        if self.fallen_back.get()
+            && let Some(cluster) = self.extras().and_then(|extras| extras.fallback.as_ref())
+        {
+            return (None, cluster);
+        }
+        let share = self.share.get();
+        let target = self.forward().map(|forward| &forward.to.targets[share]);
+        (target, &self.http().1.clusters(position)[share])
+    }
+
+    /// It is sent to this cluster, not for the first time perhaps.
+    pub fn enter_cluster(&self, cluster: &Arc<ClusterView>) {
+        let mut current = self.cluster.borrow_mut();
+        if current.is_none() {
+            cluster.live.stats().active.increment(1);
+            *current = Some(cluster.clone());
+        }
+    }
+
+    /// It is done with its cluster, which answered with this status, or with nothing: 0.
+    pub fn leave_cluster(&self, status: u16) {
+        let Some(cluster) = self.cluster.take() else { return };
+        let stats = cluster.live.stats();
+        stats.active.decrement(1);
+        // Seen from there, what the client sent is what the endpoint was sent.
+        stats.bytes(self.sent.get(), self.received.get());
+        stats.request(status, self.trip.started().elapsed());
+        self.set_flight(None);
+        self.set_retry_none();
+    }
+
+    /// It is in flight at an endpoint, or no longer.
+    pub fn set_flight(&self, flight: Option<Flight>) {
+        *self.flight.borrow_mut() = flight;
+    }
+
+    /// It is a retry, counted so.
+    pub fn set_retry(&self, counted: Counted) {
+        *self.retry.borrow_mut() = Some(counted);
+    }
+
+    fn set_retry_none(&self) {
+        *self.retry.borrow_mut() = None;
+    }
+
+    /// All attempts have failed; an answer of ours says so.
+    pub fn set_retried(&self, attempts: HeaderValue) {
+        *self.retried.borrow_mut() = Some(attempts);
+    }
+
+    /// How often it was sent, where that is to be told with an answer of ours.
+    pub fn take_retried(&self) -> Option<HeaderValue> {
+        self.retried.take()
+    }
+
+    /// What it is answered with is the route's fallback, of this kind.
+    pub fn fell_back(&self, kind: &'static str) {
+        self.fallback.set(kind);
+        self.view.state.stats.fallback(kind);
+    }
+
+    /// Counts an error that the client does not come to see.
+    pub fn count_error(&self, error: ProxyError) {
+        count(&self.view.state.stats, error);
     }
 
     /// The status of the answer.
@@ -211,6 +338,11 @@ impl Ledger {
         *self.deadline.borrow_mut() = Some(Box::pin(tokio::time::sleep_until(at)));
     }
 
+    /// When it must have been answered, if ever.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline.borrow().as_ref().map(|deadline| deadline.deadline())
+    }
+
     /// The deadline holds no longer.
     pub fn lift_deadline(&self) {
         *self.deadline.borrow_mut() = None;
@@ -246,14 +378,8 @@ impl Ledger {
         if let Some(error) = self.error.get() {
             count(stats, error);
         }
-        if let Some(cluster) = self.cluster.get() {
-            let stats = cluster.live.stats();
-            stats.active.decrement(1);
-            // Seen from there, what the client sent is what the endpoint was sent.
-            stats.bytes(self.sent.get(), self.received.get());
-            let answered = self.trip.first_byte().is_some();
-            stats.request(if answered { status } else { 0 }, took);
-        }
+        let answered = self.trip.first_byte().is_some();
+        self.leave_cluster(if answered { status } else { 0 });
         self.conn.watch().end();
         self.log(took);
     }
@@ -263,6 +389,12 @@ impl Ledger {
         let logged = logged.borrow();
         let answer = self.error.get().map(ProxyError::answer);
         let route = self.route.get().map(|position| format!("{}.routes[{position}]", self.view.name));
+        let flag = match (answer, self.delayed.get()) {
+            (None, false) => Cow::Borrowed("-"),
+            (None, true) => Cow::Borrowed("DI"),
+            (Some(answer), false) => Cow::Borrowed(answer.flag),
+            (Some(answer), true) => Cow::Owned(["DI,", answer.flag].concat()),
+        };
         let target = &logged.target;
         let endpoint = self.trip.endpoint();
         let record = Record {
@@ -278,13 +410,14 @@ impl Ledger {
             query: target.query().map(str::as_bytes),
             user_agent: &logged.user_agent,
             status: self.status.get(),
-            flag: answer.map_or("-", |a| a.flag),
+            flag: &flag,
             reason: answer.map_or("", |a| a.reason),
             bytes_received: self.received.get(),
             bytes_sent: self.sent.get(),
-            cluster: self.cluster.get().map_or("", |c| c.live.name().as_str()),
+            cluster: if self.trip.attempts() > 0 { self.destination().1.live.name().as_str() } else { "" },
             endpoint: endpoint.as_ref().map(|e| e.address()),
-            attempts: u32::from(endpoint.is_some()),
+            attempts: self.trip.attempts(),
+            fallback: self.fallback.get(),
             connect: self.trip.connect(),
             first_byte: self.trip.first_byte(),
         };
@@ -318,6 +451,7 @@ impl Ledger {
             cluster: "",
             endpoint: None,
             attempts: 0,
+            fallback: "",
             connect: None,
             first_byte: None,
         };

@@ -1,16 +1,18 @@
 //! What must be changed in every message, whatever the routes say: fields that concern one hop only (RFC 9110 section
 //! 7.6.1), and the fields that say who asked (`x-forwarded-*`), which nobody may forge.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, StatusCode, Uri, Version};
 use ipnet::IpNet;
+use outrigger_proto::model::Protocol;
 
 use super::call::Wanted;
 use crate::body::Body;
 use crate::conn::Conn;
+use crate::error::ProxyError;
 use crate::upstream::UpstreamError;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -19,6 +21,13 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+/// How often a request has been sent, by whoever sends it on; absent the first time.
+pub const X_OUTRIGGER_ATTEMPT: HeaderName = HeaderName::from_static("x-outrigger-attempt");
+
+/// On an answer that is still bad after its sender has tried again, or has no attempt left to try with: whoever gets it
+/// need not.
+pub const X_OUTRIGGER_RETRIED: HeaderName = HeaderName::from_static("x-outrigger-retried");
 
 /// Fields that `connection` may not name away: who asked, and what.
 const PROTECTED: [HeaderName; 8] = [
@@ -175,11 +184,12 @@ fn remove_named(headers: &mut HeaderMap) {
 
 /// Says who asked. What a stranger says of itself is dropped; what a trusted proxy says is added to.
 pub fn forward(request: &mut Request<Body>, conn: &Conn, trusted: &[IpNet]) {
-    let believed = !trusted.is_empty() && conn.peer().is_some_and(|peer| trusts(trusted, peer.ip()));
+    let believed = believes(conn, trusted);
     let scheme = HeaderValue::from_static(if conn.is_secure() { "https" } else { "http" });
     let headers = request.headers_mut();
     if !believed {
-        const SAID: [HeaderName; 3] = [X_FORWARDED_HOST, X_FORWARDED_PORT, header::FORWARDED];
+        const SAID: [HeaderName; 4] =
+            [X_FORWARDED_HOST, X_FORWARDED_PORT, header::FORWARDED, X_OUTRIGGER_ATTEMPT];
         if headers.keys().any(|name| SAID.contains(name)) {
             for name in SAID {
                 headers.remove(name);
@@ -198,6 +208,44 @@ pub fn forward(request: &mut Request<Body>, conn: &Conn, trusted: &[IpNet]) {
     chain.extend_from_slice(conn.peer_value().as_bytes());
     let chain = HeaderValue::from_maybe_shared(bytes::Bytes::from(chain));
     headers.insert(X_FORWARDED_FOR, chain.unwrap_or_else(|_| conn.peer_value().clone()));
+}
+
+/// Who asks, as far as we believe it, of a request that [`forward`] has gone over: the peer, or whom a trusted proxy
+/// names. `None` for a unix socket.
+pub fn client(request: &Request<Body>, conn: &Conn, trusted: &[IpNet]) -> Option<IpAddr> {
+    let peer = conn.peer()?.ip().to_canonical();
+    if !believes(conn, trusted) {
+        return Some(peer);
+    }
+    let chain = request.headers().get(X_FORWARDED_FOR).map_or(&b""[..], HeaderValue::as_bytes);
+    Some(last_stranger(chain, peer, trusted))
+}
+
+/// The last address of a chain that is not trusted: each was written by whoever stands behind it, and the first that
+/// is not one of ours may have written anything before it. Where nobody is a stranger it is the first, and where
+/// something is no address, whoever wrote that.
+fn last_stranger(chain: &[u8], peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let mut client = peer;
+    for hop in chain.rsplit(|byte| *byte == b',') {
+        let Some(address) = address(hop) else { break };
+        client = address;
+        if !trusts(trusted, client) {
+            break;
+        }
+    }
+    client
+}
+
+/// An address, with or without a port.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
+    address.ok().map(|address: IpAddr| address.to_canonical())
+}
+
+fn believes(conn: &Conn, trusted: &[IpNet]) -> bool {
+    !trusted.is_empty() && conn.peer().is_some_and(|peer| trusts(trusted, peer.ip()))
 }
 
 fn trusts(trusted: &[IpNet], peer: IpAddr) -> bool {
@@ -236,9 +284,32 @@ pub fn set_path(request: &mut Request<Body>, path: &str) -> bool {
     true
 }
 
+/// Gives a request the form of the protocol that it will be sent with.
+///
+/// # Errors
+/// A tunnel that HTTP/2 cannot carry, or a host that cannot be an authority.
+pub fn shape(
+    request: &mut Request<Body>,
+    tunnel: &Wanted,
+    protocol: Protocol,
+    secure: bool,
+) -> Result<(), ProxyError> {
+    let h2 = match protocol {
+        Protocol::Http1 => false,
+        Protocol::Http2 if *tunnel != Wanted::Nothing => return Err(UpstreamError::NoTunnel.into()),
+        Protocol::Http2 => true,
+        Protocol::Auto => request.version() == Version::HTTP_2 && *tunnel == Wanted::Nothing,
+    };
+    if !h2 {
+        shape_h1(request, tunnel);
+        return Ok(());
+    }
+    if shape_h2(request, secure) { Ok(()) } else { Err(ProxyError::Host) }
+}
+
 /// Shapes a request for an HTTP/1 upstream: the target in origin form, the host in its field, one cookie field (RFC
 /// 9113 section 8.2.3).
-pub fn shape_h1(request: &mut Request<Body>, wanted: &Wanted) {
+fn shape_h1(request: &mut Request<Body>, wanted: &Wanted) {
     *request.version_mut() = Version::HTTP_11;
     if let Some(authority) = request.uri().authority() {
         if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
@@ -274,7 +345,7 @@ fn websocket_over_h1(request: &mut Request<Body>) {
 /// Shapes a request for an HTTP/2 upstream: scheme and authority in the target, no `host` field.
 ///
 /// `false` when the host cannot be an authority.
-pub fn shape_h2(request: &mut Request<Body>, secure: bool) -> bool {
+fn shape_h2(request: &mut Request<Body>, secure: bool) -> bool {
     *request.version_mut() = Version::HTTP_2;
     request.extensions_mut().clear();
     let host = request.headers_mut().remove(header::HOST);
@@ -309,5 +380,36 @@ fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(crumbs.join(&b"; "[..]))) {
         headers.insert(header::COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(chain: &str, expected: &str) {
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        let peer = IpAddr::from([10, 0, 0, 1]);
+        let found = last_stranger(chain.as_bytes(), peer, &trusted);
+        assert_eq!(found, expected.parse::<IpAddr>().unwrap(), "{chain:?}");
+    }
+
+    #[test]
+    fn the_client_is_the_last_who_is_not_ours() {
+        check("10.0.0.1", "10.0.0.1");
+        check("1.2.3.4, 10.0.0.1", "1.2.3.4");
+        check("9.9.9.9, 1.2.3.4, 10.0.0.2, 10.0.0.1", "1.2.3.4");
+        check("9.9.9.9,1.2.3.4,10.0.0.1", "1.2.3.4");
+        // All are ours: the first of them asked.
+        check("10.0.0.3, 10.0.0.2, 10.0.0.1", "10.0.0.3");
+        check("::ffff:1.2.3.4, 10.0.0.1", "1.2.3.4");
+        check("2001:db8::1, fd00::2, 10.0.0.1", "2001:db8::1");
+        check("1.2.3.4:5678, 10.0.0.1", "1.2.3.4");
+        check("[2001:db8::1]:5678, [fd00::2], 10.0.0.1", "2001:db8::1");
+        // Whoever writes what is no address is itself the client.
+        check("1.2.3.4, unknown, 10.0.0.2, 10.0.0.1", "10.0.0.2");
+        check("1.2.3.4, , 10.0.0.1", "10.0.0.1");
+        check("", "10.0.0.1");
     }
 }

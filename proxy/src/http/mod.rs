@@ -9,7 +9,11 @@ pub mod stack;
 
 pub mod layers;
 
+pub mod affinity;
 pub mod call;
+pub mod caller;
 pub mod expect;
 pub mod headers;
+pub mod peek;
+pub mod replay;
 pub mod tunnel;

@@ -7,9 +7,15 @@ use tower::{Service, ServiceBuilder, service_fn};
 
 use super::call::Call;
 use super::layers::admit::AdmitLayer;
+use super::layers::concurrency::ConcurrencyLayer;
 use super::layers::edit::EditLayer;
+use super::layers::fallback::FallbackLayer;
+use super::layers::fault::FaultLayer;
 use super::layers::forward::forward;
+use super::layers::mirror::MirrorLayer;
 use super::layers::observe::ObserveLayer;
+use super::layers::rate_limit::RateLimitLayer;
+use super::layers::retry::RetryLayer;
 use super::layers::route::RouteLayer;
 use super::layers::timeout::TimeoutLayer;
 use crate::body::Body;
@@ -30,8 +36,18 @@ pub fn stack() -> impl Stack {
         // Before routing: what is routed, authorized, logged and sent on must be the same host and path.
         .layer(AdmitLayer)
         .layer(RouteLayer)
+        // Before anything is spent on a request.
+        .layer(RateLimitLayer)
+        .layer(ConcurrencyLayer)
+        // Inside the limits: who is held up on purpose is under way, as with an upstream that is slow.
+        .layer(FaultLayer)
         // Outside the timeout: the changes apply to the answer that a timeout becomes of, too.
         .layer(EditLayer)
+        // Outside the timeout: what has taken too long has not answered either.
+        .layer(FallbackLayer)
         .layer(TimeoutLayer)
+        // Once for a request, however often it is tried.
+        .layer(MirrorLayer)
+        .layer(RetryLayer)
         .service(service_fn(forward))
 }

@@ -58,7 +58,7 @@ pub struct Record<'a> {
     /// The status that the client got.
     pub status: u16,
     /// Envoy's response flag, such as `UF`; `-` is none.
-    pub flag: &'static str,
+    pub flag: &'a str,
     /// The reason code, when the answer is ours.
     pub reason: &'static str,
     /// Bytes of the body, or of TCP, that came from the client.
@@ -71,6 +71,8 @@ pub struct Record<'a> {
     pub endpoint: Option<&'a Address>,
     /// How often it was tried.
     pub attempts: u32,
+    /// What was served instead of the cluster's answer: `cluster` or `response`.
+    pub fallback: &'static str,
     /// How long a connection to the endpoint took, if a new one was made.
     pub connect: Option<Duration>,
     /// From sending the request to the head of the response.

@@ -29,6 +29,7 @@ pub(in crate::observe) fn request() -> Record<'static> {
         cluster: "cart",
         endpoint: Some(&ENDPOINT),
         attempts: 1,
+        fallback: "",
         connect: None,
         first_byte: Some(Duration::from_micros(980)),
     }
@@ -47,6 +48,7 @@ fn refused() -> Record<'static> {
         reason: "connect_refused",
         route: "",
         attempts: 2,
+        fallback: "",
         connect: Some(Duration::from_millis(5)),
         first_byte: None,
         ..request()
@@ -69,6 +71,7 @@ fn tcp() -> Record<'static> {
         cluster: "",
         endpoint: None,
         attempts: 0,
+        fallback: "",
         first_byte: None,
         ..request()
     }

@@ -26,6 +26,7 @@ fn the_whole_text() {
     web.request(404, Duration::from_millis(1500));
     web.request(0, Duration::from_millis(20));
     web.limit("headers");
+    web.fault("delay");
     web.error("no_route");
     web.error("no_route");
     web.bytes(10, 1234);
@@ -40,6 +41,9 @@ fn the_whole_text() {
     cart.connect_failure("timeout");
     cart.connect_failure("refused");
     cart.bytes(7, 8);
+    cart.health_check("ok");
+    cart.health_check("refused");
+    cart.endpoints_healthy(Some(3));
     let process = registry.process();
     process.workers.set(2);
     process.config_loaded(7, UNIX_EPOCH + Duration::from_secs(1_700_000_000));

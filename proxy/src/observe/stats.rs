@@ -30,6 +30,8 @@ pub struct ListenerStats {
     sent: Counter,
     limits: Named,
     errors: Named,
+    fallbacks: Named,
+    faults: Named,
 }
 
 impl ListenerStats {
@@ -44,6 +46,8 @@ impl ListenerStats {
             sent: Counter::default(),
             limits: Named::default(),
             errors: Named::default(),
+            fallbacks: Named::default(),
+            faults: Named::default(),
         }
     }
 
@@ -61,6 +65,16 @@ impl ListenerStats {
     /// We answered for somebody, or a connection broke; `reason` is a reason code of ours.
     pub fn error(&self, reason: &'static str) {
         self.errors.of(reason).increment(1);
+    }
+
+    /// A route's fallback of this kind was served.
+    pub fn fallback(&self, kind: &'static str) {
+        self.fallbacks.of(kind).increment(1);
+    }
+
+    /// A request was made to fail on purpose; `kind` is how.
+    pub fn fault(&self, kind: &'static str) {
+        self.faults.of(kind).increment(1);
     }
 
     /// Bytes of bodies, or of TCP, received from clients and sent to them.
@@ -83,11 +97,29 @@ pub struct ClusterStats {
     pub idle: Gauge,
     /// Requests sent again because a reused connection died before it answered.
     pub replays: Counter,
+    /// Attempts beyond the first.
+    pub retries: Counter,
+    /// Attempts beside one that was slow; they are no retries.
+    pub hedges: Counter,
+    /// Copies that were sent here.
+    pub mirrors: Counter,
+    /// Copies that were not sent, or given up.
+    pub mirrors_dropped: Counter,
+    /// Requests for which nobody looked whether their endpoint was well, as too few are.
+    pub panics: Counter,
+    /// Ejections that would have left out too many.
+    pub spared: Counter,
+    ejections: Named,
+    retries_skipped: Named,
+    overflows: Named,
     requests: Classes,
     duration: Histogram,
     received: Counter,
     sent: Counter,
     connect_failures: Named,
+    health_checks: Named,
+    /// One more than there are; 0 while nobody checks.
+    healthy: Gauge,
 }
 
 impl ClusterStats {
@@ -98,11 +130,22 @@ impl ClusterStats {
             connections_total: Counter::default(),
             idle: Gauge::default(),
             replays: Counter::default(),
+            retries: Counter::default(),
+            hedges: Counter::default(),
+            mirrors: Counter::default(),
+            mirrors_dropped: Counter::default(),
+            panics: Counter::default(),
+            spared: Counter::default(),
+            ejections: Named::default(),
+            retries_skipped: Named::default(),
+            overflows: Named::default(),
             requests: Classes::default(),
             duration: Histogram::new(bounds),
             received: Counter::default(),
             sent: Counter::default(),
             connect_failures: Named::default(),
+            health_checks: Named::default(),
+            healthy: Gauge::default(),
         }
     }
 
@@ -112,9 +155,34 @@ impl ClusterStats {
         self.duration.record(took);
     }
 
+    /// An endpoint was ejected, for this cause.
+    pub fn ejected(&self, cause: &'static str) {
+        self.ejections.of(cause).increment(1);
+    }
+
+    /// An attempt that was wanted was not made; `reason` says why.
+    pub fn retry_skipped(&self, reason: &'static str) {
+        self.retries_skipped.of(reason).increment(1);
+    }
+
+    /// A limit of the cluster's circuit breaker was reached; `which` is its name in the configuration.
+    pub fn overflow(&self, which: &'static str) {
+        self.overflows.of(which).increment(1);
+    }
+
     /// A connection was not established.
     pub fn connect_failure(&self, reason: &'static str) {
         self.connect_failures.of(reason).increment(1);
+    }
+
+    /// An endpoint was checked; `result` is what the check found.
+    pub fn health_check(&self, result: &'static str) {
+        self.health_checks.of(result).increment(1);
+    }
+
+    /// So many endpoints may be used by their checks; `None` while nobody checks.
+    pub fn endpoints_healthy(&self, count: Option<usize>) {
+        self.healthy.set(count.map_or(0, |count| i64::try_from(count).unwrap_or(i64::MAX - 1) + 1));
     }
 
     /// Bytes of bodies, or of TCP, received from endpoints and sent to them.
@@ -234,6 +302,16 @@ pub(super) const LISTENER: &[Family<ListenerStats>] = &[
         "Requests and connections that failed, by reason.",
         |of, labels, lines| named(&of.errors, "reason", labels, lines),
     ),
+    Family::counter(
+        "outrigger_downstream_fallbacks_total",
+        "Requests that a route's fallback answered, by kind.",
+        |of, labels, lines| named(&of.fallbacks, "kind", labels, lines),
+    ),
+    Family::counter(
+        "outrigger_downstream_faults_total",
+        "Requests that were made to fail on purpose, by kind.",
+        |of, labels, lines| named(&of.faults, "kind", labels, lines),
+    ),
     Family::counter("outrigger_downstream_limits_total", "Limits that were hit.", |of, labels, lines| {
         named(&of.limits, "limit", labels, lines)
     }),
@@ -279,6 +357,52 @@ pub(super) const CLUSTER: &[Family<ClusterStats>] = &[
         "Established connections.",
         |of, labels, lines| lines.sample(labels, None, of.connections_total.get()),
     ),
+    Family::gauge(
+        "outrigger_upstream_endpoints_healthy",
+        "Endpoints that their health checks let have requests.",
+        |of, labels, lines| match of.healthy.get() {
+            0 => Ok(()),
+            count => lines.sample(labels, None, count - 1),
+        },
+    ),
+    Family::counter(
+        "outrigger_upstream_health_checks_total",
+        "Health checks of endpoints, by result.",
+        |of, labels, lines| named(&of.health_checks, "result", labels, lines),
+    ),
+    Family::counter(
+        "outrigger_upstream_ejections_spared_total",
+        "Endpoints that were not ejected, as too many would have been.",
+        |of, labels, lines| lines.sample(labels, None, of.spared.get()),
+    ),
+    Family::counter(
+        "outrigger_upstream_ejections_total",
+        "Endpoints that outlier detection ejected, by cause.",
+        |of, labels, lines| named(&of.ejections, "cause", labels, lines),
+    ),
+    Family::counter(
+        "outrigger_upstream_hedges_total",
+        "Attempts beside one that was slow.",
+        |of, labels, lines| lines.sample(labels, None, of.hedges.get()),
+    ),
+    Family::counter(
+        "outrigger_upstream_mirrors_dropped_total",
+        "Copies of requests that were not sent, or given up.",
+        |of, labels, lines| lines.sample(labels, None, of.mirrors_dropped.get()),
+    ),
+    Family::counter("outrigger_upstream_mirrors_total", "Copies of requests.", |of, labels, lines| {
+        lines.sample(labels, None, of.mirrors.get())
+    }),
+    Family::counter(
+        "outrigger_upstream_overflows_total",
+        "Requests that a circuit breaker refused, by limit.",
+        |of, labels, lines| named(&of.overflows, "limit", labels, lines),
+    ),
+    Family::counter(
+        "outrigger_upstream_panics_total",
+        "Requests sent to any endpoint, well or not, as too few are well (panic_threshold).",
+        |of, labels, lines| lines.sample(labels, None, of.panics.get()),
+    ),
     Family::counter(
         "outrigger_upstream_received_bytes_total",
         "Body bytes received from endpoints.",
@@ -302,6 +426,14 @@ pub(super) const CLUSTER: &[Family<ClusterStats>] = &[
         "Requests, by class of the status received.",
         |of, labels, lines| of.requests.write(labels, lines),
     ),
+    Family::counter(
+        "outrigger_upstream_retries_skipped_total",
+        "Attempts that were wanted and not made, by reason.",
+        |of, labels, lines| named(&of.retries_skipped, "reason", labels, lines),
+    ),
+    Family::counter("outrigger_upstream_retries_total", "Attempts beyond the first.", |of, labels, lines| {
+        lines.sample(labels, None, of.retries.get())
+    }),
     Family::counter(
         "outrigger_upstream_sent_bytes_total",
         "Body bytes sent to endpoints.",

@@ -18,4 +18,5 @@ mod tests;
 
 pub use self::index::RouteIndex;
 pub use self::naive::matches;
+pub use self::query::query_value;
 pub use self::split::pick_target;

@@ -6,8 +6,13 @@ use outrigger_proto::model::QueryMatch;
 
 use super::predicates::text_matches;
 
+/// The value of the first parameter with this name, decoded.
+pub fn query_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
+    first(query.as_bytes(), name.as_bytes()).map(decode)
+}
+
 pub(super) fn query_matches(wanted: &QueryMatch, query: Option<&str>) -> bool {
-    let value = query.and_then(|query| first(query.as_bytes(), wanted.name.as_bytes())).map(decode);
+    let value = query.and_then(|query| query_value(query, &wanted.name));
     text_matches(&wanted.value, value.as_deref().into_iter())
 }
 

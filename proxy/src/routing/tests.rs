@@ -2,8 +2,8 @@
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use outrigger_proto::model::{
-    Action, HeaderEdits, HeaderMatch, HostPattern, Match, PathMatch, Pattern, QueryMatch, Respond, Route,
-    RouteTable, StringMatch,
+    Action, HeaderMatch, HostPattern, Match, PathMatch, Pattern, QueryMatch, Respond, Route, RouteTable,
+    StringMatch,
 };
 use proptest::prelude::*;
 
@@ -43,12 +43,8 @@ impl Request {
 }
 
 fn table(matches: impl IntoIterator<Item = Match>) -> RouteTable {
-    let route = |matches| Route {
-        matches,
-        action: Action::Respond(Respond { status: StatusCode::OK, body: "".into() }),
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-    };
+    let action = || Action::Respond(Respond { status: StatusCode::OK, body: "".into() });
+    let route = |matches| Route::new(matches, action());
     RouteTable { routes: matches.into_iter().map(route).collect() }
 }
 

@@ -4,13 +4,22 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use outrigger_proto::model::{Address, Assignment, Name};
+use outrigger_proto::model::{
+    self, Address, Assignment, Balance, CircuitBreaker, Name, OutlierDetection, Percent,
+};
+use tokio::time::Instant;
 
-use super::balance::EndpointSet;
+use super::balance::{EndpointSet, Settings};
+use super::breaker::Breaker;
 use super::endpoint::Endpoint;
+use super::health::{Health, Record};
+use super::latencies::Latencies;
+use super::outlier::{Cause, Change, Detector, Ejection, Scene, Standing, Verdict};
 use crate::observe::{ClusterStats, Registry};
+use crate::policy::budget::Budget;
 
 /// Live state of a cluster, shared by all workers.
 #[derive(Debug)]
@@ -18,6 +27,12 @@ pub struct Cluster {
     name: Name,
     endpoints: ArcSwap<EndpointSet>,
     stats: OnceLock<Arc<ClusterStats>>,
+    breaker: Arc<Breaker>,
+    budget: Budget,
+    latencies: OnceLock<Box<Latencies>>,
+    /// As it was last configured; held while the set of endpoints is made anew.
+    config: Mutex<Option<model::Cluster>>,
+    detector: Mutex<Detector>,
     registry: Registry,
 }
 
@@ -30,6 +45,77 @@ impl Cluster {
     /// Its endpoints now.
     pub fn endpoints(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
         self.endpoints.load()
+    }
+
+    /// What it is burdened with.
+    pub fn breaker(&self) -> &Arc<Breaker> {
+        &self.breaker
+    }
+
+    /// What it has left for further attempts.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// How long its responses lately took; noted from the first time that somebody asks.
+    pub fn latencies(&self) -> &Latencies {
+        self.latencies.get_or_init(Box::default)
+    }
+
+    /// The head of a response came.
+    pub(super) fn answered(&self, took: Duration, now: Duration) {
+        if let Some(latencies) = self.latencies.get() {
+            latencies.record(took, now);
+        }
+    }
+
+    /// Does what outlier detection wants after an outcome at an endpoint was recorded. Takes a lock, but only where there
+    /// is something to be done.
+    pub(super) fn obey(
+        &self,
+        verdict: Verdict,
+        endpoint: &Endpoint,
+        rules: &OutlierDetection,
+        chance: (Duration, u64),
+    ) {
+        let (now, random) = chance;
+        let cause = match verdict {
+            Verdict::Nothing => return,
+            Verdict::Returned => return self.returned(endpoint, now),
+            Verdict::Eject(cause) => cause,
+        };
+        let endpoints = self.endpoints.load_full();
+        let scene = Scene { endpoints: &standings(&endpoints), config: rules, now };
+        match guard(&self.detector).eject(endpoint.standing(), cause, scene, random) {
+            Ejection::Ejected(length) => self.ejected(endpoint, cause, length),
+            Ejection::Spared => self.stats().spared.increment(1),
+            Ejection::Moot => {}
+        }
+        endpoints.refresh();
+    }
+
+    fn note(&self, endpoints: &EndpointSet, changes: &[(usize, Change)], now: Duration) {
+        for (position, change) in changes {
+            let endpoint = &endpoints.endpoints()[*position];
+            match change {
+                Change::Ejected { cause, length } => self.ejected(endpoint, *cause, *length),
+                Change::Spared(_) => self.stats().spared.increment(1),
+                Change::HalfOpen => {}
+                Change::Returned => self.returned(endpoint, now),
+            }
+        }
+    }
+
+    fn ejected(&self, endpoint: &Endpoint, cause: Cause, length: Duration) {
+        self.stats().ejected(cause.as_str());
+        let cause = cause.as_str();
+        tracing::info!(cluster = %self.name, endpoint = endpoint.label(), cause, ?length, "endpoint ejected");
+    }
+
+    fn returned(&self, endpoint: &Endpoint, now: Duration) {
+        endpoint.set_since(now);
+        self.endpoints.load().refresh();
+        tracing::info!(cluster = %self.name, endpoint = endpoint.label(), "endpoint returned");
     }
 
     /// Its figures; their series exist from the first use on, so that idle clusters cost nothing.
@@ -51,14 +137,16 @@ pub struct ClusterView {
 #[derive(Debug)]
 pub struct Clusters {
     registry: Registry,
+    /// When the process started.
+    epoch: Instant,
     by_name: Mutex<HashMap<Name, Arc<Cluster>>>,
     next_endpoint: AtomicU64,
 }
 
 impl Clusters {
-    /// None yet.
-    pub fn new(registry: Registry) -> Self {
-        Self { registry, by_name: Mutex::default(), next_endpoint: AtomicU64::new(1) }
+    /// None yet; `epoch` is when the process started.
+    pub fn new(registry: Registry, epoch: Instant) -> Self {
+        Self { registry, epoch, by_name: Mutex::default(), next_endpoint: AtomicU64::new(1) }
     }
 
     /// The cluster of this name, made now if there is none.
@@ -68,32 +156,90 @@ impl Clusters {
                 name: name.clone(),
                 endpoints: ArcSwap::default(),
                 stats: OnceLock::new(),
+                breaker: Breaker::new(&CircuitBreaker::default()),
+                budget: Budget::default(),
+                latencies: OnceLock::new(),
+                config: Mutex::default(),
+                detector: Mutex::new(Detector::new(self.epoch.elapsed())),
                 registry: self.registry.clone(),
             })
         };
         self.lock().entry(name.clone()).or_insert_with(make).clone()
     }
 
+    /// A cluster is configured so, from now on. Its endpoints stay.
+    pub fn configure(&self, cluster: &Cluster, config: &model::Cluster) {
+        cluster.breaker.configure(&config.circuit_breaker);
+        let mut current = guard(&cluster.config);
+        let same = |old: &model::Cluster| {
+            (&old.balance, old.slow_start, old.panic_threshold)
+                == (&config.balance, config.slow_start, config.panic_threshold)
+        };
+        let changed = !current.as_ref().is_some_and(same);
+        *current = Some(config.clone());
+        if changed {
+            let endpoints = cluster.endpoints.load().endpoints().to_vec();
+            cluster.endpoints.store(Arc::new(EndpointSet::new(endpoints, settings(current.as_ref()))));
+        }
+    }
+
     /// The endpoints of a cluster, from now on. Those it had before keep their state and their connections; those no
     /// longer named finish what they have.
     pub fn assign(&self, cluster: &Cluster, assignment: &Assignment) {
+        let config = guard(&cluster.config);
         let old = cluster.endpoints.load_full();
         let mut known: HashMap<&Address, &Arc<Endpoint>> =
             old.endpoints().iter().map(|e| (e.address(), e)).collect();
-        let endpoint = |wanted: &outrigger_proto::model::Endpoint| match known.remove(&wanted.address) {
-            Some(endpoint) => {
-                endpoint.set_weight(wanted.weight.get());
-                endpoint.clone()
-            }
-            None => {
+        let now = self.epoch.elapsed();
+        let is_well = |e: &Endpoint| e.health().record().health == Health::Healthy;
+        // Beside others that are known to be well, a new one first shows that it is.
+        let beside_well =
+            assignment.endpoints.iter().any(|w| known.get(&w.address).is_some_and(|e| is_well(e)));
+        let health = if beside_well { Record::AWAITED } else { Record::default() };
+        let endpoint = |wanted: &model::Endpoint| {
+            let model::Endpoint { address, weight, priority, zone } = wanted;
+            let endpoint = known.remove(address).cloned().unwrap_or_else(|| {
                 let id = self.next_endpoint.fetch_add(1, Relaxed);
-                Arc::new(Endpoint::new(id, wanted.address.clone(), wanted.weight.get()))
-            }
+                let endpoint = Endpoint::new(id, address.clone(), weight.get()).with_health(health);
+                endpoint.set_since(now);
+                Arc::new(endpoint)
+            });
+            endpoint.set_weight(weight.get());
+            endpoint.set_priority(*priority);
+            endpoint.set_zone(zone.as_deref());
+            endpoint
         };
-        let new = EndpointSet::new(assignment.endpoints.iter().map(endpoint).collect());
-        cluster.endpoints.store(Arc::new(new));
+        let endpoints = assignment.endpoints.iter().map(endpoint).collect();
+        let new = Arc::new(EndpointSet::new(endpoints, settings(config.as_ref())));
+        cluster.endpoints.store(new.clone());
         for gone in known.into_values() {
             gone.retire();
+        }
+        // Of fewer endpoints, fewer may be left out.
+        if let Some(rules) = config.as_ref().and_then(|config| config.outlier_detection.as_ref()) {
+            let changes = guard(&cluster.detector).fit(&standings(&new), rules);
+            cluster.note(&new, &changes, now);
+        }
+    }
+
+    /// Looks after what ends or is judged by time: ejections, shares of levels. To be called every second or so.
+    pub fn sweep(&self, mut random: impl FnMut() -> u64) {
+        let now = self.epoch.elapsed();
+        for cluster in self.all() {
+            let endpoints = cluster.endpoints.load_full();
+            let rules = guard(&cluster.config).as_ref().and_then(|config| config.outlier_detection);
+            let out = || endpoints.endpoints().iter().any(|endpoint| endpoint.standing().is_ejected());
+            let mut detector = guard(&cluster.detector);
+            let due = match &rules {
+                Some(rules) => now >= detector.due(rules.interval),
+                None => out(),
+            };
+            if due {
+                let changes = detector.sweep(&standings(&endpoints), rules.as_ref(), now, &mut random);
+                cluster.note(&endpoints, &changes, now);
+            }
+            drop(detector);
+            endpoints.refresh();
         }
     }
 
@@ -122,23 +268,39 @@ impl Clusters {
     }
 }
 
+/// Nothing is done under these locks that could leave what they guard half changed.
+fn guard<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn settings(config: Option<&model::Cluster>) -> Settings<'_> {
+    match config {
+        Some(config) => config.into(),
+        None => Settings {
+            balance: &Balance::PeakEwma,
+            slow_start: Duration::ZERO,
+            panic_threshold: Percent::ZERO,
+        },
+    }
+}
+
+fn standings(endpoints: &EndpointSet) -> Vec<&Standing> {
+    endpoints.endpoints().iter().map(|endpoint| &**endpoint.standing()).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use super::*;
 
     fn assignment(ports: &[u16]) -> Assignment {
-        let endpoint = |port: &u16| outrigger_proto::model::Endpoint {
-            address: Address::Ip(([127, 0, 0, 1], *port).into()),
-            weight: NonZeroU32::MIN,
-        };
+        let address = |port: u16| Address::Ip(([127, 0, 0, 1], port).into());
+        let endpoint = |port: &u16| outrigger_proto::model::Endpoint::new(address(*port));
         Assignment { endpoints: ports.iter().map(endpoint).collect() }
     }
 
     #[test]
     fn an_endpoint_that_stays_keeps_its_state_and_one_that_goes_is_retired() {
-        let clusters = Clusters::new(Registry::default());
+        let clusters = Clusters::new(Registry::default(), Instant::now());
         let cluster = clusters.get_or_make(&Name::new("app").expect("a name"));
         clusters.assign(&cluster, &assignment(&[1, 2]));
         let before = cluster.endpoints.load_full();
@@ -147,5 +309,22 @@ mod tests {
         assert!(Arc::ptr_eq(&before.endpoints()[1], &after.endpoints()[0]));
         assert!(before.endpoints()[0].is_retired() && !before.endpoints()[1].is_retired());
         assert_ne!(after.endpoints()[1].id(), before.endpoints()[0].id());
+    }
+    #[test]
+    fn a_new_endpoint_is_awaited_beside_one_that_is_known_to_be_well() {
+        let clusters = Clusters::new(Registry::default(), Instant::now());
+        let cluster = clusters.get_or_make(&Name::new("app").expect("a name"));
+        clusters.assign(&cluster, &assignment(&[1, 2]));
+        let usable = |cluster: &Cluster| -> Vec<bool> {
+            cluster.endpoints().endpoints().iter().map(|e| e.is_healthy()).collect()
+        };
+        assert_eq!(usable(&cluster), [true, true], "nothing better is known");
+        let well = Record { health: Health::Healthy, ..Record::default() };
+        cluster.endpoints().endpoints()[0].health().checked(well, std::time::Duration::ZERO);
+        clusters.assign(&cluster, &assignment(&[1, 2, 3]));
+        assert_eq!(usable(&cluster), [true, true, false]);
+        // All that was known has gone: nothing better is known again.
+        clusters.assign(&cluster, &assignment(&[4, 5]));
+        assert_eq!(usable(&cluster), [true, true]);
     }
 }

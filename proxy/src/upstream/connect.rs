@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use super::endpoint::{Endpoint, Open};
 use super::error::UpstreamError;
+use crate::gate::Permit;
 use crate::io::activity::{Activity, Ticks};
 use crate::io::socket::Socket;
 use crate::io::stream::{Stream, Transport};
 use crate::observe::ClusterStats;
 
 /// How to dial.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Dial {
+    /// What lets the cluster have one connection more.
+    pub permit: Permit,
     /// Until the connection stands.
     pub timeout: Duration,
     /// The worker's coarse clock, for the connection's notes.
@@ -42,5 +45,8 @@ pub async fn dial(
         }
         Err(_) => return Err(UpstreamError::ConnectTimeout),
     };
-    Ok((Stream::new(Transport::Plain(socket), Activity::new(dial.ticks)), endpoint.opened(stats)))
+    Ok((
+        Stream::new(Transport::Plain(socket), Activity::new(dial.ticks)),
+        endpoint.opened(stats, dial.permit),
+    ))
 }

@@ -1,7 +1,6 @@
 //! Clusters whose endpoints are what a name resolves to: asked again when the answer's time is up, the last good
 //! answer kept while the resolver fails.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,10 +55,7 @@ pub async fn resolve(
 }
 
 fn assignment(addresses: &[std::net::IpAddr], port: u16) -> Assignment {
-    let endpoint = |ip: &std::net::IpAddr| Endpoint {
-        address: Address::Ip((*ip, port).into()),
-        weight: NonZeroU32::MIN,
-    };
+    let endpoint = |ip: &std::net::IpAddr| Endpoint::new(Address::Ip((*ip, port).into()));
     Assignment { endpoints: addresses.iter().map(endpoint).collect() }
 }
 

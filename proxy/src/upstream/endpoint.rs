@@ -1,11 +1,14 @@
 //! One endpoint while we know it: how busy, how fast, whether it is still ours. It outlives configurations.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outrigger_proto::model::Address;
 
+use super::health::{HealthCell, Record};
+use super::outlier::{Phase, Standing};
+use crate::gate::{Gate, Permit};
 use crate::observe::ClusterStats;
 
 /// How long a latency is remembered: after this much time without news, a third of it still counts.
@@ -16,6 +19,17 @@ const FAILURE: Duration = Duration::from_secs(2);
 /// How long an endpoint that failed is avoided while others are there.
 const SUSPICION: Duration = Duration::from_secs(3);
 
+/// Whether an endpoint may take a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// Any.
+    Available,
+    /// One that wins a permit to probe it.
+    HalfOpen,
+    /// None.
+    Unavailable,
+}
+
 /// Live state of an endpoint, shared by all workers.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -23,6 +37,11 @@ pub struct Endpoint {
     address: Address,
     label: Box<str>,
     weight: AtomicU32,
+    priority: AtomicU8,
+    zone: Mutex<Option<Box<str>>>,
+    /// Since when it is in use without a break, in nanoseconds.
+    since: AtomicU64,
+    standing: Arc<Standing>,
     retired: AtomicBool,
     active: AtomicU32,
     connections: AtomicU32,
@@ -31,6 +50,7 @@ pub struct Endpoint {
     /// When the last request got no response, in nanoseconds; 0 once one did.
     failed_at: AtomicU64,
     latency: Latency,
+    health: HealthCell,
 }
 
 impl Endpoint {
@@ -41,6 +61,10 @@ impl Endpoint {
             label: address.to_string().into(),
             address,
             weight: AtomicU32::new(weight),
+            priority: AtomicU8::new(0),
+            zone: Mutex::default(),
+            since: AtomicU64::new(0),
+            standing: Arc::default(),
             retired: AtomicBool::new(false),
             active: AtomicU32::new(0),
             connections: AtomicU32::new(0),
@@ -48,7 +72,24 @@ impl Endpoint {
             failures: AtomicU64::new(0),
             failed_at: AtomicU64::new(0),
             latency: Latency::default(),
+            health: HealthCell::default(),
         }
+    }
+
+    /// The same, with this health to begin with.
+    #[must_use]
+    pub fn with_health(self, record: Record) -> Self {
+        Self { health: HealthCell::new(record), ..self }
+    }
+
+    /// What its checks came to.
+    pub fn health(&self) -> &HealthCell {
+        &self.health
+    }
+
+    /// Whether its checks let it have requests; always, where nobody checks.
+    pub fn is_healthy(&self) -> bool {
+        self.health.is_usable()
     }
 
     /// Distinguishes it from every other endpoint this process ever had.
@@ -74,6 +115,66 @@ impl Endpoint {
     /// Changes its share.
     pub fn set_weight(&self, weight: u32) {
         self.weight.store(weight, Relaxed);
+    }
+
+    /// Its level: 0 is used first.
+    pub fn priority(&self) -> u8 {
+        self.priority.load(Relaxed)
+    }
+
+    /// Moves it to another level; for the next set.
+    pub fn set_priority(&self, priority: u8) {
+        self.priority.store(priority, Relaxed);
+    }
+
+    /// Where it stands, for those who look.
+    pub fn zone(&self) -> Option<Box<str>> {
+        self.zone.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It stands there.
+    pub fn set_zone(&self, zone: Option<&str>) {
+        *self.zone.lock().unwrap_or_else(PoisonError::into_inner) = zone.map(Box::from);
+    }
+
+    /// Since when it is in use without a break (since the process started): what a slow start is measured from.
+    pub fn since(&self) -> Duration {
+        Duration::from_nanos(self.since.load(Relaxed))
+    }
+
+    /// It is in use from now on, or again.
+    pub fn set_since(&self, since: Duration) {
+        self.since.store(since.as_nanos() as u64, Relaxed);
+    }
+
+    /// How it stands with its cluster's outlier detection.
+    pub fn standing(&self) -> &Arc<Standing> {
+        &self.standing
+    }
+
+    /// Whether it may take a request.
+    pub fn availability(&self) -> Availability {
+        if !self.is_healthy() {
+            return Availability::Unavailable;
+        }
+        if !self.standing.is_ejected() {
+            return Availability::Available;
+        }
+        match self.standing.phase() {
+            Phase::Healthy => Availability::Available,
+            Phase::HalfOpen | Phase::Probing { since: _ } => Availability::HalfOpen,
+            Phase::Ejected { until: _ } => Availability::Unavailable,
+        }
+    }
+
+    /// Makes it so, for tests of those who ask.
+    #[cfg(test)]
+    pub(super) fn set_availability(&self, to: Availability) {
+        self.standing.set(match to {
+            Availability::Available => Phase::Healthy,
+            Availability::HalfOpen => Phase::HalfOpen,
+            Availability::Unavailable => Phase::Ejected { until: Duration::MAX },
+        });
     }
 
     /// It is no longer in its cluster: requests in flight finish, connections are not used again.
@@ -111,13 +212,13 @@ impl Endpoint {
         Duration::from_nanos(self.latency.at(now) as u64)
     }
 
-    /// What one more request there would cost: latency x requests in flight, by weight.
-    pub fn cost(&self, now: Duration) -> f64 {
-        let waiting = f64::from(self.active());
+    /// What one more request there would cost: latency x requests in flight, those by its `share`: its weight over the
+    /// mean of those it is compared with.
+    pub fn cost(&self, now: Duration, share: f64) -> f64 {
+        let waiting = f64::from(self.active()) / share;
         let latency = self.latency.at(now);
         // Nothing is known of its speed and an answer is awaited: others first, or a new endpoint would get all.
-        let cost = if latency == 0.0 && waiting > 0.0 { 1e9 + waiting } else { latency * (waiting + 1.0) };
-        cost / f64::from(self.weight().max(1))
+        if latency == 0.0 && waiting > 0.0 { 1e9 + waiting } else { latency * (waiting + 1.0) }
     }
 
     /// Whether it failed a moment ago, and has not answered since.
@@ -128,10 +229,10 @@ impl Endpoint {
         }
     }
 
-    /// How busy it is, by weight. One that fails at once is never busy, which must not make it attractive.
-    pub fn load(&self, now: Duration) -> f64 {
+    /// How busy it is, by its `share` as above. One that fails at once is never busy, which must not make it attractive.
+    pub fn load(&self, now: Duration, share: f64) -> f64 {
         let suspect = if self.is_suspect(now) { 1e6 } else { 0.0 };
-        (f64::from(self.active() + 1) + suspect) / f64::from(self.weight().max(1))
+        (f64::from(self.active()) + suspect) / share + 1.0
     }
 
     /// A request goes there; ended by [`Lease::drop`].
@@ -156,12 +257,12 @@ impl Endpoint {
         self.latency.observe(FAILURE, now);
     }
 
-    /// A connection was opened; closed by [`Open::drop`].
-    pub fn opened(self: &Arc<Self>, stats: &Arc<ClusterStats>) -> Open {
+    /// A connection was opened, as this permit allowed; closed by [`Open::drop`].
+    pub fn opened(self: &Arc<Self>, stats: &Arc<ClusterStats>, permit: Permit) -> Open {
         self.connections.fetch_add(1, Relaxed);
         stats.connections.increment(1);
         stats.connections_total.increment(1);
-        Open { endpoint: self.clone(), stats: stats.clone() }
+        Open { endpoint: self.clone(), stats: stats.clone(), permit }
     }
 }
 
@@ -187,9 +288,15 @@ impl Drop for Lease {
 pub struct Open {
     endpoint: Arc<Endpoint>,
     stats: Arc<ClusterStats>,
+    permit: Permit,
 }
 
 impl Open {
+    /// What counts the cluster's connections.
+    pub fn gate(&self) -> &Arc<Gate> {
+        self.permit.gate()
+    }
+
     /// Where it leads.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
@@ -267,22 +374,23 @@ mod tests {
     fn a_slow_endpoint_is_tried_again_when_nothing_is_heard_of_it() {
         let endpoint = endpoint();
         endpoint.failed(Duration::ZERO);
-        assert!(endpoint.cost(Duration::from_secs(60)) < endpoint.cost(Duration::ZERO) / 100.0);
+        assert!(endpoint.cost(Duration::from_secs(60), 1.0) < endpoint.cost(Duration::ZERO, 1.0) / 100.0);
     }
 
     #[test]
     fn an_endpoint_of_unknown_speed_is_cheap_once() {
         let endpoint = endpoint();
-        assert_eq!(endpoint.cost(Duration::ZERO), 0.0);
+        assert_eq!(endpoint.cost(Duration::ZERO, 1.0), 0.0);
         let _lease = endpoint.lease();
-        assert!(endpoint.cost(Duration::ZERO) > 1e8);
+        assert!(endpoint.cost(Duration::ZERO, 1.0) > 1e8);
     }
 
     #[test]
     fn leases_and_connections_are_given_back() {
         let endpoint = endpoint();
         let stats = crate::observe::Registry::default().cluster("app");
-        let (lease, open) = (endpoint.lease(), endpoint.opened(&stats));
+        let permit = Gate::new(1).try_enter().expect("there is room");
+        let (lease, open) = (endpoint.lease(), endpoint.opened(&stats, permit));
         assert_eq!((endpoint.active(), endpoint.connections(), endpoint.requests()), (1, 1, 1));
         drop((lease, open));
         assert_eq!((endpoint.active(), endpoint.connections(), endpoint.requests()), (0, 0, 1));

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::breaker::Overflow;
+
 /// Why a request got no response from an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamError {
@@ -24,6 +26,12 @@ pub enum UpstreamError {
     Protocol,
     /// The request's body broke off, or was refused; the body's own error says why.
     RequestBody,
+    /// The route's `per_try_timeout` ran out.
+    TooSlow,
+    /// A limit of the cluster's `circuit_breaker` was reached.
+    Overflow(Overflow),
+    /// No connection became free within `connect_timeout`, as the cluster has all that it may have.
+    NoConnectionFree(Overflow),
     /// A tunnel was asked for that this upstream's protocol cannot carry.
     NoTunnel,
 }
@@ -41,6 +49,9 @@ impl UpstreamError {
             Self::Reset => "reset",
             Self::Protocol => "protocol",
             Self::RequestBody => "request_body",
+            Self::TooSlow => "per_try_timeout",
+            Self::Overflow(overflow) => overflow.limit.key(),
+            Self::NoConnectionFree(_) => "no_connection_free",
             Self::NoTunnel => "no_tunnel",
         }
     }
@@ -53,8 +64,10 @@ impl UpstreamError {
             | Self::ConnectFailed
             | Self::Closed
             | Self::Reset => true,
-            Self::Refused | Self::Protocol => true,
+            Self::Refused | Self::Protocol | Self::TooSlow => true,
+            // What our own limits refuse says nothing of the endpoint.
             Self::NoEndpoint | Self::RequestBody | Self::NoTunnel => false,
+            Self::Overflow(_) | Self::NoConnectionFree(_) => false,
         }
     }
 }
@@ -62,6 +75,13 @@ impl UpstreamError {
 impl fmt::Display for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Overflow(Overflow { limit, max, seen }) => {
+                return write!(f, "circuit_breaker.{} is {max}, and this would be {seen}", limit.key());
+            }
+            Self::NoConnectionFree(Overflow { limit, max, seen: _ }) => {
+                return write!(f, "circuit_breaker.{} is {max}, and none became free in time", limit.key());
+            }
+            Self::TooSlow => "no answer within the route's retry.per_try_timeout",
             Self::NoEndpoint => "the cluster has no endpoint",
             Self::ConnectRefused => "the upstream refused the connection",
             Self::ConnectTimeout => "no connection to the upstream within connect_timeout",

@@ -82,6 +82,11 @@ impl Conn {
         Ok(Box::new(Self { requests, driver, activity, open, idle_timeout, over: false }))
     }
 
+    /// What counts it.
+    pub fn open(&self) -> &Open {
+        &self.open
+    }
+
     /// Where it leads.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         self.open.endpoint()

@@ -21,6 +21,7 @@ use super::endpoint::{Endpoint, Open};
 use super::error::UpstreamError;
 use super::h1::{Answer, Failure};
 use crate::body::{Body, BodyError};
+use crate::gate::Gate;
 use crate::h2_stream::{CONNECTION_WINDOW, Pump, PumpError, Received, STREAM_WINDOW};
 use crate::io::activity::Activity;
 use crate::io::deferred::{Sender, deferred};
@@ -40,6 +41,8 @@ pub struct Conn {
     requests: RefCell<h2::client::SendRequest<Bytes>>,
     activity: Rc<Activity>,
     endpoint: Arc<Endpoint>,
+    gate: Arc<Gate>,
+    worker: usize,
     idle_timeout: Duration,
     active: Cell<usize>,
     settled: Cell<bool>,
@@ -54,7 +57,11 @@ impl Conn {
     ///
     /// # Errors
     /// [`UpstreamError::Protocol`].
-    pub async fn new(stream: Stream, open: Open, idle_timeout: Duration) -> Result<Rc<Self>, UpstreamError> {
+    pub async fn new(
+        stream: Stream,
+        open: Open,
+        (worker, idle_timeout): (usize, Duration),
+    ) -> Result<Rc<Self>, UpstreamError> {
         let activity = stream.activity().clone();
         let (io, sender) = deferred(stream);
         let (requests, connection) = h2::client::Builder::new()
@@ -70,6 +77,8 @@ impl Conn {
             requests: RefCell::new(requests),
             activity,
             endpoint: open.endpoint().clone(),
+            gate: open.gate().clone(),
+            worker,
             idle_timeout,
             active: Cell::new(0),
             settled: Cell::new(false),
@@ -84,6 +93,11 @@ impl Conn {
     /// Where it leads.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
+    }
+
+    /// What counts the connections of its cluster.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// Whether another stream can be opened without waiting.
@@ -219,7 +233,15 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get() - 1);
+        let conn = &self.0;
+        conn.active.set(conn.active.get() - 1);
+        // Its cluster may have all the connections that it may have: then somebody waits for this room.
+        if conn.gate.waiting() > 0
+            && !conn.gate.hand_over((conn.worker, conn.endpoint.id()))
+            && conn.is_idle()
+        {
+            conn.close();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where requests go: clusters, the endpoint that takes one, the connection that carries it.
 
 mod balance;
+mod breaker;
 mod cluster;
 mod connect;
 pub mod dns;
@@ -8,14 +9,19 @@ mod endpoint;
 mod error;
 mod h1;
 mod h2;
+pub mod health;
+mod latencies;
+pub mod outlier;
 mod pool;
 mod send;
 
-pub use self::balance::EndpointSet;
+pub use self::balance::{EndpointSet, LevelHealth, PickFacts, Settings, cookie_value, hash_of};
+pub use self::breaker::{Breaker, Counted, Limit, Overflow};
 pub use self::cluster::{Cluster, ClusterView, Clusters};
 pub use self::connect::{Dial, dial};
-pub use self::endpoint::{Endpoint, Lease, Open};
+pub use self::endpoint::{Availability, Endpoint, Lease, Open};
 pub use self::error::UpstreamError;
 pub use self::h1::Answer;
-pub use self::pool::Pools;
-pub use self::send::{Sent, Trip, Upstream};
+
+pub use self::pool::{Pools, Reclaim};
+pub use self::send::{Flight, Sent, Trip, Upstream};

@@ -5,14 +5,37 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
+use tokio::sync::Notify;
 
 use super::{h1, h2};
 
-/// The connections of one worker.
+/// Asks every worker to let go of idle connections where somebody waits for leave to open one.
 #[derive(Debug, Default)]
-pub struct Pools(RefCell<HashMap<u64, Pool>>);
+pub struct Reclaim(Mutex<Vec<Arc<Notify>>>);
+
+impl Reclaim {
+    /// One more worker to be asked.
+    pub fn join(&self) -> Arc<Notify> {
+        let asked = Arc::new(Notify::new());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(asked.clone());
+        asked
+    }
+
+    /// Asks all of them.
+    pub fn ask(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|asked| asked.notify_one());
+    }
+}
+
+/// The connections of one worker.
+#[derive(Debug)]
+pub struct Pools {
+    worker: usize,
+    by_endpoint: RefCell<HashMap<u64, Pool>>,
+}
 
 #[derive(Debug, Default)]
 struct Pool {
@@ -21,52 +44,88 @@ struct Pool {
         reason = "a connection is handed from pool to request and back, and moved by its pointer"
     )]
     h1: Vec<Box<h1::Conn>>,
+    /// Of these, how many somebody has been called to take.
+    promised: usize,
     h2: Vec<Rc<h2::Conn>>,
 }
 
 impl Pools {
+    /// None yet; `worker` is whose they are.
+    pub fn new(worker: usize) -> Self {
+        Self { worker, by_endpoint: RefCell::default() }
+    }
+
     /// An idle HTTP/1 connection to this endpoint.
     pub fn take_h1(&self, endpoint: u64) -> Option<Box<h1::Conn>> {
-        let conn = self.0.borrow_mut().get_mut(&endpoint)?.h1.pop()?;
+        let mut pools = self.by_endpoint.borrow_mut();
+        let pool = pools.get_mut(&endpoint)?;
+        pool.promised = pool.promised.saturating_sub(1);
+        let conn = pool.h1.pop()?;
         conn.stats().idle.decrement(1);
         Some(conn)
     }
 
-    /// A connection whose exchange is over; dropped unless it can serve another.
+    /// A connection whose exchange is over; dropped unless it can serve another. Where its cluster has all that it may
+    /// have, it goes to somebody who waits here for just this, or makes room for who waits elsewhere.
     pub fn put_h1(&self, conn: Box<h1::Conn>) {
-        if conn.is_ready() && !conn.endpoint().is_retired() {
-            conn.stats().idle.increment(1);
-            self.0.borrow_mut().entry(conn.endpoint().id()).or_default().h1.push(conn);
+        if !conn.is_ready() || conn.endpoint().is_retired() {
+            return;
         }
+        let (gate, id) = (conn.open().gate(), conn.endpoint().id());
+        let promised = gate.waiting() > 0;
+        if promised && !gate.hand_over((self.worker, id)) {
+            return;
+        }
+        conn.stats().idle.increment(1);
+        let mut pools = self.by_endpoint.borrow_mut();
+        let pool = pools.entry(id).or_default();
+        pool.promised += usize::from(promised);
+        pool.h1.push(conn);
+    }
+
+    /// Lets go of idle connections for whose cluster somebody waits.
+    pub fn reclaim(&self) {
+        let mut dropped = Vec::new();
+        for pool in self.by_endpoint.borrow_mut().values_mut() {
+            let free = pool.h1.len().saturating_sub(pool.promised);
+            dropped.extend(pool.h1.extract_if(..free, |conn| conn.open().gate().waiting() > 0));
+            pool.h2
+                .iter()
+                .filter(|conn| conn.is_idle() && conn.gate().waiting() > 0)
+                .for_each(|conn| conn.close());
+        }
+        drop_idle(dropped);
     }
 
     /// An HTTP/2 connection to this endpoint with room for a stream.
     pub fn find_h2(&self, endpoint: u64) -> Option<Rc<h2::Conn>> {
-        let pools = self.0.borrow();
+        let pools = self.by_endpoint.borrow();
         pools.get(&endpoint)?.h2.iter().find(|conn| conn.has_room()).cloned()
     }
 
     /// An HTTP/2 connection to this endpoint that will soon know how much room it has.
     pub fn settling_h2(&self, endpoint: u64) -> Option<Rc<h2::Conn>> {
-        let pools = self.0.borrow();
+        let pools = self.by_endpoint.borrow();
         pools.get(&endpoint)?.h2.iter().find(|conn| conn.is_settling()).cloned()
     }
 
     /// Offers a new HTTP/2 connection to all requests.
     pub fn put_h2(&self, conn: Rc<h2::Conn>) {
-        self.0.borrow_mut().entry(conn.endpoint().id()).or_default().h2.push(conn);
+        self.by_endpoint.borrow_mut().entry(conn.endpoint().id()).or_default().h2.push(conn);
     }
 
     /// Closes connections that have been idle for too long, whose endpoint has left its cluster, or that the upstream
     /// has closed.
     pub fn sweep(&self) {
         let mut dropped = Vec::new();
-        self.0.borrow_mut().retain(|_, pool| {
+        self.by_endpoint.borrow_mut().retain(|_, pool| {
             let keep = |conn: &mut Box<h1::Conn>| {
                 conn.rest();
                 !conn.is_stale() && !conn.endpoint().is_retired() && conn.is_ready()
             };
             dropped.extend(pool.h1.extract_if(.., |conn| !keep(conn)));
+            // Who was called and has not come by now has given up.
+            pool.promised = 0;
             pool.h2.retain(|conn| {
                 if conn.is_stale() || (conn.is_idle() && conn.endpoint().is_retired()) {
                     conn.close();
@@ -75,9 +134,14 @@ impl Pools {
             });
             !pool.h1.is_empty() || !pool.h2.is_empty()
         });
-        // Dropped outside the borrow: a connection's end may reach for the pool.
-        for conn in dropped {
-            conn.stats().idle.decrement(1);
-        }
+        drop_idle(dropped);
+    }
+}
+
+/// Done outside the pool's borrow: a connection's end may reach for it.
+#[expect(clippy::vec_box, reason = "as the pool has them")]
+fn drop_idle(dropped: Vec<Box<h1::Conn>>) {
+    for conn in dropped {
+        conn.stats().idle.decrement(1);
     }
 }

@@ -1,7 +1,7 @@
 //! One request's way to an upstream: an endpoint is picked, a connection found or made, the request sent, and sent
 //! once more where the connection turned out to be dead and nothing can have come of the first time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +13,28 @@ use outrigger_proto::model::Protocol;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::balance::PickFacts;
+use super::breaker::{Counted, Limit, Overflow};
 use super::cluster::ClusterView;
 use super::connect::{Dial, dial};
 use super::endpoint::{Endpoint, Lease};
 use super::error::UpstreamError;
 use super::h1::{self, Answer, Failure};
 use super::h2;
-use super::pool::Pools;
+use super::outlier::{Outcome, Probe};
+use super::pool::{Pools, Reclaim};
 use crate::body::Body;
+use crate::gate::{Call, Entry, Permit};
 use crate::io::activity::Ticks;
 use crate::io::stream::Stream;
+use crate::policy::retry::grpc_status;
 
 /// A worker's way to all upstreams.
 #[derive(Debug)]
 pub struct Upstream {
+    worker: usize,
     pools: Rc<Pools>,
+    reclaim: Arc<Reclaim>,
     ticks: Ticks,
     epoch: Instant,
     rng: RefCell<fastrand::Rng>,
@@ -38,29 +45,76 @@ pub struct Upstream {
 #[derive(Debug)]
 pub struct Trip {
     started: Instant,
+    /// When it was first about to be sent.
+    ready: Cell<Instant>,
+    attempts: Cell<u32>,
+    tried: RefCell<Tried>,
+    /// What of the request decides its endpoint.
+    hash: Cell<Option<u64>>,
+    lot: OnceCell<u64>,
+    /// It finds out how an endpoint is that was ejected.
+    probe: RefCell<Option<Probe>>,
     endpoint: RefCell<Option<Arc<Endpoint>>>,
     connect: Cell<Option<Duration>>,
     first_byte: Cell<Option<Duration>>,
 }
 
-/// A response, or a tunnel, and the lease that counts it as in flight.
+/// A response, or a tunnel.
 #[derive(Debug)]
 pub struct Sent {
     /// What came.
     pub answer: Answer,
     /// To be kept until the response has been passed on.
-    pub lease: Lease,
+    pub flight: Flight,
+}
+
+/// What counts a request as in flight, at its endpoint and in its cluster.
+#[derive(Debug)]
+pub struct Flight {
+    _lease: Lease,
+    _counted: Counted,
 }
 
 impl Trip {
     /// A request that began at `started`.
     pub fn new(started: Instant) -> Self {
-        Self { started, endpoint: RefCell::new(None), connect: Cell::new(None), first_byte: Cell::new(None) }
+        Self {
+            started,
+            ready: Cell::new(started),
+            attempts: Cell::new(0),
+            tried: RefCell::default(),
+            hash: Cell::new(None),
+            lot: OnceCell::new(),
+            probe: RefCell::new(None),
+            endpoint: RefCell::new(None),
+            connect: Cell::new(None),
+            first_byte: Cell::new(None),
+        }
+    }
+
+    /// It was held up until now, which is nobody's fault upstream.
+    pub fn held_up(&self, until: Instant) {
+        self.ready.set(until);
+    }
+
+    /// How often the request was sent, or was to be.
+    pub fn attempts(&self) -> u32 {
+        self.attempts.get()
     }
 
     /// When the request began.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// What of the request decides its endpoint, for clusters that balance by hash.
+    pub fn set_hash(&self, hash: Option<u64>) {
+        self.hash.set(hash);
+    }
+
+    /// A random number that stays the same for as long as the request lives.
+    pub fn lot(&self, random: impl FnOnce() -> u64) -> u64 {
+        *self.lot.get_or_init(random)
     }
 
     /// The endpoint that was tried last.
@@ -76,6 +130,12 @@ impl Trip {
     /// From the request's beginning to the response's head.
     pub fn first_byte(&self) -> Option<Duration> {
         self.first_byte.get()
+    }
+
+    /// Counts an attempt; tells when it began, to measure it from.
+    fn begin_attempt(&self) -> Instant {
+        let before = self.attempts.replace(self.attempts.get() + 1);
+        if before == 0 { self.ready.get() } else { Instant::now() }
     }
 }
 
@@ -93,8 +153,8 @@ impl From<UpstreamError> for Unanswered {
     }
 }
 
-/// Endpoints that a request could not be sent to.
-#[derive(Debug, Default)]
+/// Endpoints that a request was, or could not be, sent to.
+#[derive(Clone, Copy, Debug, Default)]
 struct Tried {
     ids: [u64; Self::MOST],
     len: usize,
@@ -104,9 +164,12 @@ impl Tried {
     /// Enough to get past a node that died with its endpoints; not a search through a cluster that is down.
     const MOST: usize = 3;
 
+    /// What does not fit is forgotten: it may be tried again.
     fn add(&mut self, id: u64) {
-        self.ids[self.len] = id;
-        self.len += 1;
+        if !self.is_full() {
+            self.ids[self.len] = id;
+            self.len += 1;
+        }
     }
 
     fn ids(&self) -> &[u64] {
@@ -127,9 +190,11 @@ enum Wire {
 
 impl Upstream {
     /// `epoch` is when the process started: latencies of all workers are compared.
-    pub fn new(ticks: Ticks, epoch: Instant) -> Self {
+    pub fn new(worker: usize, ticks: Ticks, (epoch, reclaim): (Instant, Arc<Reclaim>)) -> Self {
         Self {
-            pools: Rc::default(),
+            worker,
+            pools: Rc::new(Pools::new(worker)),
+            reclaim,
             ticks,
             epoch,
             rng: RefCell::new(fastrand::Rng::new()),
@@ -147,8 +212,8 @@ impl Upstream {
         &self.pools
     }
 
-    /// Sends a request to the cluster. An endpoint that cannot be connected to has seen nothing of the request, so
-    /// another one is tried.
+    /// Makes one attempt to have a request answered by the cluster. An endpoint that cannot be connected to has seen
+    /// nothing of the request, so within the attempt another one is tried; further attempts prefer others yet.
     ///
     /// # Errors
     /// Why there is no response.
@@ -158,35 +223,65 @@ impl Upstream {
         mut request: Box<Request<Body>>,
         trip: &Trip,
     ) -> Result<Sent, UpstreamError> {
+        let counted = to.live.breaker().count(Limit::Requests, &to.config.circuit_breaker);
+        let counted = counted.map_err(|overflow| overflowed(to, overflow))?;
         let wire = wire(to.config.protocol, &request);
-        let mut tried = Tried::default();
+        let began = trip.begin_attempt();
+        if trip.attempts() == 1 {
+            to.live.budget().deposit(to.config.retry_budget);
+        }
+        let mut unreachable = Tried::default();
         loop {
-            let lease = self.pick(to, trip, &tried)?;
+            let lease = self.pick(to, trip, &unreachable)?;
             let endpoint = lease.endpoint();
             let result = match wire {
                 Wire::H1 => self.send_h1(to, endpoint, request, trip).await,
                 Wire::H2 => self.send_h2(to, endpoint, request, trip).await,
             };
-            let took = trip.started.elapsed();
-            let now = trip.started.duration_since(self.epoch) + took;
+            let took = began.elapsed();
+            let now = began.duration_since(self.epoch) + took;
+            trip.tried.borrow_mut().add(endpoint.id());
             match result {
                 Ok(answer) => {
-                    trip.first_byte.set(Some(took));
+                    trip.first_byte.set(Some(trip.started.elapsed()));
                     endpoint.answered(took, now);
-                    return Ok(Sent { answer, lease });
+                    to.live.answered(took, now);
+                    self.record(to, trip, endpoint, (outcome(&answer), took));
+                    return Ok(Sent { answer, flight: Flight { _lease: lease, _counted: counted } });
                 }
                 Err(Unanswered { error, unsent }) => {
                     if error.blames_endpoint() {
                         endpoint.failed(now);
+                        self.record(to, trip, endpoint, (Outcome::NoResponse, took));
                     }
-                    tried.add(endpoint.id());
+                    unreachable.add(endpoint.id());
                     request = match unsent {
-                        Some(unsent) if self.has_other(to, &tried) => unsent,
+                        Some(unsent) if error.blames_endpoint() && self.has_other(to, &unreachable) => unsent,
                         Some(_) | None => return Err(error),
                     };
                 }
             }
         }
+    }
+
+    /// An attempt was given up before it came to anything, as it took too long: its endpoint is to blame.
+    pub fn gave_up(&self, to: &ClusterView, trip: &Trip) {
+        if let Some(endpoint) = trip.endpoint() {
+            endpoint.failed(self.epoch.elapsed());
+            self.record(to, trip, &endpoint, (Outcome::NoResponse, trip.started.elapsed()));
+        }
+    }
+
+    /// Tells outlier detection, where there is one.
+    fn record(&self, to: &ClusterView, trip: &Trip, endpoint: &Endpoint, what: (Outcome, Duration)) {
+        let Some(rules) = &to.config.outlier_detection else { return };
+        let (outcome, took) = what;
+        let probe = trip.probe.take().filter(|probe| Arc::ptr_eq(probe.standing(), endpoint.standing()));
+        let verdict = match probe {
+            Some(probe) => probe.record(outcome, took, rules),
+            None => endpoint.standing().record(outcome, took, rules),
+        };
+        to.live.obey(verdict, endpoint, rules, (self.epoch.elapsed(), self.random()));
     }
 
     /// Connects to an endpoint of the cluster, for bytes; to another one where that fails.
@@ -201,17 +296,24 @@ impl Upstream {
         let mut tried = Tried::default();
         loop {
             let lease = self.pick(to, trip, &tried)?;
-            let dialled = self.dial(to, lease.endpoint(), trip).await;
+            let dialled = match self.admit(to, lease.endpoint()).await {
+                Ok(Some(permit)) => self.dial(to, lease.endpoint(), (trip, permit)).await,
+                Ok(None) => continue,
+                Err(error) => return Err(error),
+            };
             let took = trip.started.elapsed();
             let now = trip.started.duration_since(self.epoch) + took;
             match dialled {
                 Ok((stream, open)) => {
                     lease.endpoint().answered(took, now);
+                    self.record(to, trip, lease.endpoint(), (Outcome::Success, took));
                     return Ok((stream, lease, open));
                 }
                 Err(error) => {
                     lease.endpoint().failed(now);
+                    self.record(to, trip, lease.endpoint(), (Outcome::NoResponse, took));
                     tried.add(lease.endpoint().id());
+                    trip.tried.borrow_mut().add(lease.endpoint().id());
                     if !self.has_other(to, &tried) {
                         return Err(error);
                     }
@@ -220,31 +322,78 @@ impl Upstream {
         }
     }
 
-    fn pick(&self, to: &ClusterView, trip: &Trip, tried: &Tried) -> Result<Lease, UpstreamError> {
+    fn pick(&self, to: &ClusterView, trip: &Trip, unreachable: &Tried) -> Result<Lease, UpstreamError> {
         let endpoints = to.live.endpoints();
-        let now = trip.started.duration_since(self.epoch);
-        let random = || self.random();
-        let endpoint = match tried.ids() {
-            [] => endpoints.pick(to.config.balance, now, random),
-            ids => endpoints.pick_other(ids, random),
+        let tried = *trip.tried.borrow();
+        let facts = PickFacts {
+            now: trip.started.duration_since(self.epoch),
+            hash: trip.hash.get(),
+            tried: tried.ids(),
         };
-        let endpoint = endpoint.ok_or(UpstreamError::NoEndpoint)?;
-        trip.endpoint.replace(Some(endpoint.clone()));
-        Ok(endpoint.lease())
+        let random = || self.random();
+        let mut probe = None;
+        let mut claim = |endpoint: &Arc<Endpoint>| {
+            probe = endpoint.standing().probe(facts.now);
+            probe.is_some()
+        };
+        let mut picked = endpoints.pick(&facts, random, &mut claim);
+        if picked.is_none() && !facts.tried.is_empty() {
+            // All of them have been tried: then one that could be reached, once more.
+            picked = endpoints.pick(&PickFacts { tried: unreachable.ids(), ..facts }, random, &mut claim);
+        }
+        let picked = picked.ok_or(UpstreamError::NoEndpoint)?;
+        if picked.panic {
+            to.live.stats().panics.increment(1);
+        }
+        if probe.is_some() {
+            trip.probe.replace(probe);
+        }
+        trip.endpoint.replace(Some(picked.endpoint.clone()));
+        Ok(picked.endpoint.lease())
     }
 
     fn has_other(&self, to: &ClusterView, tried: &Tried) -> bool {
-        !tried.is_full() && to.live.endpoints().pick_other(tried.ids(), || 0).is_some()
+        let now = self.epoch.elapsed();
+        !tried.is_full() && to.live.endpoints().has_any(&PickFacts { now, hash: None, tried: tried.ids() })
+    }
+
+    /// Leave to open one more connection of the cluster; `None` when one that is there has become free instead. Where
+    /// the cluster has all that it may have, idle ones of other workers are asked for, and then it is waited.
+    async fn admit(&self, to: &ClusterView, endpoint: &Endpoint) -> Result<Option<Permit>, UpstreamError> {
+        let limits = &to.config.circuit_breaker;
+        let breaker = to.live.breaker();
+        let gate = breaker.connections();
+        if let Some(permit) = gate.try_enter() {
+            return Ok(Some(permit));
+        }
+        let pending = breaker.count(Limit::Pending, limits);
+        let _pending = pending.map_err(|overflow| overflowed(to, overflow))?;
+        let full = || Overflow { limit: Limit::Connections, max: gate.max(), seen: gate.used() + 1 };
+        let waiting = match gate.enter((self.worker, endpoint.id()), u32::MAX) {
+            Entry::In(permit) => return Ok(Some(permit)),
+            Entry::Line(waiting) => waiting,
+            Entry::Full => return Err(overflowed(to, full())),
+        };
+        self.pools.reclaim();
+        self.reclaim.ask();
+        match tokio::time::timeout(to.config.connect_timeout, waiting).await {
+            Ok(Call::In(permit)) => Ok(Some(permit)),
+            Ok(Call::Look) => Ok(None),
+            Err(_) => {
+                to.live.stats().overflow(Limit::Connections.key());
+                Err(UpstreamError::NoConnectionFree(full()))
+            }
+        }
     }
 
     async fn dial(
         &self,
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
-        trip: &Trip,
+        (trip, permit): (&Trip, Permit),
     ) -> Result<(Stream, super::Open), UpstreamError> {
         let start = Instant::now();
-        let how = Dial { timeout: to.config.connect_timeout, ticks: self.ticks.clone() };
+        let how = Dial { permit, timeout: to.config.connect_timeout, ticks: self.ticks.clone() };
         let stats = to.live.stats();
         let result = dial(endpoint, stats, how).await;
         trip.connect.set(Some(start.elapsed()));
@@ -261,7 +410,21 @@ impl Upstream {
         mut request: Box<Request<Body>>,
         trip: &Trip,
     ) -> Result<Answer, Unanswered> {
-        while let Some(conn) = self.pools.take_h1(endpoint.id()) {
+        let mut fresh = false;
+        loop {
+            let pooled = if fresh { None } else { self.pools.take_h1(endpoint.id()) };
+            let Some(conn) = pooled else {
+                // Boxed, as most requests find a connection: dialling is rare, and its future large.
+                let conn = match Box::pin(self.open_h1(to, endpoint, trip)).await {
+                    Ok(Some(conn)) => conn,
+                    Ok(None) => {
+                        fresh = false;
+                        continue;
+                    }
+                    Err(error) => return Err(Unanswered { error, unsent: Some(request) }),
+                };
+                return conn.exchange(&self.pools, request).await.map_err(|failure| failure.error.into());
+            };
             let copy = replayable(&request);
             let failure = match conn.exchange(&self.pools, request).await {
                 Ok(answer) => return Ok(answer),
@@ -273,20 +436,23 @@ impl Upstream {
                 (None, Some(copy)) if failure.error == UpstreamError::Closed && !failure.answered => {
                     to.live.stats().replays.increment(1);
                     request = copy;
-                    break;
+                    fresh = true;
                 }
                 (None, _) => return Err(failure.error.into()),
             }
         }
-        // Boxed, as most requests find a connection: dialling is rare, and its future large.
-        let conn = Box::pin(async {
-            let (stream, open) = self.dial(to, endpoint, trip).await?;
-            h1::Conn::new(stream, open, to.config.idle_timeout).await
-        });
-        match conn.await {
-            Ok(conn) => conn.exchange(&self.pools, request).await.map_err(|failure| failure.error.into()),
-            Err(error) => Err(Unanswered { error, unsent: Some(request) }),
-        }
+    }
+
+    /// A new connection; `None` when one that is there has become free instead.
+    async fn open_h1(
+        &self,
+        to: &ClusterView,
+        endpoint: &Arc<Endpoint>,
+        trip: &Trip,
+    ) -> Result<Option<Box<h1::Conn>>, UpstreamError> {
+        let Some(permit) = self.admit(to, endpoint).await? else { return Ok(None) };
+        let (stream, open) = self.dial(to, endpoint, (trip, permit)).await?;
+        h1::Conn::new(stream, open, to.config.idle_timeout).await.map(Some)
     }
 
     async fn send_h2(
@@ -330,9 +496,9 @@ impl Upstream {
                 }
             } else if let Some(settling) = settling {
                 settling.settled().await;
-            } else {
+            } else if let Some(permit) = self.admit(to, endpoint).await? {
                 // Whoever opens a connection uses it, even if it turns out to have no room for others.
-                return self.dial_h2(to, endpoint, trip).await;
+                return self.dial_h2(to, endpoint, (trip, permit)).await;
             }
             if let Some(conn) = self.pools.find_h2(endpoint.id()) {
                 return Ok(conn);
@@ -345,14 +511,14 @@ impl Upstream {
         &self,
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
-        trip: &Trip,
+        how: (&Trip, Permit),
     ) -> Result<Rc<h2::Conn>, UpstreamError> {
         let dialing = Rc::new(Dialing::default());
         self.dialing.borrow_mut().insert(endpoint.id(), dialing.clone());
         let turn = Turn { upstream: self, endpoint: endpoint.id(), dialing };
         let result = async {
-            let (stream, open) = self.dial(to, endpoint, trip).await?;
-            h2::Conn::new(stream, open, to.config.idle_timeout).await
+            let (stream, open) = self.dial(to, endpoint, how).await?;
+            h2::Conn::new(stream, open, (self.worker, to.config.idle_timeout)).await
         };
         match result.await {
             Ok(conn) => {
@@ -386,6 +552,25 @@ impl Drop for Turn<'_> {
         self.upstream.dialing.borrow_mut().remove(&self.endpoint);
         self.dialing.done.notify_waiters();
     }
+}
+
+/// What a response says of its endpoint. A gRPC server that fails does so with status 200.
+fn outcome(answer: &Answer) -> Outcome {
+    let Answer::Response(response) = answer else { return Outcome::Success };
+    match response.status().as_u16() {
+        status @ 500.. => Outcome::Status5xx { gateway: matches!(status, 502..=504) },
+        _ => match grpc_status(response.headers()) {
+            // UNAVAILABLE; UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, DATA_LOSS.
+            Some(14) => Outcome::Status5xx { gateway: true },
+            Some(2 | 4 | 13 | 15) => Outcome::Status5xx { gateway: false },
+            Some(_) | None => Outcome::Success,
+        },
+    }
+}
+
+fn overflowed(to: &ClusterView, overflow: Overflow) -> UpstreamError {
+    to.live.stats().overflow(overflow.limit.key());
+    UpstreamError::Overflow(overflow)
 }
 
 fn wire(protocol: Protocol, request: &Request<Body>) -> Wire {

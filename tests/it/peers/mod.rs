@@ -4,6 +4,7 @@ mod curl;
 mod envoy;
 mod few_streams;
 mod grpc;
+mod grpc_health;
 mod loads;
 mod postgres;
 mod redis;
@@ -71,7 +72,7 @@ struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     /// The scripts end when this is closed.
-    _stdin: ChildStdin,
+    stdin: ChildStdin,
 }
 
 impl Running {
@@ -83,7 +84,12 @@ impl Running {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
         let stdin = child.stdin.take().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines, _stdin: stdin }
+        Self { child, lines, stdin }
+    }
+
+    /// Gives it a line to read.
+    async fn tell(&mut self, line: &str) {
+        self.stdin.write_all(format!("{line}\n").as_bytes()).await.unwrap();
     }
 
     /// Its next line.

@@ -7,8 +7,11 @@ use super::super::cursor::Cx;
 use super::super::fault::Fault;
 use super::super::tree::{Node, View};
 use super::super::{lint, scalar};
-use super::{address, some_time};
-use crate::model::{Address, Assignment, Balance, Cluster, Endpoint, Name, Protocol, Source};
+use super::{address, count, duration, name, percent, some_time, upstream, whole};
+use crate::model::{Address, Assignment, Cluster, Endpoint, Name, Protocol, Source};
+
+/// More levels than anybody tells apart.
+pub(in super::super) const MAX_PRIORITY: u32 = 127;
 
 /// A cluster, and its endpoints when they are stated.
 pub(super) fn cluster<'a>(
@@ -22,32 +25,29 @@ pub(super) fn cluster<'a>(
     let dns = m.optional("dns", |cx, node| {
         cx.parsed(node, "a name with a port, as `db.internal:5432`", scalar::host_and_port)
     });
-    let balances = [
-        ("peak-ewma", Balance::PeakEwma),
-        ("least-request", Balance::LeastRequest),
-        ("round-robin", Balance::RoundRobin),
-        ("random", Balance::Random),
-    ];
-    let balance = m.optional("balance", |cx, node| cx.word(node, &balances)).unwrap_or_default();
     let protocols = [("auto", Protocol::Auto), ("http1", Protocol::Http1), ("http2", Protocol::Http2)];
-    let protocol = m.optional("protocol", |cx, node| cx.word(node, &protocols)).unwrap_or_default();
-    let connect_timeout = m.optional("connect_timeout", some_time);
-    let idle_timeout = m.optional("idle_timeout", some_time);
-    m.finish();
-    if let Some(assignment) = &endpoints {
-        lint::endpoints(cx, node, assignment);
-    }
-    let source = match (&endpoints, dns) {
-        (Some(_), _) => Source::Static,
-        (None, dns) => {
-            let (host, port) = dns?;
-            Source::Dns { host, port }
-        }
+    let default = Cluster::new(dns.map_or(Source::Static, |(host, port)| Source::Dns { host, port }));
+    let cluster = Cluster {
+        source: default.source,
+        balance: m.optional("balance", upstream::balance).unwrap_or(default.balance),
+        protocol: m.optional("protocol", |cx, node| cx.word(node, &protocols)).unwrap_or(default.protocol),
+        connect_timeout: m.optional("connect_timeout", some_time).unwrap_or(default.connect_timeout),
+        idle_timeout: m.optional("idle_timeout", some_time).unwrap_or(default.idle_timeout),
+        retry_budget: m.optional("retry_budget", upstream::retry_budget).unwrap_or(default.retry_budget),
+        circuit_breaker: m
+            .optional("circuit_breaker", upstream::circuit_breaker)
+            .unwrap_or(default.circuit_breaker),
+        outlier_detection: m.optional("outlier_detection", upstream::outlier_detection),
+        health_check: m.optional("health_check", upstream::health_check).map(Box::new),
+        slow_start: m.optional("slow_start", duration).unwrap_or(default.slow_start),
+        panic_threshold: m.optional("panic_threshold", percent).unwrap_or(default.panic_threshold),
     };
-    let default = Cluster::new(source);
-    let connect_timeout = connect_timeout.unwrap_or(default.connect_timeout);
-    let idle_timeout = idle_timeout.unwrap_or(default.idle_timeout);
-    Some((Cluster { source: default.source, balance, protocol, connect_timeout, idle_timeout }, endpoints))
+    m.finish();
+    lint::cluster(cx, node, &cluster);
+    if let Some(assignment) = &endpoints {
+        lint::endpoints(cx, node, assignment, &cluster);
+    }
+    Some((cluster, endpoints))
 }
 
 fn endpoints<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Assignment> {
@@ -71,16 +71,20 @@ fn endpoints<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Assignment> {
 
 fn endpoint<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Endpoint> {
     if !matches!(node.view(), View::Map) {
-        return Some(Endpoint { address: reachable(cx, node)?, weight: NonZeroU32::MIN });
+        let address = reachable(cx, node)?;
+        return Some(Endpoint { address, weight: NonZeroU32::MIN, priority: 0, zone: None });
     }
     let mut m = cx.fields(node, "endpoint")?;
     let address = m.required("address", reachable);
-    let weight = m.optional("weight", |cx, node| {
-        let weight = cx.whole(node, 1, u32::MAX.into())?;
-        NonZeroU32::new(u32::try_from(weight).ok()?)
+    let weight = m.optional("weight", |cx, node| count(cx, node, u32::MAX));
+    let priority = m.optional("priority", |cx, node| u8::try_from(whole(cx, node, 0, MAX_PRIORITY)?).ok());
+    let zone = m.optional("zone", |cx, node| {
+        let text = cx.string(node, "a zone's name")?;
+        Some(name(cx, &text, node.place())?.as_str().into())
     });
     m.finish();
-    Some(Endpoint { address: address?, weight: weight.unwrap_or(NonZeroU32::MIN) })
+    let weight = weight.unwrap_or(NonZeroU32::MIN);
+    Some(Endpoint { address: address?, weight, priority: priority.unwrap_or(0), zone })
 }
 
 fn reachable<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Address> {

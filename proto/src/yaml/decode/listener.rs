@@ -1,6 +1,6 @@
 //! A listener: where connections arrive, and what is done with them.
 
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::super::cursor::{Cx, Fields};
 use super::super::fault::{Fault, show};
 use super::super::scalar;
 use super::super::tree::{Node, View};
-use super::{address, route, some_time, split};
+use super::{address, count, route, some_time, split};
 use crate::model::{
     Direction, Filter, FilterChain, HttpFilter, Limits, Listener, Name, RouteTable, ServerTls, TcpFilter,
 };
@@ -99,6 +99,7 @@ fn file<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<PathBuf> {
 
 fn limits<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Limits> {
     let default = Limits::default();
+    let count = |cx: &mut Cx<'a>, node| count(cx, node, u32::MAX);
     let mut m = cx.fields(node, "limits")?;
     let limits = Limits {
         connections: m.optional("connections", count).unwrap_or(default.connections),
@@ -111,11 +112,6 @@ fn limits<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Limits> {
     };
     m.finish();
     Some(limits)
-}
-
-fn count<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<NonZeroU32> {
-    let n = cx.whole(node, 1, u32::MAX.into())?;
-    NonZeroU32::new(u32::try_from(n).ok()?)
 }
 
 fn headers<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<NonZeroUsize> {

@@ -7,24 +7,31 @@ mod cluster;
 mod headers;
 mod listener;
 mod matches;
+mod policy;
 mod process;
 mod route;
 mod split;
+mod upstream;
 
+pub(super) use self::cluster::MAX_PRIORITY;
 pub(super) use self::listener::MAX_HEADERS;
+pub(super) use self::policy::{MAX_ATTEMPTS, MAX_KEYS};
 pub(super) use self::process::MAX_WORKERS;
 pub(super) use self::route::REDIRECTS;
+pub(super) use self::upstream::{LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_ROW, MIN_INTERVAL};
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::cursor::Cx;
 use super::fault::Fault;
 use super::place::Step;
+use super::scalar::show_duration;
 use super::tree::{Node, View};
-use super::{lint, scalar};
+use super::{lint, ratio, scalar};
 use crate::error::Place;
-use crate::model::{Address, Admin, Config, Listener, Mesh, Name, RouteTable};
+use crate::model::{Address, Admin, Config, Listener, Mesh, Name, Percent, RouteTable};
 
 /// Listeners, each with its route table when that is written in place.
 type Listeners = BTreeMap<Name, (Listener, Option<RouteTable>)>;
@@ -63,6 +70,7 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
         config.endpoints.extend(assignment.map(|assignment| (name.clone(), assignment)));
         config.mesh.clusters.insert(name, cluster);
     }
+    lint::no_budget(cx, root, &config.mesh);
     Some(config)
 }
 
@@ -155,11 +163,41 @@ fn duration<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Duration> {
 
 /// A duration that may not be zero.
 fn some_time<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Duration> {
-    cx.parsed(node, DURATION, |text| match scalar::duration(text)? {
+    cx.parsed(node, DURATION, |text| not_zero(scalar::duration(text)?))
+}
+
+fn not_zero(time: Duration) -> Result<Duration, Fault> {
+    match time {
         Duration::ZERO => Err(Fault::new("zero makes no sense here: nothing could be done in time")
             .hint("leave the key out for the default, or write a longer time")),
         time => Ok(time),
-    })
+    }
+}
+
+/// Says that a bound is below what it bounds; either may be a default that nobody wrote.
+fn crossed<'a, T>(
+    cx: &mut Cx<'a>,
+    node: Node<'a>,
+    (max, most): (&str, Duration),
+    (base, least): (&str, Duration),
+) -> Option<T> {
+    let (most, least) = (show_duration(most), show_duration(least));
+    let fault = Fault::new(format!("`{max}` is {most}, and `{base}` is {least}"));
+    cx.fail(node, fault.hint(format!("`{max}` may not be below `{base}`")))
+}
+
+fn percent<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Percent> {
+    cx.parsed(node, "a percentage, as `10%`", ratio::percent)
+}
+
+/// A number from `least` to `most`.
+fn whole<'a>(cx: &mut Cx<'a>, node: Node<'a>, least: u32, most: u32) -> Option<u32> {
+    u32::try_from(cx.whole(node, least.into(), most.into())?).ok()
+}
+
+/// A number from 1 to `most`.
+fn count<'a>(cx: &mut Cx<'a>, node: Node<'a>, most: u32) -> Option<NonZeroU32> {
+    NonZeroU32::new(whole(cx, node, 1, most)?)
 }
 
 fn address<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Address> {

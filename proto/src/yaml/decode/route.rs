@@ -3,12 +3,12 @@
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{HeaderValue, StatusCode};
 
-use super::super::cursor::Cx;
+use super::super::cursor::{Cx, Fields};
 use super::super::fault::{Fault, show};
 use super::super::lint;
 use super::super::tree::Node;
 use super::matches::{canonical_path, matches};
-use super::{headers, some_time, split};
+use super::{headers, policy, some_time, split};
 use crate::model::{
     Action, Forward, Name, PathMatch, PathRewrite, Redirect, Respond, Rewrite, Route, RouteTable,
 };
@@ -19,6 +19,9 @@ pub(in super::super) const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 /// The statuses whose answer is over after its head (RFC 9110 sections 15.3.5, 15.3.6, 15.4.5).
 const NO_BODY: [StatusCode; 3] =
     [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
+
+/// What makes sense only where a request is sent on.
+const FORWARD_ONLY: [&str; 6] = ["timeout", "rewrite", "retry", "hedge", "mirror", "fallback"];
 
 pub(super) fn table<'a>(cx: &mut Cx<'a>, _: &Name, node: Node<'a>) -> Option<RouteTable> {
     let routes = cx.list(node, "a list of routes", route)?;
@@ -35,32 +38,50 @@ fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Route> {
         Some(matched) => matches!(matched.path, PathMatch::Prefix(_)),
         None => m.has("match"),
     };
-    let to = m.optional("to", split::http);
+    let forward = forward(&mut m, prefixed);
     let redirect = m.optional("redirect", redirect);
     let respond = m.optional("respond", respond);
-    let timeout = m.optional("timeout", some_time);
-    let rewrite = m.optional("rewrite", |cx, node| rewrite(cx, node, prefixed));
+    let rate_limit = m.optional("rate_limit", policy::rate_limit).map(Box::new);
+    let concurrency = m.optional("concurrency", policy::concurrency).map(Box::new);
+    let fault = m.optional("fault", policy::fault).map(Box::new);
     let request_headers = m.optional("request_headers", headers::request_edits);
     let response_headers = m.optional("response_headers", headers::response_edits);
     if !m.has("to") && (m.has("redirect") || m.has("respond")) {
-        for key in ["timeout", "rewrite"] {
+        for key in FORWARD_ONLY {
             m.refuse(key, || {
                 Fault::new("nothing is sent on by this route").hint("expected only beside `to`")
             });
         }
     }
     m.finish();
-    let action = match (to, redirect, respond) {
-        (Some(to), _, _) => Action::Forward(Forward { to, rewrite: rewrite.unwrap_or_default(), timeout }),
+    let action = match (forward, redirect, respond) {
+        (Some(forward), _, _) => Action::Forward(forward),
         (None, Some(redirect), _) => Action::Redirect(redirect),
         (None, None, respond) => Action::Respond(respond?),
     };
-    Some(Route {
+    let route = Route {
         matches: matched.unwrap_or_default(),
         action,
+        rate_limit,
+        concurrency,
+        fault,
         request_headers: request_headers.unwrap_or_default(),
         response_headers: response_headers.unwrap_or_default(),
-    })
+    };
+    lint::route(cx, node, &route);
+    Some(route)
+}
+
+/// What a route does with the requests that it sends on.
+fn forward(m: &mut Fields<'_, '_>, prefixed: bool) -> Option<Forward> {
+    let to = m.optional("to", split::http);
+    let timeout = m.optional("timeout", some_time);
+    let rewrite = m.optional("rewrite", |cx, node| rewrite(cx, node, prefixed));
+    let retry = m.optional("retry", policy::retry).map(Box::new);
+    let hedge = m.optional("hedge", policy::hedge);
+    let mirror = m.optional("mirror", policy::mirror).map(Box::new);
+    let fallback = m.optional("fallback", |cx, node| policy::fallback(cx, node, to.as_ref())).map(Box::new);
+    Some(Forward { to: to?, rewrite: rewrite.unwrap_or_default(), timeout, retry, hedge, mirror, fallback })
 }
 
 fn rewrite<'a>(cx: &mut Cx<'a>, node: Node<'a>, prefixed: bool) -> Option<Rewrite> {
@@ -129,7 +150,7 @@ fn location<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<HeaderValue> {
     value.or_else(|| cx.fail(node, fault().hint(format!("expected {expected}"))))
 }
 
-fn respond<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Respond> {
+pub(super) fn respond<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Respond> {
     let mut m = cx.fields(node, "respond")?;
     let status = m.optional("status", |cx, node| {
         StatusCode::from_u16(u16::try_from(cx.whole(node, 200, 599)?).ok()?).ok()

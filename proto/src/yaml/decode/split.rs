@@ -71,6 +71,12 @@ fn weight<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<u32> {
     u32::try_from(cx.whole(node, 0, u32::MAX.into())?).ok()
 }
 
+/// The name of a cluster.
+pub(super) fn reference<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Name> {
+    let text = cx.string(node, "a cluster's name")?;
+    cluster(cx, &text, node.place())
+}
+
 /// A cluster that exists.
 fn cluster(cx: &mut Cx<'_>, text: &str, place: Place) -> Option<Name> {
     if let Some((name, _)) = cx.clusters.get_key_value(text) {

@@ -1,8 +1,11 @@
-//! Every rule, with the words in which its breach is reported: the table in `errors.txt`.
+//! Every rule, with the words in which its breach is reported: the tables in `errors.txt` and `warnings.txt`.
 
 use super::read;
 
 const TABLE: &str = include_str!("errors.txt");
+
+/// The same of what is only warned of; a row without `! ` is one that nobody is warned of.
+const WARNINGS: &str = include_str!("warnings.txt");
 
 const CLUSTERS: &str = "clusters: { app: { endpoints: [127.0.0.1:9] }, api: { endpoints: [127.0.0.1:8] } }";
 
@@ -15,6 +18,9 @@ fn around(place: &str, fragment: &str) -> String {
         "listener" => listener(format!("\n  {fragment}")),
         "limits" => listener(format!("routes: [], limits: {{\n  {fragment} }}")),
         "routes" => listener(format!("routes: [\n{fragment}]")),
+        "route" => format!(
+            "listeners: {{ web: {{ bind: 127.0.0.1:1, routes: [{{\n  {fragment} }}] }} }}\nclusters: {{ app: {{ dns: \"app:1\" }} }}\n"
+        ),
         "match" => listener(format!("routes: [{{ to: app, match: {{\n  {fragment} }} }}]")),
         "clusters" => format!(
             "listeners: {{ web: {{ bind: 127.0.0.1:1, tcp: {{ to: app }} }} }}\nclusters: {{ app: {{ {fragment} }} }}\n"
@@ -30,10 +36,10 @@ fn check(text: &str, expected: &[&str]) {
     assert_eq!(found.lines().collect::<Vec<_>>(), expected, "{text}");
 }
 
-#[test]
-fn every_rule() {
+/// Checks every row of a table, and says how many there are.
+fn rows(table: &str, check: impl Fn(&str, &[&str])) -> u32 {
     let (mut place, mut rows) = ("", 0);
-    for block in TABLE.split("\n\n").skip(1) {
+    for block in table.split("\n\n").skip(1) {
         if let Some(heading) = block.strip_prefix("== ") {
             place = heading;
             continue;
@@ -43,7 +49,19 @@ fn every_rule() {
         check(&around(place, &fragment.join("\n")), &expected);
         rows += 1;
     }
-    assert!(rows >= 80, "{rows}");
+    rows
+}
+
+#[test]
+fn every_rule() {
+    let rows = rows(TABLE, check);
+    assert!(rows >= 120, "{rows}");
+}
+
+#[test]
+fn every_warning_of_a_policy() {
+    let rows = rows(WARNINGS, warns);
+    assert!(rows >= 30, "{rows}");
 }
 
 #[test]

@@ -29,8 +29,7 @@ fn quickstart() {
     let routes = &mesh.route_tables["web"].routes;
     assert_eq!(routes.len(), 1);
     assert_eq!(routes[0].matches, Match::default());
-    let forward = Forward { to: Split::one(name("app")), rewrite: Rewrite::default(), timeout: None };
-    assert_eq!(routes[0].action, Action::Forward(forward));
+    assert_eq!(routes[0].action, Action::Forward(Forward::new(Split::one(name("app")))));
     assert_eq!(mesh.clusters["app"], Cluster::new(Source::Static));
     let shown: Vec<_> =
         endpoints["app"].endpoints.iter().map(|e| (e.address.to_string(), e.weight.get())).collect();
@@ -100,7 +99,7 @@ fn full_clusters() {
     let parsed = read(FULL).unwrap();
     let Config { mesh, endpoints } = parsed.config;
     let cart = &mesh.clusters["cart"];
-    assert_eq!((cart.balance, cart.connect_timeout), (Balance::LeastRequest, Duration::from_secs(1)));
+    assert_eq!((&cart.balance, cart.connect_timeout), (&Balance::LeastRequest, Duration::from_secs(1)));
     assert_eq!(endpoints["cart"].endpoints[1].weight.get(), 2);
     assert_eq!(mesh.clusters["items-v2"].protocol, Protocol::Http1);
     assert_eq!(mesh.clusters["grpc-backend"].protocol, Protocol::Http2);
@@ -139,13 +138,23 @@ listeners:
 clusters:
   app:
     endpoints:
-      - { address: 127.0.0.1:9001, weight: 1 }
-      - { address: 127.0.0.1:9002, weight: 1 }
-      - { address: 127.0.0.1:9003, weight: 1 }
+      - { address: 127.0.0.1:9001, weight: 1, priority: 0 }
+      - { address: 127.0.0.1:9002, weight: 1, priority: 0 }
+      - { address: 127.0.0.1:9003, weight: 1, priority: 0 }
     balance: peak-ewma
     protocol: auto
     connect_timeout: 5s
     idle_timeout: 55s
+    retry_budget:
+      percent: 20%
+      min: 3
+    circuit_breaker:
+      max_connections: 1024
+      max_pending: 1024
+      max_requests: 1024
+      max_retries: 64
+    slow_start: 0s
+    panic_threshold: 0%
 ";
     assert_eq!(print(&read(QUICKSTART).unwrap().config), expected);
 }

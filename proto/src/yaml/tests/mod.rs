@@ -3,6 +3,7 @@
 mod errors;
 mod files;
 mod random;
+mod resilience;
 mod round_trip;
 mod schema;
 

@@ -13,6 +13,8 @@ use proptest::sample::{Index, select};
 
 use crate::model::*;
 
+mod policies;
+
 pub(super) fn config() -> impl Strategy<Value = Config> {
     let name = || text_name().prop_map(|n| Name::new(&n).unwrap());
     let clusters = btree_map(name(), (cluster(), assignment()), 1..5);
@@ -39,6 +41,7 @@ fn assemble(
             .map(|(mut route, picks)| {
                 if let Action::Forward(forward) = &mut route.action {
                     point(&mut forward.to, &names, &picks);
+                    point_aside(forward, &names, &picks);
                 }
                 route
             })
@@ -80,6 +83,21 @@ fn point(split: &mut Split, names: &[Name], picks: &[Index]) {
     split.targets.truncate(left.len());
     for (target, pick) in split.targets.iter_mut().zip(picks) {
         target.cluster = left.remove(pick.index(left.len()));
+    }
+}
+
+/// A fallback never leads to the one cluster that failed.
+fn point_aside(forward: &mut Forward, names: &[Name], picks: &[Index]) {
+    if let Some(mirror) = &mut forward.mirror {
+        mirror.to = names[picks[3].index(names.len())].clone();
+    }
+    if let Some(Fallback::To(to)) = forward.fallback.as_deref_mut() {
+        let fits = |name: &&Name| forward.to.targets.iter().any(|target| target.cluster != **name);
+        let fit: Vec<_> = names.iter().filter(fits).collect();
+        match fit.is_empty() {
+            true => forward.fallback = None,
+            false => *to = fit[picks[4].index(fit.len())].clone(),
+        }
     }
 }
 
@@ -183,30 +201,41 @@ fn limits() -> impl Strategy<Value = Limits> {
 
 fn any_route() -> impl Strategy<Value = RawRoute> {
     let action = prop_oneof![
-        4 => (split(), rewrite(), option::of(time()))
-            .prop_map(|(to, rewrite, timeout)| Action::Forward(Forward { to, rewrite, timeout })),
+        4 => (split(), rewrite(), option::of(time()), policies::forwarded()).prop_map(
+            |(to, rewrite, timeout, rest)| Action::Forward(Forward { to, rewrite, timeout, ..rest }),
+        ),
         1 => (select(vec!["/new", "https://example.com/$x?a=b#c"]), select(vec![301_u16, 302, 303, 307, 308]))
             .prop_map(|(to, status)| Action::Redirect(Redirect {
                 to: HeaderValue::from_static(to),
                 status: StatusCode::from_u16(status).unwrap(),
             })),
-        1 => (205..600_u16, boxed_text()).prop_map(|(status, body)| {
-            let status = StatusCode::from_u16(status).unwrap();
-            let silent = matches!(status.as_u16(), 205 | 304);
-            Action::Respond(Respond { status, body: if silent { Box::default() } else { body } })
-        }),
+        1 => respond().prop_map(Action::Respond),
     ];
-    let route = (matches(), action, edits(), edits());
-    let route = route.prop_map(|(matches, mut action, request_headers, response_headers)| {
+    let limits = (
+        option::of(policies::rate_limit().prop_map(Box::new)),
+        option::of(policies::concurrency().prop_map(Box::new)),
+        option::of(policies::fault().prop_map(Box::new)),
+    );
+    let route = (matches(), action, limits, edits(), edits());
+    let route = route.prop_map(|(matches, mut action, limits, request_headers, response_headers)| {
+        let (rate_limit, concurrency, fault) = limits;
         if let Action::Forward(Forward { rewrite, .. }) = &mut action
             && matches!(rewrite.path, Some(PathRewrite::Prefix(_)))
             && !matches!(matches.path, PathMatch::Prefix(_))
         {
             rewrite.path = None;
         }
-        Route { matches, action, request_headers, response_headers }
+        Route { matches, action, rate_limit, concurrency, fault, request_headers, response_headers }
     });
-    (route, vec(any::<Index>(), 4))
+    (route, vec(any::<Index>(), 5))
+}
+
+fn respond() -> impl Strategy<Value = Respond> {
+    (205..600_u16, boxed_text()).prop_map(|(status, body)| {
+        let status = StatusCode::from_u16(status).unwrap();
+        let silent = matches!(status.as_u16(), 205 | 304);
+        Respond { status, body: if silent { Box::default() } else { body } }
+    })
 }
 
 fn pattern() -> impl Strategy<Value = Pattern> {
@@ -332,22 +361,39 @@ fn edits() -> impl Strategy<Value = HeaderEdits> {
 fn cluster() -> impl Strategy<Value = Cluster> {
     let dns = ("[a-z0-9-]{1,8}(\\.[a-z_]{1,4}){1,2}\\.?", 1..u16::MAX)
         .prop_map(|(host, port)| Source::Dns { host: host.into(), port: NonZeroU16::new(port).unwrap() });
-    let balance =
-        select(vec![Balance::PeakEwma, Balance::LeastRequest, Balance::RoundRobin, Balance::Random]);
     let protocol = select(vec![Protocol::Auto, Protocol::Http1, Protocol::Http2]);
-    (prop_oneof![3 => Just(Source::Static), 1 => dns], balance, protocol, time(), time()).prop_map(
-        |(source, balance, protocol, connect_timeout, idle_timeout)| Cluster {
+    let source = prop_oneof![3 => Just(Source::Static), 1 => dns];
+    let limits = (policies::retry_budget(), policies::circuit_breaker());
+    let judges = (
+        option::of(policies::outlier_detection()),
+        option::of(policies::health_check().prop_map(Box::new)),
+        prop_oneof![Just(Duration::ZERO), time()],
+        policies::percent(),
+    );
+    (source, policies::balance(), protocol, time(), time(), limits, judges).prop_map(
+        |(source, balance, protocol, connect_timeout, idle_timeout, limits, judges)| Cluster {
             source,
             balance,
             protocol,
             connect_timeout,
             idle_timeout,
+            retry_budget: limits.0,
+            circuit_breaker: limits.1,
+            outlier_detection: judges.0,
+            health_check: judges.1,
+            slow_start: judges.2,
+            panic_threshold: judges.3,
         },
     )
 }
 
 fn assignment() -> impl Strategy<Value = Assignment> {
-    btree_map(address(), weight(), 0..4).prop_map(|endpoints| Assignment {
-        endpoints: endpoints.into_iter().map(|(address, weight)| Endpoint { address, weight }).collect(),
+    let zone = option::of(text_name().prop_map(Into::into));
+    let rest = (weight(), 0..=127_u8, zone);
+    btree_map(address(), rest, 0..4).prop_map(|endpoints| Assignment {
+        endpoints: endpoints
+            .into_iter()
+            .map(|(address, (weight, priority, zone))| Endpoint { address, weight, priority, zone })
+            .collect(),
     })
 }

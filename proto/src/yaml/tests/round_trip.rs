@@ -6,14 +6,17 @@ use proptest::sample::Index;
 use super::files::FULL;
 use super::random;
 use super::read;
+use super::resilience::RESILIENCE;
 use crate::yaml::print;
 
 #[test]
-fn the_full_file_comes_back() {
-    let config = read(FULL).unwrap().config;
-    let printed = print(&config);
-    assert_eq!(read(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}")).config, config);
-    assert_eq!(print(&read(&printed).unwrap().config), printed);
+fn the_full_files_come_back() {
+    for file in [FULL, RESILIENCE] {
+        let config = read(file).unwrap().config;
+        let printed = print(&config);
+        assert_eq!(read(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}")).config, config);
+        assert_eq!(print(&read(&printed).unwrap().config), printed);
+    }
 }
 
 proptest! {
@@ -34,8 +37,8 @@ proptest! {
     }
 
     #[test]
-    fn no_damage_makes_it_panic(cuts in proptest::collection::vec((any::<Index>(), 0..12_usize, "[\\PC\n]{0,3}"), 1..6)) {
-        let mut text: Vec<char> = FULL.chars().collect();
+    fn no_damage_makes_it_panic(policies: bool, cuts in proptest::collection::vec((any::<Index>(), 0..12_usize, "[\\PC\n]{0,3}"), 1..6)) {
+        let mut text: Vec<char> = if policies { RESILIENCE } else { FULL }.chars().collect();
         for (at, gone, new) in cuts {
             let start = at.index(text.len());
             let end = (start + gone).min(text.len());

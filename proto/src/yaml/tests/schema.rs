@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 
 use super::files::FULL;
+use super::resilience::RESILIENCE;
 use super::{random, read};
 use crate::yaml::cursor::asked;
 use crate::yaml::scalar::{Core, boolean, core};
@@ -25,11 +26,24 @@ listeners:
       - match: { path: { exact: /a }, headers: { x: { present: true } } }
         to: { c: { request_headers: {} } }
         rewrite: {}
+        retry: { backoff: {} }
+        hedge: { after: p95 }
+        mirror: { to: c }
+        fallback: { respond: {} }
+        rate_limit: { rate: 1/s, per: { header: x } }
+        concurrency: { max: 1 }
+        fault: { delay: { fixed: 1s }, abort: { grpc: 14 }, when: { header: x } }
       - redirect: { to: /b }
       - respond: {}
   b: { bind: 127.0.0.1:0, tcp: { to: c } }
 clusters:
-  c: { endpoints: [{ address: 127.0.0.1:1 }] }
+  c:
+    endpoints: [{ address: 127.0.0.1:1 }]
+    balance: { maglev: { hash: [{ cookie: { name: a } }] } }
+    retry_budget: {}
+    circuit_breaker: {}
+    outlier_detection: {}
+    health_check: { tcp: {} }
 ";
 
 #[test]
@@ -73,6 +87,7 @@ fn check(text: &str, fits: bool) {
 #[test]
 fn documents_fit_the_schema() {
     check(FULL, true);
+    check(RESILIENCE, true);
     check(EVERYTHING, true);
     check("listeners: {}\nworkers: ${N:-2}\n", true);
     check("clusters: {}\n", false);
@@ -81,6 +96,13 @@ fn documents_fit_the_schema() {
     check("listeners: { a: { bind: 127.0.0.1:1 } }\n", false);
     check("listeners: { a: { bind: 127.0.0.1:1, routes: [{ to: a, respond: {} }] } }\n", false);
     check("listeners: {}\nshutdown: { deadline: 5 }\n", false);
+    let cluster = |inside: &str| format!("listeners: {{}}\nclusters: {{ a: {{ dns: 'a:1', {inside} }} }}\n");
+    check(&cluster("panic_threshold: 0.5%, outlier_detection: { latency_factor: 2.5 }"), true);
+    check(&cluster("panic_threshold: 50, health_check: { http: /x }, balance: random"), true);
+    check(&cluster("panic_threshold: 101"), false);
+    check(&cluster("health_check: {}"), false);
+    check(&cluster("balance: maglev"), false);
+    check(&cluster("balance: { maglev: { hash: [] } }"), false);
 }
 
 proptest! {
@@ -120,6 +142,7 @@ fn valid(root: &Value, schema: &Value, value: &Value) -> bool {
                 "array" => value.is_array(),
                 "string" => value.is_string(),
                 "integer" => value.is_u64(),
+                "number" => value.is_number(),
                 "boolean" => value.is_boolean(),
                 other => panic!("{other}"),
             },
@@ -127,8 +150,8 @@ fn valid(root: &Value, schema: &Value, value: &Value) -> bool {
             "const" => rule == value,
             "anyOf" => list().iter().any(|schema| valid(root, schema, value)),
             "oneOf" => list().iter().filter(|schema| valid(root, schema, value)).count() == 1,
-            "minimum" => value.as_u64().is_none_or(|n| n >= rule.as_u64().unwrap()),
-            "maximum" => value.as_u64().is_none_or(|n| n <= rule.as_u64().unwrap()),
+            "minimum" => value.as_f64().is_none_or(|n| n >= rule.as_f64().unwrap()),
+            "maximum" => value.as_f64().is_none_or(|n| n <= rule.as_f64().unwrap()),
             "minItems" => value.as_array().is_none_or(|items| items.len() >= length()),
             "minProperties" => value.as_object().is_none_or(|object| object.len() >= length()),
             "pattern" => value

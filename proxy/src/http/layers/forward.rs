@@ -2,15 +2,16 @@
 
 use bytes::Bytes;
 use http::{Method, Response, Version, header};
-use outrigger_proto::model::{Action, Forward, Protocol};
+use outrigger_proto::model::Action;
+use tokio::time::Instant;
 
 use super::Outcome;
 use super::edit::apply;
 use crate::body::{Body, text};
-use crate::error::ProxyError;
 use crate::http::call::{Call, Wanted};
-use crate::http::{expect, headers};
-use crate::routing::pick_target;
+use crate::http::peek::is_grpc;
+use crate::http::{affinity, expect, headers};
+use crate::policy::deadline::{GRPC_TIMEOUT, grpc_timeout};
 use crate::upstream::{Answer, Sent, UpstreamError};
 
 /// Answers a request as its route says.
@@ -27,30 +28,34 @@ pub async fn forward(call: Call) -> Outcome {
             response.headers_mut().insert(header::LOCATION, redirect.to.clone());
             Ok(response)
         }
-        Action::Forward(forward) => send(call, forward).await,
+        Action::Forward(_) => send(call).await,
     }
 }
 
-async fn send(call: Call, forward: &Forward) -> Outcome {
+async fn send(call: Call) -> Outcome {
     let Call { mut request, tunnel, ledger } = call;
     let upstream = ledger.conn().worker().upstream();
-    let chosen = match forward.to.targets.len() {
-        1 => 0,
-        _ => pick_target(&forward.to, upstream.random()),
-    };
-    let target = &forward.to.targets[chosen];
-    let cluster = ledger.clusters()[chosen].clone();
+    let (target, cluster) = ledger.destination();
     if tunnel != Wanted::Nothing && request.version() == Version::HTTP_2 {
         // What the client sends on the stream is the tunnel's, and waits until the upstream has agreed to it.
         ledger.set_tunnel_request(std::mem::replace(request.body_mut(), Body::empty()));
     }
-    apply(request.headers_mut(), &target.request_headers);
+    if let Some(target) = target {
+        apply(request.headers_mut(), &target.request_headers);
+    }
+    if let Some(deadline) = ledger.deadline()
+        && is_grpc(request.headers())
+    {
+        // What is left of it: whoever is asked knows when nobody waits any more.
+        request.headers_mut().insert(GRPC_TIMEOUT, grpc_timeout(deadline - Instant::now()));
+    }
     let extended = request.method() == Method::CONNECT && matches!(tunnel, Wanted::Upgrade(_));
-    shape(&mut request, &tunnel, &cluster.config.protocol, ledger.conn().is_secure())?;
+    headers::shape(&mut request, &tunnel, cluster.config.protocol, ledger.conn().is_secure())?;
     expect::prepare(&mut request);
-    ledger.set_cluster(cluster.clone());
-    let Sent { answer, lease } = upstream.send(&cluster, request, ledger.trip()).await?;
-    ledger.set_lease(lease);
+    ledger.enter_cluster(cluster);
+    let new_cookie = affinity::choose(&request, cluster, &ledger);
+    let Sent { answer, flight } = upstream.send(cluster, request, ledger.trip()).await?;
+    ledger.set_flight(Some(flight));
     let mut response = match answer {
         // To an extended CONNECT a 2xx says that the tunnel stands, and it does not.
         Answer::Response(response) if extended && response.status().is_success() => {
@@ -63,26 +68,9 @@ async fn send(call: Call, forward: &Forward) -> Outcome {
         }
     };
     headers::strip_response(response.status(), response.headers_mut());
-    apply(response.headers_mut(), &target.response_headers);
-    Ok(response)
-}
-
-/// Gives a request the form of the protocol it will be sent with.
-fn shape(
-    request: &mut http::Request<Body>,
-    tunnel: &Wanted,
-    protocol: &Protocol,
-    secure: bool,
-) -> Result<(), ProxyError> {
-    let h2 = match protocol {
-        Protocol::Http1 => false,
-        Protocol::Http2 if *tunnel != Wanted::Nothing => return Err(UpstreamError::NoTunnel.into()),
-        Protocol::Http2 => true,
-        Protocol::Auto => request.version() == http::Version::HTTP_2 && *tunnel == Wanted::Nothing,
-    };
-    if !h2 {
-        headers::shape_h1(request, tunnel);
-        return Ok(());
+    if let Some(target) = target {
+        apply(response.headers_mut(), &target.response_headers);
     }
-    if headers::shape_h2(request, secure) { Ok(()) } else { Err(ProxyError::Host) }
+    affinity::give(new_cookie, &mut response);
+    Ok(response)
 }

@@ -2,9 +2,15 @@
 //! function decides.
 
 pub mod admit;
+pub mod concurrency;
 pub mod edit;
+pub mod fallback;
+pub mod fault;
 pub mod forward;
+pub mod mirror;
 pub mod observe;
+pub mod rate_limit;
+pub mod retry;
 pub mod route;
 pub mod timeout;
 
@@ -52,5 +58,44 @@ impl<F: Future<Output = Outcome>> Future for Admitted<F> {
             Some(inner) => inner.poll(cx),
             None => Poll::Ready(Err(this.off.expect("a request goes on, or it does not"))),
         }
+    }
+}
+
+pin_project! {
+    /// The common road through a layer, or a rare one that is boxed so that the common one stays small.
+    pub struct Detour<F> {
+        #[pin]
+        straight: Option<F>,
+        around: Option<Pin<Box<dyn Future<Output = Outcome>>>>,
+    }
+}
+
+impl<F> Detour<F> {
+    /// The common road.
+    fn straight(inner: F) -> Self {
+        Self { straight: Some(inner), around: None }
+    }
+
+    /// The rare one.
+    fn around(inner: impl Future<Output = Outcome> + 'static) -> Self {
+        Self { straight: None, around: Some(Box::pin(inner)) }
+    }
+}
+
+impl<F: Future<Output = Outcome>> Future for Detour<F> {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.project();
+        match this.straight.as_pin_mut() {
+            Some(inner) => inner.poll(cx),
+            None => this.around.as_mut().expect("a request takes one road or the other").as_mut().poll(cx),
+        }
+    }
+}
+
+impl<F> std::fmt::Debug for Detour<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Detour").field("around", &self.around.is_some()).finish()
     }
 }

@@ -7,15 +7,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::Outcome;
+use super::{Outcome, rate_limit};
 use crate::body::{Body, Side, text};
 use crate::error::{Answer, ProxyError};
 use crate::http::call::{Call, Ledger};
+use crate::http::headers::X_OUTRIGGER_RETRIED;
+use crate::http::peek::is_grpc;
 use crate::watch::Leaving;
 
 /// See the module.
@@ -83,10 +85,15 @@ impl<F: Future<Output = Outcome>> Future for Observed<F> {
                 this.ledger.set_error(error);
                 // What we say instead is not late.
                 this.ledger.lift_deadline();
-                reply(this.ledger.error().unwrap_or(error), this.form.grpc)
+                let mut response = reply(this.ledger.error().unwrap_or(error), this.form.grpc);
+                if let Some(attempts) = this.ledger.take_retried() {
+                    response.headers_mut().insert(X_OUTRIGGER_RETRIED, attempts);
+                }
+                response
             }
         };
         this.ledger.set_status(response.status());
+        rate_limit::announce(this.ledger, response.headers_mut());
         if this.ledger.conn().worker().shared().leaving() != Leaving::No {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -96,10 +103,6 @@ impl<F: Future<Output = Outcome>> Future for Observed<F> {
         let ledger = this.ledger.clone();
         Poll::Ready(Ok(response.map(|body| body.metered(ledger, Side::Response))))
     }
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// The answer to a request that no upstream answered.

@@ -9,8 +9,9 @@ use super::Admitted;
 use crate::body::Body;
 use crate::error::ProxyError;
 use crate::facts::ReqHead;
-use crate::http::call::Call;
+use crate::http::call::{Call, Ledger};
 use crate::http::headers;
+use crate::routing::pick_target;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -43,10 +44,20 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
         match find(&call) {
             Some(position) => {
                 call.ledger.set_route(position);
+                choose(&call.ledger);
                 Admitted::on(self.inner.call(call))
             }
             None => Admitted::off(ProxyError::NoRoute),
         }
+    }
+}
+
+/// Once for a request: what is tried again is tried where it was sent.
+fn choose(ledger: &Ledger) {
+    if let Some(forward) = ledger.forward()
+        && forward.to.targets.len() > 1
+    {
+        ledger.set_share(pick_target(&forward.to, ledger.conn().worker().upstream().random()));
     }
 }
 

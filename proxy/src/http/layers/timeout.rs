@@ -1,12 +1,13 @@
-//! The route's timeout: from the request's head to the last byte of its answer. A route without one has no timer.
+//! The request's deadline: the route's timeout, or what a gRPC caller grants (`grpc-timeout`), whichever is nearer. From
+//! the request's head to the last byte of its answer. A request without one has no timer.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Response;
-use outrigger_proto::model::Action;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -14,6 +15,8 @@ use super::Outcome;
 use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
+use crate::http::peek::is_grpc;
+use crate::policy::deadline;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -43,15 +46,22 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
     }
 
     fn call(&mut self, call: Call) -> Timed<S::Future> {
-        let timeout = match call.ledger.route().map(|route| &route.action) {
-            Some(Action::Forward(forward)) => forward.timeout,
-            Some(Action::Redirect(_) | Action::Respond(_)) | None => None,
-        };
+        let timeout = of(&call);
         let ledger = timeout.map(|timeout| {
             call.ledger.set_deadline(call.ledger.trip().started() + timeout);
             call.ledger.clone()
         });
         Timed { inner: self.inner.call(call), ledger }
+    }
+}
+
+/// How long a request may take, from its head to the last byte of its answer.
+pub fn of(call: &Call) -> Option<Duration> {
+    let granted = || is_grpc(call.request.headers()).then(|| deadline::asked(call.request.headers()))?;
+    let forward = call.ledger.forward()?;
+    match (forward.timeout, granted()) {
+        (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
+        (ours, theirs) => ours.or(theirs),
     }
 }
 
@@ -75,7 +85,10 @@ impl<F: Future<Output = Outcome>> Future for Timed<F> {
             return Poll::Ready(outcome);
         }
         match this.ledger {
-            Some(ledger) if ledger.is_late(cx) => Poll::Ready(Err(ProxyError::Timeout)),
+            Some(ledger) if ledger.is_late(cx) => {
+                ledger.conn().worker().upstream().gave_up(ledger.destination().1, ledger.trip());
+                Poll::Ready(Err(ProxyError::Timeout))
+            }
             Some(_) | None => Poll::Pending,
         }
     }

@@ -104,7 +104,8 @@ async fn serve(bytes: &[u8]) -> Served {
     client.shutdown().await.unwrap();
     let seen = RefCell::new(Served::default());
     let service = service_fn(async |request: Request<Incoming>| {
-        let closes = closes(&request);
+        // Nor does HTTP go on behind a CONNECT, which damage can make of another method.
+        let closes = closes(&request) || *request.method() == http::Method::CONNECT;
         if let Ok(length) = length_of(request.into_body()).await {
             let mut seen = seen.borrow_mut();
             seen.bodies.push(length);

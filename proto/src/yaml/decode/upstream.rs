@@ -1,0 +1,256 @@
+//! What a cluster does about load and failing endpoints: balancing, budgets, breakers, ejection and checks.
+
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+
+use super::super::cursor::Cx;
+use super::super::fault::{Fault, show};
+use super::super::scalar::show_duration;
+use super::super::tree::{Node, View};
+use super::super::{ratio, scalar};
+use super::policy::header;
+use super::{count, crossed, percent, some_time, whole};
+use crate::model::{Balance, CircuitBreaker, HashOn, HealthCheck, OutlierDetection, Probe, RetryBudget};
+
+/// Beyond this a slip of the pen is likelier than a plan.
+pub(in super::super) const MAX_FLOOR: u32 = 1_000_000;
+
+/// Longer rows than this say nothing that a share would not say sooner.
+pub(in super::super) const MAX_ROW: u32 = 1_000;
+
+/// In tenths: farther from the mean than this is nobody.
+pub(in super::super) const MAX_DEVIATIONS: u32 = 100;
+
+/// In tenths: at 1 or below it half of all endpoints would be slow.
+pub(in super::super) const LATENCY_FACTORS: (u32, u32) = (11, 1_000);
+
+/// What is asked or counted more often than this costs more than it tells.
+pub(in super::super) const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
+pub(super) fn balance<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Balance> {
+    if matches!(node.view(), View::Map) {
+        return hash_balance(cx, node);
+    }
+    let words = [
+        ("peak-ewma", Some(Balance::PeakEwma)),
+        ("least-request", Some(Balance::LeastRequest)),
+        ("round-robin", Some(Balance::RoundRobin)),
+        ("random", Some(Balance::Random)),
+        ("ring-hash", None),
+        ("maglev", None),
+    ];
+    let balance = cx.word(node, &words)?;
+    balance.or_else(|| {
+        let fault = Fault::new("it is not said what is hashed");
+        cx.fail(node, fault.hint("write a mapping, as `{ maglev: { hash: [{ header: x-user }] } }`"))
+    })
+}
+
+fn hash_balance<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Balance> {
+    let mut m = cx.fields(node, "hash_balance")?;
+    m.exactly_one(&["ring-hash", "maglev"]);
+    let ring = m.optional("ring-hash", hash).map(Balance::RingHash);
+    let maglev = m.optional("maglev", hash).map(Balance::Maglev);
+    m.finish();
+    ring.or(maglev)
+}
+
+fn hash<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<[HashOn]>> {
+    let mut m = cx.fields(node, "hash")?;
+    let on = m.required("hash", |cx, node| {
+        let mut seen = Vec::new();
+        let expected = "a list of what is hashed, as `[{ header: x-user }, source]`";
+        let on = cx.list(node, expected, |cx, node| {
+            let on = hash_on(cx, node)?;
+            if seen.contains(&on) {
+                return cx.fail(node, Fault::new("this is written twice"));
+            }
+            seen.push(on.clone());
+            Some(on)
+        })?;
+        if on.is_empty() {
+            return cx.fail(node, Fault::new("the list is empty").hint(format!("expected {expected}")));
+        }
+        Some(on.into())
+    });
+    m.finish();
+    on
+}
+
+fn hash_on<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<HashOn> {
+    if !matches!(node.view(), View::Map) {
+        let expected = "`source`, or one of `{ header: x-user }`, `{ cookie: session }`, `{ query: user }`";
+        let text = cx.string(node, expected)?;
+        if text == "source" {
+            return Some(HashOn::Source);
+        }
+        let fault = Fault::new(format!("{} does not say what is hashed", show(&text)));
+        return cx.fail(node, fault.hint(format!("expected {expected}")));
+    }
+    let mut m = cx.fields(node, "hash_on")?;
+    m.exactly_one(&["header", "cookie", "query"]);
+    let header = m.optional("header", header).map(HashOn::Header);
+    let cookie = m.optional("cookie", cookie);
+    let query = m.optional("query", |cx, node| {
+        let name = cx.string(node, "a parameter's name")?;
+        if name.is_empty() {
+            return cx.fail(node, Fault::new("a name is empty"));
+        }
+        Some(HashOn::Query(name.into()))
+    });
+    m.finish();
+    header.or(cookie).or(query)
+}
+
+/// A cookie's name, or `{name, ttl}`.
+fn cookie<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<HashOn> {
+    if !matches!(node.view(), View::Map) {
+        return Some(HashOn::Cookie { name: cookie_name(cx, node)?, ttl: None });
+    }
+    let mut m = cx.fields(node, "cookie")?;
+    let name = m.required("name", cookie_name);
+    let ttl = m.optional("ttl", some_time);
+    m.finish();
+    Some(HashOn::Cookie { name: name?, ttl })
+}
+
+/// A token (RFC 6265 section 4.1.1), in which letter case counts.
+fn cookie_name<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<str>> {
+    let text = cx.string(node, "a cookie's name")?;
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if text.is_empty() || !text.bytes().all(token) {
+        let fault = Fault::new(format!("{} is not a cookie's name", show(&text)));
+        return cx.fail(node, fault.hint("expected letters, digits, `-` and `_`"));
+    }
+    Some(text.into())
+}
+
+pub(super) fn retry_budget<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<RetryBudget> {
+    let default = RetryBudget::default();
+    let mut m = cx.fields(node, "retry_budget")?;
+    let budget = RetryBudget {
+        percent: m.optional("percent", percent).unwrap_or(default.percent),
+        min: m.optional("min", |cx, node| whole(cx, node, 0, MAX_FLOOR)).unwrap_or(default.min),
+    };
+    m.finish();
+    Some(budget)
+}
+
+pub(super) fn circuit_breaker<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<CircuitBreaker> {
+    let default = CircuitBreaker::default();
+    let some = |cx: &mut Cx<'a>, node| count(cx, node, u32::MAX);
+    let any = |cx: &mut Cx<'a>, node| whole(cx, node, 0, u32::MAX);
+    let mut m = cx.fields(node, "circuit_breaker")?;
+    let breaker = CircuitBreaker {
+        max_connections: m.optional("max_connections", some).unwrap_or(default.max_connections),
+        max_pending: m.optional("max_pending", any).unwrap_or(default.max_pending),
+        max_requests: m.optional("max_requests", some).unwrap_or(default.max_requests),
+        max_retries: m.optional("max_retries", any).unwrap_or(default.max_retries),
+    };
+    m.finish();
+    Some(breaker)
+}
+
+pub(super) fn outlier_detection<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<OutlierDetection> {
+    let default = OutlierDetection::default();
+    let row = |cx: &mut Cx<'a>, node| whole(cx, node, 0, MAX_ROW);
+    let mut m = cx.fields(node, "outlier_detection")?;
+    let before = m.cx.errors.len();
+    let outliers = OutlierDetection {
+        consecutive_5xx: m.optional("consecutive_5xx", row).unwrap_or(default.consecutive_5xx),
+        consecutive_gateway: m.optional("consecutive_gateway", row).unwrap_or(default.consecutive_gateway),
+        consecutive_local: m.optional("consecutive_local", row).unwrap_or(default.consecutive_local),
+        success_rate_deviations: m
+            .optional("success_rate_deviations", |cx, node| tenths(cx, node, (1, MAX_DEVIATIONS)))
+            .unwrap_or(default.success_rate_deviations),
+        failure_percent: m.optional("failure_percent", percent).unwrap_or(default.failure_percent),
+        latency_factor: m
+            .optional("latency_factor", |cx, node| tenths(cx, node, LATENCY_FACTORS))
+            .unwrap_or(default.latency_factor),
+        min_requests: m
+            .optional("min_requests", |cx, node| count(cx, node, u32::MAX))
+            .unwrap_or(default.min_requests),
+        interval: m.optional("interval", interval).unwrap_or(default.interval),
+        base_ejection: m.optional("base_ejection", some_time).unwrap_or(default.base_ejection),
+        max_ejection: m.optional("max_ejection", some_time).unwrap_or(default.max_ejection),
+        max_ejected: m.optional("max_ejected", percent).unwrap_or(default.max_ejected),
+    };
+    // A bound that was wrong is complained of once.
+    let read = m.cx.errors.len() == before;
+    m.finish();
+    if read && outliers.max_ejection < outliers.base_ejection {
+        let (max, base) = (outliers.max_ejection, outliers.base_ejection);
+        return crossed(cx, node, ("max_ejection", max), ("base_ejection", base));
+    }
+    Some(outliers)
+}
+
+/// A number with at most one digit after the point, in tenths: 0, or within the bounds.
+fn tenths<'a>(cx: &mut Cx<'a>, node: Node<'a>, (least, most): (u32, u32)) -> Option<u32> {
+    let shown = |tenths| ratio::show_tenths(tenths);
+    let expected = format!("0, or a number from {} to {}, as `1.9`", shown(least), shown(most));
+    cx.parsed(node, &expected, |text| {
+        let hint = || format!("expected {expected}");
+        let found = ratio::tenths(text).map_err(|fault| fault.hint(hint()))?;
+        let fits = found == 0 || (least..=most).contains(&found);
+        fits.then_some(found)
+            .ok_or_else(|| Fault::new(format!("{} is out of range", show(text))).hint(hint()))
+    })
+}
+
+fn interval<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Duration> {
+    cx.parsed(node, super::DURATION, |text| {
+        let time = scalar::duration(text)?;
+        (time >= MIN_INTERVAL).then_some(time).ok_or_else(|| {
+            let hint = format!("expected at least `{}`", show_duration(MIN_INTERVAL));
+            Fault::new(format!("{} is too short", show(text))).hint(hint)
+        })
+    })
+}
+
+pub(super) fn health_check<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<HealthCheck> {
+    let row = |cx: &mut Cx<'a>, node| count(cx, node, MAX_ROW);
+    let mut m = cx.fields(node, "health_check")?;
+    m.exactly_one(&["http", "tcp", "grpc"]);
+    let http = m.optional("http", |cx, node| Some(Probe::Http(probe_path(cx, node)?)));
+    let tcp = m.optional("tcp", tcp_probe);
+    let grpc = m.optional("grpc", |cx, node| {
+        Some(Probe::Grpc(cx.string(node, "a gRPC service's name, or `\"\"`")?.into()))
+    });
+    let probe = http.or(tcp).or(grpc);
+    // With a probe that was wrong, the rest is read all the same.
+    let default = HealthCheck::new(probe.clone().unwrap_or(Probe::Tcp));
+    let check = HealthCheck {
+        probe: default.probe,
+        interval: m.optional("interval", interval).unwrap_or(default.interval),
+        unhealthy_interval: m.optional("unhealthy_interval", interval).unwrap_or(default.unhealthy_interval),
+        idle_interval: m.optional("idle_interval", interval).unwrap_or(default.idle_interval),
+        timeout: m.optional("timeout", some_time).unwrap_or(default.timeout),
+        unhealthy_after: m.optional("unhealthy_after", row).unwrap_or(default.unhealthy_after),
+        healthy_after: m.optional("healthy_after", row).unwrap_or(default.healthy_after),
+    };
+    m.finish();
+    probe.map(|_| check)
+}
+
+/// A mapping without keys yet.
+fn tcp_probe<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Probe> {
+    if !matches!(node.view(), View::Map) {
+        return cx.unlike(node, "`{}`");
+    }
+    cx.fields(node, "tcp_probe")?.finish();
+    Some(Probe::Tcp)
+}
+
+/// A path with or without a query, as it is sent.
+fn probe_path<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<str>> {
+    let text = cx.string(node, "a path, as `/healthz`")?;
+    // A fragment is no part of a request, and the parser drops it.
+    let sent = text.parse::<PathAndQuery>().is_ok_and(|sent| sent.as_str() == text);
+    if !sent || !text.starts_with('/') {
+        let fault = Fault::new(format!("{} is not a path that can be asked for", show(&text)));
+        return cx.fail(node, fault.hint("expected one as `/healthz`, with or without a query"));
+    }
+    Some(text.into())
+}

@@ -1,0 +1,217 @@
+//! Policies that do nothing, or more than was meant.
+
+use super::super::cursor::Cx;
+use super::super::fault::Fault;
+use super::super::place::Step;
+use super::super::tree::Node;
+use super::super::words::show_condition;
+use crate::model::{
+    Action, Assignment, Balance, Cluster, Forward, HedgeAfter, Mesh, Name, OutlierDetection, Percent, Retry,
+    RetryCondition, Route,
+};
+
+/// Conditions that another one holds already.
+pub(in super::super) fn conditions<'a>(cx: &mut Cx<'a>, list: Node<'a>, conditions: &[RetryCondition]) {
+    for (index, (condition, node)) in conditions.iter().zip(list.items()).enumerate() {
+        if let Some(wider) = conditions.iter().find(|wider| holds(**wider, *condition)) {
+            let (inner, wider) = (show_condition(*condition), show_condition(*wider));
+            let fault = Fault::new(format!("`{wider}` holds `{inner}` already"));
+            cx.within(Step::Item(index), |cx| cx.warn_at(node.place(), fault));
+        }
+    }
+}
+
+fn holds(wider: RetryCondition, condition: RetryCondition) -> bool {
+    let any = |range: std::ops::RangeInclusive<u16>| match condition {
+        RetryCondition::Status(status) => range.contains(&status.as_u16()),
+        RetryCondition::ConnectFailure
+        | RetryCondition::Reset
+        | RetryCondition::RefusedStream
+        | RetryCondition::ServerError
+        | RetryCondition::GatewayError
+        | RetryCondition::Retriable4xx
+        | RetryCondition::Grpc(_) => false,
+    };
+    match wider {
+        RetryCondition::ServerError => condition == RetryCondition::GatewayError || any(500..=599),
+        RetryCondition::GatewayError => any(502..=504),
+        RetryCondition::Retriable4xx => any(409..=409),
+        RetryCondition::ConnectFailure
+        | RetryCondition::Reset
+        | RetryCondition::RefusedStream
+        | RetryCondition::Status(_)
+        | RetryCondition::Grpc(_) => false,
+    }
+}
+
+/// A wait in a queue that has no places.
+pub(in super::super) fn wait<'a>(cx: &mut Cx<'a>, concurrency: Node<'a>) {
+    if concurrency.get("queue").is_none() && concurrency.get("wait").is_some() {
+        let fault = Fault::new("no request waits: the queue has no places").hint("write `queue` too");
+        warn(cx, concurrency, &["wait"], fault);
+    }
+}
+
+/// What a route does in vain, or to everybody.
+pub(in super::super) fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>, route: &Route) {
+    if route.fault.as_deref().is_some_and(|fault| fault.when.is_none()) {
+        let fault = Fault::new("every client meets these failures");
+        warn(cx, node, &["fault"], fault.hint("choose requests: `when: { header: x-chaos }`"));
+    }
+    let Action::Forward(Forward { to: _, rewrite: _, timeout, retry: again, hedge, mirror: _, fallback: _ }) =
+        &route.action
+    else {
+        return;
+    };
+    if let Some(again) = again {
+        retry(cx, node, again);
+        if again.per_try_timeout.zip(*timeout).is_some_and(|(each, whole)| each >= whole) {
+            let fault = Fault::new("no attempt takes so long: the route's `timeout` ends it before");
+            warn(cx, node, &["retry", "per_try_timeout"], fault.hint("write a time below `timeout`"));
+        }
+    }
+    if let Some(HedgeAfter::Fixed(after)) = hedge.as_ref().map(|hedge| hedge.after)
+        && timeout.is_some_and(|whole| after >= whole)
+    {
+        let fault =
+            Fault::new("no second attempt is ever started: the route's `timeout` ends the first before");
+        warn(cx, node, &["hedge", "after"], fault.hint("write a time below `timeout`"));
+    }
+}
+
+fn retry<'a>(cx: &mut Cx<'a>, node: Node<'a>, retry: &Retry) {
+    if retry.attempts.get() == 1 {
+        let fault = Fault::new("the first attempt is the only one: no request is ever sent again");
+        warn(cx, node, &["retry", "attempts"], fault.hint("write 2 or more, or leave `retry` out"));
+    }
+    if retry.non_idempotent {
+        let fault = Fault::new("a request that changes something may be carried out more than once");
+        let fault =
+            fault.hint("the service must know a request that it has seen, by a key in it for example");
+        warn(cx, node, &["retry", "non_idempotent"], fault);
+    }
+}
+
+/// What a cluster is told in vain.
+pub(in super::super) fn cluster<'a>(cx: &mut Cx<'a>, node: Node<'a>, cluster: &Cluster) {
+    let hashes = matches!(cluster.balance, Balance::RingHash(_) | Balance::Maglev(_));
+    if hashes && !cluster.slow_start.is_zero() {
+        let fault = Fault::new("a balancer by hash lets no share grow: an endpoint has its own at once");
+        warn(cx, node, &["slow_start"], fault.hint("remove it, or balance in another way"));
+    }
+    if cluster.outlier_detection.as_ref().is_some_and(ejects_nothing) {
+        let fault = Fault::new("everything that could leave an endpoint out is turned off");
+        warn(cx, node, &["outlier_detection"], fault.hint("remove it, or turn something on"));
+    }
+    if cluster.panic_threshold > Percent::ZERO && !is_judged(cluster) {
+        let fault = Fault::new("nothing finds an endpoint unhealthy, so there is never a panic");
+        let fault = fault.hint("write `health_check` or `outlier_detection` too");
+        warn(cx, node, &["panic_threshold"], fault);
+    }
+}
+
+/// Whether anything finds an endpoint unhealthy.
+fn is_judged(cluster: &Cluster) -> bool {
+    cluster.outlier_detection.is_some() || cluster.health_check.is_some()
+}
+
+fn ejects_nothing(outliers: &OutlierDetection) -> bool {
+    let OutlierDetection {
+        consecutive_5xx,
+        consecutive_gateway,
+        consecutive_local,
+        success_rate_deviations,
+        failure_percent,
+        latency_factor,
+        min_requests: _,
+        interval: _,
+        base_ejection: _,
+        max_ejection: _,
+        max_ejected: _,
+    } = outliers;
+    let rows = [consecutive_5xx, consecutive_gateway, consecutive_local];
+    let means = [success_rate_deviations, latency_factor];
+    rows.into_iter().chain(means).all(|bound| *bound == 0) && *failure_percent == Percent::ZERO
+}
+
+/// A judgement of endpoints where there is only one to choose.
+pub(super) fn only_one<'a>(cx: &mut Cx<'a>, node: Node<'a>, cluster: &Cluster) {
+    let judgements = [
+        ("health_check", cluster.health_check.is_some()),
+        ("outlier_detection", cluster.outlier_detection.is_some()),
+        // Without one of the others it does nothing anyhow, and that is said already.
+        ("panic_threshold", cluster.panic_threshold > Percent::ZERO && is_judged(cluster)),
+    ];
+    for (key, written) in judgements {
+        if written {
+            let fault = Fault::new("this cluster has one endpoint: there is none to take its place");
+            warn(cx, node, &[key], fault.hint("remove it, or add an endpoint"));
+        }
+    }
+}
+
+/// Levels of priority that nobody has, below one that somebody has.
+pub(super) fn levels<'a>(cx: &mut Cx<'a>, list: Node<'a>, assignment: &Assignment) {
+    let endpoints = || assignment.endpoints.iter().zip(list.items()).enumerate();
+    let mut used: Vec<u8> = assignment.endpoints.iter().map(|endpoint| endpoint.priority).collect();
+    used.sort_unstable();
+    used.dedup();
+    let Some((missing, next)) = (0_u8..).zip(used).find(|(level, used)| level != used) else { return };
+    let first = endpoints().find(|(_, (endpoint, _))| endpoint.priority == next);
+    if let Some((index, (_, node))) = first {
+        let fault = Fault::new(format!("no endpoint has priority {missing}, and this one has {next}"));
+        let fault = fault.hint("priorities count up from 0 without a gap");
+        cx.within(Step::Item(index), |cx| warn(cx, node, &["priority"], fault));
+    }
+}
+
+/// Further attempts where no cluster of the route grants any.
+pub(in super::super) fn no_budget<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh) {
+    for section in root.entries().filter(|entry| matches!(entry.key, "listeners" | "route_tables")) {
+        for named in section.value.entries() {
+            let Some(table) = mesh.route_tables.get(named.key) else { continue };
+            let mut steps = vec![Step::Key(section.key), Step::Key(named.key)];
+            let mut list = named.value;
+            if let Some(routes) = list.get("routes") {
+                steps.push(Step::Key(routes.key));
+                list = routes.value;
+            }
+            for (index, (route, node)) in table.routes.iter().zip(list.items()).enumerate() {
+                steps.push(Step::Item(index));
+                cx.within_all(&steps, |cx| never_again(cx, node, route, mesh));
+                steps.pop();
+            }
+        }
+    }
+}
+
+fn never_again<'a>(cx: &mut Cx<'a>, node: Node<'a>, route: &Route, mesh: &Mesh) {
+    let Action::Forward(forward) = &route.action else { return };
+    let none = |name: &Name| mesh.clusters.get(name).is_some_and(grants_nothing);
+    if !forward.to.targets.iter().all(|target| none(&target.cluster)) {
+        return;
+    }
+    for (key, written) in [("retry", forward.retry.is_some()), ("hedge", forward.hedge.is_some())] {
+        if written {
+            let fault = Fault::new("no further attempt is ever made: the cluster grants none");
+            let fault = fault.hint("see its `retry_budget`, and `max_retries` of its `circuit_breaker`");
+            warn(cx, node, &[key], fault);
+        }
+    }
+}
+
+fn grants_nothing(cluster: &Cluster) -> bool {
+    let budget = cluster.retry_budget;
+    (budget.percent == Percent::ZERO && budget.min == 0) || cluster.circuit_breaker.max_retries == 0
+}
+
+/// Warns of a key, or of the last one above it that was written.
+fn warn<'a>(cx: &mut Cx<'a>, node: Node<'a>, keys: &[&str], fault: Fault) {
+    let (mut at, mut place, mut steps) = (node, node.place(), Vec::with_capacity(keys.len()));
+    for key in keys {
+        let Some(entry) = at.get(key) else { break };
+        steps.push(Step::Key(entry.key));
+        (at, place) = (entry.value, entry.place);
+    }
+    cx.within_all(&steps, |cx| cx.warn_at(place, fault));
+}

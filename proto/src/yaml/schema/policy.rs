@@ -1,0 +1,205 @@
+//! What a route does about failure and load.
+
+use serde_json::{Value, json};
+
+use super::super::decode::{MAX_ATTEMPTS, MAX_KEYS};
+use super::super::ratio::MAX_TOKENS;
+use super::super::scalar::show_size;
+use super::super::words::{GRPC, conditions, show_condition};
+use super::parts::{
+    any_count, boolean, count, described, duration, object, one_of, percent, reference, string, whole,
+    with_default,
+};
+use crate::model::{Backoff, Concurrency, Percent, RateLimit, Retry};
+
+pub(super) fn retry() -> Value {
+    let Retry { attempts, conditions, per_try_timeout: _, backoff: _, non_idempotent, max_body } =
+        Retry::default();
+    let default: Vec<_> = conditions.into_iter().map(show_condition).collect();
+    let conditions = json!({ "anyOf": [
+        reference("condition"), { "type": "array", "minItems": 1, "items": reference("condition") },
+    ]});
+    object(
+        "When a request that failed is sent again; the cluster's retry_budget pays for it.",
+        &[],
+        json!({
+            "attempts": with_default(
+                "How often a request is sent at the most, the first time included.",
+                whole(1, MAX_ATTEMPTS.into()),
+                attempts.get(),
+            ),
+            "conditions": with_default("What must have happened; any of these.", conditions, default),
+            "per_try_timeout": described(
+                "For one attempt, until the head of its response; none by default.",
+                reference("duration"),
+            ),
+            "backoff": reference("backoff"),
+            "non_idempotent": with_default(
+                "Also requests whose method is not idempotent, when they may have been processed.",
+                boolean(),
+                non_idempotent,
+            ),
+            "max_body": with_default(
+                "Bytes of a request's body that are kept to be sent again; a larger one is sent once.",
+                reference("size"),
+                show_size(max_body),
+            ),
+        }),
+    )
+}
+
+pub(super) fn condition() -> Value {
+    let words: Vec<_> = conditions().collect();
+    json!({
+        "description": "A status, or what happened to a request.",
+        "anyOf": [whole(100, 599), { "enum": words }, { "type": "string", "pattern": "^[1-5][0-9][0-9]$" }],
+    })
+}
+
+pub(super) fn grpc_status() -> Value {
+    json!({
+        "description": "A gRPC status that is an error, by its name or number.",
+        "anyOf": [whole(1, 16), { "enum": GRPC }, { "type": "string", "pattern": "^([1-9]|1[0-6])$" }],
+    })
+}
+
+pub(super) fn backoff() -> Value {
+    let Backoff { base, max } = Backoff::default();
+    object(
+        "The wait before each further attempt: at random between nothing and a bound.",
+        &[],
+        json!({
+            "base": duration("The bound of the first wait; it doubles each time.", base),
+            "max": duration("The bound never grows beyond this.", max),
+        }),
+    )
+}
+
+pub(super) fn hedge() -> Value {
+    let after =
+        json!({ "anyOf": [{ "type": "string", "pattern": "^p[1-9][0-9]?$" }, reference("duration")] });
+    object(
+        "When a second attempt is started although the first has not failed; whichever answers first counts.",
+        &["after"],
+        json!({ "after": described("A duration, or a percentile of the cluster's latency: p95.", after) }),
+    )
+}
+
+pub(super) fn mirror() -> Value {
+    object(
+        "A copy of requests for another cluster, whose answers nobody sees.",
+        &["to"],
+        json!({
+            "to": described("The cluster that gets the copy.", string()),
+            "percent": percent("Of this share of requests.", Percent::ALL),
+        }),
+    )
+}
+
+pub(super) fn fallback() -> Value {
+    one_of(
+        &["to", "respond"],
+        object(
+            "What is answered when the cluster gave no answer, or one with a status of 500 or above.",
+            &[],
+            json!({
+                "to": described("What this cluster answers.", string()),
+                "respond": reference("respond"),
+            }),
+        ),
+    )
+}
+
+pub(super) fn rate_limit() -> Value {
+    object(
+        "How many requests are taken in a time: a token bucket.",
+        &["rate"],
+        json!({
+            "rate": reference("rate"),
+            "burst": described("So many at once after a pause; by default as many as in the rate.", whole(1, MAX_TOKENS.into())),
+            "per": reference("per"),
+            "keys": with_default(
+                "Buckets kept at once; beyond it the one used longest ago is forgotten.",
+                whole(1, MAX_KEYS.into()),
+                RateLimit::KEYS.get(),
+            ),
+        }),
+    )
+}
+
+pub(super) fn concurrency() -> Value {
+    let Concurrency { max: _, queue, wait, per: _ } = Concurrency::new(std::num::NonZeroU32::MIN);
+    object(
+        "How many requests may be under way at once.",
+        &["max"],
+        json!({
+            "max": described("Under way at once, over all workers.", count()),
+            "queue": with_default("Further requests that wait for their turn.", any_count(), queue),
+            "wait": duration("The longest wait.", wait),
+            "per": reference("per"),
+        }),
+    )
+}
+
+pub(super) fn per() -> Value {
+    json!({
+        "description": "Counted for each caller apart; by default all together.",
+        "anyOf": [{ "const": "source" }, reference("variable"), reference("limit_key")],
+    })
+}
+
+pub(super) fn limit_key() -> Value {
+    object(
+        "What callers are told apart by.",
+        &["header"],
+        json!({ "header": described("Each value of this header field; requests without it together.", string()) }),
+    )
+}
+
+pub(super) fn fault() -> Value {
+    let mut fault = object(
+        "Failures made on purpose.",
+        &[],
+        json!({
+            "delay": reference("fault_delay"),
+            "abort": reference("fault_abort"),
+            "when": reference("fault_when"),
+        }),
+    );
+    fault["anyOf"] = json!([{ "required": ["delay"] }, { "required": ["abort"] }]);
+    fault
+}
+
+pub(super) fn fault_delay() -> Value {
+    object(
+        "Requests are held up.",
+        &["fixed"],
+        json!({
+            "fixed": described("For so long.", reference("duration")),
+            "percent": percent("This share of them.", Percent::ALL),
+        }),
+    )
+}
+
+pub(super) fn fault_abort() -> Value {
+    one_of(
+        &["status", "grpc"],
+        object(
+            "Requests are answered instead of sent on.",
+            &[],
+            json!({
+                "status": described("With this HTTP status.", whole(400, 599)),
+                "grpc": described("With this gRPC status.", reference("grpc_status")),
+                "percent": percent("This share of them.", Percent::ALL),
+            }),
+        ),
+    )
+}
+
+pub(super) fn fault_when() -> Value {
+    object(
+        "Only some requests.",
+        &["header"],
+        json!({ "header": described("Those that carry this header field.", string()) }),
+    )
+}

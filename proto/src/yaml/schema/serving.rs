@@ -1,0 +1,254 @@
+//! The process, listeners and routes.
+
+use serde_json::{Value, json};
+
+use super::super::decode::{MAX_HEADERS, MAX_WORKERS, REDIRECTS};
+use super::super::scalar::show_size;
+use super::parts::{
+    boolean, by_name, count, described, duration, object, one_of, one_or_list, reference, string, whole,
+    with_default, words,
+};
+use crate::model::{Admin, Limits, Shutdown};
+
+pub(super) fn config() -> Value {
+    let admin = Admin::default().address.to_string();
+    object(
+        "The whole file.",
+        &["listeners"],
+        json!({
+            "workers": described("Worker threads; by default the CPUs of the cgroup, rounded up.", whole(1, MAX_WORKERS)),
+            "admin": with_default("Where the admin interface listens.", reference("address"), admin),
+            "shutdown": reference("shutdown"),
+            "access_log": described("Where requests are logged.", json!({
+                "anyOf": [{ "const": "none" }, reference("access_log")], "default": "none",
+            })),
+            "listeners": by_name("Where connections arrive, by name.", reference("listener")),
+            "route_tables": by_name("Route tables that listeners may share, by name.", reference("routes")),
+            "clusters": by_name("Who answers, by name.", reference("cluster")),
+        }),
+    )
+}
+
+pub(super) fn shutdown() -> Value {
+    let Shutdown { lame_duck, quiet, deadline } = Shutdown::default();
+    object(
+        "How the process ends.",
+        &[],
+        json!({
+            "lame_duck": duration("How long it goes on accepting after readiness is withdrawn.", lame_duck),
+            "quiet": duration("Idle connections are closed once none has sent a request for this long.", quiet),
+            "deadline": duration("When it ends, whatever is in flight; from the signal.", deadline),
+        }),
+    )
+}
+
+pub(super) fn access_log() -> Value {
+    object(
+        "How requests are logged.",
+        &[],
+        json!({
+            "format": words("The shape of a line.", &["text", "json"], "text"),
+            "to": with_default("stdout, stderr, or a file's path with a / in it.", json!({ "type": "string" }), "stdout"),
+        }),
+    )
+}
+
+pub(super) fn listener() -> Value {
+    let networks = json!({ "type": "array", "items": { "type": "string" } });
+    let slashes = boolean();
+    one_of(
+        &["routes", "tcp"],
+        object(
+            "A place where connections arrive.",
+            &["bind"],
+            json!({
+                "bind": described("Where it listens.", reference("address")),
+                "direction": words("Whose traffic it is, seen from the service.", &["inbound", "outbound"], "inbound"),
+                "tls": reference("tls"),
+                "limits": reference("limits"),
+                "trusted_proxies": with_default("Whose forwarded headers are believed.", networks, json!([])),
+                "merge_slashes": with_default("Whether // in a path is read as /.", slashes, true),
+                "routes": described("Routes, or the name of a route table.", json!({
+                    "anyOf": [{ "type": "string" }, reference("routes")],
+                })),
+                "tcp": reference("tcp"),
+            }),
+        ),
+    )
+}
+
+pub(super) fn tls() -> Value {
+    object(
+        "TLS towards the client.",
+        &["certificate", "private_key"],
+        json!({
+            "certificate": described("PEM file of the chain, leaf first; relative to this file.", string()),
+            "private_key": described("PEM file of the leaf's private key; relative to this file.", string()),
+        }),
+    )
+}
+
+pub(super) fn limits() -> Value {
+    let Limits { connections, header_bytes, headers, body: _, header_timeout, idle_timeout, streams } =
+        Limits::default();
+    let header_bytes = show_size(u64::try_from(header_bytes.get()).unwrap_or(u64::MAX));
+    object(
+        "What one client, or the listener, may cost.",
+        &[],
+        json!({
+            "connections": with_default("Open connections of this listener.", count(), connections.get()),
+            "header_bytes": with_default("Size of a request's head, at least 8KiB.", reference("size"), header_bytes),
+            "headers": with_default("Header fields of a request.", whole(1, MAX_HEADERS), headers.get()),
+            "body": described("Size of a request's body; no limit by default.", reference("size")),
+            "header_timeout": duration("Until a request's head is whole.", header_timeout),
+            "idle_timeout": duration("Without a byte in either direction.", idle_timeout),
+            "streams": with_default("Concurrent HTTP/2 streams of a connection.", count(), streams.get()),
+        }),
+    )
+}
+
+pub(super) fn tcp() -> Value {
+    object(
+        "Bytes, passed on as they are.",
+        &["to"],
+        json!({
+            "to": reference("split"),
+            "idle_timeout": described(
+                "Without a byte in either direction; by default that of the listener's limits.",
+                reference("duration"),
+            ),
+        }),
+    )
+}
+
+pub(super) fn route() -> Value {
+    one_of(
+        &["to", "redirect", "respond"],
+        object(
+            "One rule.",
+            &[],
+            json!({
+                "match": reference("match"),
+                "to": reference("split"),
+                "redirect": reference("redirect"),
+                "respond": reference("respond"),
+                "timeout": described("From the request's head to the last byte; none by default.", reference("duration")),
+                "rewrite": reference("rewrite"),
+                "retry": reference("retry"),
+                "hedge": reference("hedge"),
+                "mirror": reference("mirror"),
+                "fallback": reference("fallback"),
+                "rate_limit": reference("rate_limit"),
+                "concurrency": reference("concurrency"),
+                "fault": reference("fault"),
+                "request_headers": reference("header_edits"),
+                "response_headers": reference("header_edits"),
+            }),
+        ),
+    )
+}
+
+pub(super) fn matches() -> Value {
+    let strings = |description| by_name(description, reference("string"));
+    object(
+        "Which requests; every part must match.",
+        &[],
+        json!({
+            "host": described("Any of these hosts; *.example.com takes all below a domain.", one_or_list()),
+            "path": reference("path"),
+            "methods": described("Any of these methods.", one_or_list()),
+            "headers": strings("All of these header fields."),
+            "query": strings("All of these query parameters."),
+        }),
+    )
+}
+
+pub(super) fn path_match() -> Value {
+    one_of(
+        &["exact", "prefix", "regex"],
+        object(
+            "How a path is matched.",
+            &[],
+            json!({
+                "exact": described("Exactly this path.", string()),
+                "prefix": described("This path and those below it.", string()),
+                "regex": described("A regular expression; anchor it with ^ and $.", string()),
+            }),
+        ),
+    )
+}
+
+pub(super) fn string_match() -> Value {
+    one_of(
+        &["exact", "prefix", "regex", "present"],
+        object(
+            "How a text is matched.",
+            &[],
+            json!({
+                "exact": described("Exactly this.", string()),
+                "prefix": described("Begins with this.", string()),
+                "regex": described("A regular expression; anchor it with ^ and $.", string()),
+                "present": described("Whether it is there, with any value.", boolean()),
+            }),
+        ),
+    )
+}
+
+pub(super) fn target() -> Value {
+    object(
+        "One share of a split.",
+        &[],
+        json!({
+            "weight": with_default("Relative to the others'; 0 sends nothing.", whole(0, u32::MAX.into()), 1),
+            "request_headers": reference("header_edits"),
+            "response_headers": reference("header_edits"),
+        }),
+    )
+}
+
+pub(super) fn rewrite() -> Value {
+    object(
+        "What is rewritten before a request is sent on.",
+        &[],
+        json!({
+            "path": described("The whole path.", string()),
+            "prefix": described("Put in place of the prefix that matched.", string()),
+            "host": described("The host.", string()),
+        }),
+    )
+}
+
+pub(super) fn header_edits() -> Value {
+    object(
+        "Changes to header fields: first remove, then set, then add.",
+        &[],
+        json!({
+            "set": by_name("Put in place of what is there.", string()),
+            "add": by_name("Added beside what is there.", one_or_list()),
+            "remove": described("Dropped.", json!({ "type": "array", "items": string() })),
+        }),
+    )
+}
+
+pub(super) fn redirect() -> Value {
+    let statuses = json!({ "anyOf": [{ "enum": REDIRECTS }, reference("variable")] });
+    object(
+        "An answer that sends the client elsewhere.",
+        &["to"],
+        json!({
+            "to": described("An absolute URL, or an absolute path.", string()),
+            "status": with_default("The status.", statuses, 302),
+        }),
+    )
+}
+
+pub(super) fn respond() -> Value {
+    object(
+        "An answer of the proxy's own.",
+        &[],
+        json!({
+            "status": with_default("The status.", whole(200, 599), 200),
+            "body": with_default("The body.", string(), ""),
+        }),
+    )
+}

@@ -1,0 +1,210 @@
+//! Policies for failure and load at random: everything that the YAML form can say of them.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use http::{HeaderName, StatusCode};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use super::{boxed_text, respond, text, time};
+use crate::model::*;
+
+fn some(range: std::ops::RangeInclusive<u32>) -> impl Strategy<Value = NonZeroU32> {
+    range.prop_map(|n| NonZeroU32::new(n).unwrap())
+}
+
+fn any_count() -> impl Strategy<Value = u32> {
+    prop_oneof![Just(0), 1..2_000_u32, Just(u32::MAX)]
+}
+
+pub(super) fn percent() -> impl Strategy<Value = Percent> {
+    prop_oneof![0..=1_000_000_u32, (0..=100_u32).prop_map(|n| n * 10_000)]
+        .prop_map(|n| Percent::from_millionths(n).unwrap())
+}
+
+fn header() -> impl Strategy<Value = HeaderName> {
+    select(vec!["x-user", "1", "on", "$x", "a'b|c", "cookie"]).prop_map(HeaderName::from_static)
+}
+
+fn set_later() -> Name {
+    Name::new("set-later").unwrap()
+}
+
+/// What a route does with what it sends on, to clusters that are set later.
+pub(super) fn forwarded() -> impl Strategy<Value = Forward> {
+    let mirror = percent().prop_map(|percent| Box::new(Mirror { to: set_later(), percent }));
+    let fallback = prop_oneof![Just(Fallback::To(set_later())), respond().prop_map(Fallback::Respond)]
+        .prop_map(Box::new);
+    (option::of(retry().prop_map(Box::new)), option::of(hedge()), option::of(mirror), option::of(fallback))
+        .prop_map(|(retry, hedge, mirror, fallback)| Forward {
+            retry,
+            hedge,
+            mirror,
+            fallback,
+            ..Forward::new(Split::one(set_later()))
+        })
+}
+
+fn retry() -> impl Strategy<Value = Retry> {
+    let status = [100, 409, 503, 599].map(|code| RetryCondition::Status(StatusCode::from_u16(code).unwrap()));
+    let words = [
+        RetryCondition::ConnectFailure,
+        RetryCondition::Reset,
+        RetryCondition::RefusedStream,
+        RetryCondition::ServerError,
+        RetryCondition::GatewayError,
+        RetryCondition::Retriable4xx,
+    ];
+    let all: Vec<_> = status.into_iter().chain(words).chain((1..=16).map(RetryCondition::Grpc)).collect();
+    let conditions = subsequence(all, 1..=26).prop_shuffle();
+    let backoff = (time(), time()).prop_map(|(a, b)| Backoff { base: a.min(b), max: a.max(b) });
+    let body = prop_oneof![0..=16_u64 << 20, Just(64 << 10)];
+    (some(1..=10), conditions, option::of(time()), backoff, any::<bool>(), body).prop_map(
+        |(attempts, conditions, per_try_timeout, backoff, non_idempotent, max_body)| Retry {
+            attempts,
+            conditions,
+            per_try_timeout,
+            backoff,
+            non_idempotent,
+            max_body,
+        },
+    )
+}
+
+fn hedge() -> impl Strategy<Value = Hedge> {
+    prop_oneof![time().prop_map(HedgeAfter::Fixed), (1..=99_u8).prop_map(HedgeAfter::Percentile)]
+        .prop_map(|after| Hedge { after })
+}
+
+fn per() -> impl Strategy<Value = LimitKey> {
+    prop_oneof![Just(LimitKey::All), Just(LimitKey::Source), header().prop_map(LimitKey::Header)]
+}
+
+pub(super) fn rate_limit() -> impl Strategy<Value = RateLimit> {
+    let every = select(vec![1, 60, 3600]).prop_map(Duration::from_secs);
+    let tokens = || some(1..=1_000_000_000);
+    (tokens(), every, tokens(), per(), some(1..=1_000_000)).prop_map(|(tokens, every, burst, per, keys)| {
+        // Where there is one bucket, there is no number of them.
+        let keys = if per == LimitKey::All { RateLimit::KEYS } else { keys };
+        RateLimit { tokens, every, burst, per, keys }
+    })
+}
+
+pub(super) fn concurrency() -> impl Strategy<Value = Concurrency> {
+    (some(1..=u32::MAX), any_count(), time(), per()).prop_map(|(max, queue, wait, per)| Concurrency {
+        max,
+        queue,
+        wait,
+        per,
+    })
+}
+
+pub(super) fn fault() -> impl Strategy<Value = Fault> {
+    let delay = (time(), percent()).prop_map(|(fixed, percent)| FaultDelay { fixed, percent });
+    let with = prop_oneof![
+        (400..600_u16).prop_map(|status| AbortWith::Status(StatusCode::from_u16(status).unwrap())),
+        (1..=16_u8).prop_map(AbortWith::Grpc),
+    ];
+    let abort = (with, percent()).prop_map(|(with, percent)| FaultAbort { with, percent });
+    (option::of(delay), option::of(abort), option::of(header()))
+        .prop_filter("one of both", |(delay, abort, _)| delay.is_some() || abort.is_some())
+        .prop_map(|(delay, abort, when)| Fault { delay, abort, when })
+}
+
+pub(super) fn balance() -> impl Strategy<Value = Balance> {
+    let cookie = ("[a-zA-Z0-9!#$%&'*+.^_`|~-]{1,6}", option::of(time()))
+        .prop_map(|(name, ttl): (String, _)| HashOn::Cookie { name: name.into(), ttl });
+    let query =
+        text().prop_filter("not empty", |t| !t.is_empty()).prop_map(|name| HashOn::Query(name.into()));
+    let on = prop_oneof![header().prop_map(HashOn::Header), cookie, Just(HashOn::Source), query];
+    let hash = vec(on, 1..4).prop_map(|all| {
+        let mut once: Vec<HashOn> = Vec::new();
+        for on in all {
+            if !once.contains(&on) {
+                once.push(on);
+            }
+        }
+        once.into_boxed_slice()
+    });
+    prop_oneof![
+        select(vec![Balance::PeakEwma, Balance::LeastRequest, Balance::RoundRobin, Balance::Random]),
+        (hash, any::<bool>()).prop_map(|(on, ring)| match ring {
+            true => Balance::RingHash(on),
+            false => Balance::Maglev(on),
+        }),
+    ]
+}
+
+pub(super) fn retry_budget() -> impl Strategy<Value = RetryBudget> {
+    (percent(), 0..=1_000_000_u32).prop_map(|(percent, min)| RetryBudget { percent, min })
+}
+
+pub(super) fn circuit_breaker() -> impl Strategy<Value = CircuitBreaker> {
+    (some(1..=u32::MAX), any_count(), some(1..=u32::MAX), any_count()).prop_map(
+        |(max_connections, max_pending, max_requests, max_retries)| CircuitBreaker {
+            max_connections,
+            max_pending,
+            max_requests,
+            max_retries,
+        },
+    )
+}
+
+pub(super) fn outlier_detection() -> impl Strategy<Value = OutlierDetection> {
+    let row = || 0..=1_000_u32;
+    let factor = prop_oneof![Just(0), 11..=1_000_u32];
+    let times = (interval(), time(), time());
+    let shares = (percent(), percent());
+    ((row(), row(), row()), (0..=100_u32, factor), shares, some(1..=u32::MAX), times).prop_map(
+        |(
+            (consecutive_5xx, consecutive_gateway, consecutive_local),
+            (deviations, factor),
+            shares,
+            n,
+            times,
+        )| {
+            OutlierDetection {
+                consecutive_5xx,
+                consecutive_gateway,
+                consecutive_local,
+                success_rate_deviations: deviations,
+                failure_percent: shares.0,
+                latency_factor: factor,
+                min_requests: n,
+                interval: times.0,
+                base_ejection: times.1.min(times.2),
+                max_ejection: times.1.max(times.2),
+                max_ejected: shares.1,
+            }
+        },
+    )
+}
+
+fn interval() -> impl Strategy<Value = Duration> {
+    time().prop_map(|time| time.max(Duration::from_millis(10)))
+}
+
+pub(super) fn health_check() -> impl Strategy<Value = HealthCheck> {
+    let path = select(vec!["/healthz", "/", "/ready?full=1&x=$y", "/~a:b,c"]);
+    let probe = prop_oneof![
+        path.prop_map(|path| Probe::Http(path.into())),
+        Just(Probe::Tcp),
+        boxed_text().prop_map(Probe::Grpc),
+    ];
+    (probe, (interval(), interval(), interval(), time()), some(1..=1_000), some(1..=1_000)).prop_map(
+        |(probe, (interval, unhealthy_interval, idle_interval, timeout), unhealthy_after, healthy_after)| {
+            HealthCheck {
+                probe,
+                interval,
+                unhealthy_interval,
+                idle_interval,
+                timeout,
+                unhealthy_after,
+                healthy_after,
+            }
+        },
+    )
+}

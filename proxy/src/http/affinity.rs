@@ -1,0 +1,67 @@
+//! What of a request decides its endpoint, for clusters that balance by hash: the same client, user or session comes to
+//! the same endpoint, on every proxy.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+use http::{Request, Response};
+use outrigger_proto::model::{Balance, HashOn};
+
+use super::call::Ledger;
+use crate::body::Body;
+use crate::routing::query_value;
+use crate::upstream::{ClusterView, cookie_value, hash_of};
+
+/// A cookie that the client does not have yet, and gets with its answer.
+#[derive(Debug)]
+pub struct NewCookie(HeaderValue);
+
+/// Notes the request's hash; a cookie that is asked for and not there is made.
+pub fn choose(request: &Request<Body>, cluster: &ClusterView, ledger: &Ledger) -> Option<NewCookie> {
+    let (Balance::RingHash(on) | Balance::Maglev(on)) = &cluster.config.balance else { return None };
+    let mut new = None;
+    let mut parts: Vec<Cow<'_, [u8]>> = Vec::with_capacity(on.len());
+    for on in on {
+        match on {
+            HashOn::Header(name) => parts.extend(request.headers().get(name).map(|v| v.as_bytes().into())),
+            HashOn::Source => parts.push(ledger.conn().peer_value().as_bytes().into()),
+            HashOn::Query(name) => {
+                parts.extend(request.uri().query().and_then(|query| query_value(query, name)));
+            }
+            HashOn::Cookie { name, ttl } => match (cookie(request, name), ttl) {
+                (Some(value), _) => parts.push(value.into()),
+                (None, Some(ttl)) => {
+                    // The same one for every attempt.
+                    let upstream = ledger.conn().worker().upstream();
+                    let value = format!("{:016x}", ledger.trip().lot(|| upstream.random()));
+                    new = set_cookie(name, &value, *ttl, ledger.conn().is_secure());
+                    parts.push(value.into_bytes().into());
+                }
+                (None, None) => {}
+            },
+        }
+    }
+    ledger.trip().set_hash(hash_of(parts.iter().map(|part| &**part)));
+    new
+}
+
+/// Gives the client its cookie.
+pub fn give(cookie: Option<NewCookie>, response: &mut Response<Body>) {
+    if let Some(NewCookie(value)) = cookie {
+        response.headers_mut().append(header::SET_COOKIE, value);
+    }
+}
+
+fn cookie<'r>(request: &'r Request<Body>, name: &str) -> Option<&'r [u8]> {
+    let mut fields = request.headers().get_all(header::COOKIE).iter();
+    fields.find_map(|field| cookie_value(field.as_bytes(), name)).filter(|value| !value.is_empty())
+}
+
+fn set_cookie(name: &str, value: &str, ttl: Duration, secure: bool) -> Option<NewCookie> {
+    // A session cookie where it has no time to live.
+    let age = if ttl.is_zero() { String::new() } else { format!("; Max-Age={}", ttl.as_secs().max(1)) };
+    let secure = if secure { "; Secure" } else { "" };
+    let text = format!("{name}={value}; Path=/{age}; HttpOnly; SameSite=Lax{secure}");
+    HeaderValue::try_from(text).ok().map(NewCookie)
+}

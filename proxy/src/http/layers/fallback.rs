@@ -1,0 +1,140 @@
+//! When a cluster gave no answer, or a bad one, and nothing is left to be tried: what its route has instead. What is
+//! served so is marked in header, log and metric, since somebody has to know.
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response};
+use outrigger_proto::model::Fallback as Policy;
+use tower::{Layer, Service};
+
+use super::{Detour, Outcome};
+use crate::body::{Body, text};
+use crate::error::ProxyError;
+use crate::http::call::{Call, Ledger, Wanted};
+use crate::http::peek::is_grpc;
+use crate::http::replay::Original;
+use crate::policy::retry::grpc_status;
+use crate::upstream::UpstreamError;
+
+/// Says that an answer is the fallback, and which.
+const MARK: HeaderName = HeaderName::from_static("x-outrigger-fallback");
+/// Bytes of a request's body that are kept for the fallback's cluster.
+const MAX_BODY: u64 = 64 * 1024;
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub struct FallbackLayer;
+
+impl<S> Layer<S> for FallbackLayer {
+    type Service = Fallback<S>;
+
+    fn layer(&self, inner: S) -> Fallback<S> {
+        Fallback { inner }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Fallback<S> {
+    inner: S,
+}
+
+impl<S> Service<Call> for Fallback<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = ProxyError> + Clone + 'static,
+{
+    type Response = Response<Body>;
+    type Error = ProxyError;
+    type Future = Detour<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Call) -> Detour<S::Future> {
+        let wanted = call.ledger.forward().is_some_and(|to| to.fallback.is_some());
+        if !wanted || call.tunnel != Wanted::Nothing {
+            return Detour::straight(self.inner.call(call));
+        }
+        Detour::around(with_fallback(self.inner.clone(), call))
+    }
+}
+
+async fn with_fallback<S>(mut inner: S, call: Call) -> Outcome
+where
+    S: Service<Call, Response = Response<Body>, Error = ProxyError>,
+{
+    let Call { request, tunnel: _, ledger } = call;
+    let policy = ledger.forward().and_then(|to| to.fallback.as_deref()).expect("looked at before");
+    let respond = match policy {
+        Policy::Respond(respond) => respond,
+        Policy::To(_) => return Box::pin(to_other_cluster(inner, *request, ledger)).await,
+    };
+    let call = Call { request, tunnel: Wanted::Nothing, ledger: ledger.clone() };
+    // Boxed, as it is moved with the future around it.
+    let outcome = Box::pin(inner.call(call)).await;
+    if !failed(&outcome) {
+        return outcome;
+    }
+    note(&ledger, outcome);
+    ledger.fell_back("response");
+    // What we say instead is not late.
+    ledger.lift_deadline();
+    let response = text(respond.status, Bytes::copy_from_slice(respond.body.as_bytes()));
+    Ok(marked(response, HeaderValue::from_static("response")))
+}
+
+async fn to_other_cluster<S>(mut inner: S, request: http::Request<Body>, ledger: Rc<Ledger>) -> Outcome
+where
+    S: Service<Call, Response = Response<Body>, Error = ProxyError>,
+{
+    let original = Original::new(request, MAX_BODY);
+    let send = |inner: &mut S| {
+        inner.call(Call { request: original.copy(), tunnel: Wanted::Nothing, ledger: ledger.clone() })
+    };
+    let outcome = send(&mut inner).await;
+    // Past its deadline a request has no time for another cluster.
+    let late = matches!(outcome, Err(ProxyError::Timeout));
+    if !failed(&outcome) || late {
+        return outcome;
+    }
+    if !original.is_whole() {
+        ledger.destination().1.live.stats().retry_skipped("fallback_body_too_large");
+        return outcome;
+    }
+    note(&ledger, outcome);
+    ledger.fell_back("cluster");
+    ledger.redirect_to_fallback();
+    let response = send(&mut inner).await?;
+    Ok(marked(response, HeaderValue::from_static("cluster")))
+}
+
+/// Writes down what the cluster itself came to.
+fn note(ledger: &Ledger, outcome: Outcome) {
+    if let Err(error) = &outcome {
+        ledger.count_error(*error);
+    }
+    let status = outcome.map_or(0, |response| response.status().as_u16());
+    ledger.leave_cluster(status);
+}
+
+fn marked(mut response: Response<Body>, with: HeaderValue) -> Response<Body> {
+    response.headers_mut().insert(MARK, with);
+    response
+}
+
+/// Whether an outcome is as good as none. What the client did wrong, it did wrong.
+fn failed(outcome: &Outcome) -> bool {
+    match outcome {
+        Ok(response) if is_grpc(response.headers()) => {
+            // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, in a head that is all there is.
+            matches!(grpc_status(response.headers()), Some(2 | 4 | 13 | 14))
+        }
+        Ok(response) => response.status().is_server_error(),
+        Err(ProxyError::Upstream(UpstreamError::RequestBody | UpstreamError::NoTunnel)) => false,
+        Err(ProxyError::Upstream(_) | ProxyError::Timeout) => true,
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,313 @@
+//! A request that failed is tried again, as its route says and its cluster's budget allows; and a request that is slow
+//! gets a second attempt beside the first (hedging).
+//!
+//! Only routes that ask for it take this road, which is boxed: the others pay a branch. An attempt ends with the head of
+//! its response: once that is passed on there is no way back.
+
+use std::future::Future;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderName, HeaderValue, Response};
+use outrigger_proto::model::{Hedge, HedgeAfter, Retry as Policy};
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use super::{Detour, Outcome};
+use crate::body::Body;
+use crate::error::ProxyError;
+use crate::http::call::{Call, Ledger, Wanted};
+use crate::http::headers::{X_OUTRIGGER_ATTEMPT, X_OUTRIGGER_RETRIED};
+use crate::http::peek::{self, Either, is_grpc, race};
+use crate::http::replay::Original;
+use crate::policy::retry::{self as decide, Outcome as Attempted, Skipped};
+use crate::upstream::{ClusterView, Counted, Limit, UpstreamError};
+
+/// For gRPC servers: attempts before this one (gRPC proposal A6).
+const GRPC_PREVIOUS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryLayer;
+
+impl<S> Layer<S> for RetryLayer {
+    type Service = Retry<S>;
+
+    fn layer(&self, inner: S) -> Retry<S> {
+        Retry { inner }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Retry<S> {
+    inner: S,
+}
+
+impl<S> Service<Call> for Retry<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = ProxyError> + Clone + 'static,
+{
+    type Response = Response<Body>;
+    type Error = ProxyError;
+    type Future = Detour<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Call) -> Detour<S::Future> {
+        let wanted = call.ledger.forward().is_some_and(|to| to.retry.is_some() || to.hedge.is_some());
+        // A tunnel is not a request that could be repeated.
+        if !wanted || call.tunnel != Wanted::Nothing {
+            return Detour::straight(self.inner.call(call));
+        }
+        Detour::around(Attempts::new(self.inner.clone(), call).run())
+    }
+}
+
+/// All that is known of a request while it is attempted.
+struct Attempts<S> {
+    inner: S,
+    ledger: Rc<Ledger>,
+    original: Original,
+    cluster: Arc<ClusterView>,
+    /// For requests that are hedged and not retried: what has failed stays failed.
+    never: Option<Policy>,
+    idempotent: bool,
+    /// Whether gRPC statuses count.
+    grpc: bool,
+    /// The number of the next attempt, those of whoever asked us included.
+    number: u32,
+}
+
+impl<S> Attempts<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = ProxyError> + Clone + 'static,
+{
+    fn new(inner: S, call: Call) -> Self {
+        let Call { request, tunnel: _, ledger } = call;
+        let retry = ledger.forward().and_then(|forward| forward.retry.as_deref());
+        let never = || Policy { attempts: NonZeroU32::MIN, conditions: Vec::new(), ..Policy::default() };
+        let never = if retry.is_some() { None } else { Some(never()) };
+        let policy = retry.or(never.as_ref()).expect("one or the other");
+        let grpc = decide::wants_grpc(policy) && is_grpc(request.headers());
+        let max_body = policy.max_body;
+        let marked =
+            request.headers().get(X_OUTRIGGER_ATTEMPT).and_then(|mark| mark.to_str().ok()?.parse().ok());
+        Self {
+            inner,
+            cluster: ledger.destination().1.clone(),
+            never,
+            idempotent: request.method().is_idempotent(),
+            grpc,
+            // Whoever retries this on the other side has it multiplied no further.
+            number: marked.unwrap_or(1).max(1),
+            original: Original::new(*request, max_body),
+            ledger,
+        }
+    }
+
+    fn policy(&self) -> &Policy {
+        let retry = self.ledger.forward().and_then(|forward| forward.retry.as_deref());
+        retry.or(self.never.as_ref()).expect("one or the other")
+    }
+
+    async fn run(mut self) -> Outcome {
+        let mut made = 1;
+        let mut permit;
+        loop {
+            let result = self.attempt().await;
+            let (result, attempted) = self.look(result).await;
+            let next = match decide::judge(self.policy(), attempted, self.idempotent) {
+                None => return result,
+                Some(Err(skipped)) => Err(skipped),
+                Some(Ok(())) => self.may_go_on(made, &result),
+            };
+            let wait;
+            (wait, permit) = match next {
+                Ok(next) => next,
+                Err(skipped) => {
+                    self.cluster.live.stats().retry_skipped(skipped.code());
+                    return self.given_up(skipped, result);
+                }
+            };
+            drop(result);
+            self.ledger.set_flight(None);
+            tokio::time::sleep(wait).await;
+            self.cluster.live.stats().retries.increment(1);
+            self.ledger.set_retry(permit);
+            made += 1;
+            self.number += 1;
+        }
+    }
+
+    /// Nothing more is tried. Where that is for want of attempts, it would be wrong to try on this side of us either.
+    fn given_up(&self, skipped: Skipped, mut result: Outcome) -> Outcome {
+        let spent = match skipped {
+            Skipped::Attempts | Skipped::Budget | Skipped::MaxRetries | Skipped::RetriedBelow => true,
+            Skipped::NotIdempotent | Skipped::BodyTooLarge | Skipped::Deadline | Skipped::RetryAfter => false,
+        };
+        if spent {
+            let made = HeaderValue::from(self.ledger.trip().attempts());
+            match &mut result {
+                // Who has said so already tried more often than we did.
+                Ok(response) => {
+                    response.headers_mut().entry(X_OUTRIGGER_RETRIED).or_insert(made);
+                }
+                Err(_) => self.ledger.set_retried(made),
+            }
+        }
+        result
+    }
+
+    /// Whether, and after which wait, another attempt may be made; it is paid for then.
+    fn may_go_on(&self, made: u32, result: &Outcome) -> Result<(Duration, Counted), Skipped> {
+        if result.as_ref().is_ok_and(|response| response.headers().contains_key(X_OUTRIGGER_RETRIED)) {
+            return Err(Skipped::RetriedBelow);
+        }
+        if self.number >= self.policy().attempts.get() {
+            return Err(Skipped::Attempts);
+        }
+        if !self.original.is_whole() {
+            return Err(Skipped::BodyTooLarge);
+        }
+        let random = self.ledger.conn().worker().upstream().random();
+        let mut wait = decide::wait(self.policy().backoff, made, random);
+        if let Ok(response) = result {
+            wait = wait.max(decide::retry_after(response.headers(), SystemTime::now())?);
+        }
+        if self.ledger.deadline().is_some_and(|deadline| Instant::now() + wait >= deadline) {
+            return Err(Skipped::Deadline);
+        }
+        self.pay().map(|permit| (wait, permit))
+    }
+
+    fn pay(&self) -> Result<Counted, Skipped> {
+        let ClusterView { config, live } = &*self.cluster;
+        let permit = live.breaker().count(Limit::Retries, &config.circuit_breaker);
+        let permit = permit.map_err(|_| Skipped::MaxRetries)?;
+        let now = self.ledger.conn().worker().shared().epoch.elapsed();
+        if live.budget().withdraw(config.retry_budget, now) { Ok(permit) } else { Err(Skipped::Budget) }
+    }
+
+    /// One attempt, with another one beside it when it takes long.
+    async fn attempt(&mut self) -> Outcome {
+        let first = self.send(self.number);
+        let Some(after) = self.hedge_after() else { return first.await };
+        let mut first = pin!(first);
+        if let Either::First(outcome) = race(first.as_mut(), pin!(tokio::time::sleep(after))).await {
+            return outcome;
+        }
+        let Ok(_permit) = self.pay() else {
+            self.cluster.live.stats().retry_skipped("hedge_budget");
+            return first.await;
+        };
+        self.cluster.live.stats().hedges.increment(1);
+        self.number += 1;
+        let mut second = pin!(self.send(self.number));
+        // The first of them that is good counts; where one fails, the other may still be.
+        match race(first.as_mut(), second.as_mut()).await {
+            Either::First(outcome) if is_bad(&outcome) => second.await,
+            Either::Second(outcome) if is_bad(&outcome) => first.await,
+            Either::First(outcome) | Either::Second(outcome) => outcome,
+        }
+    }
+
+    /// When a second attempt is due: never for what must not be done twice, or has a body to be read twice at once.
+    fn hedge_after(&self) -> Option<Duration> {
+        let Hedge { after } = self.ledger.forward()?.hedge?;
+        if !(self.idempotent || self.policy().non_idempotent) || !self.original.is_bodiless() {
+            return None;
+        }
+        match after {
+            HedgeAfter::Fixed(after) => Some(after),
+            HedgeAfter::Percentile(percent) => self.cluster.live.latencies().percentile(percent),
+        }
+    }
+
+    fn send(&mut self, number: u32) -> impl Future<Output = Outcome> + use<S> {
+        let mut request = self.original.copy();
+        if number > 1 {
+            let headers = request.headers_mut();
+            headers.insert(X_OUTRIGGER_ATTEMPT, HeaderValue::from(number));
+            if is_grpc(headers) {
+                headers.insert(GRPC_PREVIOUS, HeaderValue::from(number - 1));
+            }
+        }
+        let call = Call { request, tunnel: Wanted::Nothing, ledger: self.ledger.clone() };
+        // Boxed here, so that nothing that waits for it is large.
+        let (sending, ledger) = (Box::pin(self.inner.call(call)), self.ledger.clone());
+        let limit = self.policy().per_try_timeout;
+        async move {
+            let Some(limit) = limit else { return sending.await };
+            match tokio::time::timeout(limit, sending).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    ledger.conn().worker().upstream().gave_up(ledger.destination().1, ledger.trip());
+                    Err(UpstreamError::TooSlow.into())
+                }
+            }
+        }
+    }
+
+    /// What an attempt came to.
+    async fn look(&self, result: Outcome) -> (Outcome, Attempted) {
+        let response = match result {
+            Ok(response) => response,
+            Err(error) => return (Err(error), attempted(error)),
+        };
+        // Boxed: few look, and what they read is held meanwhile.
+        let (response, grpc) =
+            if self.grpc { Box::pin(peek::grpc(response)).await } else { (response, None) };
+        let status = response.status();
+        (Ok(response), Attempted::Response { status, grpc })
+    }
+}
+
+/// Whether an attempt of two is not the one to pass on while the other is still under way.
+fn is_bad(outcome: &Outcome) -> bool {
+    match outcome {
+        Ok(response) => response.status().is_server_error(),
+        Err(_) => true,
+    }
+}
+
+fn attempted(error: ProxyError) -> Attempted {
+    match error {
+        ProxyError::Upstream(error) => match error {
+            UpstreamError::ConnectRefused | UpstreamError::ConnectTimeout | UpstreamError::ConnectFailed => {
+                Attempted::NoConnection
+            }
+            UpstreamError::Refused => Attempted::NotLookedAt,
+            UpstreamError::Closed | UpstreamError::Reset | UpstreamError::Protocol => Attempted::NoResponse,
+            UpstreamError::TooSlow => Attempted::TooSlow,
+            // Nothing gets better by asking again for what is not there, or what we have no room for.
+            UpstreamError::NoEndpoint | UpstreamError::RequestBody | UpstreamError::NoTunnel => {
+                Attempted::Final
+            }
+            UpstreamError::Overflow(_) | UpstreamError::NoConnectionFree(_) => Attempted::Final,
+        },
+        _ => Attempted::Final,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::layers::forward::forward;
+
+    /// It is moved whenever a request takes this road: it must not grow unseen.
+    #[test]
+    fn the_future_of_attempts_stays_small() {
+        fn size<S, F: Future>(_: &S, _: impl Fn(Attempts<S>) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size(&tower::service_fn(forward), |attempts| attempts.run());
+        assert!(size <= 1600, "{size} bytes");
+    }
+}

@@ -1,0 +1,150 @@
+//! What limits count with outlives configurations: a reload that leaves a route's limit as it is must not fill its
+//! buckets again. Here it is found again, by the route and the limit it was made for, for as long as a snapshot names
+//! it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::Hash;
+use std::sync::{Arc, Weak};
+
+use outrigger_proto::model::{Concurrency, Match, Name, RateLimit, Route};
+
+use super::bulkhead::Bulkhead;
+use super::limiter::RateLimiter;
+
+/// What the limits of one route count with; shared by all workers.
+#[derive(Clone, Debug, Default)]
+pub struct RouteLimits {
+    /// Its rate limit.
+    pub rate: Option<Arc<RateLimiter>>,
+    /// Its concurrency limit.
+    pub concurrency: Option<Arc<Bulkhead>>,
+}
+
+impl RouteLimits {
+    /// Whether a route has any limit.
+    pub fn has(route: &Route) -> bool {
+        route.rate_limit.is_some() || route.concurrency.is_some()
+    }
+}
+
+/// All limits that live. Management has it; workers hold the limits themselves.
+#[derive(Debug)]
+pub struct Limits {
+    secret: RandomState,
+    rates: Kept<(Name, Match, RateLimit), RateLimiter>,
+    bulkheads: Kept<(Name, Match, Concurrency), Bulkhead>,
+}
+
+impl Limits {
+    /// None yet. The secret must be random: keys of callers are hashed with it.
+    pub fn new(secret: RandomState) -> Self {
+        Self { secret, rates: Kept::default(), bulkheads: Kept::default() }
+    }
+
+    /// The limits of a route of this table. A route is known by what it matches, so that others may come and go before
+    /// it; a limit that was changed begins anew.
+    pub fn of(&mut self, table: &Name, route: &Route) -> RouteLimits {
+        let rate = route.rate_limit.as_deref().map(|config| {
+            let key = (table.clone(), route.matches.clone(), config.clone());
+            self.rates.get_or_make(key, || RateLimiter::new(config.clone(), self.secret.clone()))
+        });
+        let concurrency = route.concurrency.as_deref().map(|config| {
+            let key = (table.clone(), route.matches.clone(), config.clone());
+            self.bulkheads.get_or_make(key, || Bulkhead::new(config.clone(), self.secret.clone()))
+        });
+        RouteLimits { rate, concurrency }
+    }
+
+    /// Forgets what no snapshot names any more.
+    pub fn forget(&mut self) {
+        self.rates.forget();
+        self.bulkheads.forget();
+    }
+}
+
+/// State that is shared by those who name it by the same key, and gone with the last of them.
+#[derive(Debug)]
+struct Kept<K, V>(HashMap<K, Weak<V>>);
+
+impl<K, V> Default for Kept<K, V> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash, V> Kept<K, V> {
+    fn get_or_make(&mut self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
+        let place = self.0.entry(key).or_default();
+        place.upgrade().unwrap_or_else(|| {
+            let made = Arc::new(make());
+            *place = Arc::downgrade(&made);
+            made
+        })
+    }
+
+    fn forget(&mut self) {
+        self.0.retain(|_, value| value.strong_count() > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use outrigger_proto::model::{Action, Forward, LimitKey, PathMatch};
+
+    use super::*;
+
+    fn name(name: &str) -> Name {
+        Name::new(name).unwrap()
+    }
+
+    fn route(path: &str, tokens: u32) -> Route {
+        let matches = Match { path: PathMatch::Exact(path.into()), ..Match::default() };
+        let tokens = NonZeroU32::new(tokens).unwrap();
+        let config = RateLimit {
+            tokens,
+            every: Duration::from_secs(1),
+            burst: tokens,
+            per: LimitKey::All,
+            keys: RateLimit::KEYS,
+        };
+        let action = Action::Forward(Forward::to(name("app")));
+        Route { rate_limit: Some(Box::new(config)), ..Route::new(matches, action) }
+    }
+
+    #[test]
+    fn a_limit_is_found_again_by_its_route_and_its_settings() {
+        let mut limits = Limits::new(RandomState::new());
+        let mut of = |table: &str, route: &Route| limits.of(&name(table), route).rate.unwrap();
+        let first = of("web", &route("/a", 5));
+        assert!(Arc::ptr_eq(&first, &of("web", &route("/a", 5))));
+        for (table, other) in [("web", route("/b", 5)), ("web", route("/a", 6)), ("other", route("/a", 5))] {
+            assert!(!Arc::ptr_eq(&first, &of(table, &other)));
+        }
+        let mut edited = route("/a", 5);
+        edited.response_headers.remove.push(http::header::SERVER);
+        assert!(Arc::ptr_eq(&first, &of("web", &edited)), "the rest of the route does not matter");
+    }
+
+    #[test]
+    fn a_limit_that_nobody_names_is_gone() {
+        let mut limits = Limits::new(RandomState::new());
+        let held = limits.of(&name("web"), &route("/a", 1));
+        drop(limits.of(&name("web"), &route("/b", 1)));
+        assert_eq!(limits.rates.0.len(), 2);
+        limits.forget();
+        assert_eq!(limits.rates.0.len(), 1);
+        assert!(held.rate.unwrap().take(None, Duration::ZERO).granted);
+    }
+
+    #[test]
+    fn a_route_without_a_limit_has_none() {
+        let mut limits = Limits::new(RandomState::new());
+        let plain = Route { rate_limit: None, ..route("/a", 1) };
+        assert!(limits.of(&name("web"), &plain).rate.is_none());
+        assert!(!RouteLimits::has(&plain));
+    }
+}

@@ -1,0 +1,12 @@
+//! May this go on, must it be held back or made to fail, is it tried again? Pure: configuration, facts, `now` and random
+//! numbers in, a decision out. The layers of the stack carry it out.
+
+pub mod bucket;
+pub mod budget;
+pub mod bulkhead;
+pub mod deadline;
+pub mod fault;
+pub mod keyed;
+pub mod limiter;
+pub mod limits;
+pub mod retry;

@@ -1,0 +1,145 @@
+//! Bulkheads: so many requests of a route at once, in all or of each caller, and a line that has an end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use outrigger_tests::origin::ok;
+use outrigger_tests::wire::get;
+use outrigger_tests::{Client, Origin, Proxy};
+use tokio::sync::watch;
+
+use crate::web_routed;
+
+/// An origin that answers when it is told to.
+async fn gated() -> (Origin, watch::Sender<bool>) {
+    let (open, gate) = watch::channel(false);
+    let origin = Origin::start(move |mut conn| {
+        let mut gate = gate.clone();
+        async move {
+            while conn.request().await.is_some() {
+                let _ = gate.wait_for(|open| *open).await;
+                conn.send(ok("x")).await;
+            }
+        }
+    })
+    .await;
+    (origin, open)
+}
+
+/// So many requests under way, of callers by this header.
+async fn ask(proxy: &Proxy, callers: &[&str]) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for caller in callers {
+        let mut client = proxy.client("web").await;
+        client.send(format!("GET / HTTP/1.1\r\nHost: app\r\nx-tenant: {caller}\r\n\r\n")).await;
+        clients.push(client);
+    }
+    clients
+}
+
+async fn proxy(limits: &str, origin: &Origin) -> Proxy {
+    let route = format!("concurrency: {{ {limits} }}");
+    Proxy::start(&format!("workers: 4\n{}", web_routed(&route, "", "", [origin.address()]))).await
+}
+
+#[tokio::test]
+async fn never_more_than_the_limit_over_all_workers() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (now.clone(), most.clone());
+    let origin = Origin::start(move |mut conn| {
+        let (now, most) = counts.clone();
+        async move {
+            while conn.request().await.is_some() {
+                most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                now.fetch_sub(1, SeqCst);
+                conn.send(ok("x")).await;
+            }
+        }
+    })
+    .await;
+    let proxy = proxy("max: 3, queue: 1000, wait: 10s", &origin).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..24 {
+        let web = proxy.address("web");
+        clients.spawn(async move {
+            let mut client = Client::connect(web).await;
+            for _ in 0..20 {
+                assert_eq!(client.get("/").await.status, 200, "everybody gets a turn");
+            }
+        });
+    }
+    clients.join_all().await;
+    assert_eq!(most.load(SeqCst), 3);
+}
+
+#[tokio::test]
+async fn the_line_ends_and_the_answer_names_the_limit() {
+    let (origin, open) = gated().await;
+    let proxy = proxy("max: 2, queue: 1, wait: 10s", &origin).await;
+    let mut inside = ask(&proxy, &["a", "a"]).await;
+    origin.wait_requests(2).await;
+    let mut line = ask(&proxy, &["a"]).await;
+    proxy.wait_metric("outrigger_downstream_requests_active{listener=\"web\"}", |n| n == 3.0).await;
+    let refused = ask(&proxy, &["a"]).await.remove(0).reply().await;
+    assert_eq!((refused.status, refused.field("x-outrigger-reason")), (503, Some("concurrency")));
+    assert_eq!(refused.text(), "outrigger: concurrency.max is 2, and this would be 3\n");
+    let series = "outrigger_downstream_limits_total{listener=\"web\",limit=\"concurrency\"}";
+    assert!(proxy.metric(series).await >= 1.0);
+    open.send(true).unwrap();
+    for client in inside.iter_mut().chain(&mut line) {
+        assert_eq!(client.reply().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_longer_than_it_may_or_than_its_own_deadline() {
+    let (origin, _open) = gated().await;
+    let impatient = proxy("max: 1, queue: 9, wait: 50ms", &origin).await;
+    let _inside = ask(&impatient, &["a"]).await;
+    origin.wait_requests(1).await;
+    let reply = ask(&impatient, &["a"]).await.remove(0).reply().await;
+    assert_eq!((reply.status, reply.field("x-outrigger-reason")), (503, Some("concurrency_wait")));
+
+    let (origin, _open) = gated().await;
+    let route = "timeout: 100ms\nconcurrency: { max: 1, queue: 9, wait: 1h }";
+    let hasty = Proxy::start(&web_routed(route, "", "", [origin.address()])).await;
+    let _inside = ask(&hasty, &["a"]).await;
+    origin.wait_requests(1).await;
+    let reply = ask(&hasty, &["a"]).await.remove(0).reply().await;
+    assert_eq!((reply.status, reply.field("x-outrigger-reason")), (504, Some("timeout")));
+}
+
+#[tokio::test]
+async fn one_tenant_does_not_crowd_out_another() {
+    let (origin, open) = gated().await;
+    let proxy = proxy("max: 1, per: { header: x-tenant }", &origin).await;
+    let mut inside = ask(&proxy, &["a", "b"]).await;
+    origin.wait_requests(2).await;
+    let refused = ask(&proxy, &["a"]).await.remove(0).reply().await;
+    assert_eq!(refused.field("x-outrigger-reason"), Some("concurrency"));
+    open.send(true).unwrap();
+    for client in &mut inside {
+        assert_eq!(client.reply().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn places_come_back_from_clients_that_leave_and_outlive_a_reload() {
+    let (origin, _open) = gated().await;
+    let route = "concurrency: { max: 2 }";
+    let config = |more: &str| web_routed(route, more, "", [origin.address()]);
+    let proxy = Proxy::start(&config("")).await;
+    for round in 1..=5 {
+        let inside = ask(&proxy, &["a", "b"]).await;
+        origin.wait_requests(2 * round).await;
+        // Another configuration that leaves the limit as it is.
+        proxy.reload(&format!("# {round}\n{}", config("merge_slashes: true"))).await;
+        let mut client = proxy.client("web").await;
+        client.send(get("/")).await;
+        assert_eq!(client.reply().await.field("x-outrigger-reason"), Some("concurrency"));
+        drop(inside);
+        proxy.wait_metric("outrigger_downstream_requests_active{listener=\"web\"}", |n| n == 0.0).await;
+    }
+}

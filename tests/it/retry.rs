@@ -1,0 +1,330 @@
+//! Retries: what is tried again, how often, where, and what is not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use outrigger_tests::h2client::H2;
+use outrigger_tests::origin::ok;
+use outrigger_tests::wire::{get, post};
+use outrigger_tests::{Echo, Origin, Proxy};
+use tokio::time::Instant;
+
+use crate::web_routed;
+
+const RETRY: &str =
+    "retry: { attempts: 3, conditions: [connect-failure, reset, 503], backoff: { base: 1ms, max: 5ms } }";
+const BAD: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy";
+
+/// Answers 503 so many times, then 200.
+async fn failing(times: usize) -> Origin {
+    let left = Arc::new(AtomicUsize::new(times));
+    Origin::start(move |mut conn| {
+        let left = left.clone();
+        async move {
+            while let Some(request) = conn.request().await {
+                let bad = left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
+                let body = String::from_utf8_lossy(&request.message.body).into_owned();
+                conn.send(if bad { BAD.to_owned() } else { ok(&format!("well {body}")) }).await;
+            }
+        }
+    })
+    .await
+}
+
+async fn proxy(route: &str, cluster: &str, endpoints: &[&str]) -> Proxy {
+    Proxy::start(&web_routed(route, "", cluster, endpoints)).await
+}
+
+async fn skipped(proxy: &Proxy, reason: &str) -> f64 {
+    let series = format!("outrigger_upstream_retries_skipped_total{{cluster=\"app\",reason=\"{reason}\"}}");
+    proxy.metric(&series).await
+}
+
+#[tokio::test]
+async fn a_status_is_tried_again_and_the_attempt_is_marked() {
+    let origin = failing(2).await;
+    let proxy = proxy(RETRY, "", &[origin.address()]).await;
+    let reply = proxy.get("web", "/").await;
+    assert_eq!((reply.status, reply.text().as_str()), (200, "well "));
+    let marks: Vec<_> =
+        origin.requests().iter().map(|r| r.field("x-outrigger-attempt").map(str::to_owned)).collect();
+    assert_eq!(marks, [None, Some("2".to_owned()), Some("3".to_owned())]);
+    proxy.wait_metric("outrigger_upstream_retries_total{cluster=\"app\"}", |n| n == 2.0).await;
+}
+
+#[tokio::test]
+async fn attempts_end_and_the_last_answer_is_passed_on() {
+    let origin = failing(9).await;
+    let proxy = proxy(RETRY, "", &[origin.address()]).await;
+    let reply = proxy.get("web", "/").await;
+    assert_eq!((reply.status, reply.text().as_str(), origin.count()), (503, "busy", 3));
+    assert_eq!(skipped(&proxy, "attempts").await, 1.0);
+}
+
+#[tokio::test]
+async fn header_case_survives_a_retry() {
+    let origin = failing(1).await;
+    let proxy = proxy(RETRY, "", &[origin.address()]).await;
+    let mut client = proxy.client("web").await;
+    client.send("GET / HTTP/1.1\r\nHost: app\r\nX-OdD-Case: 1\r\n\r\n").await;
+    assert_eq!(client.reply().await.status, 200);
+    assert!(origin.requests().iter().all(|r| r.message.head.contains("X-OdD-Case: 1")));
+}
+
+#[tokio::test]
+async fn what_is_not_idempotent_is_not_done_twice_unless_told_so() {
+    let origin = failing(1).await;
+    let careful = proxy(RETRY, "", &[origin.address()]).await;
+    let mut client = careful.client("web").await;
+    client.send(post("/order", "one")).await;
+    assert_eq!((client.reply().await.status, origin.count()), (503, 1));
+    assert_eq!(skipped(&careful, "not_idempotent").await, 1.0);
+
+    let origin = failing(1).await;
+    let route = RETRY.replace(" }", ", non_idempotent: true }").replacen(", non_idempotent: true }", " }", 1);
+    let told = proxy(&route, "", &[origin.address()]).await;
+    let mut client = told.client("web").await;
+    client.send(post("/order", "one")).await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.text().as_str(), origin.count()), (200, "well one", 2));
+}
+
+#[tokio::test]
+async fn a_body_is_sent_again_whole_or_not_at_all() {
+    let origin = failing(1).await;
+    let put = |body: &str| post("/", body).replacen("POST", "PUT", 1);
+    let small = proxy(RETRY, "", &[origin.address()]).await;
+    let mut client = small.client("web").await;
+    let body = "x".repeat(60_000);
+    client.send(put(&body)).await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.text().len(), origin.count()), (200, 60_005, 2));
+
+    let origin = failing(1).await;
+    let route = RETRY.replace("attempts: 3", "attempts: 3, max_body: 10KB");
+    let large = proxy(&route, "", &[origin.address()]).await;
+    let mut client = large.client("web").await;
+    client.send(put(&body)).await;
+    assert_eq!((client.reply().await.status, origin.count()), (503, 1));
+    assert_eq!(skipped(&large, "body_too_large").await, 1.0);
+}
+
+#[tokio::test]
+async fn another_endpoint_is_tried_first() {
+    let (bad, good) = (failing(usize::MAX).await, Origin::ok("good").await);
+    let proxy = proxy(
+        RETRY,
+        "balance: round-robin\nretry_budget: { percent: 100 }",
+        &[bad.address(), good.address()],
+    )
+    .await;
+    for _ in 0..10 {
+        assert_eq!(proxy.get("web", "/").await.text(), "good");
+    }
+    assert_eq!(bad.count(), 5);
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_under_a_get_is_a_reset() {
+    let dying = Origin::start(async |mut conn| {
+        conn.request().await;
+    })
+    .await;
+    let proxy = proxy(RETRY, "", &[dying.address()]).await;
+    let reply = proxy.get("web", "/").await;
+    assert_eq!((reply.status, reply.field("x-outrigger-reason")), (502, Some("upstream_closed")));
+    assert_eq!(dying.count(), 3);
+}
+
+/// Once a byte of an answer went to the client there is no way back, and none is taken.
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_not_tried_again() {
+    let origin = Origin::start(async |mut conn| {
+        if conn.request().await.is_some() {
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
+        }
+    })
+    .await;
+    let proxy = proxy(RETRY, "", &[origin.address()]).await;
+    let mut client = proxy.client("web").await;
+    client.send(get("/")).await;
+    assert!(client.try_reply_to("GET").await.is_none());
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn an_attempt_has_its_own_timeout() {
+    let first = Arc::new(AtomicUsize::new(0));
+    let origin = Origin::start(move |mut conn| {
+        let first = first.clone();
+        async move {
+            while conn.request().await.is_some() {
+                if first.fetch_add(1, SeqCst) == 0 {
+                    // It never answers; we are let go of.
+                    conn.rest().await;
+                    return;
+                }
+                conn.send(ok("second")).await;
+            }
+        }
+    })
+    .await;
+    let route = RETRY.replace("attempts: 3", "attempts: 3, per_try_timeout: 100ms");
+    let proxy = proxy(&route, "", &[origin.address()]).await;
+    let reply = proxy.get("web", "/").await;
+    assert_eq!((reply.status, reply.text().as_str(), origin.count()), (200, "second", 2));
+    proxy.wait_metric("outrigger_upstream_requests_active{cluster=\"app\"}", |n| n == 0.0).await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_took_too_long_says_so() {
+    let origin = Origin::start(async |mut conn| {
+        conn.rest().await;
+    })
+    .await;
+    let route = "retry: { attempts: 2, per_try_timeout: 50ms }";
+    let proxy = proxy(route, "", &[origin.address()]).await;
+    let reply = proxy.get("web", "/").await;
+    assert_eq!((reply.status, reply.field("x-outrigger-reason")), (504, Some("per_try_timeout")));
+    assert_eq!(origin.opened(), 2);
+}
+
+#[tokio::test]
+async fn a_server_may_ask_to_be_left_alone_for_a_while() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let origin = Origin::start(move |mut conn| {
+        let asked = asked.clone();
+        async move {
+            while conn.request().await.is_some() {
+                let wait = match asked.fetch_add(1, SeqCst) {
+                    0 => "1",
+                    1 => "60",
+                    _ => return conn.send(ok("well")).await,
+                };
+                let head = format!("HTTP/1.1 503 Busy\r\nRetry-After: {wait}\r\nContent-Length: 0\r\n\r\n");
+                conn.send(head).await;
+            }
+        }
+    })
+    .await;
+    let proxy = proxy(RETRY, "", &[origin.address()]).await;
+    let start = Instant::now();
+    let reply = proxy.get("web", "/").await;
+    assert_eq!((reply.status, reply.field("retry-after"), origin.count()), (503, Some("60"), 2));
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    assert_eq!(skipped(&proxy, "retry_after").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_deadline_is_not_waited_past() {
+    let origin = failing(9).await;
+    let route = format!("timeout: 300ms\n{}", RETRY.replace("base: 1ms, max: 5ms", "base: 1h, max: 1h"));
+    let proxy = proxy(&route, "", &[origin.address()]).await;
+    let reply = proxy.get("web", "/").await;
+    assert_eq!((reply.status, reply.text().as_str(), origin.count()), (503, "busy", 1));
+    assert_eq!(skipped(&proxy, "deadline").await, 1.0);
+}
+
+/// The budget is what keeps retries from multiplying load: a fifth, however many attempts a route allows.
+#[tokio::test]
+async fn when_everything_fails_load_grows_by_the_budget_and_no_more() {
+    let origin = failing(usize::MAX).await;
+    let route = RETRY.replace("attempts: 3", "attempts: 10");
+    let config = web_routed(&route, "", "retry_budget: { percent: 20%, min: 0 }", [origin.address()]);
+    let proxy = Proxy::start(&format!("workers: 4\n{config}")).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let web = proxy.address("web");
+        clients.spawn(async move {
+            let mut client = outrigger_tests::Client::connect(web).await;
+            for _ in 0..50 {
+                assert_eq!(client.get("/").await.status, 503);
+            }
+        });
+    }
+    clients.join_all().await;
+    assert_eq!(origin.count(), 400 + 80, "exactly a fifth over all workers");
+    assert!(skipped(&proxy, "budget").await > 300.0);
+}
+
+/// What was tried before on the other side counts: retries of retries do not multiply. A stranger's word does not.
+#[tokio::test]
+async fn attempts_made_by_a_trusted_peer_count() {
+    let origin = failing(usize::MAX).await;
+    let endpoints = [origin.address()];
+    let trusting = Proxy::start(&web_routed(RETRY, "trusted_proxies: [127.0.0.1]", "", endpoints)).await;
+    let marked = "GET / HTTP/1.1\r\nHost: app\r\nx-outrigger-attempt: 2\r\n\r\n";
+    let mut client = trusting.client("web").await;
+    client.send(marked).await;
+    assert_eq!((client.reply().await.status, origin.count()), (503, 2));
+    assert_eq!(origin.last().field("x-outrigger-attempt"), Some("3"));
+
+    let wary = Proxy::start(&web_routed(RETRY, "", "", endpoints)).await;
+    let mut client = wary.client("web").await;
+    client.send(marked).await;
+    assert_eq!((client.reply().await.status, origin.count()), (503, 2 + 3));
+}
+
+/// Of proxies in a row, the last one tries again, and says so; the others take its word.
+#[tokio::test]
+async fn retries_of_retries_do_not_multiply() {
+    let origin = failing(usize::MAX).await;
+    let last = proxy(RETRY, "", &[origin.address()]).await;
+    let middle = proxy(RETRY, "", &[&last.address("web").to_string()]).await;
+    let first = proxy(RETRY, "", &[&middle.address("web").to_string()]).await;
+    let reply = first.get("web", "/").await;
+    assert_eq!((reply.status, reply.field("x-outrigger-retried"), origin.count()), (503, Some("3"), 3));
+    assert_eq!(skipped(&first, "retried_below").await, 1.0);
+
+    // Also where the last one gets no answer to pass on.
+    let dying = Origin::start(async |mut conn| {
+        conn.request().await;
+    })
+    .await;
+    let route = RETRY.replace("503]", "5xx]");
+    let last = proxy(&route, "", &[dying.address()]).await;
+    let first = proxy(&route, "", &[&last.address("web").to_string()]).await;
+    let reply = first.get("web", "/").await;
+    assert_eq!((reply.status, reply.field("x-outrigger-retried"), dying.count()), (502, Some("3"), 3));
+}
+
+#[tokio::test]
+async fn a_slow_attempt_gets_one_beside_it() {
+    let first = Arc::new(AtomicUsize::new(0));
+    let origin = Origin::start(move |mut conn| {
+        let first = first.clone();
+        async move {
+            while conn.request().await.is_some() {
+                if first.fetch_add(1, SeqCst) == 0 {
+                    conn.rest().await;
+                    return;
+                }
+                conn.send(ok("second")).await;
+            }
+        }
+    })
+    .await;
+    let proxy = proxy("hedge: { after: 50ms }", "", &[origin.address()]).await;
+    assert_eq!(proxy.get("web", "/").await.text(), "second");
+    assert_eq!(origin.count(), 2);
+    // The loser is let go of.
+    origin.wait_closed(1).await;
+    proxy.wait_metric("outrigger_upstream_hedges_total{cluster=\"app\"}", |n| n == 1.0).await;
+    proxy.wait_metric("outrigger_upstream_requests_active{cluster=\"app\"}", |n| n == 0.0).await;
+}
+
+#[tokio::test]
+async fn retries_work_over_http2() {
+    let origin = Echo::start("echo").await;
+    let proxy = proxy(RETRY, "protocol: http2", &[&origin.address().to_string()]).await;
+    let h2 = H2::connect(proxy.address("web")).await;
+    let request = |want: &str| {
+        let uri = format!("http://app/{want}");
+        http::Request::put(uri).header("x-want", want).body(()).unwrap()
+    };
+    let reply = h2.send(request("status=503"), b"a body".to_vec(), None).await.unwrap();
+    assert_eq!((reply.status, origin.requests()), (503, 3));
+    let reply = h2.send(request("status=200"), b"a body".to_vec(), None).await.unwrap();
+    assert_eq!((reply.status, reply.report().length), (200, 6));
+}
