@@ -66,9 +66,6 @@ pub(crate) enum Case {
     /// Small bodies.
     #[value(name = "h1-256")]
     H1Small,
-    /// Small bodies, with every policy there is, and none of them at work.
-    #[value(name = "h1-policies")]
-    H1Policies,
     /// Medium bodies.
     #[value(name = "h1-16k")]
     H1Medium,
@@ -164,11 +161,13 @@ impl Case {
     }
 
     /// Whether `proxy` has anything to tell here. HAProxy tuned has not where nothing is sent, nor among routes:
-    /// their clients stay and their bodies are small, so it would only be HAProxy again.
+    /// their clients stay and their bodies are small, so it would only be HAProxy again. What idle policies cost a request
+    /// is asked once.
     pub(crate) fn suits(self, proxy: Proxy) -> bool {
+        if proxy == Proxy::OutriggerGuarded {
+            return self == Self::H1Small;
+        }
         match self {
-            // What policies cost is compared with doing without them.
-            Self::H1Policies => proxy == Proxy::Outrigger,
             Self::IdleMemory | Self::Routes1 | Self::Routes1000 | Self::Routes10000 => {
                 proxy != Proxy::HaproxyTuned
             }
@@ -189,7 +188,6 @@ impl Case {
     pub(crate) fn plan(self) -> Plan {
         match self {
             Self::H1Small => http1("HTTP/1.1 keep-alive, 256 B, 32 connections", 32, "/", false),
-            Self::H1Policies => policies(),
             Self::H1Medium => http1("HTTP/1.1 keep-alive, 16 KiB, 32 connections", 32, "/16k", false),
             Self::H1Large => http1("HTTP/1.1 keep-alive, 1 MiB, 32 connections", 32, "/1m", false),
             Self::H1OneConnection => http1("HTTP/1.1 keep-alive, 256 B, one connection", 1, "/", false),
@@ -252,11 +250,6 @@ fn http1(about: &'static str, connections: usize, path: &'static str, fresh: boo
         work: Work::Wrk { connections, path, fresh },
         columns: REQUESTS,
     }
-}
-
-fn policies() -> Plan {
-    let plain = http1("the same, with every policy configured and none at work", 32, "/", false);
-    Plan { shape: Shape { routes: Routes::Guarded, ..plain.shape }, ..plain }
 }
 
 fn routes(about: &'static str, count: usize) -> Plan {

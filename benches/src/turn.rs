@@ -152,7 +152,7 @@ impl Turn<'_> {
         let Bench { tools, size, .. } = self.bench;
         let origin = self.origin();
         let paths = match self.setup.shape.routes {
-            Routes::Catchall | Routes::Guarded => vec![path.to_owned()],
+            Routes::Catchall => vec![path.to_owned()],
             Routes::Prefixes(count) => spread(count),
         };
         let program = tools.wrk.as_ref().map_err(Clone::clone)?;

@@ -29,6 +29,8 @@ pub enum ProxyError {
     TargetTooLong,
     /// The body is larger than `limits.body`.
     BodyTooLarge,
+    /// The process runs out of memory.
+    Overloaded,
     /// No route takes the request.
     NoRoute,
     /// The route's rate limit was exceeded.
@@ -179,6 +181,7 @@ impl ProxyError {
             Self::TooManyHeaders => (431, GrpcCode::ResourceExhausted, "DPE", "headers"),
             Self::TargetTooLong => (414, GrpcCode::ResourceExhausted, "DPE", "target_too_long"),
             Self::BodyTooLarge => (413, GrpcCode::ResourceExhausted, "DPE", "body_too_large"),
+            Self::Overloaded => (503, GrpcCode::Unavailable, "OM", "overloaded"),
             Self::NoRoute => (404, GrpcCode::Unimplemented, "NR", "no_route"),
             Self::RateLimited(_) => (429, GrpcCode::ResourceExhausted, "RL", "rate_limited"),
             Self::FaultAbort(with) => {
@@ -204,6 +207,7 @@ impl ProxyError {
             Self::TooManyHeaders => Some("headers"),
             Self::BodyTooLarge => Some("body"),
             Self::IdleTimeout => Some("idle_timeout"),
+            Self::Overloaded => Some("overload.memory"),
             Self::Upstream(UpstreamError::Overflow(overflow)) => Some(overflow.limit.key()),
             Self::Upstream(UpstreamError::NoConnectionFree(overflow)) => Some(overflow.limit.key()),
             Self::RateLimited(_) => Some("rate_limit"),
@@ -297,6 +301,9 @@ impl fmt::Display for ProxyError {
             Self::TooManyHeaders => f.write_str("the request has too many header fields (limits.headers)"),
             Self::TargetTooLong => f.write_str("the request's target is too long"),
             Self::BodyTooLarge => f.write_str("the request's body is too large (limits.body)"),
+            Self::Overloaded => {
+                f.write_str("the proxy runs out of memory (overload.memory); try again later")
+            }
             Self::NoRoute => f.write_str("no route takes this request"),
             Self::RateLimited(limit) => write!(f, "this route takes {limit}, and no more (rate_limit)"),
             Self::FaultAbort(_) => f.write_str("the request was aborted on purpose (fault.abort)"),
@@ -320,7 +327,7 @@ mod tests {
     use super::*;
     use crate::upstream::Overflow;
 
-    const ALL: [ProxyError; 33] = [
+    const ALL: [ProxyError; 34] = [
         ProxyError::Crowded { max: 1, seen: 2 },
         ProxyError::WaitedTooLong { max: 1 },
         ProxyError::Path(PathError::Backslash),
@@ -332,6 +339,7 @@ mod tests {
         ProxyError::TargetTooLong,
         ProxyError::BodyTooLarge,
         ProxyError::NoRoute,
+        ProxyError::Overloaded,
         ProxyError::RateLimited(Exceeded::SAMPLE),
         ProxyError::FaultAbort(AbortWith::Grpc(14)),
         ProxyError::Timeout,

@@ -33,5 +33,6 @@ pub mod cli;
 pub mod control;
 pub mod demo;
 pub mod health;
+pub mod overload;
 pub mod sys;
 pub mod threads;

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 use crate::io::activity::Ticks;
 use crate::live::{Live, LiveCache, Snapshot};
 use crate::observe::Logger;
+use crate::overload::Pressure;
+use crate::sys;
 use crate::upstream::{Reclaim, Upstream};
 use crate::watch::{Leaving, StreamWatch, Watch};
 
@@ -30,12 +32,16 @@ pub struct Shared {
     pub loads: Box<[AtomicU32]>,
     /// How workers ask each other for idle connections.
     pub reclaim: Arc<Reclaim>,
+    /// How hard pressed the process is.
+    pub pressure: Pressure,
     /// When the process started; what live state measures time from.
     pub epoch: Instant,
     leaving: AtomicU8,
     last_request: AtomicU64,
     /// Connections that have given memory back since it was last released to the system.
     freed: AtomicU32,
+    /// How many times it was.
+    releases: AtomicU32,
 }
 
 impl Shared {
@@ -45,10 +51,12 @@ impl Shared {
             live: Live::default(),
             loads: (0..workers).map(|_| AtomicU32::new(0)).collect(),
             reclaim: Arc::default(),
+            pressure: Pressure::default(),
             epoch: Instant::now(),
             leaving: AtomicU8::new(0),
             last_request: AtomicU64::new(0),
             freed: AtomicU32::new(0),
+            releases: AtomicU32::new(0),
         }
     }
 
@@ -77,6 +85,12 @@ impl Shared {
         self.freed.swap(0, Relaxed)
     }
 
+    /// Memory that nothing uses goes back to the system: this thread's now, each worker's with its next sweep.
+    pub fn release_memory(&self) {
+        self.releases.fetch_add(1, Relaxed);
+        sys::release_memory();
+    }
+
     /// How long no worker has begun a request; as coarse as the sweep.
     pub fn quiet_for(&self) -> Duration {
         self.epoch.elapsed().saturating_sub(Duration::from_millis(self.last_request.load(Relaxed)))
@@ -102,6 +116,8 @@ pub struct Worker {
     /// When the last request began here.
     last_request: Cell<u64>,
     mirrors: Places,
+    /// How many of the releases of memory this thread has seen.
+    releases: Cell<u32>,
 }
 
 impl Worker {
@@ -119,6 +135,7 @@ impl Worker {
             logger: RefCell::default(),
             last_request: Cell::new(0),
             mirrors: Places::default(),
+            releases: Cell::new(0),
         })
     }
 
@@ -218,6 +235,10 @@ impl Worker {
             }
             self.upstream.pools().sweep();
             self.log(Logger::flush);
+            let releases = self.shared.releases.load(Relaxed);
+            if self.releases.replace(releases) != releases {
+                sys::release_memory();
+            }
         }
     }
 }

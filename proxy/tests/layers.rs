@@ -25,12 +25,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("h2_stream", &["body"]),
     // What everybody reports to, and so knows nobody.
     ("observe", &[]),
+    // When to take less on.
+    ("overload", &["observe"]),
     // Deciding, then sending.
     ("routing", &["facts"]),
     ("upstream", &["body", "gate", "h2_stream", "io", "observe", "policy"]),
     // What is in force, and what a thread and a connection have of it.
     ("live", &["facts", "observe", "policy", "routing", "upstream"]),
-    ("worker", &["io", "live", "observe", "upstream", "watch"]),
+    ("worker", &["io", "live", "observe", "overload", "sys", "upstream", "watch"]),
     ("error", &["body", "policy", "routing", "upstream"]),
     ("conn", &["body", "error", "io", "live", "watch", "worker"]),
     // Who speaks with clients. HTTP and TCP do not know each other.
@@ -47,6 +49,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "io",
             "live",
             "observe",
+            "overload",
             "policy",
             "routing",
             "upstream",
@@ -61,7 +64,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("threads", &["downstream", "http", "io", "observe", "worker"]),
     ("apply", &["downstream", "health", "io", "live", "observe", "policy", "threads", "upstream", "worker"]),
     ("admin", &["body", "io", "live", "observe", "upstream", "watch", "worker"]),
-    ("app", &["admin", "apply", "control", "io", "observe", "sys", "threads", "upstream", "watch", "worker"]),
+    (
+        "app",
+        &[
+            "admin", "apply", "control", "io", "observe", "overload", "sys", "threads", "upstream", "watch",
+            "worker",
+        ],
+    ),
     ("demo", &["app", "body", "control", "upstream", "watch", "worker"]),
     ("cli", &["app", "control", "demo", "downstream"]),
 ];

@@ -20,6 +20,7 @@ mod limits;
 mod metrics;
 mod mirror;
 mod outlier;
+mod overload;
 mod paths;
 mod peers;
 mod pool;

@@ -328,3 +328,28 @@ async fn retries_work_over_http2() {
     let reply = h2.send(request("status=200"), b"a body".to_vec(), None).await.unwrap();
     assert_eq!((reply.status, reply.report().length), (200, 6));
 }
+
+/// An idle connection that the origin closes costs neither an attempt nor a part of the budget.
+#[tokio::test]
+async fn a_connection_that_died_while_idle_costs_no_attempt() {
+    let origin = Origin::start(async |mut conn| {
+        if conn.request().await.is_some() {
+            conn.send(ok("once")).await;
+        }
+        // The second request is read, and the connection closed over it.
+        conn.request().await;
+    })
+    .await;
+    let cluster = "retry_budget: { percent: 0, min: 0 }\noutlier_detection: { consecutive_local: 1, consecutive_5xx: 1 }";
+    let config = web_routed(RETRY, "", cluster, [origin.address()]);
+    let proxy = Proxy::start(&format!("workers: 1\n{config}")).await;
+    let mut client = proxy.client("web").await;
+    for n in 0..50 {
+        let reply = client.get("/").await;
+        assert_eq!((reply.status, reply.text().as_str()), (200, "once"), "request {n}");
+    }
+    proxy.wait_metric("outrigger_upstream_replays_total{cluster=\"app\"}", |n| n > 30.0).await;
+    assert_eq!(proxy.metric("outrigger_upstream_retries_total{cluster=\"app\"}").await, 0.0);
+    let clusters = proxy.ask_json("/clusters").await;
+    assert_eq!(clusters["clusters"][0]["endpoints"][0]["failures"], 0, "{clusters:#}");
+}

@@ -107,6 +107,22 @@ impl Proxy {
     pub fn spawn(dir: Arc<Dir>, file: &Path, env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary());
         command.arg("run").arg(file).envs(env.iter().copied());
+        Self::watch(dir, file, command)
+    }
+
+    /// Starts it with this configuration and no more than so many descriptors, and waits until it is ready.
+    pub async fn start_with_descriptors(config: &str, descriptors: u32) -> Self {
+        let dir = Arc::new(Dir::new());
+        let file = dir.write("outrigger.yaml", &with_admin(config));
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$0\" run \"$1\""));
+        command.arg(binary()).arg(&file);
+        let proxy = Self::watch(dir, &file, command);
+        proxy.wait_ready().await;
+        proxy
+    }
+
+    fn watch(dir: Arc<Dir>, file: &Path, mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = collect(child.stderr.take().unwrap());

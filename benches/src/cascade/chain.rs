@@ -41,12 +41,15 @@ impl Chain {
             fs::create_dir_all(&folder).doing(folder.display())?;
             let command = match proxy {
                 Proxy::Envoy => envoy(&link, &folder, tools)?,
-                Proxy::Outrigger | Proxy::Haproxy | Proxy::HaproxyTuned | Proxy::Nginx => {
-                    outrigger(&link, &folder, tools)?
-                }
+                Proxy::Outrigger
+                | Proxy::OutriggerGuarded
+                | Proxy::Haproxy
+                | Proxy::HaproxyTuned
+                | Proxy::Nginx => outrigger(&link, &folder, tools)?,
             };
             let mut running = Running::start(command, &folder.join("log"))?;
-            running.until(STARTING, || net::answers(link.listen, path))?;
+            // Not more: the services are served by this very thread.
+            running.until(STARTING, || net::connect(link.listen).is_ok())?;
             next = Some(link.listen);
             proxies.push(running);
         }

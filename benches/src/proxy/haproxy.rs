@@ -48,7 +48,7 @@ fn config(setup: &Setup<'_>, tuning: Tuning) -> String {
     };
     let frontend = match (shape.front, shape.routes) {
         (Front::Tcp, _) => "  default_backend backend\n".to_owned(),
-        (_, Routes::Catchall | Routes::Guarded) => {
+        (_, Routes::Catchall) => {
             format!("{}  default_backend backend\n", forwarded(shape.front))
         }
         (_, Routes::Prefixes(_)) => format!(

@@ -21,6 +21,7 @@ use crate::error::{Doing, Failure, Result};
 use crate::net;
 use crate::process::Running;
 use crate::proxy::haproxy::Tuning;
+use crate::proxy::outrigger::Policies;
 use crate::tools::Tools;
 
 /// Longest time from start to ready: Envoy needs many seconds for 10,000 clusters.
@@ -35,6 +36,9 @@ pub(crate) const CONNECTIONS: usize = 4096;
 pub(crate) enum Proxy {
     /// Ours.
     Outrigger,
+    /// Ours, with every policy that it has, and none of them at work.
+    #[value(name = "outrigger-policies")]
+    OutriggerGuarded,
     /// Envoy.
     Envoy,
     /// HAProxy as it comes.
@@ -48,8 +52,14 @@ pub(crate) enum Proxy {
 
 impl Proxy {
     /// All, in the order of the tables.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Outrigger, Self::Envoy, Self::Haproxy, Self::HaproxyTuned, Self::Nginx];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Outrigger,
+        Self::OutriggerGuarded,
+        Self::Envoy,
+        Self::Haproxy,
+        Self::HaproxyTuned,
+        Self::Nginx,
+    ];
 
     /// Its name on the command line and in those of files.
     pub(crate) fn name(self) -> String {
@@ -66,6 +76,7 @@ impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Outrigger => "Outrigger",
+            Self::OutriggerGuarded => "Outrigger, all policies",
             Self::Envoy => "Envoy",
             Self::Haproxy => "HAProxy",
             Self::HaproxyTuned => "HAProxy tuned",
@@ -103,8 +114,6 @@ pub(crate) enum Back {
 pub(crate) enum Routes {
     /// One that matches everything.
     Catchall,
-    /// The same, with every policy that Outrigger has.
-    Guarded,
     /// This many, `/svc-N/`, each to a cluster of its own; all clusters are the same backend.
     Prefixes(usize),
 }
@@ -113,7 +122,7 @@ impl Routes {
     /// Name of each cluster, and the path prefix that leads to it.
     pub(crate) fn each(self) -> Vec<(String, String)> {
         match self {
-            Self::Catchall | Self::Guarded => vec![("backend".to_owned(), "/".to_owned())],
+            Self::Catchall => vec![("backend".to_owned(), "/".to_owned())],
             Self::Prefixes(count) => {
                 (0..count).map(|number| (format!("svc-{number}"), format!("/svc-{number}/"))).collect()
             }
@@ -123,7 +132,7 @@ impl Routes {
     /// Upstream connections that one cluster may keep idle.
     fn idle_upstream(self) -> usize {
         match self {
-            Self::Catchall | Self::Guarded => 256,
+            Self::Catchall => 256,
             // nginx reserves memory for each, used or not.
             Self::Prefixes(_) => 32,
         }
@@ -198,10 +207,11 @@ impl Setup<'_> {
     }
 
     fn is_ready(&self, proxy: Proxy) -> bool {
-        let asked = proxy != Proxy::Outrigger || net::answers(self.admin, "/ready");
+        let ours = matches!(proxy, Proxy::Outrigger | Proxy::OutriggerGuarded);
+        let asked = !ours || net::answers(self.admin, "/ready");
         asked
             && match (self.shape.front, self.shape.routes) {
-                (Front::Http1, Routes::Catchall | Routes::Guarded) => net::answers(self.listen, "/"),
+                (Front::Http1, Routes::Catchall) => net::answers(self.listen, "/"),
                 (Front::Http1, Routes::Prefixes(count)) => {
                     net::answers(self.listen, &format!("/svc-{}/", count - 1))
                 }
@@ -222,7 +232,8 @@ pub(crate) struct Serving {
 /// Writes the configuration of `proxy` for `setup`, starts it, and waits until it serves.
 pub(crate) fn start(proxy: Proxy, setup: &Setup<'_>, tools: &Tools) -> Result<Serving> {
     let command: Command = match proxy {
-        Proxy::Outrigger => outrigger::command(setup, tools)?,
+        Proxy::Outrigger => outrigger::command(setup, tools, Policies::None)?,
+        Proxy::OutriggerGuarded => outrigger::command(setup, tools, Policies::All)?,
         Proxy::Envoy => envoy::command(setup, tools)?,
         Proxy::Haproxy => haproxy::command(setup, tools, Tuning::AsItComes)?,
         Proxy::HaproxyTuned => haproxy::command(setup, tools, Tuning::Expert)?,

@@ -97,7 +97,7 @@ fn http(setup: &Setup<'_>) -> String {
             .expect("a String takes all");
     }
     let hash = match shape.routes {
-        Routes::Catchall | Routes::Guarded => "",
+        Routes::Catchall => "",
         Routes::Prefixes(_) => "proxy_headers_hash_max_size 1024;",
     };
     let (main, settings) = (main_context(dir), http_settings(dir));

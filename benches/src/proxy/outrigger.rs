@@ -7,8 +7,17 @@ use super::{Back, Front, Routes, Setup};
 use crate::error::Result;
 use crate::tools::Tools;
 
+/// Which policies are configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policies {
+    /// None but those that are always there.
+    None,
+    /// All of them.
+    All,
+}
+
 /// Every policy of a route; with a load that is well, none of them has anything to do.
-const ROUTE: &str = "timeout: 30s, \
+const ROUTE: &str = ", timeout: 30s, \
     retry: { attempts: 3, conditions: [5xx, reset, connect-failure], per_try_timeout: 10s }, \
     hedge: { after: 5s }, \
     concurrency: { max: 10000 }, \
@@ -21,14 +30,18 @@ const CLUSTER: &str = ", outlier_detection: { success_rate_deviations: 1.9, fail
     health_check: { http: / }, slow_start: 10s";
 
 /// What starts it.
-pub(crate) fn command(setup: &Setup<'_>, tools: &Tools) -> Result<Command> {
-    let file = setup.write("outrigger.yaml", &config(setup))?;
+pub(crate) fn command(setup: &Setup<'_>, tools: &Tools, policies: Policies) -> Result<Command> {
+    let file = setup.write("outrigger.yaml", &config(setup, policies))?;
     let mut command = Command::new(tools.outrigger.as_ref().map_err(Clone::clone)?);
     command.arg("run").arg(file);
     Ok(command)
 }
 
-fn config(setup: &Setup<'_>) -> String {
+fn config(setup: &Setup<'_>, policies: Policies) -> String {
+    let (route, of_cluster) = match policies {
+        Policies::None => ("", ""),
+        Policies::All => (ROUTE, CLUSTER),
+    };
     let Setup { shape, dir: _, listen, admin, backend, tls } = setup;
     let mut text =
         format!("workers: 1\nadmin: 127.0.0.1:{admin}\nlisteners:\n  bench:\n    bind: 127.0.0.1:{listen}\n");
@@ -39,8 +52,7 @@ fn config(setup: &Setup<'_>) -> String {
     }
     match (shape.front, shape.routes) {
         (Front::Tcp, _) => add(format_args!("    tcp: {{ to: backend }}\n")),
-        (_, Routes::Catchall) => add(format_args!("    routes:\n      - to: backend\n")),
-        (_, Routes::Guarded) => add(format_args!("    routes:\n      - {{ to: backend, {ROUTE} }}\n")),
+        (_, Routes::Catchall) => add(format_args!("    routes:\n      - {{ to: backend{route} }}\n")),
         (_, Routes::Prefixes(_)) => {
             add(format_args!("    routes:\n"));
             for (cluster, prefix) in shape.routes.each() {
@@ -55,9 +67,8 @@ fn config(setup: &Setup<'_>) -> String {
         Back::Tcp => "",
     };
     add(format_args!("clusters:\n"));
-    let policies = if shape.routes == Routes::Guarded { CLUSTER } else { "" };
     for (cluster, _) in shape.routes.each() {
-        add(format_args!("  {cluster}: {{ endpoints: [127.0.0.1:{backend}]{protocol}{policies} }}\n"));
+        add(format_args!("  {cluster}: {{ endpoints: [127.0.0.1:{backend}]{protocol}{of_cluster} }}\n"));
     }
     text
 }

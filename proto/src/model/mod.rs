@@ -10,7 +10,7 @@ mod route;
 mod values;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -58,6 +58,8 @@ pub struct Process {
     pub workers: Option<NonZeroUsize>,
     /// Where the admin interface listens. A change needs a restart.
     pub admin: Admin,
+    /// What the process may use up before it sheds load.
+    pub overload: Overload,
     /// How the process ends.
     pub shutdown: Shutdown,
     /// Where requests are logged.
@@ -77,6 +79,13 @@ impl Default for Admin {
     fn default() -> Self {
         Self { address: Address::Ip(([127, 0, 0, 1], 15000).into()), written: false }
     }
+}
+
+/// What the process may use up before it sheds load.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overload {
+    /// Bytes of memory; `None` follows the limit of the cgroup, if it has one.
+    pub memory: Option<NonZeroU64>,
 }
 
 /// How the process ends after SIGTERM.

@@ -16,8 +16,8 @@ use super::scalar::{show_duration, show_size};
 use crate::model::{
     AccessLog, Action, Admin, Assignment, Cluster, Config, Direction, Endpoint, Fallback, Filter,
     FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, Limits, Listener, LogFormat, LogTarget,
-    Match, Mesh, Name, PathMatch, PathRewrite, Process, Protocol, Redirect, Respond, Rewrite, Route,
-    RouteTable, ServerTls, Shutdown, Source, Split, StringMatch, Target, TcpFilter,
+    Match, Mesh, Name, Overload, PathMatch, PathRewrite, Process, Protocol, Redirect, Respond, Rewrite,
+    Route, RouteTable, ServerTls, Shutdown, Source, Split, StringMatch, Target, TcpFilter,
 };
 
 /// The document that says what `config` is, and nothing less.
@@ -48,7 +48,7 @@ fn is_inline(mesh: &Mesh, table: &Name) -> bool {
 }
 
 fn process(out: &mut Out, process: &Process) {
-    let Process { workers, admin: Admin { address, written }, shutdown, access_log } = process;
+    let Process { workers, admin: Admin { address, written }, overload, shutdown, access_log } = process;
     match workers {
         Some(workers) => out.field("workers", workers),
         None => out.comment("workers: (default: the CPUs of the cgroup, rounded up)"),
@@ -58,6 +58,11 @@ fn process(out: &mut Out, process: &Process) {
         out.field("admin", address);
     } else {
         out.comment(&format!("admin: {address}  (default)"));
+    }
+    let Overload { memory } = overload;
+    match memory {
+        Some(memory) => out.block("overload", |out| out.field("memory", show_size(memory.get()))),
+        None => out.comment("overload: { memory: (default: the limit of the cgroup) }"),
     }
     let Shutdown { lame_duck, quiet, deadline } = shutdown;
     out.block("shutdown", |out| {

@@ -111,6 +111,7 @@ fn unions() -> [(&'static str, Value); 9] {
 fn records() -> Vec<(&'static str, Value)> {
     vec![
         ("config", serving::config()),
+        ("overload", serving::overload()),
         ("shutdown", serving::shutdown()),
         ("access_log", serving::access_log()),
         ("listener", serving::listener()),

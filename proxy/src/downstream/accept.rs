@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -130,6 +130,10 @@ fn place<S: Stack>(
     arrival: Arrival,
     pass_on: &PassOn,
 ) {
+    if let Err(limit) = worker.shared().pressure.takes(arrival.0.as_fd().as_raw_fd()) {
+        view.state.stats.limit(limit);
+        return tracing::warn!(listener = %view.name, limit, "a connection was closed: nothing is left for it");
+    }
     let target = worker.fewest();
     if target == worker.id() {
         serve::start(worker, stack, view.clone(), arrival);

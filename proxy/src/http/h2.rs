@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::{Connection, SendResponse};
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 
@@ -94,7 +94,8 @@ async fn drive<S: Stack>(conn: &Rc<Conn>, stack: &S, driver: &mut Driver, sender
         let ended = loop {
             match driver.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    tokio::task::spawn_local(answer(conn.clone(), stack.clone(), request, respond));
+                    let call = open(conn, request);
+                    tokio::task::spawn_local(answer(stack.clone(), call, respond));
                 }
                 Poll::Ready(Some(Err(error))) => {
                     note_error(conn, &error);
@@ -126,12 +127,8 @@ fn note_error(conn: &Conn, error: &h2::Error) {
     }
 }
 
-async fn answer<S: Stack>(
-    conn: Rc<Conn>,
-    mut stack: S,
-    request: Request<h2::RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
+/// Outside the stream's task, which would keep room for what the request was made of.
+fn open(conn: &Rc<Conn>, request: Request<h2::RecvStream>) -> Call {
     let (head, stream) = request.into_parts();
     let body = if stream.is_end_stream() {
         Body::empty()
@@ -139,23 +136,31 @@ async fn answer<S: Stack>(
         Body::source(Box::pin(Received::new(stream, &head.headers, BodyError::Client)))
     };
     let request = Box::new(Request::from_parts(head, body));
-    let ledger = Ledger::open(conn, &request);
-    let call = Call { request, tunnel: Wanted::Nothing, ledger: ledger.clone() };
+    let ledger = Ledger::open(conn.clone(), &request);
+    Call { request, tunnel: Wanted::Nothing, ledger }
+}
+
+async fn answer<S: Stack>(mut stack: S, call: Call, mut respond: SendResponse<Bytes>) {
+    let ledger = call.ledger.clone();
     // However this ends.
     let _uncycle = Uncycle(ledger.clone());
-    let mut answering = pin!(stack.call(call));
-    let answered = std::future::poll_fn(|cx| {
-        if let Poll::Ready(Ok(response)) = answering.as_mut().poll(cx) {
-            return Poll::Ready(Some(response));
-        }
-        if ledger.is_idle(cx) {
-            ledger.set_error(ProxyError::IdleTimeout);
-            return Poll::Ready(None);
-        }
-        // A client that resets the stream wants nothing of what is under way for it.
-        respond.poll_reset(cx).map(|_| None)
-    });
-    if let Some(response) = answered.await {
+    let answered = {
+        // Gone before the reply, whose room it takes.
+        let mut answering = pin!(stack.call(call));
+        let answered = std::future::poll_fn(|cx| {
+            if let Poll::Ready(Ok(response)) = answering.as_mut().poll(cx) {
+                return Poll::Ready(Some(response));
+            }
+            if ledger.is_idle(cx) {
+                ledger.set_error(ProxyError::IdleTimeout);
+                return Poll::Ready(None);
+            }
+            // A client that resets the stream wants nothing of what is under way for it.
+            respond.poll_reset(cx).map(|_| None)
+        });
+        answered.await
+    };
+    if let Some(response) = answered {
         reply(&ledger, respond, response).await;
     }
 }
@@ -200,7 +205,11 @@ async fn reply(ledger: &Ledger, mut respond: SendResponse<Bytes>, response: Resp
 
 /// Takes out what HTTP/2 has no place for (RFC 9113 section 8.2.2).
 fn shape(headers: &mut HeaderMap) {
-    for name in [header::CONNECTION, header::UPGRADE, header::TRANSFER_ENCODING] {
-        headers.remove(name);
+    const GONE: [HeaderName; 3] = [header::CONNECTION, header::UPGRADE, header::TRANSFER_ENCODING];
+    // Most have none of them, and a look costs less than three removals.
+    if headers.keys().any(|name| GONE.contains(name)) {
+        for name in GONE {
+            headers.remove(name);
+        }
     }
 }

@@ -148,10 +148,13 @@ static HOP: [HeaderName; 6] = [
     PROXY_CONNECTION,
 ];
 
+/// A bit for each length of their names: it tells most others apart.
+const HOP_LENGTHS: u32 = 1 << 2 | 1 << 7 | 1 << 10 | 1 << 16 | 1 << 17;
+
 fn strip_hop(headers: &mut HeaderMap) {
     // Most messages have none of them or one, and a look costs less than six removals.
     let mut present = [false; 6];
-    for name in headers.keys() {
+    for name in headers.keys().filter(|name| HOP_LENGTHS >> name.as_str().len().min(31) & 1 == 1) {
         if let Some(position) = HOP.iter().position(|hop| hop == name) {
             present[position] = true;
         }
@@ -411,5 +414,11 @@ mod tests {
         check("1.2.3.4, unknown, 10.0.0.2, 10.0.0.1", "10.0.0.2");
         check("1.2.3.4, , 10.0.0.1", "10.0.0.1");
         check("", "10.0.0.1");
+    }
+
+    #[test]
+    fn lengths_are_those_of_the_names() {
+        let lengths = HOP.iter().fold(0, |lengths, name| lengths | 1 << name.as_str().len());
+        assert_eq!(lengths, HOP_LENGTHS);
     }
 }

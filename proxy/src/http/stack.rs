@@ -17,6 +17,7 @@ use super::layers::observe::ObserveLayer;
 use super::layers::rate_limit::RateLimitLayer;
 use super::layers::retry::RetryLayer;
 use super::layers::route::RouteLayer;
+use super::layers::shed::ShedLayer;
 use super::layers::timeout::TimeoutLayer;
 use crate::body::Body;
 
@@ -33,6 +34,8 @@ pub fn stack() -> impl Stack {
     ServiceBuilder::new()
         // Outermost, so that also what is refused further in is answered, counted and logged.
         .layer(ObserveLayer)
+        // When memory runs out, what is refused must cost least.
+        .layer(ShedLayer)
         // Before routing: what is routed, authorized, logged and sent on must be the same host and path.
         .layer(AdmitLayer)
         .layer(RouteLayer)

@@ -9,3 +9,4 @@ pub mod deferred;
 pub mod listen;
 pub mod socket;
 pub mod stream;
+pub mod woken;

@@ -37,7 +37,7 @@ pub(super) fn read() -> Vec<Sample> {
             "process_resident_memory_bytes",
             Kind::Gauge,
             "Resident memory.",
-            text("/proc/self/status").as_deref().and_then(resident),
+            resident().map(|bytes| bytes as f64),
         ),
         ("process_start_time_seconds", Kind::Gauge, "When the process began, Unix time.", started()),
     ];
@@ -61,11 +61,16 @@ fn cpu(stat: &str) -> Option<f64> {
     Some((field(stat, USER)? + field(stat, SYSTEM)?) / TICKS)
 }
 
+/// Bytes of resident memory of this process, if the system says.
+pub fn resident() -> Option<u64> {
+    resident_of(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
 /// From `status` and not `statm`, which counts in pages of a size that it does not say.
-fn resident(status: &str) -> Option<f64> {
+fn resident_of(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024.0)
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
 }
 
 fn boot(stat: &str) -> Option<f64> {
@@ -84,8 +89,8 @@ mod tests {
         assert_eq!(field(STAT, STARTED), Some(12345.0));
         assert_eq!(field("7 (short) S 1", STARTED), None);
         assert_eq!(cpu(""), None);
-        assert_eq!(resident("Name:\tx\nVmRSS:\t    5120 kB\nThreads:\t3\n"), Some(5_242_880.0));
-        assert_eq!(resident("Name:\tx\n"), None);
+        assert_eq!(resident_of("Name:\tx\nVmRSS:\t    5120 kB\nThreads:\t3\n"), Some(5_242_880));
+        assert_eq!(resident_of("Name:\tx\n"), None);
         assert_eq!(boot("cpu 1 2\nbtime 1700000000\nprocesses 5\n"), Some(1_700_000_000.0));
     }
 

@@ -199,6 +199,8 @@ pub struct ProcessStats {
     pub workers: Gauge,
     /// 1 while the process drains.
     pub draining: Gauge,
+    /// What is given up for want of memory: see `overload::Level`.
+    pub overload: Gauge,
     /// Lines of the access log that were not written.
     pub access_log_dropped: Arc<Counter>,
     pub(super) folded: Counter,
@@ -478,6 +480,11 @@ pub(super) const PROCESS: &[Family<ProcessStats>] = &[
         "outrigger_metrics_folded_total",
         "Label sets that were folded into `other`.",
         |of, labels, lines| lines.sample(labels, None, of.folded.get()),
+    ),
+    Family::gauge(
+        "outrigger_overload_level",
+        "What is given up for want of memory: 0 nothing, 1 copies, 2 retries, 3 keep-alive, 4 requests, 5 connections.",
+        |of, labels, lines| lines.sample(labels, None, of.overload.get()),
     ),
     Family::gauge("outrigger_workers", "Worker threads.", |of, labels, lines| {
         lines.sample(labels, None, of.workers.get())

@@ -36,6 +36,8 @@ pub enum Outcome {
 pub enum Skipped {
     /// It may have been processed, and doing it twice may not be the same as once.
     NotIdempotent,
+    /// The process runs out of memory.
+    Overload,
     /// It has had all its attempts.
     Attempts,
     /// The cluster's retry budget is empty.
@@ -57,6 +59,7 @@ impl Skipped {
     pub fn code(self) -> &'static str {
         match self {
             Self::NotIdempotent => "not_idempotent",
+            Self::Overload => "overload",
             Self::Attempts => "attempts",
             Self::Budget => "budget",
             Self::MaxRetries => "max_retries",

@@ -84,9 +84,13 @@ impl Cluster {
             Verdict::Returned => return self.returned(endpoint, now),
             Verdict::Eject(cause) => cause,
         };
+        let mut detector = guard(&self.detector);
+        // Under the lock, or the share that may be out could be counted of a set that is no more.
         let endpoints = self.endpoints.load_full();
         let scene = Scene { endpoints: &standings(&endpoints), config: rules, now };
-        match guard(&self.detector).eject(endpoint.standing(), cause, scene, random) {
+        let ejection = detector.eject(endpoint.standing(), cause, scene, random);
+        drop(detector);
+        match ejection {
             Ejection::Ejected(length) => self.ejected(endpoint, cause, length),
             Ejection::Spared => self.stats().spared.increment(1),
             Ejection::Moot => {}
@@ -226,10 +230,10 @@ impl Clusters {
     pub fn sweep(&self, mut random: impl FnMut() -> u64) {
         let now = self.epoch.elapsed();
         for cluster in self.all() {
+            let mut detector = guard(&cluster.detector);
             let endpoints = cluster.endpoints.load_full();
             let rules = guard(&cluster.config).as_ref().and_then(|config| config.outlier_detection);
             let out = || endpoints.endpoints().iter().any(|endpoint| endpoint.standing().is_ejected());
-            let mut detector = guard(&cluster.detector);
             let due = match &rules {
                 Some(rules) => now >= detector.due(rules.interval),
                 None => out(),

@@ -2,14 +2,15 @@
 //!
 //! hyper wants a connection polled as a task of its own, woken by each request and waking it back. Here the connection
 //! belongs to the exchange: whoever waits for the response polls the connection, then looks at what came of it. That
-//! saves a task, two wake-ups and a turn of the scheduler for each request. hyper's internal channels are polled with a
-//! waker that does nothing, as we look at them ourselves right after the connection was polled; only the socket gets
-//! the real one.
+//! saves a task, two wake-ups and a turn of the scheduler for each request. On either side of hyper's internal channels
+//! stands a waker that wakes nobody, as we look at both sides ourselves; only the socket gets the real one, and the
+//! request's body, which comes from elsewhere.
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use super::pool::Pools;
 use crate::body::{Body, BodyError};
 use crate::io::activity::Activity;
 use crate::io::stream::Stream;
+use crate::io::woken::{Waking, Woken};
 use crate::observe::ClusterStats;
 
 /// Head of a response in bytes; a larger one is refused.
@@ -34,11 +36,31 @@ const MAX_HEAD: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Conn {
     requests: http1::SendRequest<Body>,
-    driver: http1::Connection<TokioIo<Stream>, Body>,
+    driver: http1::Connection<TokioIo<Waking<Stream>>, Body>,
+    /// Whom the socket wakes.
+    woken: Woken,
+    /// What hyper tells itself, and the waker that it does so with.
+    told: (Arc<Told>, Waker),
+    /// The request in flight has a body, which must wake whoever polls it.
+    sending: bool,
     activity: Rc<Activity>,
     open: Open,
     idle_timeout: Duration,
     over: bool,
+}
+
+/// Notes that somebody was told to go on.
+#[derive(Debug, Default)]
+struct Told(AtomicBool);
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 /// What a request came to.
@@ -73,13 +95,17 @@ impl Conn {
     ) -> Result<Box<Self>, UpstreamError> {
         let activity = stream.activity().clone();
         stream.guard_responses();
+        let woken = Woken::default();
         let (requests, driver) = http1::Builder::new()
             .preserve_header_case(true)
             .max_header_size(MAX_HEAD)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Waking::new(stream, woken.clone())))
             .await
             .map_err(|_| UpstreamError::Protocol)?;
-        Ok(Box::new(Self { requests, driver, activity, open, idle_timeout, over: false }))
+        let told = Arc::<Told>::default();
+        let told = (told.clone(), Waker::from(told));
+        let (sending, over) = (false, false);
+        Ok(Box::new(Self { requests, driver, woken, told, sending, activity, open, idle_timeout, over }))
     }
 
     /// What counts it.
@@ -114,8 +140,19 @@ impl Conn {
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) {
+        if self.over {
+            return;
+        }
+        self.woken.set(cx.waker());
+        let (told, waker) = &self.told;
+        told.0.store(false, Relaxed);
+        let waker = if self.sending { cx.waker() } else { waker };
         // hyper's error, if any, reaches the exchange through its response or body.
-        self.over = self.over || self.driver.poll_without_shutdown(cx).is_ready();
+        self.over = self.driver.poll_without_shutdown(&mut Context::from_waker(waker)).is_ready();
+        // hyper has put something off, or tokio's budget has run out, which its channels would say only later.
+        if told.0.load(Relaxed) || !tokio::task::coop::has_budget_remaining() {
+            cx.waker().wake_by_ref();
+        }
     }
 
     /// Sends a request and waits for the head of its response.
@@ -129,6 +166,7 @@ impl Conn {
     ) -> Result<Answer, Failure> {
         let method = request.method().clone();
         let asks = method == Method::CONNECT || request.headers().contains_key(header::UPGRADE);
+        self.sending = !request.body().is_end_stream();
         self.activity.ask(method.clone());
         let received = self.activity.received();
         let mut response = pin!(self.requests.try_send_request(*request));
@@ -137,13 +175,7 @@ impl Conn {
             match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(result) => Poll::Ready(Some(result)),
                 Poll::Pending if self.over => Poll::Ready(None),
-                Poll::Pending => {
-                    // tokio's channel tells a budget that ran out to the waker that does nothing.
-                    if !tokio::task::coop::has_budget_remaining() {
-                        cx.waker().wake_by_ref();
-                    }
-                    Poll::Pending
-                }
+                Poll::Pending => Poll::Pending,
             }
         })
         .await;
@@ -152,7 +184,11 @@ impl Conn {
             Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asks => {
                 Err(Failure { error: UpstreamError::Protocol, unsent: None, answered: true })
             }
-            Some(Ok(response)) => Ok(self.answer(pools, &method, response).await),
+            // Boxed, as it is rare: the future of every exchange has room for it.
+            Some(Ok(response)) if tunnels(&method, response.status()) => {
+                Ok(Box::pin(self.tunnel(response)).await)
+            }
+            Some(Ok(response)) => Ok(self.answer(pools, response)),
             Some(Err(error)) => Err(self.failure(error, received)),
             None => Err(Failure { error: UpstreamError::Closed, unsent: None, answered: false }),
         }
@@ -172,16 +208,7 @@ impl Conn {
         Failure { error, unsent, answered }
     }
 
-    async fn answer(
-        self: Box<Self>,
-        pools: &Rc<Pools>,
-        method: &Method,
-        response: Response<Incoming>,
-    ) -> Answer {
-        let status = response.status();
-        if status == StatusCode::SWITCHING_PROTOCOLS || (method == Method::CONNECT && status.is_success()) {
-            return self.tunnel(response).await;
-        }
+    fn answer(self: Box<Self>, pools: &Rc<Pools>, response: Response<Incoming>) -> Answer {
         let (head, incoming) = response.into_parts();
         let mut body =
             Streaming { conn: Some(self), incoming, first: None, pools: pools.clone(), woken: true };
@@ -201,11 +228,15 @@ impl Conn {
         })
         .await;
         let parts = self.driver.into_parts();
-        let mut stream = parts.io.into_inner();
+        let mut stream = parts.io.into_inner().into_inner();
         stream.unguard();
         stream.unread(parts.read_buf);
         Answer::Tunnel(response.map(|_| Body::empty()), Box::new(stream))
     }
+}
+
+fn tunnels(method: &Method, status: StatusCode) -> bool {
+    status == StatusCode::SWITCHING_PROTOCOLS || (method == Method::CONNECT && status.is_success())
 }
 
 /// A response's body as it comes; owns the connection until it has come whole.

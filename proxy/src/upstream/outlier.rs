@@ -2,17 +2,20 @@
 //! random numbers in, verdicts out.
 //!
 //! ```text
-//!            failures in a row, or a sweep finds it worse than the others
+//!             failures in a row, or a sweep finds it worse than the others
 //!  Healthy -----------------------------------------------------------------> Ejected
-//!   ^   ^                                                                     |  |  ^
-//!   |   '-- others left, and too many are out; detection is turned off -------'  |  |
-//!   |                                                                            |  |
-//!   |                                            a sweep finds that its time is over |
-//!   |                                                                            |  |
-//!   |    a probe succeeds                                                        v  | a probe fails: for longer
-//!   '------------------------------------------------------------- HalfOpen <-> Probing
-//!                                                       one request at a time
+//!     ^                                                                       |   ^
+//!     |                                          its time is over, at a sweep |   |
+//!     |                                                                       v   |
+//!     |                                                                HalfOpen   |
+//!     |                                                one request takes |  ^     |
+//!     |                                                        the probe |  | cancelled
+//!     |  the probe succeeds                                              v  |     |
+//!     '------------------------------------------------------------- Probing -----'
+//!                                                            the probe fails: for longer
 //! ```
+//!
+//! Whoever is out also becomes healthy when others have left and too many are out, and when detection is turned off.
 //!
 //! [`Standing`] is what a request touches, on any worker: atomics, no lock. [`Detector`] looks at all endpoints of a
 //! cluster, and its `&mut self` asks for a lock, which a request takes only when it is told to eject. Endpoints are
@@ -200,7 +203,7 @@ impl Detector {
     ) -> Changes {
         self.swept = now;
         let Some(config) = config.filter(|config| is_on(config)) else { return release(endpoints) };
-        let mut changes = half_open(endpoints, now);
+        let mut changes = half_open(endpoints, config, now);
         changes.extend(self.fit(endpoints, config));
         let samples = samples(endpoints, config);
         let out = endpoints.iter().filter(|e| e.is_ejected()).count();
@@ -228,17 +231,17 @@ fn release(endpoints: &[&Standing]) -> Changes {
     endpoints.iter().enumerate().filter_map(release).collect()
 }
 
-fn half_open(endpoints: &[&Standing], now: Duration) -> Changes {
-    let open =
-        |(place, endpoint): (usize, &&Standing)| endpoint.half_open(now).then_some((place, Change::HalfOpen));
-    endpoints.iter().enumerate().filter_map(open).collect()
+fn half_open(endpoints: &[&Standing], config: &OutlierDetection, now: Duration) -> Changes {
+    let over = endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.half_open(config, now));
+    over.map(|(place, _)| (place, Change::HalfOpen)).collect()
 }
 
 /// How many of `n` endpoints may be left out.
 fn allowed(n: usize, share: Percent) -> usize {
+    const WHOLE: u32 = Percent::ALL.millionths();
     match n {
         0 | 1 => 0,
-        n => (n * share.millionths() as usize / Percent::ALL.millionths() as usize).max(1),
+        n => (n as u64 * u64::from(share.millionths()) / u64::from(WHOLE)).max(1) as usize,
     }
 }
 

@@ -52,6 +52,10 @@ pub struct Trip {
     /// What of the request decides its endpoint.
     hash: Cell<Option<u64>>,
     lot: OnceCell<u64>,
+    /// Somebody keeps the request, and sends it again when it has to be.
+    kept: Cell<bool>,
+    /// It was sent on a connection that turned out to be dead, and nothing can have come of it.
+    stale: Cell<bool>,
     /// It finds out how an endpoint is that was ejected.
     probe: RefCell<Option<Probe>>,
     endpoint: RefCell<Option<Arc<Endpoint>>>,
@@ -85,6 +89,8 @@ impl Trip {
             tried: RefCell::default(),
             hash: Cell::new(None),
             lot: OnceCell::new(),
+            kept: Cell::new(false),
+            stale: Cell::new(false),
             probe: RefCell::new(None),
             endpoint: RefCell::new(None),
             connect: Cell::new(None),
@@ -95,6 +101,17 @@ impl Trip {
     /// It was held up until now, which is nobody's fault upstream.
     pub fn held_up(&self, until: Instant) {
         self.ready.set(until);
+    }
+
+    /// Whoever calls this keeps the request: no copy is made of it here, and where it [went stale](Self::is_stale) it is
+    /// to be sent again, which is no further attempt.
+    pub fn keep(&self) {
+        self.kept.set(true);
+    }
+
+    /// Whether the last attempt was sent on a connection that was dead already. The next one is sent on a fresh one.
+    pub fn is_stale(&self) -> bool {
+        self.stale.get()
     }
 
     /// How often the request was sent, or was to be.
@@ -227,7 +244,7 @@ impl Upstream {
         let counted = counted.map_err(|overflow| overflowed(to, overflow))?;
         let wire = wire(to.config.protocol, &request);
         let began = trip.begin_attempt();
-        if trip.attempts() == 1 {
+        if trip.attempts() == 1 && !trip.is_stale() {
             to.live.budget().deposit(to.config.retry_budget);
         }
         let mut unreachable = Tried::default();
@@ -240,6 +257,13 @@ impl Upstream {
             };
             let took = began.elapsed();
             let now = began.duration_since(self.epoch) + took;
+            if trip.is_stale()
+                && let Err(Unanswered { error, .. }) = result
+            {
+                // It does not count, and the endpoint is not to blame: it may close what is idle.
+                trip.attempts.set(trip.attempts.get() - 1);
+                return Err(error);
+            }
             trip.tried.borrow_mut().add(endpoint.id());
             match result {
                 Ok(answer) => {
@@ -410,7 +434,7 @@ impl Upstream {
         mut request: Box<Request<Body>>,
         trip: &Trip,
     ) -> Result<Answer, Unanswered> {
-        let mut fresh = false;
+        let mut fresh = trip.stale.take();
         loop {
             let pooled = if fresh { None } else { self.pools.take_h1(endpoint.id()) };
             let Some(conn) = pooled else {
@@ -425,7 +449,8 @@ impl Upstream {
                 };
                 return conn.exchange(&self.pools, request).await.map_err(|failure| failure.error.into());
             };
-            let copy = replayable(&request);
+            let replayable = is_replayable(&request);
+            let copy = (replayable && !trip.kept.get()).then(|| copy(&request));
             let failure = match conn.exchange(&self.pools, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
@@ -437,6 +462,10 @@ impl Upstream {
                     to.live.stats().replays.increment(1);
                     request = copy;
                     fresh = true;
+                }
+                (None, None) if replayable && failure.error == UpstreamError::Closed && !failure.answered => {
+                    trip.stale.set(true);
+                    return Err(failure.error.into());
                 }
                 (None, _) => return Err(failure.error.into()),
             }
@@ -584,15 +613,20 @@ fn wire(protocol: Protocol, request: &Request<Body>) -> Wire {
     }
 }
 
-/// A copy to send again, when doing it twice is the same as once (RFC 9110 section 9.2.2) and there is no body.
-fn replayable(request: &Request<Body>) -> Option<Box<Request<Body>>> {
-    if !request.method().is_idempotent() || !request.body().is_end_stream() {
-        return None;
-    }
+/// Whether a request may be sent again that was: when doing it twice is the same as once (RFC 9110 section 9.2.2), and
+/// there is no body.
+fn is_replayable(request: &Request<Body>) -> bool {
+    request.method().is_idempotent() && request.body().is_end_stream()
+}
+
+/// The same request, without its body.
+fn copy(request: &Request<Body>) -> Box<Request<Body>> {
     let mut copy = Box::new(Request::new(Body::empty()));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    // Among them is how the names of the fields were written.
+    *copy.extensions_mut() = request.extensions().clone();
+    copy
 }

@@ -154,6 +154,7 @@ fn refuse_taken_binds<'a>(cx: &mut Cx<'a>, root: Node<'a>, admin: &Admin, listen
     }
 }
 
+const SIZE: &str = "a size, as `64KiB`";
 const DURATION: &str = "a duration, as `250ms` or `1m30s`";
 
 /// A duration that may be zero.

@@ -1,21 +1,25 @@
-//! Settings of the process: `workers`, `admin`, `shutdown`, `access_log`.
+//! Settings of the process: `workers`, `admin`, `overload`, `shutdown`, `access_log`.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::Path;
 
 use super::super::cursor::{Cx, Fields};
 use super::super::fault::{Fault, nearest, show};
+use super::super::scalar;
 use super::super::tree::{Node, View};
-use super::{address, duration};
-use crate::model::{AccessLog, Admin, LogFormat, LogTarget, Process, Shutdown};
+use super::{SIZE, address, duration};
+use crate::model::{AccessLog, Admin, LogFormat, LogTarget, Overload, Process, Shutdown};
 
 /// More threads than any machine has CPUs is a slip of the pen.
 pub(in super::super) const MAX_WORKERS: u64 = 1024;
+/// With less no process runs; what is smaller lacks its unit.
+const MIN_MEMORY: u64 = 1 << 20;
 
 pub(super) fn process(m: &mut Fields<'_, '_>) -> Process {
     Process {
         workers: m.optional("workers", workers),
         admin: m.optional("admin", admin).unwrap_or_default(),
+        overload: m.optional("overload", overload).unwrap_or_default(),
         shutdown: m.optional("shutdown", shutdown).unwrap_or_default(),
         access_log: m.optional("access_log", access_log).flatten(),
     }
@@ -33,6 +37,21 @@ fn admin<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Admin> {
             .fail(node, fault.hint("bind it to `unix:/path`, which only those reach who may open the file"));
     }
     Some(Admin { address: address(cx, node)?, written: true })
+}
+
+fn overload<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Overload> {
+    let mut m = cx.fields(node, "overload")?;
+    let memory = m.optional("memory", memory);
+    m.finish();
+    Some(Overload { memory })
+}
+
+fn memory<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<NonZeroU64> {
+    cx.parsed(node, SIZE, |text| {
+        NonZeroU64::new(scalar::size(text)?).filter(|bytes| bytes.get() >= MIN_MEMORY).ok_or_else(|| {
+            Fault::new(format!("{} is out of range", show(text))).hint("expected at least `1MiB`")
+        })
+    })
 }
 
 fn shutdown<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Shutdown> {

@@ -18,6 +18,7 @@ pub(super) fn config() -> Value {
         json!({
             "workers": described("Worker threads; by default the CPUs of the cgroup, rounded up.", whole(1, MAX_WORKERS)),
             "admin": with_default("Where the admin interface listens.", reference("address"), admin),
+            "overload": reference("overload"),
             "shutdown": reference("shutdown"),
             "access_log": described("Where requests are logged.", json!({
                 "anyOf": [{ "const": "none" }, reference("access_log")], "default": "none",
@@ -25,6 +26,16 @@ pub(super) fn config() -> Value {
             "listeners": by_name("Where connections arrive, by name.", reference("listener")),
             "route_tables": by_name("Route tables that listeners may share, by name.", reference("routes")),
             "clusters": by_name("Who answers, by name.", reference("cluster")),
+        }),
+    )
+}
+
+pub(super) fn overload() -> Value {
+    object(
+        "What the process may use up before it sheds load.",
+        &[],
+        json!({
+            "memory": described("Of all its memory; by default the limit of the cgroup.", reference("size")),
         }),
     )
 }

@@ -114,6 +114,7 @@ fn the_full_form_writes_every_default() {
     let expected = "\
 # workers: (default: the CPUs of the cgroup, rounded up)
 # admin: 127.0.0.1:15000  (default)
+# overload: { memory: (default: the limit of the cgroup) }
 shutdown:
   lame_duck: 0s
   quiet: 2s

@@ -141,9 +141,13 @@ fn process() -> impl Strategy<Value = Process> {
     let log = (select(vec![LogFormat::Text, LogFormat::Json]), to)
         .prop_map(|(format, to)| AccessLog { format, to });
     let workers = option::of((1..1024_usize).prop_map(|n| NonZeroUsize::new(n).unwrap()));
-    (workers, admin, shutdown, option::of(log)).prop_map(|(workers, admin, shutdown, access_log)| Process {
+    let memory = option::of((1 << 20..1_u64 << 40).prop_map(|n| NonZeroU64::new(n).unwrap()));
+    let overload = memory.prop_map(|memory| Overload { memory });
+    let all = (workers, admin, overload, shutdown, option::of(log));
+    all.prop_map(|(workers, admin, overload, shutdown, access_log)| Process {
         workers,
         admin,
+        overload,
         shutdown,
         access_log,
     })

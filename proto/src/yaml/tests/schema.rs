@@ -15,6 +15,7 @@ use crate::yaml::{print, schema};
 
 /// A document in which every kind of mapping occurs.
 const EVERYTHING: &str = "
+overload: {}
 shutdown: {}
 access_log: {}
 listeners:

@@ -12,6 +12,7 @@ pub mod observe;
 pub mod rate_limit;
 pub mod retry;
 pub mod route;
+pub mod shed;
 pub mod timeout;
 
 use std::future::Future;

@@ -18,6 +18,7 @@ use crate::error::{Answer, ProxyError};
 use crate::http::call::{Call, Ledger};
 use crate::http::headers::X_OUTRIGGER_RETRIED;
 use crate::http::peek::is_grpc;
+use crate::overload::Level;
 use crate::watch::Leaving;
 
 /// See the module.
@@ -94,7 +95,8 @@ impl<F: Future<Output = Outcome>> Future for Observed<F> {
         };
         this.ledger.set_status(response.status());
         rate_limit::announce(this.ledger, response.headers_mut());
-        if this.ledger.conn().worker().shared().leaving() != Leaving::No {
+        let shared = this.ledger.conn().worker().shared();
+        if shared.leaving() != Leaving::No || shared.pressure.sheds(Level::KeepAlive) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if this.form.head {
@@ -120,6 +122,9 @@ fn reply(error: ProxyError, grpc: bool) -> Response<Body> {
     } else {
         text(status, Bytes::from(format!("outrigger: {error}\n")))
     };
+    if error == ProxyError::Overloaded {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     response.headers_mut().insert("x-outrigger-reason", HeaderValue::from_static(reason));
     if status == StatusCode::BAD_REQUEST || status == StatusCode::PAYLOAD_TOO_LARGE {
         // What is left of the request is not worth reading.

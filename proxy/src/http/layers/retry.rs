@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::num::NonZeroU32;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,6 +24,7 @@ use crate::http::call::{Call, Ledger, Wanted};
 use crate::http::headers::{X_OUTRIGGER_ATTEMPT, X_OUTRIGGER_RETRIED};
 use crate::http::peek::{self, Either, is_grpc, race};
 use crate::http::replay::Original;
+use crate::overload::Level;
 use crate::policy::retry::{self as decide, Outcome as Attempted, Skipped};
 use crate::upstream::{ClusterView, Counted, Limit, UpstreamError};
 
@@ -97,6 +98,7 @@ where
         let policy = retry.or(never.as_ref()).expect("one or the other");
         let grpc = decide::wants_grpc(policy) && is_grpc(request.headers());
         let max_body = policy.max_body;
+        ledger.trip().keep();
         let marked =
             request.headers().get(X_OUTRIGGER_ATTEMPT).and_then(|mark| mark.to_str().ok()?.parse().ok());
         Self {
@@ -122,6 +124,13 @@ where
         let mut permit;
         loop {
             let result = self.attempt().await;
+            if matches!(result, Err(ProxyError::Upstream(UpstreamError::Closed)))
+                && self.ledger.trip().is_stale()
+            {
+                // It was sent on a connection that was dead already: on a fresh one it is as good as the first time.
+                self.cluster.live.stats().replays.increment(1);
+                continue;
+            }
             let (result, attempted) = self.look(result).await;
             let next = match decide::judge(self.policy(), attempted, self.idempotent) {
                 None => return result,
@@ -149,7 +158,11 @@ where
     /// Nothing more is tried. Where that is for want of attempts, it would be wrong to try on this side of us either.
     fn given_up(&self, skipped: Skipped, mut result: Outcome) -> Outcome {
         let spent = match skipped {
-            Skipped::Attempts | Skipped::Budget | Skipped::MaxRetries | Skipped::RetriedBelow => true,
+            Skipped::Attempts
+            | Skipped::Budget
+            | Skipped::MaxRetries
+            | Skipped::RetriedBelow
+            | Skipped::Overload => true,
             Skipped::NotIdempotent | Skipped::BodyTooLarge | Skipped::Deadline | Skipped::RetryAfter => false,
         };
         if spent {
@@ -169,6 +182,9 @@ where
     fn may_go_on(&self, made: u32, result: &Outcome) -> Result<(Duration, Counted), Skipped> {
         if result.as_ref().is_ok_and(|response| response.headers().contains_key(X_OUTRIGGER_RETRIED)) {
             return Err(Skipped::RetriedBelow);
+        }
+        if self.ledger.conn().worker().shared().pressure.sheds(Level::Retries) {
+            return Err(Skipped::Overload);
         }
         if self.number >= self.policy().attempts.get() {
             return Err(Skipped::Attempts);
@@ -197,19 +213,33 @@ where
 
     /// One attempt, with another one beside it when it takes long.
     async fn attempt(&mut self) -> Outcome {
+        let began = Instant::now();
         let first = self.send(self.number);
-        let Some(after) = self.hedge_after() else { return first.await };
-        let mut first = pin!(first);
-        if let Either::First(outcome) = race(first.as_mut(), pin!(tokio::time::sleep(after))).await {
-            return outcome;
+        let limit = self.policy().per_try_timeout;
+        let after = self.hedge_after().filter(|after| limit.is_none_or(|limit| *after < limit));
+        let Some(after) = after else { return within(limit, first, &self.ledger).await };
+        let mut first = first;
+        match tokio::time::timeout(after, &mut first).await {
+            Ok(outcome) => outcome,
+            // Boxed: few get here.
+            Err(_) => {
+                Box::pin(self.hedge(first, limit.map(|limit| limit.saturating_sub(began.elapsed())))).await
+            }
         }
-        let Ok(_permit) = self.pay() else {
+    }
+
+    /// Goes on with an attempt, and with another one beside it.
+    async fn hedge(&mut self, first: Pin<Box<S::Future>>, left: Option<Duration>) -> Outcome {
+        let ledger = self.ledger.clone();
+        let mut first = pin!(within(left, first, &ledger));
+        let pressed = self.ledger.conn().worker().shared().pressure.sheds(Level::Copies);
+        let Some(_permit) = (!pressed).then(|| self.pay().ok()).flatten() else {
             self.cluster.live.stats().retry_skipped("hedge_budget");
             return first.await;
         };
         self.cluster.live.stats().hedges.increment(1);
         self.number += 1;
-        let mut second = pin!(self.send(self.number));
+        let mut second = pin!(within(self.policy().per_try_timeout, self.send(self.number), &ledger));
         // The first of them that is good counts; where one fails, the other may still be.
         match race(first.as_mut(), second.as_mut()).await {
             Either::First(outcome) if is_bad(&outcome) => second.await,
@@ -230,7 +260,8 @@ where
         }
     }
 
-    fn send(&mut self, number: u32) -> impl Future<Output = Outcome> + use<S> {
+    /// Boxed, so that nothing that waits for it is large.
+    fn send(&mut self, number: u32) -> Pin<Box<S::Future>> {
         let mut request = self.original.copy();
         if number > 1 {
             let headers = request.headers_mut();
@@ -240,19 +271,7 @@ where
             }
         }
         let call = Call { request, tunnel: Wanted::Nothing, ledger: self.ledger.clone() };
-        // Boxed here, so that nothing that waits for it is large.
-        let (sending, ledger) = (Box::pin(self.inner.call(call)), self.ledger.clone());
-        let limit = self.policy().per_try_timeout;
-        async move {
-            let Some(limit) = limit else { return sending.await };
-            match tokio::time::timeout(limit, sending).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    ledger.conn().worker().upstream().gave_up(ledger.destination().1, ledger.trip());
-                    Err(UpstreamError::TooSlow.into())
-                }
-            }
-        }
+        Box::pin(self.inner.call(call))
     }
 
     /// What an attempt came to.
@@ -267,6 +286,19 @@ where
         let status = response.status();
         (Ok(response), Attempted::Response { status, grpc })
     }
+}
+
+/// An attempt, given up after so long; its endpoint is to blame.
+async fn within<F>(limit: Option<Duration>, sending: Pin<Box<F>>, ledger: &Ledger) -> Outcome
+where
+    F: Future<Output = Outcome>,
+{
+    let Some(limit) = limit else { return sending.await };
+    if let Ok(outcome) = tokio::time::timeout(limit, sending).await {
+        return outcome;
+    }
+    ledger.conn().worker().upstream().gave_up(ledger.destination().1, ledger.trip());
+    Err(UpstreamError::TooSlow.into())
 }
 
 /// Whether an attempt of two is not the one to pass on while the other is still under way.

@@ -35,7 +35,8 @@ impl Sample {
     }
 }
 
-/// Takes everybody's counts: those of an endpoint that is not judged now are gone too.
+/// Takes everybody's counts: those of an endpoint that is not judged now are gone too, also what slipped in as it was
+/// ejected.
 pub(super) fn samples(endpoints: &[&Standing], config: &OutlierDetection) -> Vec<Sample> {
     let sample = |(place, endpoint): (usize, &&Standing)| {
         let (requests, failures, nanos) = endpoint.take();

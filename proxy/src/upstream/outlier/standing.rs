@@ -127,8 +127,8 @@ impl Standing {
         verdict
     }
 
-    /// Lets one request through to an endpoint that is half-open; `None` when it is not, or another is on its way. It
-    /// must be asked before endpoints that are well, or none would ever come back.
+    /// Lets one request through to an endpoint that is half-open; `None` when it is not, or another is on its way. A
+    /// balancer that comes across it asks before it turns to one that is well, or it would never come back.
     pub fn probe(self: &Arc<Self>, now: Duration) -> Option<Probe> {
         let seen = self.phase.load(Relaxed);
         let free = match Phase::unpack(seen) {
@@ -140,13 +140,14 @@ impl Standing {
         (free && self.turn(seen, taken)).then(|| Probe { standing: self.clone(), taken })
     }
 
+    /// Against other requests: of two that saw the same phase, one changes it.
     fn turn(&self, from: u64, to: u64) -> bool {
         self.phase.compare_exchange(from, to, Relaxed, Relaxed).is_ok()
     }
 
     /// The detector leaves it out, for the length that is returned.
     pub(super) fn eject(&self, config: &OutlierDetection, now: Duration, random: u64) -> Duration {
-        let Length { nth, length } = Length::of(self.ejections() + 1, config, random);
+        let Length { nth, length } = Length::of(self.ejections().saturating_add(1), config, random);
         self.ejections.store(nth, Relaxed);
         self.steady.store(false, Relaxed);
         self.forget();
@@ -167,14 +168,15 @@ impl Standing {
     }
 
     /// Whether its time is over; then it may be probed.
-    pub(super) fn half_open(&self, now: Duration) -> bool {
-        let over = match self.phase() {
-            Phase::Ejected { until } => until <= now,
-            Phase::Healthy | Phase::HalfOpen | Phase::Probing { since: _ } => false,
+    pub(super) fn half_open(&self, config: &OutlierDetection, now: Duration) -> bool {
+        let until = match self.phase() {
+            // A reload may have shortened what is the longest.
+            Phase::Ejected { until } => until.min(now.saturating_add(config.max_ejection)),
+            Phase::Healthy | Phase::HalfOpen | Phase::Probing { since: _ } => return false,
         };
-        if over {
-            self.phase.store(Phase::HalfOpen.pack(), Relaxed);
-        }
+        let over = until <= now;
+        let phase = if over { Phase::HalfOpen } else { Phase::Ejected { until } };
+        self.phase.store(phase.pack(), Relaxed);
         over
     }
 
@@ -227,7 +229,6 @@ impl Probe {
             let seen = standing.phase.load(Relaxed);
             let open = matches!(Phase::unpack(seen), Phase::HalfOpen | Phase::Probing { since: _ });
             if open && standing.turn(seen, Phase::Healthy.pack()) {
-                standing.forget();
                 return Verdict::Returned;
             }
         }
