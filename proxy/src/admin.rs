@@ -3,8 +3,13 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::fs::File;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -61,10 +66,11 @@ pub struct Status {
 /// Serves until the task is ended.
 pub async fn serve(admin: Rc<Admin>, accepting: Accepting) {
     let permits = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    let mut spare = Spare::default();
     loop {
         let permit = permits.clone().acquire_owned().await.expect("never closed");
-        let socket = match accepting.accept().await {
-            Ok((socket, _)) => socket,
+        let socket = match spare.accept(&accepting).await {
+            Ok(socket) => socket,
             Err(error) => {
                 tracing::warn!(%error, "admin: cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -76,6 +82,41 @@ pub async fn serve(admin: Rc<Admin>, accepting: Accepting) {
             converse(admin, socket).await;
             drop(permit);
         });
+    }
+}
+
+/// Descriptors kept for the day when there are none left: the proxy must be able to say so.
+#[derive(Debug, Default)]
+struct Spare(Vec<File>);
+
+impl Spare {
+    /// As many as a scrape and a look at readiness take.
+    const MOST: usize = 4;
+
+    fn fill(&mut self) {
+        while self.0.len() < Self::MOST {
+            let Ok(file) = File::open("/dev/null") else { return };
+            self.0.push(file);
+        }
+    }
+
+    async fn accept(&mut self, accepting: &Accepting) -> io::Result<Socket> {
+        loop {
+            self.fill();
+            let error = match accepting.accept().await {
+                Ok((socket, _)) => return Ok(socket),
+                Err(error) => error,
+            };
+            let exhausted = error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error());
+            if !exhausted || self.0.pop().is_none() {
+                return Err(error);
+            }
+            // The system wants a descriptor before it looks whether anybody is there: if not, it is kept again.
+            let mut again = pin!(accepting.accept());
+            if let Poll::Ready(accepted) = poll_fn(|cx| Poll::Ready(again.as_mut().poll(cx))).await {
+                return accepted.map(|(socket, _)| socket);
+            }
+        }
     }
 }
 
@@ -115,7 +156,8 @@ impl Admin {
         }
     }
 
-    /// Ready means that a request would be served: there is a configuration, and we are not leaving.
+    /// Ready means that a request would be served: there is a configuration, and we are not leaving. Whoever is
+    /// overloaded stays ready: taken out, it would leave its load to others that have no more room, one after another.
     fn ready(&self) -> Response<Body> {
         if self.shared.leaving() != Leaving::No {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());

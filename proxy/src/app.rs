@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,15 +18,13 @@ use crate::apply::Applier;
 use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
 use crate::io::listen::Bound;
 use crate::observe::{ProcessStats, Registry, Writer, access_log, queue};
-use crate::overload;
+use crate::overload::{Guard, raise_descriptor_limit};
 use crate::sys;
 use crate::threads::{Command, Threads};
 use crate::upstream::Clusters;
 use crate::watch::Leaving;
 use crate::worker::Shared;
 
-/// How often memory is looked at.
-const MEASURE_EVERY: Duration = Duration::from_millis(100);
 /// How often the way out is looked at.
 const STEP: Duration = Duration::from_millis(50);
 /// What connections that are ended get to write their last bytes.
@@ -71,7 +69,6 @@ pub struct App {
     log: Option<(AccessLog, Writer)>,
     workers: usize,
     shutdown: Shutdown,
-    memory: Option<NonZeroU64>,
     freed: u32,
 }
 
@@ -116,7 +113,8 @@ impl App {
         let registry = Registry::default();
         let stats = registry.process();
         let workers = workers(&config.mesh);
-        let shared = Arc::new(Shared::new(workers));
+        let shared = Arc::new(Shared::new(workers, stats.clone()));
+        raise_descriptor_limit();
         let threads =
             Threads::start(&shared).map_err(|error| StartError::System("cannot start workers", error))?;
         let threads = Arc::new(threads);
@@ -144,11 +142,12 @@ impl App {
             log: None,
             workers,
             shutdown,
-            memory: None,
             freed: 0,
         };
         app.admin_address = app.open_admin(&config.mesh)?;
         app.bring_into_force(config).await.map_err(StartError::Config)?;
+        // By the thresholds that are in force now.
+        tokio::task::spawn_local(Guard::new(app.shared.clone()).watch());
         Ok(app)
     }
 
@@ -197,7 +196,6 @@ impl App {
             tracing::warn!(running = self.workers, "`workers` has changed; it takes a restart to follow");
         }
         self.shutdown = process.shutdown;
-        self.memory = process.overload.memory;
         // Reading a large file takes several times what is kept of it.
         sys::release_memory();
         let now = SystemTime::now();
@@ -247,8 +245,6 @@ impl App {
     pub async fn run(mut self, signals: Signals) {
         let Signals { mut hangup, mut leave } = signals;
         let mut look = tokio::time::interval(LOOK_EVERY);
-        let mut measure = tokio::time::interval(MEASURE_EVERY);
-        measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -259,7 +255,6 @@ impl App {
                     }
                     self.reload("SIGHUP").await;
                 }
-                _ = measure.tick() => self.look_at_memory(),
                 _ = look.tick() => {
                     self.release_memory();
                     if self.seen.has_changed() {
@@ -269,15 +264,6 @@ impl App {
             }
         }
         self.leave(leave).await;
-    }
-
-    /// Sheds load when memory runs out, and gives back first what nothing uses.
-    fn look_at_memory(&self) {
-        let pressure = &self.shared.pressure;
-        if pressure.note(overload::measure(self.memory)) {
-            self.shared.release_memory();
-        }
-        self.stats.overload.set(pressure.level() as i64);
     }
 
     /// After a wave of connections has gone, or gone to rest, what they held goes back to the system.

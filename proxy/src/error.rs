@@ -29,12 +29,16 @@ pub enum ProxyError {
     TargetTooLong,
     /// The body is larger than `limits.body`.
     BodyTooLarge,
-    /// The process runs out of memory.
+    /// The process has no room for more (`overload`).
     Overloaded,
     /// No route takes the request.
     NoRoute,
     /// The route's rate limit was exceeded.
     RateLimited(Exceeded),
+    /// The service of the route's global rate limit refused the request.
+    RateLimitedGlobally,
+    /// That service did not answer, and the route takes nothing without its word.
+    RateLimitUnavailable,
     /// The route aborts some requests on purpose.
     FaultAbort(AbortWith),
     /// The route has as many requests under way as its `concurrency.max` allows, and as many in line.
@@ -181,9 +185,11 @@ impl ProxyError {
             Self::TooManyHeaders => (431, GrpcCode::ResourceExhausted, "DPE", "headers"),
             Self::TargetTooLong => (414, GrpcCode::ResourceExhausted, "DPE", "target_too_long"),
             Self::BodyTooLarge => (413, GrpcCode::ResourceExhausted, "DPE", "body_too_large"),
-            Self::Overloaded => (503, GrpcCode::Unavailable, "OM", "overloaded"),
+            Self::Overloaded => (503, GrpcCode::Unavailable, "OM", "overload"),
             Self::NoRoute => (404, GrpcCode::Unimplemented, "NR", "no_route"),
             Self::RateLimited(_) => (429, GrpcCode::ResourceExhausted, "RL", "rate_limited"),
+            Self::RateLimitedGlobally => (429, GrpcCode::ResourceExhausted, "RL", "rate_limited_globally"),
+            Self::RateLimitUnavailable => (503, GrpcCode::Unavailable, "RLSE", "rate_limit_unavailable"),
             Self::FaultAbort(with) => {
                 let (status, grpc) = abort(with);
                 (status, grpc, "FI", "fault_abort")
@@ -207,13 +213,13 @@ impl ProxyError {
             Self::TooManyHeaders => Some("headers"),
             Self::BodyTooLarge => Some("body"),
             Self::IdleTimeout => Some("idle_timeout"),
-            Self::Overloaded => Some("overload.memory"),
             Self::Upstream(UpstreamError::Overflow(overflow)) => Some(overflow.limit.key()),
             Self::Upstream(UpstreamError::NoConnectionFree(overflow)) => Some(overflow.limit.key()),
             Self::RateLimited(_) => Some("rate_limit"),
+            Self::RateLimitedGlobally => Some("global_rate_limit"),
             Self::Crowded { .. } | Self::WaitedTooLong { .. } => Some("concurrency"),
             Self::Path(_) | Self::Host | Self::Head(_) | Self::TargetTooLong | Self::NoRoute => None,
-            Self::FaultAbort(_) | Self::Timeout => None,
+            Self::Overloaded | Self::FaultAbort(_) | Self::Timeout | Self::RateLimitUnavailable => None,
             Self::ClientGone | Self::Upstream(_) | Self::ResponseBroken => None,
         }
     }
@@ -301,11 +307,13 @@ impl fmt::Display for ProxyError {
             Self::TooManyHeaders => f.write_str("the request has too many header fields (limits.headers)"),
             Self::TargetTooLong => f.write_str("the request's target is too long"),
             Self::BodyTooLarge => f.write_str("the request's body is too large (limits.body)"),
-            Self::Overloaded => {
-                f.write_str("the proxy runs out of memory (overload.memory); try again later")
-            }
+            Self::Overloaded => f.write_str("the proxy has more to do than it has room for; try again later"),
             Self::NoRoute => f.write_str("no route takes this request"),
             Self::RateLimited(limit) => write!(f, "this route takes {limit}, and no more (rate_limit)"),
+            Self::RateLimitedGlobally => f.write_str("this route takes no more for now (global_rate_limit)"),
+            Self::RateLimitUnavailable => {
+                f.write_str("it is not known whether this route takes more (global_rate_limit)")
+            }
             Self::FaultAbort(_) => f.write_str("the request was aborted on purpose (fault.abort)"),
             Self::Crowded { max, seen } => write!(f, "concurrency.max is {max}, and this would be {seen}"),
             Self::WaitedTooLong { max } => {
@@ -327,7 +335,7 @@ mod tests {
     use super::*;
     use crate::upstream::Overflow;
 
-    const ALL: [ProxyError; 34] = [
+    const ALL: [ProxyError; 36] = [
         ProxyError::Crowded { max: 1, seen: 2 },
         ProxyError::WaitedTooLong { max: 1 },
         ProxyError::Path(PathError::Backslash),
@@ -338,9 +346,11 @@ mod tests {
         ProxyError::TooManyHeaders,
         ProxyError::TargetTooLong,
         ProxyError::BodyTooLarge,
-        ProxyError::NoRoute,
         ProxyError::Overloaded,
+        ProxyError::NoRoute,
         ProxyError::RateLimited(Exceeded::SAMPLE),
+        ProxyError::RateLimitedGlobally,
+        ProxyError::RateLimitUnavailable,
         ProxyError::FaultAbort(AbortWith::Grpc(14)),
         ProxyError::Timeout,
         ProxyError::IdleTimeout,

@@ -3,7 +3,7 @@
 //! A connection is [accepted](downstream), told apart, and read as [requests](http) or passed on as [bytes](tcp); a
 //! request is [routed](routing), passes the stack of [policies](policy) and goes [upstream]. Beside the road, on the
 //! management thread: where configuration [comes from](control), how it [comes into force](apply), whether endpoints
-//! are [well](health), and what is [shown](admin).
+//! are [well](health), whether the process has [too much](overload) to do, and what is [shown](admin).
 
 pub mod facts;
 pub mod live;

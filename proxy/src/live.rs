@@ -103,6 +103,8 @@ pub struct RouteExtras {
     pub mirror: Option<Arc<ClusterView>>,
     /// Who answers when the route's own cluster does not.
     pub fallback: Option<Arc<ClusterView>>,
+    /// Who is asked whether its requests are taken.
+    pub rate_limit_service: Option<Arc<ClusterView>>,
 }
 
 impl Routes {
@@ -149,13 +151,18 @@ impl Routes {
 }
 
 fn extras_of(route: &Route, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -> Option<RouteExtras> {
-    let model::Action::Forward(forward) = &route.action else { return None };
-    let mirror = forward.mirror.as_ref().map(|mirror| resolve(&mirror.to));
-    let fallback = match forward.fallback.as_deref() {
+    let forward = match &route.action {
+        model::Action::Forward(forward) => Some(forward),
+        model::Action::Redirect(_) | model::Action::Respond(_) => None,
+    };
+    let mirror = forward.and_then(|to| to.mirror.as_ref()).map(|mirror| resolve(&mirror.to));
+    let fallback = match forward.and_then(|to| to.fallback.as_deref()) {
         Some(model::Fallback::To(cluster)) => Some(resolve(cluster)),
         Some(model::Fallback::Respond(_)) | None => None,
     };
-    (mirror.is_some() || fallback.is_some()).then_some(RouteExtras { mirror, fallback })
+    let rate_limit_service = route.global_rate_limit.as_ref().map(|limit| resolve(&limit.cluster));
+    let any = mirror.is_some() || fallback.is_some() || rate_limit_service.is_some();
+    any.then_some(RouteExtras { mirror, fallback, rate_limit_service })
 }
 
 fn split_clusters(route: &Route, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -> Box<[Arc<ClusterView>]> {

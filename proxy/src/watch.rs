@@ -14,6 +14,10 @@ use crate::io::framing::Phase;
 /// An HTTP/1 connection gives its buffers back after this long without a byte.
 const PARK_AFTER_MS: u64 = 1000;
 
+/// While the process is overloaded a connection may be idle for this long: longer than a client that means to go on
+/// takes, so that few are closed just as they are used.
+const CROWDED_IDLE_MS: u64 = 5000;
+
 /// What a connection is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -56,6 +60,15 @@ pub enum Leaving {
     Quiet,
     /// All connections end.
     Over,
+}
+
+/// How the process stands, as far as connections are touched by it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standing {
+    /// How far it is on its way out.
+    pub leaving: Leaving,
+    /// Whether it needs the room that idle connections take.
+    pub crowded: bool,
 }
 
 /// The limits a connection is held to.
@@ -133,7 +146,7 @@ impl Watch {
     }
 
     /// Looks at the connection; tells its task when something is wanted.
-    pub fn sweep(&self, leaving: Leaving) {
+    pub fn sweep(&self, standing: Standing) {
         let facts = Facts {
             stage: self.stage.get(),
             active: self.active.get(),
@@ -144,7 +157,7 @@ impl Watch {
             write_blocked: self.activity.write_blocked(),
             drained: self.drained.get(),
         };
-        let Some(verdict) = judge(&facts, self.patience.get(), leaving) else { return };
+        let Some(verdict) = judge(&facts, self.patience.get(), standing) else { return };
         if verdict == Verdict::Drain {
             self.drained.set(true);
         }
@@ -211,7 +224,8 @@ struct Facts {
     drained: bool,
 }
 
-fn judge(facts: &Facts, patience: Patience, leaving: Leaving) -> Option<Verdict> {
+fn judge(facts: &Facts, patience: Patience, standing: Standing) -> Option<Verdict> {
+    let Standing { leaving, crowded } = standing;
     let header_ms = patience.header.as_millis() as u64;
     let idle_ms = patience.idle.as_millis() as u64;
     if leaving == Leaving::Over {
@@ -233,10 +247,14 @@ fn judge(facts: &Facts, patience: Patience, leaving: Leaving) -> Option<Verdict>
         return Some(Verdict::IdleTimeout);
     }
     let idle = facts.active == 0 && facts.phase == Phase::BetweenMessages && !facts.write_blocked;
+    let in_the_way = crowded && facts.idle_ms >= CROWDED_IDLE_MS;
     match facts.stage {
-        Stage::Http1 | Stage::Parked if idle && leaving >= Leaving::Quiet => Some(Verdict::Close),
+        Stage::Http1 | Stage::Parked if idle && (leaving >= Leaving::Quiet || in_the_way) => {
+            Some(Verdict::Close)
+        }
         Stage::Http1 if idle && !facts.fresh && facts.idle_ms >= PARK_AFTER_MS => Some(Verdict::Park),
         Stage::Http2 if leaving >= Leaving::Draining && !facts.drained => Some(Verdict::Drain),
+        Stage::Http2 if in_the_way && facts.active == 0 && !facts.drained => Some(Verdict::Drain),
         // It has been told, and had the time of a round trip; whether it answers is up to the client.
         Stage::Http2 if leaving >= Leaving::Quiet && facts.active == 0 && facts.idle_ms >= PARK_AFTER_MS => {
             Some(Verdict::Close)
@@ -311,7 +329,31 @@ mod tests {
             (busy, Leaving::Over, Some(Verdict::Close)),
         ];
         for (facts, leaving, expected) in rows {
-            assert_eq!(judge(&facts, PATIENCE, leaving), expected, "{facts:?} {leaving:?}");
+            let standing = Standing { leaving, crowded: false };
+            assert_eq!(judge(&facts, PATIENCE, standing), expected, "{facts:?} {leaving:?}");
+        }
+    }
+
+    #[test]
+    fn where_room_is_needed_idle_connections_go() {
+        let idle = Facts { idle_ms: 5000, ..IDLE };
+        let parked = Facts { stage: Stage::Parked, ..idle };
+        let h2 = Facts { stage: Stage::Http2, ..idle };
+        let rows = [
+            (idle, Some(Verdict::Close)),
+            (parked, Some(Verdict::Close)),
+            (Facts { idle_ms: 4999, ..parked }, None),
+            (Facts { active: 1, ..idle }, None),
+            (Facts { phase: Phase::Head, ..idle }, None),
+            (Facts { write_blocked: true, ..idle }, None),
+            (h2, Some(Verdict::Drain)),
+            (Facts { drained: true, ..h2 }, None),
+            (Facts { active: 1, ..h2 }, None),
+            (Facts { stage: Stage::Tunnel, ..idle }, None),
+        ];
+        for (facts, expected) in rows {
+            let standing = Standing { leaving: Leaving::No, crowded: true };
+            assert_eq!(judge(&facts, PATIENCE, standing), expected, "{facts:?}");
         }
     }
 }

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use crate::io::activity::Ticks;
 use crate::live::{Live, LiveCache, Snapshot};
-use crate::observe::Logger;
-use crate::overload::Pressure;
+use crate::observe::{Logger, ProcessStats};
+use crate::policy::overload::Pressure;
 use crate::sys;
 use crate::upstream::{Reclaim, Upstream};
-use crate::watch::{Leaving, StreamWatch, Watch};
+use crate::watch::{Leaving, Standing, StreamWatch, Watch};
 
 /// How often connections are looked at: the coarseness of idle and header timeouts.
 const SWEEP: Duration = Duration::from_millis(200);
@@ -30,10 +30,12 @@ pub struct Shared {
     pub live: Live,
     /// Open downstream connections of each worker.
     pub loads: Box<[AtomicU32]>,
-    /// How workers ask each other for idle connections.
-    pub reclaim: Arc<Reclaim>,
     /// How hard pressed the process is.
     pub pressure: Pressure,
+    /// What the process did.
+    pub stats: Arc<ProcessStats>,
+    /// How workers ask each other for idle connections.
+    pub reclaim: Arc<Reclaim>,
     /// When the process started; what live state measures time from.
     pub epoch: Instant,
     leaving: AtomicU8,
@@ -46,12 +48,13 @@ pub struct Shared {
 
 impl Shared {
     /// State for this many workers.
-    pub fn new(workers: usize) -> Self {
+    pub fn new(workers: usize, stats: Arc<ProcessStats>) -> Self {
         Self {
             live: Live::default(),
             loads: (0..workers).map(|_| AtomicU32::new(0)).collect(),
-            reclaim: Arc::default(),
             pressure: Pressure::default(),
+            stats,
+            reclaim: Arc::default(),
             epoch: Instant::now(),
             leaving: AtomicU8::new(0),
             last_request: AtomicU64::new(0),
@@ -226,9 +229,10 @@ impl Worker {
             interval.tick().await;
             self.ticks.advance(self.shared.epoch.elapsed().as_millis() as u64);
             self.shared.last_request.fetch_max(self.last_request.get(), Relaxed);
-            let leaving = self.shared.leaving();
+            let standing =
+                Standing { leaving: self.shared.leaving(), crowded: self.shared.pressure.is_overloaded() };
             for (_, watch) in &*self.watches.borrow() {
-                watch.sweep(leaving);
+                watch.sweep(standing);
             }
             for (_, stream) in &*self.streams.borrow() {
                 stream.sweep();

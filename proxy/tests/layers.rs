@@ -25,14 +25,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("h2_stream", &["body"]),
     // What everybody reports to, and so knows nobody.
     ("observe", &[]),
-    // When to take less on.
-    ("overload", &["observe"]),
     // Deciding, then sending.
     ("routing", &["facts"]),
     ("upstream", &["body", "gate", "h2_stream", "io", "observe", "policy"]),
     // What is in force, and what a thread and a connection have of it.
     ("live", &["facts", "observe", "policy", "routing", "upstream"]),
-    ("worker", &["io", "live", "observe", "overload", "sys", "upstream", "watch"]),
+    ("worker", &["io", "live", "observe", "policy", "sys", "upstream", "watch"]),
     ("error", &["body", "policy", "routing", "upstream"]),
     ("conn", &["body", "error", "io", "live", "watch", "worker"]),
     // Who speaks with clients. HTTP and TCP do not know each other.
@@ -49,7 +47,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "io",
             "live",
             "observe",
-            "overload",
             "policy",
             "routing",
             "upstream",
@@ -61,6 +58,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Beside the road. Where configuration comes from knows nothing of where it goes.
     ("control", &[]),
     ("health", &["io", "observe", "upstream"]),
+    ("overload", &["observe", "policy", "sys", "worker"]),
     ("threads", &["downstream", "http", "io", "observe", "worker"]),
     ("apply", &["downstream", "health", "io", "live", "observe", "policy", "threads", "upstream", "worker"]),
     ("admin", &["body", "io", "live", "observe", "upstream", "watch", "worker"]),

@@ -11,6 +11,7 @@ mod concurrency;
 mod fallback;
 mod fault;
 mod framing;
+mod global_rate_limit;
 mod headers;
 mod health;
 mod http1;

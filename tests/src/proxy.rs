@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::dir::Dir;
 use crate::wait::{PATIENCE, until, until_for};
@@ -107,22 +107,22 @@ impl Proxy {
     pub fn spawn(dir: Arc<Dir>, file: &Path, env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary());
         command.arg("run").arg(file).envs(env.iter().copied());
-        Self::watch(dir, file, command)
+        Self::run(command, dir, file)
     }
 
-    /// Starts it with this configuration and no more than so many descriptors, and waits until it is ready.
-    pub async fn start_with_descriptors(config: &str, descriptors: u32) -> Self {
+    /// Starts it where it may have so many descriptors, and waits until it is ready.
+    pub async fn start_with_descriptors(most: u32, config: &str) -> Self {
         let dir = Arc::new(Dir::new());
         let file = dir.write("outrigger.yaml", &with_admin(config));
         let mut command = Command::new("sh");
-        command.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$0\" run \"$1\""));
-        command.arg(binary()).arg(&file);
-        let proxy = Self::watch(dir, &file, command);
+        let script = format!("ulimit -n {most}; exec \"$0\" run \"$1\"");
+        command.arg("-c").arg(script).arg(binary()).arg(&file);
+        let proxy = Self::run(command, dir, &file);
         proxy.wait_ready().await;
         proxy
     }
 
-    fn watch(dir: Arc<Dir>, file: &Path, mut command: Command) -> Self {
+    fn run(mut command: Command, dir: Arc<Dir>, file: &Path) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = collect(child.stderr.take().unwrap());
@@ -250,6 +250,14 @@ impl Proxy {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).unwrap();
+    }
+
+    /// From now on it may have so many descriptors.
+    pub fn limit_descriptors(&self, most: u64) {
+        // It has inherited ours.
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current: Some(most), maximum };
+        prlimit(Some(self.pid), Resource::Nofile, limit).unwrap();
     }
 
     /// How it ended, if it has.

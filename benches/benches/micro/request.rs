@@ -148,7 +148,7 @@ impl Road {
         let answer: Rc<[u8]> = answer(body).into();
         let file = SocketFile::new();
         let (listener, snapshot) = snapshot(config(&file, routes));
-        let shared = Arc::new(Shared::new(1));
+        let shared = Arc::new(Shared::new(1, Arc::default()));
         shared.live.replace(snapshot);
         let worker = Worker::new(0, shared);
         spawn_local(worker.clone().sweep());

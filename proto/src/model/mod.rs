@@ -4,17 +4,19 @@
 //! cluster, stands beside the [`Mesh`] and not in it ([`Config`]), so that a pod that restarts rebuilds no route.
 
 mod cluster;
+mod global_rate_limit;
 mod listener;
 mod resilience;
 mod route;
 mod values;
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::cluster::{Assignment, Balance, Cluster, Endpoint, Protocol, Source};
+pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
 pub use self::listener::{
     Direction, Filter, FilterChain, HttpFilter, Limits, Listener, ServerTls, TcpFilter,
 };
@@ -58,12 +60,30 @@ pub struct Process {
     pub workers: Option<NonZeroUsize>,
     /// Where the admin interface listens. A change needs a restart.
     pub admin: Admin,
-    /// What the process may use up before it sheds load.
-    pub overload: Overload,
     /// How the process ends.
     pub shutdown: Shutdown,
     /// Where requests are logged.
     pub access_log: Option<AccessLog>,
+    /// From when on load is shed.
+    pub overload: Overload,
+}
+
+/// What the process may use before it sheds load; `None` watches nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overload {
+    /// Of the memory of its cgroup, or of the machine where that has no limit; more than nothing.
+    pub memory: Option<Percent>,
+    /// Of the file descriptors that it may have (`RLIMIT_NOFILE`); more than nothing.
+    pub descriptors: Option<Percent>,
+    /// Open connections of clients, those of all listeners.
+    pub connections: Option<NonZeroU32>,
+}
+
+impl Default for Overload {
+    fn default() -> Self {
+        let most = Some(Percent::whole(90));
+        Self { memory: most, descriptors: most, connections: None }
+    }
 }
 
 /// Where the admin interface listens.
@@ -79,13 +99,6 @@ impl Default for Admin {
     fn default() -> Self {
         Self { address: Address::Ip(([127, 0, 0, 1], 15000).into()), written: false }
     }
-}
-
-/// What the process may use up before it sheds load.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overload {
-    /// Bytes of memory; `None` follows the limit of the cgroup, if it has one.
-    pub memory: Option<NonZeroU64>,
 }
 
 /// How the process ends after SIGTERM.

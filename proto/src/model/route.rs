@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Concurrency, Fallback, Fault, Hedge, Mirror, Name, Pattern, RateLimit, Retry};
+use super::{Concurrency, Fallback, Fault, GlobalRateLimit, Hedge, Mirror, Name, Pattern, RateLimit, Retry};
 
 /// Routes in the order they were written.
 ///
@@ -26,6 +26,8 @@ pub struct Route {
     pub action: Action,
     /// How many of them are taken; `None` takes all.
     pub rate_limit: Option<Box<RateLimit>>,
+    /// A service that is asked whether they are taken; `None` asks nobody.
+    pub global_rate_limit: Option<Box<GlobalRateLimit>>,
     /// How many of them may be under way at once; `None` lets all.
     pub concurrency: Option<Box<Concurrency>>,
     /// Failures made on purpose.
@@ -43,6 +45,7 @@ impl Route {
             matches,
             action,
             rate_limit: None,
+            global_rate_limit: None,
             concurrency: None,
             fault: None,
             request_headers: HeaderEdits::default(),

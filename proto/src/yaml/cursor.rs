@@ -107,6 +107,15 @@ impl<'a> Cx<'a> {
         self.suggestions > 0
     }
 
+    /// Whether a text is this one, once its variables are replaced.
+    pub(super) fn expands_to(&self, text: &str, wanted: &str) -> bool {
+        match expand(text, self.env) {
+            Ok(Expanded::Same) => text == wanted,
+            Ok(Expanded::Unescaped(text) | Expanded::Substituted(text)) => text == wanted,
+            Err(_) => false,
+        }
+    }
+
     /// A scalar with its variables replaced, whatever its type; null is none.
     pub(super) fn scalar(&mut self, node: Node<'a>, expected: &str) -> Option<Scalar<'a>> {
         let (text, style) = match node.view() {

@@ -7,7 +7,7 @@ use super::cursor::Cx;
 use super::fault::{Fault, show};
 use super::place::Step;
 use super::tree::Node;
-use crate::model::{Assignment, Cluster, HostPattern, Match, PathMatch, Process, Route};
+use crate::model::{Assignment, Cluster, HostPattern, Match, PathMatch, Percent, Process, Route};
 
 /// Clusters that nothing leads to, and route tables that no listener uses.
 pub(super) fn unused<'a>(cx: &mut Cx<'a>, root: Node<'a>) {
@@ -25,7 +25,7 @@ pub(super) fn unused<'a>(cx: &mut Cx<'a>, root: Node<'a>) {
     }
 }
 
-/// A process that serves nothing, or ends before it has drained.
+/// A process that serves nothing, sheds too late, or ends before it has drained.
 pub(super) fn process<'a>(cx: &mut Cx<'a>, root: Node<'a>, process: &Process, listeners: usize) {
     for entry in root.entries() {
         let fault = match entry.key {
@@ -33,6 +33,10 @@ pub(super) fn process<'a>(cx: &mut Cx<'a>, root: Node<'a>, process: &Process, li
             "shutdown" if process.shutdown.deadline <= process.shutdown.lame_duck => {
                 Fault::new("the deadline is over before the lame-duck time is: nothing is drained")
                     .hint("both count from the signal: write a later `deadline`")
+            }
+            "overload" if process.overload.memory == Some(Percent::ALL) => {
+                Fault::new("at the limit of memory the kernel ends the process before it sheds anything")
+                    .hint("write less than `memory: 100%`, or `none`")
             }
             _ => continue,
         };

@@ -16,8 +16,8 @@ use super::scalar::{show_duration, show_size};
 use crate::model::{
     AccessLog, Action, Admin, Assignment, Cluster, Config, Direction, Endpoint, Fallback, Filter,
     FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, Limits, Listener, LogFormat, LogTarget,
-    Match, Mesh, Name, Overload, PathMatch, PathRewrite, Process, Protocol, Redirect, Respond, Rewrite,
-    Route, RouteTable, ServerTls, Shutdown, Source, Split, StringMatch, Target, TcpFilter,
+    Match, Mesh, Name, Overload, PathMatch, PathRewrite, Percent, Process, Protocol, Redirect, Respond,
+    Rewrite, Route, RouteTable, ServerTls, Shutdown, Source, Split, StringMatch, Target, TcpFilter,
 };
 
 /// The document that says what `config` is, and nothing less.
@@ -48,7 +48,7 @@ fn is_inline(mesh: &Mesh, table: &Name) -> bool {
 }
 
 fn process(out: &mut Out, process: &Process) {
-    let Process { workers, admin: Admin { address, written }, overload, shutdown, access_log } = process;
+    let Process { workers, admin: Admin { address, written }, shutdown, access_log, overload } = process;
     match workers {
         Some(workers) => out.field("workers", workers),
         None => out.comment("workers: (default: the CPUs of the cgroup, rounded up)"),
@@ -59,17 +59,23 @@ fn process(out: &mut Out, process: &Process) {
     } else {
         out.comment(&format!("admin: {address}  (default)"));
     }
-    let Overload { memory } = overload;
-    match memory {
-        Some(memory) => out.block("overload", |out| out.field("memory", show_size(memory.get()))),
-        None => out.comment("overload: { memory: (default: the limit of the cgroup) }"),
-    }
     let Shutdown { lame_duck, quiet, deadline } = shutdown;
     out.block("shutdown", |out| {
         out.field("lame_duck", show_duration(*lame_duck));
         out.field("quiet", show_duration(*quiet));
         out.field("deadline", show_duration(*deadline));
     });
+    log(out, access_log.as_ref());
+    let Overload { memory, descriptors, connections } = overload;
+    let share = |share: &Option<Percent>| share.map_or("none".to_owned(), show_percent);
+    out.block("overload", |out| {
+        out.field("memory", share(memory));
+        out.field("descriptors", share(descriptors));
+        out.field("connections", connections.map_or("none".to_owned(), |most| most.to_string()));
+    });
+}
+
+fn log(out: &mut Out, access_log: Option<&AccessLog>) {
     let Some(AccessLog { format, to }) = access_log else {
         out.field("access_log", "none");
         return;
@@ -157,8 +163,16 @@ fn routes(out: &mut Out, key: &str, table: &RouteTable) {
 }
 
 fn route(out: &mut Out, route: &Route) {
-    let Route { matches: matched, action, rate_limit, concurrency, fault, request_headers, response_headers } =
-        route;
+    let Route {
+        matches: matched,
+        action,
+        rate_limit,
+        global_rate_limit,
+        concurrency,
+        fault,
+        request_headers,
+        response_headers,
+    } = route;
     if *matched != Match::default() {
         out.block("match", |out| matches(out, matched));
     }
@@ -169,6 +183,9 @@ fn route(out: &mut Out, route: &Route) {
             out.field("status", status.as_u16());
         }),
         Action::Respond(answer) => respond(out, answer),
+    }
+    if let Some(limit) = global_rate_limit {
+        resilience::global_rate_limit(out, limit);
     }
     resilience::admission(out, rate_limit.as_deref(), concurrency.as_deref(), fault.as_deref());
     edits(out, "request_headers", request_headers);

@@ -79,7 +79,7 @@ fn scalars() -> [(&'static str, Value); 6] {
 }
 
 /// What may be written in more than one way.
-fn unions() -> [(&'static str, Value); 9] {
+fn unions() -> [(&'static str, Value); 10] {
     [
         ("path", one_or_object("A path; a string alone is a prefix.", "path_match")),
         ("string", one_or_object("A text; a string alone must be the whole of it.", "string_match")),
@@ -102,6 +102,7 @@ fn unions() -> [(&'static str, Value); 9] {
         ("grpc_status", policy::grpc_status()),
         ("condition", policy::condition()),
         ("per", policy::per()),
+        ("descriptor", policy::descriptor()),
         ("balance", upstream::balance()),
         ("hash_key", upstream::hash_key()),
     ]
@@ -111,9 +112,9 @@ fn unions() -> [(&'static str, Value); 9] {
 fn records() -> Vec<(&'static str, Value)> {
     vec![
         ("config", serving::config()),
-        ("overload", serving::overload()),
         ("shutdown", serving::shutdown()),
         ("access_log", serving::access_log()),
+        ("overload", serving::overload()),
         ("listener", serving::listener()),
         ("tls", serving::tls()),
         ("limits", serving::limits()),
@@ -133,6 +134,8 @@ fn records() -> Vec<(&'static str, Value)> {
         ("mirror", policy::mirror()),
         ("fallback", policy::fallback()),
         ("rate_limit", policy::rate_limit()),
+        ("global_rate_limit", policy::global_rate_limit()),
+        ("descriptor_entry", policy::descriptor_entry()),
         ("concurrency", policy::concurrency()),
         ("limit_key", policy::limit_key()),
         ("fault", policy::fault()),

@@ -5,8 +5,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::pin::pin;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -15,12 +15,13 @@ use std::time::Duration;
 use outrigger_proto::model::Name;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::serve;
 use crate::http::stack::Stack;
 use crate::io::listen::Bound;
 use crate::io::socket::Socket;
-use crate::live::ListenerView;
+use crate::live::{FilterView, ListenerView};
 use crate::worker::{Load, Worker};
 
 /// Connections accepted before other tasks get their turn.
@@ -63,13 +64,19 @@ pub type PassOn = Rc<dyn Fn(usize, Accepted)>;
 /// Accepts until told to stop; connections that the kernel holds for us by then are still taken.
 pub async fn accept<S: Stack>(worker: Rc<Worker>, stack: S, listener: Name, from: Source) {
     let Source { bound, stop, pass_on } = from;
-    let accepting = match bound.on_this_thread() {
-        Ok(accepting) => accepting,
-        Err(error) => return tracing::error!(%listener, %error, "this worker cannot accept connections"),
+    let mut stopped = pin!(stop.notified());
+    let mut failing = false;
+    let accepting = loop {
+        match bound.on_this_thread() {
+            Ok(accepting) => break accepting,
+            Err(error) => report(&mut failing, &listener, &error),
+        }
+        if is_stopped_during_pause(stopped.as_mut()).await {
+            return;
+        }
     };
     drop(bound);
     let Some(mut view) = current(&worker, &listener) else { return };
-    let mut stopped = pin!(stop.notified());
     let mut accepted = 0_usize;
     loop {
         let mut next = pin!(accepting.accept());
@@ -82,15 +89,20 @@ pub async fn accept<S: Stack>(worker: Rc<Worker>, stack: S, listener: Name, from
             Some(Ok(arrival)) => {
                 // A listener that was renamed or removed meanwhile serves what it still accepts as it last was.
                 view = current(&worker, &listener).unwrap_or(view);
-                place(&worker, &stack, &view, arrival, &pass_on);
+                failing = false;
+                if has_room(&worker, &view, &arrival.0) {
+                    place(&worker, &stack, &view, arrival, &pass_on);
+                } else {
+                    // Closed at once: to leave it with the kernel would have the client wait for nothing.
+                    worker.shared().stats.shed.connections.increment(1);
+                }
             }
             // The client's: it hung up while it waited.
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Some(Err(error)) => {
-                tracing::error!(%listener, %error, "cannot accept connections; trying again");
-                tokio::select! {
-                    () = tokio::time::sleep(PAUSE) => {}
-                    () = stopped.as_mut() => return,
+                report(&mut failing, &listener, &error);
+                if is_stopped_during_pause(stopped.as_mut()).await {
+                    return;
                 }
             }
         }
@@ -98,6 +110,20 @@ pub async fn accept<S: Stack>(worker: Rc<Worker>, stack: S, listener: Name, from
         if accepted.is_multiple_of(BURST) {
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// Once for each spell of failures.
+fn report(failing: &mut bool, listener: &Name, error: &io::Error) {
+    if !std::mem::replace(failing, true) {
+        tracing::error!(%listener, %error, "cannot accept connections; trying again");
+    }
+}
+
+async fn is_stopped_during_pause(stopped: Pin<&mut Notified<'_>>) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(PAUSE) => false,
+        () = stopped => true,
     }
 }
 
@@ -121,6 +147,20 @@ fn current(worker: &Worker, listener: &Name) -> Option<Arc<ListenerView>> {
     worker.with_snapshot(|snapshot| snapshot.listeners.get(listener).cloned())
 }
 
+/// Whether a connection may stay. Where bytes are passed on, it is what a request is elsewhere.
+fn has_room(worker: &Worker, view: &ListenerView, socket: &Socket) -> bool {
+    let descriptor = match socket {
+        Socket::Tcp(stream) => stream.as_raw_fd(),
+        Socket::Unix(stream) => stream.as_raw_fd(),
+    };
+    let shared = worker.shared();
+    let refused = match view.filter {
+        FilterView::Tcp(_) => shared.pressure.is_overloaded(),
+        FilterView::Http(_) => false,
+    };
+    !refused && shared.pressure.has_room(shared.connections(), descriptor.unsigned_abs())
+}
+
 type Arrival = (Socket, Option<SocketAddr>);
 
 fn place<S: Stack>(
@@ -130,10 +170,6 @@ fn place<S: Stack>(
     arrival: Arrival,
     pass_on: &PassOn,
 ) {
-    if let Err(limit) = worker.shared().pressure.takes(arrival.0.as_fd().as_raw_fd()) {
-        view.state.stats.limit(limit);
-        return tracing::warn!(listener = %view.name, limit, "a connection was closed: nothing is left for it");
-    }
     let target = worker.fewest();
     if target == worker.id() {
         serve::start(worker, stack, view.clone(), arrival);

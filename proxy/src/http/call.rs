@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use outrigger_proto::model::{Action, Filter, Forward, HttpFilter, Route, Target};
 use tokio::time::{Instant, Sleep};
 
@@ -66,6 +66,8 @@ pub struct Ledger {
     /// Its place among those of its route that are under way.
     place: RefCell<Option<Permit>>,
     quota: Cell<Option<Quota>>,
+    /// What the service of its global limit adds to the answer; boxed, as few routes have one.
+    service_headers: RefCell<Option<Box<HeaderMap>>>,
     delayed: Cell<bool>,
     status: Cell<u16>,
     error: Cell<Option<ProxyError>>,
@@ -119,6 +121,7 @@ impl Ledger {
             flight: RefCell::new(None),
             place: RefCell::new(None),
             quota: Cell::new(None),
+            service_headers: RefCell::new(None),
             delayed: Cell::new(false),
             status: Cell::new(0),
             error: Cell::new(None),
@@ -204,6 +207,18 @@ impl Ledger {
     /// What the route's rate limit has left for this caller.
     pub fn quota(&self) -> Option<Quota> {
         self.quota.get()
+    }
+
+    /// The service of the route's global rate limit wants this added to the answer.
+    pub fn set_service_headers(&self, headers: HeaderMap) {
+        if !headers.is_empty() {
+            *self.service_headers.borrow_mut() = Some(Box::new(headers));
+        }
+    }
+
+    /// What that service wants added to the answer.
+    pub fn take_service_headers(&self) -> Option<Box<HeaderMap>> {
+        self.service_headers.take()
     }
 
     /// It was let in by the route's concurrency limit.

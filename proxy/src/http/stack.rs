@@ -12,12 +12,12 @@ use super::layers::edit::EditLayer;
 use super::layers::fallback::FallbackLayer;
 use super::layers::fault::FaultLayer;
 use super::layers::forward::forward;
+use super::layers::global_rate_limit::GlobalRateLimitLayer;
 use super::layers::mirror::MirrorLayer;
 use super::layers::observe::ObserveLayer;
 use super::layers::rate_limit::RateLimitLayer;
 use super::layers::retry::RetryLayer;
 use super::layers::route::RouteLayer;
-use super::layers::shed::ShedLayer;
 use super::layers::timeout::TimeoutLayer;
 use crate::body::Body;
 
@@ -34,13 +34,13 @@ pub fn stack() -> impl Stack {
     ServiceBuilder::new()
         // Outermost, so that also what is refused further in is answered, counted and logged.
         .layer(ObserveLayer)
-        // When memory runs out, what is refused must cost least.
-        .layer(ShedLayer)
         // Before routing: what is routed, authorized, logged and sent on must be the same host and path.
         .layer(AdmitLayer)
         .layer(RouteLayer)
         // Before anything is spent on a request.
         .layer(RateLimitLayer)
+        // After the limit that costs no call.
+        .layer(GlobalRateLimitLayer)
         .layer(ConcurrencyLayer)
         // Inside the limits: who is held up on purpose is under way, as with an upstream that is slow.
         .layer(FaultLayer)

@@ -37,13 +37,18 @@ pub(super) fn read() -> Vec<Sample> {
             "process_resident_memory_bytes",
             Kind::Gauge,
             "Resident memory.",
-            resident().map(|bytes| bytes as f64),
+            text("/proc/self/status").as_deref().and_then(resident),
         ),
         ("process_start_time_seconds", Kind::Gauge, "When the process began, Unix time.", started()),
     ];
     let known =
         |(name, kind, help, value): (_, _, _, Option<f64>)| Some(Sample { name, kind, help, value: value? });
     all.into_iter().filter_map(known).collect()
+}
+
+/// Resident memory of this process, in bytes.
+pub fn resident_memory() -> Option<f64> {
+    resident(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
 // Numbers of fields of `/proc/self/stat`, as proc(5) counts them.
@@ -61,16 +66,11 @@ fn cpu(stat: &str) -> Option<f64> {
     Some((field(stat, USER)? + field(stat, SYSTEM)?) / TICKS)
 }
 
-/// Bytes of resident memory of this process, if the system says.
-pub fn resident() -> Option<u64> {
-    resident_of(&fs::read_to_string("/proc/self/status").ok()?)
-}
-
 /// From `status` and not `statm`, which counts in pages of a size that it does not say.
-fn resident_of(status: &str) -> Option<u64> {
+fn resident(status: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0)
 }
 
 fn boot(stat: &str) -> Option<f64> {
@@ -89,8 +89,8 @@ mod tests {
         assert_eq!(field(STAT, STARTED), Some(12345.0));
         assert_eq!(field("7 (short) S 1", STARTED), None);
         assert_eq!(cpu(""), None);
-        assert_eq!(resident_of("Name:\tx\nVmRSS:\t    5120 kB\nThreads:\t3\n"), Some(5_242_880));
-        assert_eq!(resident_of("Name:\tx\n"), None);
+        assert_eq!(resident("Name:\tx\nVmRSS:\t    5120 kB\nThreads:\t3\n"), Some(5_242_880.0));
+        assert_eq!(resident("Name:\tx\n"), None);
         assert_eq!(boot("cpu 1 2\nbtime 1700000000\nprocesses 5\n"), Some(1_700_000_000.0));
     }
 

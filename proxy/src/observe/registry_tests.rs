@@ -27,6 +27,7 @@ fn the_whole_text() {
     web.request(0, Duration::from_millis(20));
     web.limit("headers");
     web.fault("delay");
+    web.rate_limit_service("ok");
     web.error("no_route");
     web.error("no_route");
     web.bytes(10, 1234);
@@ -49,6 +50,8 @@ fn the_whole_text() {
     process.config_loaded(7, UNIX_EPOCH + Duration::from_secs(1_700_000_000));
     process.config_refused();
     process.access_log_dropped.increment(9);
+    process.overload_level.set(1);
+    process.shed.requests.increment(3);
     let text: String = registry
         .render()
         .split_inclusive('\n')

@@ -32,6 +32,7 @@ pub struct ListenerStats {
     errors: Named,
     fallbacks: Named,
     faults: Named,
+    rate_limit_service: Named,
 }
 
 impl ListenerStats {
@@ -48,6 +49,7 @@ impl ListenerStats {
             errors: Named::default(),
             fallbacks: Named::default(),
             faults: Named::default(),
+            rate_limit_service: Named::default(),
         }
     }
 
@@ -75,6 +77,11 @@ impl ListenerStats {
     /// A request was made to fail on purpose; `kind` is how.
     pub fn fault(&self, kind: &'static str) {
         self.faults.of(kind).increment(1);
+    }
+
+    /// A rate limit service was asked, or needed not be; `result` is what came of it.
+    pub fn rate_limit_service(&self, result: &'static str) {
+        self.rate_limit_service.of(result).increment(1);
     }
 
     /// Bytes of bodies, or of TCP, received from clients and sent to them.
@@ -199,8 +206,10 @@ pub struct ProcessStats {
     pub workers: Gauge,
     /// 1 while the process drains.
     pub draining: Gauge,
-    /// What is given up for want of memory: see `overload::Level`.
-    pub overload: Gauge,
+    /// How hard pressed the process is: 0 is normal, 1 pressed, 2 overloaded.
+    pub overload_level: Gauge,
+    /// What was not done for want of room.
+    pub shed: Shed,
     /// Lines of the access log that were not written.
     pub access_log_dropped: Arc<Counter>,
     pub(super) folded: Counter,
@@ -209,6 +218,19 @@ pub struct ProcessStats {
     refused: Counter,
     succeeded: Gauge,
     loaded_at: Gauge,
+}
+
+/// What was not done because the process was pressed or overloaded.
+#[derive(Debug, Default)]
+pub struct Shed {
+    /// Requests refused.
+    pub requests: Counter,
+    /// Connections closed as soon as they were accepted.
+    pub connections: Counter,
+    /// Copies of requests not sent.
+    pub mirrors: Counter,
+    /// Further attempts not made, hedges included.
+    pub retries: Counter,
 }
 
 impl ProcessStats {
@@ -317,6 +339,11 @@ pub(super) const LISTENER: &[Family<ListenerStats>] = &[
     Family::counter("outrigger_downstream_limits_total", "Limits that were hit.", |of, labels, lines| {
         named(&of.limits, "limit", labels, lines)
     }),
+    Family::counter(
+        "outrigger_downstream_rate_limit_service_total",
+        "Requests that a rate limit service decided on, by result.",
+        |of, labels, lines| named(&of.rate_limit_service, "result", labels, lines),
+    ),
     Family::counter(
         "outrigger_downstream_received_bytes_total",
         "Body bytes received from clients.",
@@ -483,8 +510,19 @@ pub(super) const PROCESS: &[Family<ProcessStats>] = &[
     ),
     Family::gauge(
         "outrigger_overload_level",
-        "What is given up for want of memory: 0 nothing, 1 copies, 2 retries, 3 keep-alive, 4 requests, 5 connections.",
-        |of, labels, lines| lines.sample(labels, None, of.overload.get()),
+        "How hard pressed the process is: 0 normal, 1 pressed, 2 overloaded.",
+        |of, labels, lines| lines.sample(labels, None, of.overload_level.get()),
+    ),
+    Family::counter(
+        "outrigger_overload_shed_total",
+        "What was not done because the process was pressed or overloaded.",
+        |of, labels, lines| {
+            let Shed { requests, connections, mirrors, retries } = &of.shed;
+            let all =
+                [("connection", connections), ("mirror", mirrors), ("request", requests), ("retry", retries)];
+            all.into_iter()
+                .try_for_each(|(what, count)| lines.sample(labels, Some(("what", what)), count.get()))
+        },
     ),
     Family::gauge("outrigger_workers", "Worker threads.", |of, labels, lines| {
         lines.sample(labels, None, of.workers.get())

@@ -46,15 +46,32 @@ impl Keyed {
 
     /// Takes a token out of the key's bucket; `now` is the time since the process began.
     pub fn take(&self, key: &[u8], rate: Rate, now: Duration) -> Quota {
+        self.with(key, |full_at| {
+            let (after, quota) = rate.take(*full_at, nanos(now));
+            *full_at = after;
+            quota
+        })
+    }
+
+    /// Notes a moment of a key's, in place of its bucket.
+    pub fn note(&self, key: &[u8], moment: u64) {
+        self.with(key, |noted| *noted = moment);
+    }
+
+    /// The moment that was noted of a key; `None` when none was, or it is forgotten. To ask takes no place.
+    pub fn noted(&self, key: &[u8]) -> Option<u64> {
         let mut digest = [0; 16];
-        let key = if key.len() <= LONGEST {
-            key
-        } else {
-            // Two values of a keyed hash: who does not know the secret finds no two keys with the same.
-            digest[..8].copy_from_slice(&self.secret.hash_one((0_u8, key)).to_ne_bytes());
-            digest[8..].copy_from_slice(&self.secret.hash_one((1_u8, key)).to_ne_bytes());
-            &digest
-        };
+        let key = self.short(key, &mut digest);
+        let hash = self.secret.hash_one(key);
+        let mut shard = self.shard(hash);
+        let place = shard.find(hash, key)?;
+        shard.touch(place);
+        Some(shard.entries[place as usize].full_at)
+    }
+
+    fn with<T>(&self, key: &[u8], f: impl FnOnce(&mut u64) -> T) -> T {
+        let mut digest = [0; 16];
+        let key = self.short(key, &mut digest);
         let hash = self.secret.hash_one(key);
         let mut shard = self.shard(hash);
         let place = match shard.find(hash, key) {
@@ -65,10 +82,18 @@ impl Keyed {
             }
         };
         shard.touch(place);
-        let full_at = &mut shard.entries[place as usize].full_at;
-        let (after, quota) = rate.take(*full_at, nanos(now));
-        *full_at = after;
-        quota
+        f(&mut shard.entries[place as usize].full_at)
+    }
+
+    /// A key as it is kept.
+    fn short<'a>(&self, key: &'a [u8], digest: &'a mut [u8; 16]) -> &'a [u8] {
+        if key.len() <= LONGEST {
+            return key;
+        }
+        // Two values of a keyed hash: who does not know the secret finds no two keys with the same.
+        digest[..8].copy_from_slice(&self.secret.hash_one((0_u8, key)).to_ne_bytes());
+        digest[8..].copy_from_slice(&self.secret.hash_one((1_u8, key)).to_ne_bytes());
+        digest
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {

@@ -5,12 +5,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::Hash;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 
-use outrigger_proto::model::{Concurrency, Match, Name, RateLimit, Route};
+use outrigger_proto::model::{Concurrency, GlobalRateLimit, Match, Name, RateLimit, Route};
 
 use super::bulkhead::Bulkhead;
 use super::limiter::RateLimiter;
+use super::refusals::Refusals;
 
 /// What the limits of one route count with; shared by all workers.
 #[derive(Clone, Debug, Default)]
@@ -19,12 +21,14 @@ pub struct RouteLimits {
     pub rate: Option<Arc<RateLimiter>>,
     /// Its concurrency limit.
     pub concurrency: Option<Arc<Bulkhead>>,
+    /// What the service of its global limit refused lately, where that is remembered.
+    pub refusals: Option<Arc<Refusals>>,
 }
 
 impl RouteLimits {
     /// Whether a route has any limit.
     pub fn has(route: &Route) -> bool {
-        route.rate_limit.is_some() || route.concurrency.is_some()
+        route.rate_limit.is_some() || route.concurrency.is_some() || route.global_rate_limit.is_some()
     }
 }
 
@@ -34,12 +38,13 @@ pub struct Limits {
     secret: RandomState,
     rates: Kept<(Name, Match, RateLimit), RateLimiter>,
     bulkheads: Kept<(Name, Match, Concurrency), Bulkhead>,
+    refusals: Kept<(Name, Match, GlobalRateLimit), Refusals>,
 }
 
 impl Limits {
     /// None yet. The secret must be random: keys of callers are hashed with it.
     pub fn new(secret: RandomState) -> Self {
-        Self { secret, rates: Kept::default(), bulkheads: Kept::default() }
+        Self { secret, rates: Kept::default(), bulkheads: Kept::default(), refusals: Kept::default() }
     }
 
     /// The limits of a route of this table. A route is known by what it matches, so that others may come and go before
@@ -53,13 +58,19 @@ impl Limits {
             let key = (table.clone(), route.matches.clone(), config.clone());
             self.bulkheads.get_or_make(key, || Bulkhead::new(config.clone(), self.secret.clone()))
         });
-        RouteLimits { rate, concurrency }
+        let refusals = route.global_rate_limit.as_deref().and_then(|config| {
+            let most = NonZeroU32::new(config.cache)?;
+            let key = (table.clone(), route.matches.clone(), config.clone());
+            Some(self.refusals.get_or_make(key, || Refusals::new(most, self.secret.clone())))
+        });
+        RouteLimits { rate, concurrency, refusals }
     }
 
     /// Forgets what no snapshot names any more.
     pub fn forget(&mut self) {
         self.rates.forget();
         self.bulkheads.forget();
+        self.refusals.forget();
     }
 }
 
@@ -90,10 +101,9 @@ impl<K: Eq + Hash, V> Kept<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
     use std::time::Duration;
 
-    use outrigger_proto::model::{Action, Forward, LimitKey, PathMatch};
+    use outrigger_proto::model::{Action, DescriptorEntry, Forward, LimitKey, OnFailure, PathMatch};
 
     use super::*;
 
@@ -138,6 +148,30 @@ mod tests {
         limits.forget();
         assert_eq!(limits.rates.0.len(), 1);
         assert!(held.rate.unwrap().take(None, Duration::ZERO).granted);
+    }
+
+    #[test]
+    fn refusals_are_kept_where_they_are_to_be_remembered() {
+        let mut limits = Limits::new(RandomState::new());
+        let mut of = |cache| {
+            let config = GlobalRateLimit {
+                cluster: name("rls"),
+                domain: "shop".into(),
+                descriptors: vec![vec![DescriptorEntry::Source]],
+                timeout: GlobalRateLimit::TIMEOUT,
+                on_failure: OnFailure::Allow,
+                hits: NonZeroU32::MIN,
+                cache,
+            };
+            let route =
+                Route { rate_limit: None, global_rate_limit: Some(Box::new(config)), ..route("/a", 1) };
+            assert!(RouteLimits::has(&route));
+            limits.of(&name("web"), &route).refusals
+        };
+        let first = of(5).unwrap();
+        assert!(Arc::ptr_eq(&first, &of(5).unwrap()));
+        assert!(!Arc::ptr_eq(&first, &of(6).unwrap()));
+        assert!(of(0).is_none());
     }
 
     #[test]

@@ -9,4 +9,7 @@ pub mod fault;
 pub mod keyed;
 pub mod limiter;
 pub mod limits;
+pub mod overload;
+pub mod refusals;
 pub mod retry;
+pub mod rls;

@@ -36,8 +36,6 @@ pub enum Outcome {
 pub enum Skipped {
     /// It may have been processed, and doing it twice may not be the same as once.
     NotIdempotent,
-    /// The process runs out of memory.
-    Overload,
     /// It has had all its attempts.
     Attempts,
     /// The cluster's retry budget is empty.
@@ -50,6 +48,8 @@ pub enum Skipped {
     Deadline,
     /// Whoever answered has tried again already: retries of retries multiply.
     RetriedBelow,
+    /// We have more to do than we have room for.
+    Overload,
     /// The server asked for a longer wait than a client should be made to have.
     RetryAfter,
 }
@@ -59,13 +59,13 @@ impl Skipped {
     pub fn code(self) -> &'static str {
         match self {
             Self::NotIdempotent => "not_idempotent",
-            Self::Overload => "overload",
             Self::Attempts => "attempts",
             Self::Budget => "budget",
             Self::MaxRetries => "max_retries",
             Self::BodyTooLarge => "body_too_large",
             Self::Deadline => "deadline",
             Self::RetriedBelow => "retried_below",
+            Self::Overload => "overload",
             Self::RetryAfter => "retry_after",
         }
     }

@@ -7,6 +7,7 @@ mod connect;
 pub mod dns;
 mod endpoint;
 mod error;
+mod grpc;
 mod h1;
 mod h2;
 pub mod health;
@@ -21,6 +22,7 @@ pub use self::cluster::{Cluster, ClusterView, Clusters};
 pub use self::connect::{Dial, dial};
 pub use self::endpoint::{Availability, Endpoint, Lease, Open};
 pub use self::error::UpstreamError;
+pub use self::grpc::CallError;
 pub use self::h1::Answer;
 
 pub use self::pool::{Pools, Reclaim};

@@ -8,6 +8,7 @@ mod grpc_health;
 mod loads;
 mod postgres;
 mod redis;
+mod rls;
 mod websocket;
 
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use super::super::cursor::{Cx, Fields};
 use super::super::fault::{Fault, show};
 use super::super::scalar;
 use super::super::tree::{Node, View};
-use super::{SIZE, address, count, route, some_time, split};
+use super::{address, count, route, some_time, split};
 use crate::model::{
     Direction, Filter, FilterChain, HttpFilter, Limits, Listener, Name, RouteTable, ServerTls, TcpFilter,
 };
@@ -118,6 +118,8 @@ fn headers<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<NonZeroUsize> {
     let n = cx.whole(node, 1, MAX_HEADERS)?;
     NonZeroUsize::new(usize::try_from(n).ok()?)
 }
+
+const SIZE: &str = "a size, as `64KiB`";
 
 fn header_bytes<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<NonZeroUsize> {
     cx.parsed(node, SIZE, |text| {

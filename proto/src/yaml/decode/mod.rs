@@ -4,6 +4,7 @@
 //! anything that refers to them is read, so that they may be written in any order.
 
 mod cluster;
+mod global_rate_limit;
 mod headers;
 mod listener;
 mod matches;
@@ -14,6 +15,7 @@ mod split;
 mod upstream;
 
 pub(super) use self::cluster::MAX_PRIORITY;
+pub(super) use self::global_rate_limit::MAX_HITS;
 pub(super) use self::listener::MAX_HEADERS;
 pub(super) use self::policy::{MAX_ATTEMPTS, MAX_KEYS};
 pub(super) use self::process::MAX_WORKERS;
@@ -31,7 +33,7 @@ use super::scalar::show_duration;
 use super::tree::{Node, View};
 use super::{lint, ratio, scalar};
 use crate::error::Place;
-use crate::model::{Address, Admin, Config, Listener, Mesh, Name, Percent, RouteTable};
+use crate::model::{Address, Admin, Config, Listener, Mesh, Name, Percent, Route, RouteTable};
 
 /// Listeners, each with its route table when that is written in place.
 type Listeners = BTreeMap<Name, (Listener, Option<RouteTable>)>;
@@ -70,6 +72,7 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
         config.endpoints.extend(assignment.map(|assignment| (name.clone(), assignment)));
         config.mesh.clusters.insert(name, cluster);
     }
+    global_rate_limit::refuse_http1(cx, root, &config.mesh);
     lint::no_budget(cx, root, &config.mesh);
     Some(config)
 }
@@ -97,6 +100,31 @@ fn index_inline_tables<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// Looks at every route that could be read, where it is written.
+pub(super) fn each_route<'a>(
+    cx: &mut Cx<'a>,
+    root: Node<'a>,
+    mesh: &Mesh,
+    mut look: impl FnMut(&mut Cx<'a>, Node<'a>, &Route),
+) {
+    for section in root.entries().filter(|entry| matches!(entry.key, "listeners" | "route_tables")) {
+        for named in section.value.entries() {
+            let Some(table) = mesh.route_tables.get(named.key) else { continue };
+            let mut steps = vec![Step::Key(section.key), Step::Key(named.key)];
+            let mut list = named.value;
+            if let Some(routes) = list.get("routes") {
+                steps.push(Step::Key(routes.key));
+                list = routes.value;
+            }
+            for (index, (route, node)) in table.routes.iter().zip(list.items()).enumerate() {
+                steps.push(Step::Item(index));
+                cx.within_all(&steps, |cx| look(cx, node, route));
+                steps.pop();
+            }
+        }
+    }
 }
 
 /// A mapping by name.
@@ -154,7 +182,6 @@ fn refuse_taken_binds<'a>(cx: &mut Cx<'a>, root: Node<'a>, admin: &Admin, listen
     }
 }
 
-const SIZE: &str = "a size, as `64KiB`";
 const DURATION: &str = "a duration, as `250ms` or `1m30s`";
 
 /// A duration that may be zero.

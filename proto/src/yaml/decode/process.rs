@@ -1,27 +1,25 @@
-//! Settings of the process: `workers`, `admin`, `overload`, `shutdown`, `access_log`.
+//! Settings of the process: `workers`, `admin`, `shutdown`, `access_log`, `overload`.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
 
 use super::super::cursor::{Cx, Fields};
 use super::super::fault::{Fault, nearest, show};
-use super::super::scalar;
+use super::super::ratio;
 use super::super::tree::{Node, View};
-use super::{SIZE, address, duration};
-use crate::model::{AccessLog, Admin, LogFormat, LogTarget, Overload, Process, Shutdown};
+use super::{address, count, duration};
+use crate::model::{AccessLog, Admin, LogFormat, LogTarget, Overload, Percent, Process, Shutdown};
 
 /// More threads than any machine has CPUs is a slip of the pen.
 pub(in super::super) const MAX_WORKERS: u64 = 1024;
-/// With less no process runs; what is smaller lacks its unit.
-const MIN_MEMORY: u64 = 1 << 20;
 
 pub(super) fn process(m: &mut Fields<'_, '_>) -> Process {
     Process {
         workers: m.optional("workers", workers),
         admin: m.optional("admin", admin).unwrap_or_default(),
-        overload: m.optional("overload", overload).unwrap_or_default(),
         shutdown: m.optional("shutdown", shutdown).unwrap_or_default(),
         access_log: m.optional("access_log", access_log).flatten(),
+        overload: m.optional("overload", overload).unwrap_or_default(),
     }
 }
 
@@ -37,21 +35,6 @@ fn admin<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Admin> {
             .fail(node, fault.hint("bind it to `unix:/path`, which only those reach who may open the file"));
     }
     Some(Admin { address: address(cx, node)?, written: true })
-}
-
-fn overload<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Overload> {
-    let mut m = cx.fields(node, "overload")?;
-    let memory = m.optional("memory", memory);
-    m.finish();
-    Some(Overload { memory })
-}
-
-fn memory<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<NonZeroU64> {
-    cx.parsed(node, SIZE, |text| {
-        NonZeroU64::new(scalar::size(text)?).filter(|bytes| bytes.get() >= MIN_MEMORY).ok_or_else(|| {
-            Fault::new(format!("{} is out of range", show(text))).hint("expected at least `1MiB`")
-        })
-    })
 }
 
 fn shutdown<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Shutdown> {
@@ -103,4 +86,45 @@ fn log_target<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<LogTarget> {
             cx.fail(node, fault.hint(hint))
         }
     }
+}
+
+fn overload<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Overload> {
+    let default = Overload::default();
+    let mut m = cx.fields(node, "overload")?;
+    let memory = m.optional("memory", or_none(share)).unwrap_or(default.memory);
+    let descriptors = m.optional("descriptors", or_none(share)).unwrap_or(default.descriptors);
+    let connections = m.optional("connections", or_none(connections)).unwrap_or(default.connections);
+    m.finish();
+    Some(Overload { memory, descriptors, connections })
+}
+
+/// `none`, or what `decode` reads.
+fn or_none<'a, T>(
+    decode: impl FnOnce(&mut Cx<'a>, Node<'a>) -> Option<T>,
+) -> impl FnOnce(&mut Cx<'a>, Node<'a>) -> Option<Option<T>> {
+    |cx, node| match is_none(cx, node) {
+        true => Some(None),
+        false => decode(cx, node).map(Some),
+    }
+}
+
+/// A variable may say it too; what is wrong with one is said when it is read as a value.
+fn is_none(cx: &Cx<'_>, node: Node<'_>) -> bool {
+    match node.view() {
+        View::Plain(text) | View::Quoted(text) => cx.expands_to(text, "none"),
+        View::List | View::Map | View::Broken => false,
+    }
+}
+
+fn share<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Percent> {
+    cx.parsed(node, "a percentage, as `90%`, or `none`", |text| match ratio::percent(text)? {
+        Percent::ZERO => {
+            Err(Fault::new("of nothing, all would be shed").hint("write `none` to watch nothing"))
+        }
+        share => Ok(share),
+    })
+}
+
+fn connections<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<NonZeroU32> {
+    count(cx, node, u32::MAX)
 }

@@ -8,7 +8,7 @@ use super::super::fault::{Fault, show};
 use super::super::lint;
 use super::super::tree::Node;
 use super::matches::{canonical_path, matches};
-use super::{headers, policy, some_time, split};
+use super::{global_rate_limit, headers, policy, some_time, split};
 use crate::model::{
     Action, Forward, Name, PathMatch, PathRewrite, Redirect, Respond, Rewrite, Route, RouteTable,
 };
@@ -42,6 +42,8 @@ fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Route> {
     let redirect = m.optional("redirect", redirect);
     let respond = m.optional("respond", respond);
     let rate_limit = m.optional("rate_limit", policy::rate_limit).map(Box::new);
+    let global_rate_limit =
+        m.optional("global_rate_limit", global_rate_limit::global_rate_limit).map(Box::new);
     let concurrency = m.optional("concurrency", policy::concurrency).map(Box::new);
     let fault = m.optional("fault", policy::fault).map(Box::new);
     let request_headers = m.optional("request_headers", headers::request_edits);
@@ -63,6 +65,7 @@ fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Route> {
         matches: matched.unwrap_or_default(),
         action,
         rate_limit,
+        global_rate_limit,
         concurrency,
         fault,
         request_headers: request_headers.unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! Policies that do nothing, or more than was meant.
 
 use super::super::cursor::Cx;
+use super::super::decode::each_route;
 use super::super::fault::Fault;
 use super::super::place::Step;
 use super::super::tree::Node;
@@ -63,6 +64,12 @@ pub(in super::super) fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>, route: &Route
     else {
         return;
     };
+    if let Some(limit) = &route.global_rate_limit
+        && timeout.is_some_and(|whole| limit.timeout >= whole)
+    {
+        let fault = Fault::new("the route's `timeout` ends a request before this has an effect");
+        warn(cx, node, &["global_rate_limit", "timeout"], fault.hint("write a time below `timeout`"));
+    }
     if let Some(again) = again {
         retry(cx, node, again);
         if again.per_try_timeout.zip(*timeout).is_some_and(|(each, whole)| each >= whole) {
@@ -167,22 +174,7 @@ pub(super) fn levels<'a>(cx: &mut Cx<'a>, list: Node<'a>, assignment: &Assignmen
 
 /// Further attempts where no cluster of the route grants any.
 pub(in super::super) fn no_budget<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh) {
-    for section in root.entries().filter(|entry| matches!(entry.key, "listeners" | "route_tables")) {
-        for named in section.value.entries() {
-            let Some(table) = mesh.route_tables.get(named.key) else { continue };
-            let mut steps = vec![Step::Key(section.key), Step::Key(named.key)];
-            let mut list = named.value;
-            if let Some(routes) = list.get("routes") {
-                steps.push(Step::Key(routes.key));
-                list = routes.value;
-            }
-            for (index, (route, node)) in table.routes.iter().zip(list.items()).enumerate() {
-                steps.push(Step::Item(index));
-                cx.within_all(&steps, |cx| never_again(cx, node, route, mesh));
-                steps.pop();
-            }
-        }
-    }
+    each_route(cx, root, mesh, |cx, node, route| never_again(cx, node, route, mesh));
 }
 
 fn never_again<'a>(cx: &mut Cx<'a>, node: Node<'a>, route: &Route, mesh: &Mesh) {

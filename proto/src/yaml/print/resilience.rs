@@ -5,8 +5,9 @@ use super::super::scalar::{show_duration, show_size};
 use super::super::words::{show_condition, show_grpc};
 use super::writer::{Out, list, text};
 use crate::model::{
-    AbortWith, Backoff, Balance, CircuitBreaker, Concurrency, Fault, FaultAbort, FaultDelay, HashOn,
-    HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror, OutlierDetection, Probe, RateLimit, Retry, RetryBudget,
+    AbortWith, Backoff, Balance, CircuitBreaker, Concurrency, DescriptorEntry, Fault, FaultAbort, FaultDelay,
+    GlobalRateLimit, HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror, OnFailure, OutlierDetection,
+    Probe, RateLimit, Retry, RetryBudget,
 };
 
 pub(super) fn retry(out: &mut Out, retry: &Retry) {
@@ -40,6 +41,28 @@ pub(super) fn mirror(out: &mut Out, Mirror { to, percent }: &Mirror) {
     out.block("mirror", |out| {
         out.field("to", text(to.as_str()));
         out.field("percent", show_percent(*percent));
+    });
+}
+
+pub(super) fn global_rate_limit(out: &mut Out, limit: &GlobalRateLimit) {
+    let GlobalRateLimit { cluster, domain, descriptors, timeout, on_failure, hits, cache } = limit;
+    let entry = |entry: &DescriptorEntry| match entry {
+        DescriptorEntry::Header(name) => format!("{{ header: {} }}", text(name.as_str())),
+        DescriptorEntry::Source => "source".to_owned(),
+        DescriptorEntry::Fixed { key, value } => format!("{{ key: {}, value: {} }}", text(key), text(value)),
+    };
+    out.block("global_rate_limit", |out| {
+        out.field("cluster", text(cluster.as_str()));
+        out.field("domain", text(domain));
+        out.field("descriptors", list(descriptors.iter().map(|entries| list(entries.iter().map(entry)))));
+        out.field("timeout", show_duration(*timeout));
+        let on_failure = match on_failure {
+            OnFailure::Allow => "allow",
+            OnFailure::Deny => "deny",
+        };
+        out.field("on_failure", on_failure);
+        out.field("hits", hits);
+        out.field("cache", cache);
     });
 }
 

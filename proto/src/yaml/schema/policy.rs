@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::super::decode::{MAX_ATTEMPTS, MAX_KEYS};
+use super::super::decode::{MAX_ATTEMPTS, MAX_HITS, MAX_KEYS};
 use super::super::ratio::MAX_TOKENS;
 use super::super::scalar::show_size;
 use super::super::words::{GRPC, conditions, show_condition};
 use super::parts::{
     any_count, boolean, count, described, duration, object, one_of, percent, reference, string, whole,
-    with_default,
+    with_default, words,
 };
-use crate::model::{Backoff, Concurrency, Percent, RateLimit, Retry};
+use crate::model::{Backoff, Concurrency, GlobalRateLimit, Percent, RateLimit, Retry};
 
 pub(super) fn retry() -> Value {
     let Retry { attempts, conditions, per_try_timeout: _, backoff: _, non_idempotent, max_body } =
@@ -124,6 +124,51 @@ pub(super) fn rate_limit() -> Value {
                 RateLimit::KEYS.get(),
             ),
         }),
+    )
+}
+
+pub(super) fn global_rate_limit() -> Value {
+    let descriptors = json!({ "type": "array", "minItems": 1, "items": {
+        "type": "array", "minItems": 1, "items": reference("descriptor"),
+    }});
+    object(
+        "A service that is asked whether a request is taken (Envoy's rate limit service).",
+        &["cluster", "domain", "descriptors"],
+        json!({
+            "cluster": described("The service; a cluster of protocol: http2.", string()),
+            "domain": described("Under which name the service keeps its limits.", string()),
+            "descriptors": described("What a request counts as; each apart.", descriptors),
+            "timeout": duration("For an answer.", GlobalRateLimit::TIMEOUT),
+            "on_failure": words("What becomes of a request without an answer.", &["allow", "deny"], "allow"),
+            "hits": with_default("So much a request counts.", whole(1, MAX_HITS.into()), 1),
+            "cache": with_default(
+                "Refusals that are remembered at once, a second at the most.",
+                whole(0, MAX_KEYS.into()),
+                GlobalRateLimit::CACHE,
+            ),
+        }),
+    )
+}
+
+pub(super) fn descriptor() -> Value {
+    json!({
+        "description": "A key and a value that a request is counted by.",
+        "anyOf": [{ "const": "source" }, reference("variable"), reference("descriptor_entry")],
+    })
+}
+
+pub(super) fn descriptor_entry() -> Value {
+    one_of(
+        &["header", "key"],
+        object(
+            "A header field, or a key and its value.",
+            &[],
+            json!({
+                "header": described("The field's name is the key; without it the descriptor is left out.", string()),
+                "key": described("A key.", string()),
+                "value": described("The value of that key.", string()),
+            }),
+        ),
     )
 }
 

@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::super::decode::{MAX_HEADERS, MAX_WORKERS, REDIRECTS};
+use super::super::ratio::show_percent;
 use super::super::scalar::show_size;
 use super::parts::{
     boolean, by_name, count, described, duration, object, one_of, one_or_list, reference, string, whole,
     with_default, words,
 };
-use crate::model::{Admin, Limits, Shutdown};
+use crate::model::{Admin, Limits, Overload, Percent, Shutdown};
 
 pub(super) fn config() -> Value {
     let admin = Admin::default().address.to_string();
@@ -18,24 +19,14 @@ pub(super) fn config() -> Value {
         json!({
             "workers": described("Worker threads; by default the CPUs of the cgroup, rounded up.", whole(1, MAX_WORKERS)),
             "admin": with_default("Where the admin interface listens.", reference("address"), admin),
-            "overload": reference("overload"),
             "shutdown": reference("shutdown"),
             "access_log": described("Where requests are logged.", json!({
                 "anyOf": [{ "const": "none" }, reference("access_log")], "default": "none",
             })),
+            "overload": reference("overload"),
             "listeners": by_name("Where connections arrive, by name.", reference("listener")),
             "route_tables": by_name("Route tables that listeners may share, by name.", reference("routes")),
             "clusters": by_name("Who answers, by name.", reference("cluster")),
-        }),
-    )
-}
-
-pub(super) fn overload() -> Value {
-    object(
-        "What the process may use up before it sheds load.",
-        &[],
-        json!({
-            "memory": described("Of all its memory; by default the limit of the cgroup.", reference("size")),
         }),
     )
 }
@@ -60,6 +51,25 @@ pub(super) fn access_log() -> Value {
         json!({
             "format": words("The shape of a line.", &["text", "json"], "text"),
             "to": with_default("stdout, stderr, or a file's path with a / in it.", json!({ "type": "string" }), "stdout"),
+        }),
+    )
+}
+
+pub(super) fn overload() -> Value {
+    let Overload { memory, descriptors, connections } = Overload::default();
+    let share = |description, default: Option<Percent>| {
+        let schema = json!({ "anyOf": [{ "const": "none" }, reference("percent")] });
+        with_default(description, schema, default.map_or("none".to_owned(), show_percent))
+    };
+    let most = json!({ "anyOf": [{ "const": "none" }, count()] });
+    let most_default = connections.map_or(json!("none"), |most| json!(most));
+    object(
+        "From when on load is shed.",
+        &[],
+        json!({
+            "memory": share("Of the cgroup's memory, or of the machine's; or none.", memory),
+            "descriptors": share("Of the file descriptors that the process may have; or none.", descriptors),
+            "connections": with_default("Open connections of all clients; or none.", most, most_default),
         }),
     )
 }
@@ -150,6 +160,7 @@ pub(super) fn route() -> Value {
                 "mirror": reference("mirror"),
                 "fallback": reference("fallback"),
                 "rate_limit": reference("rate_limit"),
+                "global_rate_limit": reference("global_rate_limit"),
                 "concurrency": reference("concurrency"),
                 "fault": reference("fault"),
                 "request_headers": reference("header_edits"),

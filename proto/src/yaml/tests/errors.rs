@@ -128,6 +128,14 @@ fn warnings() {
             "2:13: clusters.a: no route and no listener leads to this cluster",
         ],
     );
+    warns(
+        "overload: { memory: 100%, descriptors: 100% }\nlisteners: {}\n",
+        &[
+            "1:1: overload: at the limit of memory the kernel ends the process before it sheds anything; write less \
+         than `memory: 100%`, or `none`",
+            "2:1: listeners: nothing listens",
+        ],
+    );
     let text = "
 shutdown: { lame_duck: 5s, deadline: 5s }
 listeners:

@@ -1,5 +1,6 @@
 //! The files that the contract names, and what they mean.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -114,12 +115,15 @@ fn the_full_form_writes_every_default() {
     let expected = "\
 # workers: (default: the CPUs of the cgroup, rounded up)
 # admin: 127.0.0.1:15000  (default)
-# overload: { memory: (default: the limit of the cgroup) }
 shutdown:
   lame_duck: 0s
   quiet: 2s
   deadline: 30s
 access_log: none
+overload:
+  memory: 90%
+  descriptors: 90%
+  connections: none
 listeners:
   web:
     bind: 127.0.0.1:8080
@@ -241,4 +245,27 @@ fn ten_thousand_routes() {
     assert_eq!(config.endpoints.len(), 10_000);
     let wrong = read(&text.replace("to: c", "to: d")).unwrap_err();
     assert_eq!(wrong.errors.len(), 10_000);
+}
+
+#[test]
+fn thresholds_of_overload() {
+    let rows = [
+        ("", Overload::default()),
+        (
+            "overload: { memory: 0.001% }",
+            Overload { memory: Percent::from_millionths(10), ..Overload::default() },
+        ),
+        (
+            "overload: { memory: none, descriptors: 75 }",
+            Overload { memory: None, descriptors: Some(Percent::whole(75)), connections: None },
+        ),
+        (
+            "overload: { descriptors: \"${NONE:-none}\", connections: 5000 }",
+            Overload { descriptors: None, connections: NonZeroU32::new(5000), ..Overload::default() },
+        ),
+    ];
+    for (text, expected) in rows {
+        let parsed = read(&format!("{text}\nlisteners: {{}}\n")).unwrap();
+        assert_eq!(parsed.config.mesh.process.overload, expected, "{text}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod errors;
 mod files;
+mod global_rate_limit;
 mod random;
 mod resilience;
 mod round_trip;

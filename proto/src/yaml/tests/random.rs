@@ -35,6 +35,10 @@ fn assemble(
     listeners: BTreeMap<Name, (RawListener, bool)>,
 ) -> Config {
     let names: Vec<Name> = clusters.keys().cloned().collect();
+    let http2 = |(name, (cluster, _)): (&Name, &(Cluster, _))| {
+        (cluster.protocol == Protocol::Http2).then(|| name.clone())
+    };
+    let services: Vec<Name> = clusters.iter().filter_map(http2).collect();
     let resolve = |routes: Vec<RawRoute>| RouteTable {
         routes: routes
             .into_iter()
@@ -43,6 +47,7 @@ fn assemble(
                     point(&mut forward.to, &names, &picks);
                     point_aside(forward, &names, &picks);
                 }
+                point_to_service(&mut route, &services, &picks);
                 route
             })
             .collect(),
@@ -101,6 +106,16 @@ fn point_aside(forward: &mut Forward, names: &[Name], picks: &[Index]) {
     }
 }
 
+/// The service of a limit is asked in HTTP/2.
+fn point_to_service(route: &mut Route, services: &[Name], picks: &[Index]) {
+    match &mut route.global_rate_limit {
+        Some(limit) if !services.is_empty() => {
+            limit.cluster = services[picks[3].index(services.len())].clone();
+        }
+        limit => *limit = None,
+    }
+}
+
 fn text_name() -> impl Strategy<Value = String> {
     prop_oneof![
         8 => "[a-z][a-z0-9-]{0,8}",
@@ -141,16 +156,15 @@ fn process() -> impl Strategy<Value = Process> {
     let log = (select(vec![LogFormat::Text, LogFormat::Json]), to)
         .prop_map(|(format, to)| AccessLog { format, to });
     let workers = option::of((1..1024_usize).prop_map(|n| NonZeroUsize::new(n).unwrap()));
-    let memory = option::of((1 << 20..1_u64 << 40).prop_map(|n| NonZeroU64::new(n).unwrap()));
-    let overload = memory.prop_map(|memory| Overload { memory });
-    let all = (workers, admin, overload, shutdown, option::of(log));
-    all.prop_map(|(workers, admin, overload, shutdown, access_log)| Process {
-        workers,
-        admin,
-        overload,
-        shutdown,
-        access_log,
-    })
+    (workers, admin, shutdown, option::of(log), policies::overload()).prop_map(
+        |(workers, admin, shutdown, access_log, overload)| Process {
+            workers,
+            admin,
+            shutdown,
+            access_log,
+            overload,
+        },
+    )
 }
 
 fn address() -> impl Strategy<Value = Address> {
@@ -217,19 +231,29 @@ fn any_route() -> impl Strategy<Value = RawRoute> {
     ];
     let limits = (
         option::of(policies::rate_limit().prop_map(Box::new)),
+        option::of(policies::global_rate_limit().prop_map(Box::new)),
         option::of(policies::concurrency().prop_map(Box::new)),
         option::of(policies::fault().prop_map(Box::new)),
     );
     let route = (matches(), action, limits, edits(), edits());
     let route = route.prop_map(|(matches, mut action, limits, request_headers, response_headers)| {
-        let (rate_limit, concurrency, fault) = limits;
+        let (rate_limit, global_rate_limit, concurrency, fault) = limits;
         if let Action::Forward(Forward { rewrite, .. }) = &mut action
             && matches!(rewrite.path, Some(PathRewrite::Prefix(_)))
             && !matches!(matches.path, PathMatch::Prefix(_))
         {
             rewrite.path = None;
         }
-        Route { matches, action, rate_limit, concurrency, fault, request_headers, response_headers }
+        Route {
+            matches,
+            action,
+            rate_limit,
+            global_rate_limit,
+            concurrency,
+            fault,
+            request_headers,
+            response_headers,
+        }
     });
     (route, vec(any::<Index>(), 5))
 }

@@ -15,9 +15,9 @@ use crate::yaml::{print, schema};
 
 /// A document in which every kind of mapping occurs.
 const EVERYTHING: &str = "
-overload: {}
 shutdown: {}
 access_log: {}
+overload: {}
 listeners:
   a:
     bind: 127.0.0.1:0
@@ -32,6 +32,7 @@ listeners:
         mirror: { to: c }
         fallback: { respond: {} }
         rate_limit: { rate: 1/s, per: { header: x } }
+        global_rate_limit: { cluster: c, domain: d, descriptors: [[{ key: a, value: b }]] }
         concurrency: { max: 1 }
         fault: { delay: { fixed: 1s }, abort: { grpc: 14 }, when: { header: x } }
       - redirect: { to: /b }
@@ -40,6 +41,7 @@ listeners:
 clusters:
   c:
     endpoints: [{ address: 127.0.0.1:1 }]
+    protocol: http2
     balance: { maglev: { hash: [{ cookie: { name: a } }] } }
     retry_budget: {}
     circuit_breaker: {}

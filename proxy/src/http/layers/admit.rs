@@ -54,6 +54,12 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
 
 fn admit(call: &mut Call) -> Result<(), ProxyError> {
     let Call { request, tunnel, ledger } = call;
+    let shared = ledger.conn().worker().shared();
+    // First of all: what is refused is to cost nothing.
+    if shared.pressure.is_overloaded() {
+        shared.stats.shed.requests.increment(1);
+        return Err(ProxyError::Overloaded);
+    }
     let (config, _) = ledger.http();
     if request.headers().len() > ledger.view().config.chain.limits.headers.get() {
         return Err(ProxyError::TooManyHeaders);

@@ -18,7 +18,6 @@ use crate::body::{Body, BodyError};
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger, Wanted};
 use crate::http::headers;
-use crate::overload::Level;
 use crate::upstream::{Answer, ClusterView, Trip};
 
 /// Says that a request is a copy, and that its answer is thrown away.
@@ -72,8 +71,11 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
 fn mirror(call: &mut Call) {
     let Some(cluster) = call.ledger.mirror().cloned() else { return };
     let worker = call.ledger.conn().worker().clone();
-    let room = !worker.shared().pressure.sheds(Level::Copies);
-    let Some(place) = room.then(|| worker.mirrors().enter(MOST)).flatten() else {
+    if worker.shared().pressure.is_pressed() {
+        worker.shared().stats.shed.mirrors.increment(1);
+        return cluster.live.stats().mirrors_dropped.increment(1);
+    }
+    let Some(place) = worker.mirrors().enter(MOST) else {
         return cluster.live.stats().mirrors_dropped.increment(1);
     };
     let copy = copy(&mut call.request);

@@ -7,12 +7,12 @@ pub mod edit;
 pub mod fallback;
 pub mod fault;
 pub mod forward;
+pub mod global_rate_limit;
 pub mod mirror;
 pub mod observe;
 pub mod rate_limit;
 pub mod retry;
 pub mod route;
-pub mod shed;
 pub mod timeout;
 
 use std::future::Future;

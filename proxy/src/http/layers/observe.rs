@@ -12,13 +12,12 @@ use http::{Method, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::{Outcome, rate_limit};
+use super::{Outcome, global_rate_limit, rate_limit};
 use crate::body::{Body, Side, text};
 use crate::error::{Answer, ProxyError};
 use crate::http::call::{Call, Ledger};
 use crate::http::headers::X_OUTRIGGER_RETRIED;
 use crate::http::peek::is_grpc;
-use crate::overload::Level;
 use crate::watch::Leaving;
 
 /// See the module.
@@ -95,8 +94,9 @@ impl<F: Future<Output = Outcome>> Future for Observed<F> {
         };
         this.ledger.set_status(response.status());
         rate_limit::announce(this.ledger, response.headers_mut());
+        global_rate_limit::announce(this.ledger, response.headers_mut());
         let shared = this.ledger.conn().worker().shared();
-        if shared.leaving() != Leaving::No || shared.pressure.sheds(Level::KeepAlive) {
+        if shared.leaving() != Leaving::No || shared.pressure.is_pressed() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if this.form.head {
@@ -123,6 +123,7 @@ fn reply(error: ProxyError, grpc: bool) -> Response<Body> {
         text(status, Bytes::from(format!("outrigger: {error}\n")))
     };
     if error == ProxyError::Overloaded {
+        // Long enough to be looked at anew, short enough to miss nothing.
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response.headers_mut().insert("x-outrigger-reason", HeaderValue::from_static(reason));

@@ -24,7 +24,6 @@ use crate::http::call::{Call, Ledger, Wanted};
 use crate::http::headers::{X_OUTRIGGER_ATTEMPT, X_OUTRIGGER_RETRIED};
 use crate::http::peek::{self, Either, is_grpc, race};
 use crate::http::replay::Original;
-use crate::overload::Level;
 use crate::policy::retry::{self as decide, Outcome as Attempted, Skipped};
 use crate::upstream::{ClusterView, Counted, Limit, UpstreamError};
 
@@ -155,14 +154,12 @@ where
         }
     }
 
-    /// Nothing more is tried. Where that is for want of attempts, it would be wrong to try on this side of us either.
+    /// Nothing more is tried. Where that is for want of attempts or room, it would be wrong to try on this side of us either.
     fn given_up(&self, skipped: Skipped, mut result: Outcome) -> Outcome {
         let spent = match skipped {
-            Skipped::Attempts
-            | Skipped::Budget
-            | Skipped::MaxRetries
-            | Skipped::RetriedBelow
-            | Skipped::Overload => true,
+            Skipped::Attempts | Skipped::Budget | Skipped::MaxRetries | Skipped::RetriedBelow => true,
+            // Whoever tried again on the other side would come back to us.
+            Skipped::Overload => true,
             Skipped::NotIdempotent | Skipped::BodyTooLarge | Skipped::Deadline | Skipped::RetryAfter => false,
         };
         if spent {
@@ -183,9 +180,6 @@ where
         if result.as_ref().is_ok_and(|response| response.headers().contains_key(X_OUTRIGGER_RETRIED)) {
             return Err(Skipped::RetriedBelow);
         }
-        if self.ledger.conn().worker().shared().pressure.sheds(Level::Retries) {
-            return Err(Skipped::Overload);
-        }
         if self.number >= self.policy().attempts.get() {
             return Err(Skipped::Attempts);
         }
@@ -204,10 +198,15 @@ where
     }
 
     fn pay(&self) -> Result<Counted, Skipped> {
+        let shared = self.ledger.conn().worker().shared();
+        if shared.pressure.is_pressed() {
+            shared.stats.shed.retries.increment(1);
+            return Err(Skipped::Overload);
+        }
         let ClusterView { config, live } = &*self.cluster;
         let permit = live.breaker().count(Limit::Retries, &config.circuit_breaker);
         let permit = permit.map_err(|_| Skipped::MaxRetries)?;
-        let now = self.ledger.conn().worker().shared().epoch.elapsed();
+        let now = shared.epoch.elapsed();
         if live.budget().withdraw(config.retry_budget, now) { Ok(permit) } else { Err(Skipped::Budget) }
     }
 
@@ -232,10 +231,13 @@ where
     async fn hedge(&mut self, first: Pin<Box<S::Future>>, left: Option<Duration>) -> Outcome {
         let ledger = self.ledger.clone();
         let mut first = pin!(within(left, first, &ledger));
-        let pressed = self.ledger.conn().worker().shared().pressure.sheds(Level::Copies);
-        let Some(_permit) = (!pressed).then(|| self.pay().ok()).flatten() else {
-            self.cluster.live.stats().retry_skipped("hedge_budget");
-            return first.await;
+        let _permit = match self.pay() {
+            Ok(permit) => permit,
+            Err(skipped) => {
+                let why = if skipped == Skipped::Overload { skipped.code() } else { "hedge_budget" };
+                self.cluster.live.stats().retry_skipped(why);
+                return first.await;
+            }
         };
         self.cluster.live.stats().hedges.increment(1);
         self.number += 1;

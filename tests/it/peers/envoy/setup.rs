@@ -122,18 +122,18 @@ fn envoys_config(origin: &Behind) -> Value {
 }
 
 /// Envoy's binary, out of the package that holds it.
-pub(super) struct Envoy(PathBuf);
+pub(in crate::peers) struct Envoy(PathBuf);
 
 /// Envoy as it runs.
-pub(super) struct Serving {
+pub(in crate::peers) struct Serving {
     /// Where it listens.
-    pub(super) address: SocketAddr,
+    pub(in crate::peers) address: SocketAddr,
     _process: Running,
     _dir: Dir,
 }
 
 impl Envoy {
-    pub(super) async fn find() -> Option<Self> {
+    pub(in crate::peers) async fn find() -> Option<Self> {
         let python = python(&["envoy"]).await?;
         let find = "import envoy, os; print(os.path.join(os.path.dirname(envoy.__file__), '_bin', 'envoy'))";
         let path = run(&python, &["-c", find], b"").await.ok();
@@ -141,8 +141,13 @@ impl Envoy {
     }
 
     pub(super) async fn serve(&self, origin: &Behind) -> Serving {
+        self.run(&envoys_config(origin)).await
+    }
+
+    /// Runs it with this configuration, of one listener.
+    pub(in crate::peers) async fn run(&self, config: &Value) -> Serving {
         let dir = Dir::new();
-        let config = dir.write("envoy.json", &envoys_config(origin).to_string());
+        let config = dir.write("envoy.json", &config.to_string());
         let (config, admin, log) = (config.to_str().unwrap(), dir.file("admin"), dir.file("log"));
         let args = ["-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"];
         let files = ["--admin-address-path", admin.to_str().unwrap(), "--log-path", log.to_str().unwrap()];

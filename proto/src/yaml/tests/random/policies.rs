@@ -93,6 +93,30 @@ pub(super) fn rate_limit() -> impl Strategy<Value = RateLimit> {
     })
 }
 
+pub(super) fn global_rate_limit() -> impl Strategy<Value = GlobalRateLimit> {
+    let some_text =
+        || text().prop_filter("not empty", |t| !t.is_empty()).prop_map(|t| -> Box<str> { t.into() });
+    let entry = prop_oneof![
+        header().prop_map(DescriptorEntry::Header),
+        Just(DescriptorEntry::Source),
+        (some_text(), some_text()).prop_map(|(key, value)| DescriptorEntry::Fixed { key, value }),
+    ];
+    let descriptors = vec(vec(entry, 1..3), 1..3);
+    let on_failure = select(vec![OnFailure::Allow, OnFailure::Deny]);
+    let numbers = (some(1..=1_000_000), 0..=1_000_000_u32);
+    (some_text(), descriptors, time(), on_failure, numbers).prop_map(
+        |(domain, descriptors, timeout, on_failure, (hits, cache))| GlobalRateLimit {
+            cluster: set_later(),
+            domain,
+            descriptors,
+            timeout,
+            on_failure,
+            hits,
+            cache,
+        },
+    )
+}
+
 pub(super) fn concurrency() -> impl Strategy<Value = Concurrency> {
     (some(1..=u32::MAX), any_count(), time(), per()).prop_map(|(max, queue, wait, per)| Concurrency {
         max,
@@ -136,6 +160,12 @@ pub(super) fn balance() -> impl Strategy<Value = Balance> {
             false => Balance::Maglev(on),
         }),
     ]
+}
+
+pub(super) fn overload() -> impl Strategy<Value = Overload> {
+    let share = || option::of((1..=1_000_000_u32).prop_map(|n| Percent::from_millionths(n).unwrap()));
+    (share(), share(), option::of(some(1..=u32::MAX)))
+        .prop_map(|(memory, descriptors, connections)| Overload { memory, descriptors, connections })
 }
 
 pub(super) fn retry_budget() -> impl Strategy<Value = RetryBudget> {
