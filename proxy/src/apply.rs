@@ -219,7 +219,7 @@ impl Applier {
 
     /// How endpoints are asked whether they are well.
     fn plans(&self, mesh: &Mesh) -> Vec<Plan> {
-        let plan = |(name, config): (&Name, &model::Cluster)| {
+        let plan = |(name, config): (&Name, &Arc<model::Cluster>)| {
             let check = (**config.health_check.as_ref()?).clone();
             Some(Plan { cluster: self.clusters.get_or_make(name), check, protocol: config.protocol })
         };

@@ -181,6 +181,26 @@ async fn an_origin_that_cannot_be_reached_is_an_answer() {
     assert!(reply.field("grpc-message").unwrap().contains("refused"));
 }
 
+/// The service is told what is left of the deadline, and does not keep it: the answer is ours.
+#[tokio::test]
+async fn a_grpc_callers_deadline_is_kept_whatever_the_service_does() {
+    let origin = Origin::start(async |mut conn| {
+        conn.request().await;
+        conn.rest().await;
+    })
+    .await;
+    let proxy = Proxy::start(&web_with("", "protocol: http1", [origin.address()])).await;
+    let h2 = H2::connect(proxy.address("web")).await;
+    let request = Request::post("http://t/a.B/C").header("content-type", "application/grpc");
+    let request = request.header("grpc-timeout", "250m").body(()).unwrap();
+    let reply = h2.send(request, vec![0; 5], None).await.unwrap();
+    assert_eq!((reply.status, reply.field("grpc-status")), (200, Some("4")), "DEADLINE_EXCEEDED");
+    assert!(reply.field("grpc-message").unwrap().contains("timeout"));
+    let left = origin.last().field("grpc-timeout").unwrap().to_owned();
+    let left: u32 = left.strip_suffix('u').unwrap().parse().unwrap();
+    assert!((1..=250_000).contains(&left), "{left} us");
+}
+
 /// RFC 9113 section 8.2.2 and 8.3.1: what HTTP/2 forbids must not reach an origin in another form.
 #[tokio::test]
 async fn cookies_are_one_field_again_for_http1() {

@@ -13,6 +13,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::cluster::{Assignment, Balance, Cluster, Endpoint, Protocol, Source};
@@ -49,8 +50,8 @@ pub struct Mesh {
     pub listeners: BTreeMap<Name, Listener>,
     /// By name. The YAML's short form makes one for each HTTP listener, under the listener's name.
     pub route_tables: BTreeMap<Name, RouteTable>,
-    /// By name.
-    pub clusters: BTreeMap<Name, Cluster>,
+    /// By name. Shared, as whoever serves them keeps them too.
+    pub clusters: BTreeMap<Name, Arc<Cluster>>,
 }
 
 /// Settings of the process as a whole.

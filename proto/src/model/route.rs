@@ -1,6 +1,7 @@
 //! Which request goes where, and what is changed on its way.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -13,8 +14,8 @@ use super::{Concurrency, Fallback, Fault, GlobalRateLimit, Hedge, Mirror, Name, 
 /// wildcard, then none), and of these the first written.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RouteTable {
-    /// In written order.
-    pub routes: Vec<Route>,
+    /// In written order. Shared, as whoever serves them keeps them too.
+    pub routes: Arc<[Route]>,
 }
 
 /// One rule: which requests, and what becomes of them.

@@ -45,6 +45,7 @@ fn the_whole_text() {
     cart.health_check("ok");
     cart.health_check("refused");
     cart.endpoints_healthy(Some(3));
+    cart.retry_skipped("budget");
     let process = registry.process();
     process.workers.set(2);
     process.config_loaded(7, UNIX_EPOCH + Duration::from_secs(1_700_000_000));

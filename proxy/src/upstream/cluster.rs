@@ -31,7 +31,7 @@ pub struct Cluster {
     budget: Budget,
     latencies: OnceLock<Box<Latencies>>,
     /// As it was last configured; held while the set of endpoints is made anew.
-    config: Mutex<Option<model::Cluster>>,
+    config: Mutex<Option<Arc<model::Cluster>>>,
     detector: Mutex<Detector>,
     registry: Registry,
 }
@@ -132,7 +132,7 @@ impl Cluster {
 #[derive(Debug)]
 pub struct ClusterView {
     /// What was configured.
-    pub config: outrigger_proto::model::Cluster,
+    pub config: Arc<model::Cluster>,
     /// Its live state.
     pub live: Arc<Cluster>,
 }
@@ -172,18 +172,18 @@ impl Clusters {
     }
 
     /// A cluster is configured so, from now on. Its endpoints stay.
-    pub fn configure(&self, cluster: &Cluster, config: &model::Cluster) {
+    pub fn configure(&self, cluster: &Cluster, config: &Arc<model::Cluster>) {
         cluster.breaker.configure(&config.circuit_breaker);
         let mut current = guard(&cluster.config);
         let same = |old: &model::Cluster| {
             (&old.balance, old.slow_start, old.panic_threshold)
                 == (&config.balance, config.slow_start, config.panic_threshold)
         };
-        let changed = !current.as_ref().is_some_and(same);
+        let changed = !current.as_deref().is_some_and(same);
         *current = Some(config.clone());
         if changed {
             let endpoints = cluster.endpoints.load().endpoints().to_vec();
-            cluster.endpoints.store(Arc::new(EndpointSet::new(endpoints, settings(current.as_ref()))));
+            cluster.endpoints.store(Arc::new(EndpointSet::new(endpoints, settings(current.as_deref()))));
         }
     }
 
@@ -214,7 +214,7 @@ impl Clusters {
             endpoint
         };
         let endpoints = assignment.endpoints.iter().map(endpoint).collect();
-        let new = Arc::new(EndpointSet::new(endpoints, settings(config.as_ref())));
+        let new = Arc::new(EndpointSet::new(endpoints, settings(config.as_deref())));
         cluster.endpoints.store(new.clone());
         for gone in known.into_values() {
             gone.retire();

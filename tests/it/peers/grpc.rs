@@ -40,6 +40,8 @@ impl Scene {
              \x20 no-route: {{ bind: 127.0.0.1:0, routes: [{{ match: {{ path: /elsewhere }}, to: http2 }}] }}\n\
              \x20 hurried: {{ bind: 127.0.0.1:0, routes: [\
              {{ match: {{ path: /peers.Test/Hang }}, to: http2, timeout: 300ms }}, {{ to: http2 }}] }}\n\
+             \x20 again: {{ bind: 127.0.0.1:0, routes: [\
+             {{ to: http2, retry: {{ conditions: [grpc-unavailable] }} }}] }}\n\
              clusters:\n\
              \x20 http2: {{ endpoints: [127.0.0.1:{port}], protocol: http2 }}\n\
              \x20 auto: {{ endpoints: [127.0.0.1:{port}] }}\n\
@@ -157,4 +159,9 @@ async fn no_route_is_unimplemented() {
 #[tokio::test]
 async fn the_routes_timeout_is_a_deadline() {
     check_by("route_timeout", "hurried").await;
+}
+
+#[tokio::test]
+async fn what_failed_in_trailers_is_tried_again() {
+    check_by("retried", "again").await;
 }

@@ -70,7 +70,7 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
     }
     for (name, (cluster, assignment)) in clusters.unwrap_or_default() {
         config.endpoints.extend(assignment.map(|assignment| (name.clone(), assignment)));
-        config.mesh.clusters.insert(name, cluster);
+        config.mesh.clusters.insert(name, cluster.into());
     }
     global_rate_limit::refuse_http1(cx, root, &config.mesh);
     lint::no_budget(cx, root, &config.mesh);

@@ -26,7 +26,7 @@ const FORWARD_ONLY: [&str; 6] = ["timeout", "rewrite", "retry", "hedge", "mirror
 pub(super) fn table<'a>(cx: &mut Cx<'a>, _: &Name, node: Node<'a>) -> Option<RouteTable> {
     let routes = cx.list(node, "a list of routes", route)?;
     lint::unreachable(cx, node, &routes);
-    Some(RouteTable { routes })
+    Some(RouteTable { routes: routes.into() })
 }
 
 fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Route> {

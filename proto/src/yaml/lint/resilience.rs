@@ -179,7 +179,7 @@ pub(in super::super) fn no_budget<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Me
 
 fn never_again<'a>(cx: &mut Cx<'a>, node: Node<'a>, route: &Route, mesh: &Mesh) {
     let Action::Forward(forward) = &route.action else { return };
-    let none = |name: &Name| mesh.clusters.get(name).is_some_and(grants_nothing);
+    let none = |name: &Name| mesh.clusters.get(name).is_some_and(|cluster| grants_nothing(cluster));
     if !forward.to.targets.iter().all(|target| none(&target.cluster)) {
         return;
     }

@@ -31,7 +31,7 @@ fn quickstart() {
     assert_eq!(routes.len(), 1);
     assert_eq!(routes[0].matches, Match::default());
     assert_eq!(routes[0].action, Action::Forward(Forward::new(Split::one(name("app")))));
-    assert_eq!(mesh.clusters["app"], Cluster::new(Source::Static));
+    assert_eq!(*mesh.clusters["app"], Cluster::new(Source::Static));
     let shown: Vec<_> =
         endpoints["app"].endpoints.iter().map(|e| (e.address.to_string(), e.weight.get())).collect();
     let expected = ["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9003"].map(|a| (a.to_owned(), 1));

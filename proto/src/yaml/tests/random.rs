@@ -77,7 +77,7 @@ fn assemble(
         if cluster.source == Source::Static {
             endpoints.insert(name.clone(), assignment);
         }
-        mesh.clusters.insert(name, cluster);
+        mesh.clusters.insert(name, cluster.into());
     }
     Config { mesh, endpoints }
 }

@@ -149,7 +149,7 @@ fn clusters_in_full() {
         panic_threshold: Percent::from_millionths(5_000).unwrap(),
         ..Cluster::new(Source::Static)
     };
-    assert_eq!(mesh.clusters["cart"], cart);
+    assert_eq!(*mesh.clusters["cart"], cart);
     let placed: Vec<_> =
         endpoints["cart"].endpoints.iter().map(|e| (e.zone.as_deref(), e.priority)).collect();
     assert_eq!(placed, [(Some("a"), 0), (Some("b"), 1)]);
@@ -168,7 +168,7 @@ fn clusters_with_defaults() {
         slow_start: ms(30_000),
         ..Cluster::new(Source::Static)
     };
-    assert_eq!(mesh.clusters["cart-static"], still);
+    assert_eq!(*mesh.clusters["cart-static"], still);
 }
 
 /// The second route of the file, in full.

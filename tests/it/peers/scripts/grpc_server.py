@@ -16,6 +16,7 @@ PATIENCE = 20
 
 # What became of the calls that hang, by the key that the caller chose.
 fates = collections.defaultdict(asyncio.Event)
+attempts = collections.Counter()
 crowds = collections.defaultdict(list)
 
 
@@ -61,6 +62,16 @@ async def fail_midway(request, context):
     yield b"one"
     yield b"two"
     await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "enough: 100% of \"it\" é")
+
+
+async def flaky(request, context):
+    """Fails the first call of a key with its head sent already, so that the status stands in trailers."""
+    attempts[request] += 1
+    if attempts[request] == 1:
+        await context.send_initial_metadata((("x-first", "head"),))
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
+    before = dict(context.invocation_metadata()).get("grpc-previous-rpc-attempts", "none")
+    return f"{attempts[request]} calls, {before} before".encode()
 
 
 async def hang(request, context):
@@ -113,6 +124,7 @@ HANDLERS = {
     "Describe": grpc.unary_unary_rpc_method_handler(describe),
     "Fail": grpc.unary_unary_rpc_method_handler(fail),
     "FailMidway": grpc.unary_stream_rpc_method_handler(fail_midway),
+    "Flaky": grpc.unary_unary_rpc_method_handler(flaky),
     "Hang": grpc.unary_unary_rpc_method_handler(hang),
     "HangStream": grpc.unary_stream_rpc_method_handler(hang_stream),
     "Fate": grpc.unary_unary_rpc_method_handler(fate),
