@@ -153,15 +153,14 @@ async fn an_answer_that_breaks_off_is_not_tried_again() {
     assert_eq!(origin.count(), 1);
 }
 
-#[tokio::test]
-async fn an_attempt_has_its_own_timeout() {
-    let first = Arc::new(AtomicUsize::new(0));
-    let origin = Origin::start(move |mut conn| {
-        let first = first.clone();
+/// Never answers its first request, until it is let go of, and answers all others.
+async fn deaf_once() -> Origin {
+    let seen = Arc::new(AtomicUsize::new(0));
+    Origin::start(move |mut conn| {
+        let seen = seen.clone();
         async move {
             while conn.request().await.is_some() {
-                if first.fetch_add(1, SeqCst) == 0 {
-                    // It never answers; we are let go of.
+                if seen.fetch_add(1, SeqCst) == 0 {
                     conn.rest().await;
                     return;
                 }
@@ -169,7 +168,12 @@ async fn an_attempt_has_its_own_timeout() {
             }
         }
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn an_attempt_has_its_own_timeout() {
+    let origin = deaf_once().await;
     let route = RETRY.replace("attempts: 3", "attempts: 3, per_try_timeout: 100ms");
     let proxy = proxy(&route, "", &[origin.address()]).await;
     let reply = proxy.get("web", "/").await;
@@ -291,20 +295,7 @@ async fn retries_of_retries_do_not_multiply() {
 
 #[tokio::test]
 async fn a_slow_attempt_gets_one_beside_it() {
-    let first = Arc::new(AtomicUsize::new(0));
-    let origin = Origin::start(move |mut conn| {
-        let first = first.clone();
-        async move {
-            while conn.request().await.is_some() {
-                if first.fetch_add(1, SeqCst) == 0 {
-                    conn.rest().await;
-                    return;
-                }
-                conn.send(ok("second")).await;
-            }
-        }
-    })
-    .await;
+    let origin = deaf_once().await;
     let proxy = proxy("hedge: { after: 50ms }", "", &[origin.address()]).await;
     assert_eq!(proxy.get("web", "/").await.text(), "second");
     assert_eq!(origin.count(), 2);
