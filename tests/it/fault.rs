@@ -103,6 +103,17 @@ async fn a_delay_counts_against_the_timeout() {
 }
 
 #[tokio::test]
+async fn a_delay_counts_against_the_deadline_of_a_grpc_caller() {
+    let (echo, proxy) = start("delay: { fixed: 1h, percent: 100 }", "").await;
+    let request = http::Request::post("http://test/a.B/C").header("content-type", "application/grpc");
+    let request = request.header("grpc-timeout", "200m").body(()).unwrap();
+    let h2 = H2::connect(proxy.address("web")).await;
+    let reply = h2.send(request, Vec::new(), None).await.unwrap();
+    assert_eq!((reply.status, reply.field("grpc-status")), (200, Some("4")), "DEADLINE_EXCEEDED");
+    assert_eq!(echo.requests(), 0, "the origin sees nothing of it");
+}
+
+#[tokio::test]
 async fn who_gives_up_is_held_up_no_longer() {
     let (_echo, proxy) = start("delay: { fixed: 1h, percent: 100 }", "").await;
     let active = "outrigger_downstream_requests_active{listener=\"web\"}";

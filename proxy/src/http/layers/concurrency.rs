@@ -76,16 +76,16 @@ async fn in_line<S>(mut inner: S, call: Call, waiting: Waiting, (wait, max): (Du
 where
     S: Service<Call, Response = Response<Body>, Error = ProxyError>,
 {
-    let whole = timeout::of(&call);
-    let patience = whole.map_or(wait, |whole| whole.min(wait));
-    match tokio::time::timeout(patience, waiting).await {
+    let end = Instant::now() + wait;
+    let late = timeout::deadline(&call).filter(|deadline| *deadline < end);
+    match tokio::time::timeout_at(late.unwrap_or(end), waiting).await {
         Ok(Turn::In(permit)) => {
             call.ledger.set_place(permit);
             call.ledger.trip().held_up(Instant::now());
         }
         // Nothing is ever handed over here.
         Ok(Turn::Look) => {}
-        Err(_) if patience < wait => return Err(ProxyError::Timeout),
+        Err(_) if late.is_some() => return Err(ProxyError::Timeout),
         Err(_) => return Err(ProxyError::WaitedTooLong { max }),
     }
     Box::pin(inner.call(call)).await

@@ -1,6 +1,6 @@
 //! Failures made on purpose: a request is held up, or answered in place of the upstream.
 //!
-//! What is held up spends its route's `timeout` meanwhile, as it would with an upstream that is slow: a delay that is
+//! What is held up spends its deadline meanwhile, as it would with an upstream that is slow: a delay that is
 //! longer ends in the answer of a timeout, and the upstream sees nothing of it.
 
 use std::future::Future;
@@ -8,12 +8,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http::Response;
-use outrigger_proto::model::{AbortWith, Action};
+use outrigger_proto::model::AbortWith;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{Layer, Service};
 
-use super::Outcome;
+use super::{Outcome, timeout};
 use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::Call;
@@ -57,7 +57,7 @@ where
                 count(&call, "delay");
                 call.ledger.set_delayed();
                 let end = call.ledger.trip().started() + delay;
-                let late = deadline(&call).filter(|deadline| *deadline <= end);
+                let late = timeout::deadline(&call).filter(|deadline| *deadline <= end);
                 let sleep = sleep_until(late.unwrap_or(end));
                 let next = if late.is_some() { Next::Late } else { Next::Goes { abort } };
                 Faulted::held(Held { sleep, next, call: Some(call), service: self.inner.clone() })
@@ -83,13 +83,6 @@ fn abort(call: &Call, with: AbortWith) -> ProxyError {
 
 fn count(call: &Call, kind: &'static str) {
     call.ledger.view().state.stats.fault(kind);
-}
-
-fn deadline(call: &Call) -> Option<Instant> {
-    match &call.ledger.route()?.action {
-        Action::Forward(forward) => forward.timeout.map(|timeout| call.ledger.trip().started() + timeout),
-        Action::Redirect(_) | Action::Respond(_) => None,
-    }
 }
 
 pin_project! {
@@ -120,7 +113,7 @@ pin_project! {
 enum Next {
     /// It goes on, or is aborted.
     Goes { abort: Option<AbortWith> },
-    /// Its route's timeout has run out.
+    /// Its deadline has passed.
     Late,
 }
 

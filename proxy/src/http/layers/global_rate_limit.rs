@@ -117,7 +117,7 @@ async fn decision(
     let Some(service) = ledger.extras().and_then(|extras| extras.rate_limit_service.as_ref()) else {
         return Ok(None);
     };
-    let left = timeout::of(call).map(|whole| whole.saturating_sub(ledger.trip().started().elapsed()));
+    let left = timeout::deadline(call).map(|at| at.saturating_duration_since(Instant::now()));
     let (patience, own) = match left {
         Some(left) if left < policy.timeout => (left, true),
         Some(_) | None => (policy.timeout, false),

@@ -5,10 +5,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::Response;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::Outcome;
@@ -16,7 +16,7 @@ use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
 use crate::http::peek::is_grpc;
-use crate::policy::deadline;
+use crate::policy::deadline as grpc;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -46,23 +46,23 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
     }
 
     fn call(&mut self, call: Call) -> Timed<S::Future> {
-        let timeout = of(&call);
-        let ledger = timeout.map(|timeout| {
-            call.ledger.set_deadline(call.ledger.trip().started() + timeout);
+        let ledger = deadline(&call).map(|at| {
+            call.ledger.set_deadline(at);
             call.ledger.clone()
         });
         Timed { inner: self.inner.call(call), ledger }
     }
 }
 
-/// How long a request may take, from its head to the last byte of its answer.
-pub fn of(call: &Call) -> Option<Duration> {
-    let granted = || is_grpc(call.request.headers()).then(|| deadline::asked(call.request.headers()))?;
+/// When the last byte of a request's answer is due, if ever: for whoever holds it up on the way here, too.
+pub fn deadline(call: &Call) -> Option<Instant> {
+    let granted = || is_grpc(call.request.headers()).then(|| grpc::asked(call.request.headers()))?;
     let forward = call.ledger.forward()?;
-    match (forward.timeout, granted()) {
+    let whole = match (forward.timeout, granted()) {
         (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
         (ours, theirs) => ours.or(theirs),
-    }
+    };
+    whole.map(|whole| call.ledger.trip().started() + whole)
 }
 
 pin_project! {
