@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -205,6 +205,18 @@ impl fmt::Debug for Body {
         };
         f.debug_tuple("Body").field(&kind).finish()
     }
+}
+
+/// The same request, without its body.
+pub fn bodiless(request: &Request<Body>) -> Box<Request<Body>> {
+    let mut copy = Box::new(Request::new(Body::empty()));
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    // Among them is how the names of the fields were written.
+    *copy.extensions_mut() = request.extensions().clone();
+    copy
 }
 
 /// A short answer of our own.

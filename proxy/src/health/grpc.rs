@@ -1,24 +1,34 @@
 //! A gRPC check: `grpc.health.v1.Health/Check`, over HTTP/2.
 //! <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>
-//!
-//! The two messages have one field each and are read and written here by hand: the service's name (field 1, a string)
-//! goes, a `ServingStatus` (field 1, an enum) comes.
 
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, header};
+use prost::Message;
 
 use super::h2::{Answer, converse};
 use super::probe::USER_AGENT;
 use crate::io::socket::Socket;
+use crate::upstream::grpc::{frame, grpc_status, unframe};
 use crate::upstream::health::Outcome;
 
 const SERVING: u64 = 1;
-/// Tag of field 1, length-delimited: the service in a request.
-const SERVICE: u8 = 1 << 3 | 2;
-/// Tag of field 1, a varint: the status in an answer.
-const STATUS: u64 = 1 << 3;
+
+/// `HealthCheckRequest`.
+#[derive(Clone, PartialEq, Message)]
+struct Question {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+/// `HealthCheckResponse`.
+#[derive(Clone, PartialEq, Message)]
+struct Status {
+    /// A `ServingStatus`, as wide as it may be sent: one that is not known is shown as it came.
+    #[prost(uint64, tag = "1")]
+    status: u64,
+}
 
 /// Asks for a service, which may be empty: the server as a whole.
 pub(super) async fn ask(socket: Socket, host: &str, service: &str, timeout: Duration) -> Outcome {
@@ -42,22 +52,7 @@ fn deadline(timeout: Duration) -> String {
 
 /// The request, in a frame of its own.
 fn message(service: &str) -> Bytes {
-    let mut request = BytesMut::new();
-    if !service.is_empty() {
-        request.put_u8(SERVICE);
-        let mut length = service.len();
-        while length >= 0x80 {
-            request.put_u8(length as u8 | 0x80);
-            length >>= 7;
-        }
-        request.put_u8(length as u8);
-        request.put_slice(service.as_bytes());
-    }
-    let mut frame = BytesMut::with_capacity(5 + request.len());
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(request.len()).expect("a name in a configuration is short"));
-    frame.put_slice(&request);
-    frame.freeze()
+    frame(&Question { service: service.to_owned() }.encode_to_vec())
 }
 
 fn judge(answer: &Answer) -> Outcome {
@@ -75,61 +70,16 @@ fn judge(answer: &Answer) -> Outcome {
     }
 }
 
-fn grpc_status(fields: &HeaderMap) -> Option<u16> {
-    fields.get("grpc-status")?.to_str().ok()?.parse().ok()
-}
-
 /// The status in the first message of a body; `None` when it has none that we can read.
 fn serving(body: &[u8]) -> Option<u64> {
-    let (head, rest) = body.split_at_checked(5)?;
-    let (compressed, length) = (head[0], u32::from_be_bytes([head[1], head[2], head[3], head[4]]));
-    if compressed != 0 {
-        // We have not said that we could.
-        return None;
-    }
-    let mut message = rest.get(..usize::try_from(length).ok()?)?;
-    // What is 0 is not written.
-    let mut status = 0;
-    while !message.is_empty() {
-        let tag = varint(&mut message)?;
-        match tag & 7 {
-            0 => {
-                let value = varint(&mut message)?;
-                // The last one counts.
-                status = if tag == STATUS { value } else { status };
-            }
-            1 => skip(&mut message, 8)?,
-            2 => {
-                let length = varint(&mut message)?;
-                skip(&mut message, usize::try_from(length).ok()?)?;
-            }
-            5 => skip(&mut message, 4)?,
-            _ => return None,
-        }
-    }
-    Some(status)
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
-}
-
-fn skip(bytes: &mut &[u8], n: usize) -> Option<()> {
-    *bytes = bytes.get(n..)?;
-    Some(())
+    let (message, _) = unframe(body)?;
+    Some(Status::decode(message).ok()?.status)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     #[test]

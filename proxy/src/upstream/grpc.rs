@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use super::cluster::ClusterView;
 use super::error::UpstreamError;
 use super::h1::Answer;
-use super::send::{Trip, Upstream};
+use super::send::Upstream;
+use super::trip::Trip;
 use crate::body::Body;
 use crate::policy::deadline::{GRPC_TIMEOUT, grpc_timeout};
 
@@ -104,11 +105,7 @@ impl Upstream {
 }
 
 fn request(name: &str, method: &'static str, message: &[u8], patience: Duration) -> Box<Request<Body>> {
-    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(message.len()).expect("made of a head, which has a limit"));
-    frame.put_slice(message);
-    let mut request = Box::new(Request::new(Body::full(frame.freeze())));
+    let mut request = Box::new(Request::new(Body::full(frame(message))));
     *request.method_mut() = http::Method::POST;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = target(name, method);
@@ -151,22 +148,38 @@ async fn read(response: Response<Body>, bytes: &mut usize) -> Result<Bytes, Call
         status = frame.trailers_ref().and_then(grpc_status).or(status);
     }
     match status {
-        Some(0) => message(read.freeze()).ok_or(CallError::Broken),
+        Some(0) => message(&read.freeze()).ok_or(CallError::Broken),
         Some(status) => Err(CallError::Grpc(status)),
         None => Err(CallError::Broken),
     }
 }
 
 /// The status of a call, 0 for one that succeeded.
-fn grpc_status(fields: &HeaderMap) -> Option<u16> {
+pub fn grpc_status(fields: &HeaderMap) -> Option<u16> {
     fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
-/// The one message of a body, which is not compressed: we have not said that it could be.
-fn message(mut body: Bytes) -> Option<Bytes> {
-    let &[0, a, b, c, d] = body.get(..PREFIX)? else { return None };
-    let message = body.split_off(PREFIX);
-    (u32::from_be_bytes([a, b, c, d]) as usize == message.len()).then_some(message)
+/// A message as it stands in a body (gRPC over HTTP/2, "Length-Prefixed-Message"). For short ones: of a head, or of a
+/// configuration.
+pub fn frame(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).expect("what it is made of has a limit"));
+    frame.put_slice(message);
+    frame.freeze()
+}
+
+/// The first message of a body, and what is behind it; `None` when it is not whole, or compressed: we have not said that
+/// it could be.
+pub fn unframe(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&[0, a, b, c, d], rest) = body.split_first_chunk()? else { return None };
+    rest.split_at_checked(usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?)
+}
+
+/// The one message of a body.
+fn message(body: &Bytes) -> Option<Bytes> {
+    let (message, rest) = unframe(body)?;
+    rest.is_empty().then(|| body.slice_ref(message))
 }
 
 #[cfg(test)]
@@ -205,7 +218,7 @@ mod tests {
             (&[0, 0, 0, 0, 1, 8, 0, 0, 0, 0, 0], None),
         ];
         for (body, expected) in rows {
-            assert_eq!(message(Bytes::copy_from_slice(body)).as_deref(), expected, "{body:?}");
+            assert_eq!(message(&Bytes::copy_from_slice(body)).as_deref(), expected, "{body:?}");
         }
     }
 

@@ -7,7 +7,7 @@ mod connect;
 pub mod dns;
 mod endpoint;
 mod error;
-mod grpc;
+pub mod grpc;
 mod h1;
 mod h2;
 pub mod health;
@@ -15,6 +15,7 @@ mod latencies;
 pub mod outlier;
 mod pool;
 mod send;
+mod trip;
 
 pub use self::balance::{EndpointSet, LevelHealth, PickFacts, Settings, cookie_value, hash_of};
 pub use self::breaker::{Breaker, Counted, Limit, Overflow};
@@ -22,8 +23,7 @@ pub use self::cluster::{Cluster, ClusterView, Clusters};
 pub use self::connect::{Dial, dial};
 pub use self::endpoint::{Availability, Endpoint, Lease, Open};
 pub use self::error::UpstreamError;
-pub use self::grpc::CallError;
 pub use self::h1::Answer;
-
 pub use self::pool::{Pools, Reclaim};
-pub use self::send::{Flight, Sent, Trip, Upstream};
+pub use self::send::{Flight, Sent, Upstream};
+pub use self::trip::Trip;

@@ -1,7 +1,7 @@
 //! One request's way to an upstream: an endpoint is picked, a connection found or made, the request sent, and sent
 //! once more where the connection turned out to be dead and nothing can have come of the first time.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +21,10 @@ use super::endpoint::{Endpoint, Lease};
 use super::error::UpstreamError;
 use super::h1::{self, Answer, Failure};
 use super::h2;
-use super::outlier::{Outcome, Probe};
+use super::outlier::Outcome;
 use super::pool::{Pools, Reclaim};
-use crate::body::Body;
+use super::trip::{Tried, Trip};
+use crate::body::{Body, bodiless};
 use crate::gate::{Call, Entry, Permit};
 use crate::io::activity::Ticks;
 use crate::io::stream::Stream;
@@ -39,28 +40,6 @@ pub struct Upstream {
     epoch: Instant,
     rng: RefCell<fastrand::Rng>,
     dialing: RefCell<HashMap<u64, Rc<Dialing>>>,
-}
-
-/// What is noted on the way, for metrics and logs.
-#[derive(Debug)]
-pub struct Trip {
-    started: Instant,
-    /// When it was first about to be sent.
-    ready: Cell<Instant>,
-    attempts: Cell<u32>,
-    tried: RefCell<Tried>,
-    /// What of the request decides its endpoint.
-    hash: Cell<Option<u64>>,
-    lot: OnceCell<u64>,
-    /// Somebody keeps the request, and sends it again when it has to be.
-    kept: Cell<bool>,
-    /// It was sent on a connection that turned out to be dead, and nothing can have come of it.
-    stale: Cell<bool>,
-    /// It finds out how an endpoint is that was ejected.
-    probe: RefCell<Option<Probe>>,
-    endpoint: RefCell<Option<Arc<Endpoint>>>,
-    connect: Cell<Option<Duration>>,
-    first_byte: Cell<Option<Duration>>,
 }
 
 /// A response, or a tunnel.
@@ -79,83 +58,6 @@ pub struct Flight {
     _counted: Counted,
 }
 
-impl Trip {
-    /// A request that began at `started`.
-    pub fn new(started: Instant) -> Self {
-        Self {
-            started,
-            ready: Cell::new(started),
-            attempts: Cell::new(0),
-            tried: RefCell::default(),
-            hash: Cell::new(None),
-            lot: OnceCell::new(),
-            kept: Cell::new(false),
-            stale: Cell::new(false),
-            probe: RefCell::new(None),
-            endpoint: RefCell::new(None),
-            connect: Cell::new(None),
-            first_byte: Cell::new(None),
-        }
-    }
-
-    /// It was held up until now, which is nobody's fault upstream.
-    pub fn held_up(&self, until: Instant) {
-        self.ready.set(until);
-    }
-
-    /// Whoever calls this keeps the request: no copy is made of it here, and where it [went stale](Self::is_stale) it is
-    /// to be sent again, which is no further attempt.
-    pub fn keep(&self) {
-        self.kept.set(true);
-    }
-
-    /// Whether the last attempt was sent on a connection that was dead already. The next one is sent on a fresh one.
-    pub fn is_stale(&self) -> bool {
-        self.stale.get()
-    }
-
-    /// How often the request was sent, or was to be.
-    pub fn attempts(&self) -> u32 {
-        self.attempts.get()
-    }
-
-    /// When the request began.
-    pub fn started(&self) -> Instant {
-        self.started
-    }
-
-    /// What of the request decides its endpoint, for clusters that balance by hash.
-    pub fn set_hash(&self, hash: Option<u64>) {
-        self.hash.set(hash);
-    }
-
-    /// A random number that stays the same for as long as the request lives.
-    pub fn lot(&self, random: impl FnOnce() -> u64) -> u64 {
-        *self.lot.get_or_init(random)
-    }
-
-    /// The endpoint that was tried last.
-    pub fn endpoint(&self) -> Option<Arc<Endpoint>> {
-        self.endpoint.borrow().clone()
-    }
-
-    /// How long a connection took, if one had to be made.
-    pub fn connect(&self) -> Option<Duration> {
-        self.connect.get()
-    }
-
-    /// From the request's beginning to the response's head.
-    pub fn first_byte(&self) -> Option<Duration> {
-        self.first_byte.get()
-    }
-
-    /// Counts an attempt; tells when it began, to measure it from.
-    fn begin_attempt(&self) -> Instant {
-        let before = self.attempts.replace(self.attempts.get() + 1);
-        if before == 0 { self.ready.get() } else { Instant::now() }
-    }
-}
-
 /// A request that got no response.
 #[derive(Debug)]
 struct Unanswered {
@@ -167,34 +69,6 @@ struct Unanswered {
 impl From<UpstreamError> for Unanswered {
     fn from(error: UpstreamError) -> Self {
         Self { error, unsent: None }
-    }
-}
-
-/// Endpoints that a request was, or could not be, sent to.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tried {
-    ids: [u64; Self::MOST],
-    len: usize,
-}
-
-impl Tried {
-    /// Enough to get past a node that died with its endpoints; not a search through a cluster that is down.
-    const MOST: usize = 3;
-
-    /// What does not fit is forgotten: it may be tried again.
-    fn add(&mut self, id: u64) {
-        if !self.is_full() {
-            self.ids[self.len] = id;
-            self.len += 1;
-        }
-    }
-
-    fn ids(&self) -> &[u64] {
-        &self.ids[..self.len]
-    }
-
-    fn is_full(&self) -> bool {
-        self.len == Self::MOST
     }
 }
 
@@ -450,7 +324,7 @@ impl Upstream {
                 return conn.exchange(&self.pools, request).await.map_err(|failure| failure.error.into());
             };
             let replayable = is_replayable(&request);
-            let copy = (replayable && !trip.kept.get()).then(|| copy(&request));
+            let copy = (replayable && !trip.kept.get()).then(|| bodiless(&request));
             let failure = match conn.exchange(&self.pools, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
@@ -617,16 +491,4 @@ fn wire(protocol: Protocol, request: &Request<Body>) -> Wire {
 /// there is no body.
 fn is_replayable(request: &Request<Body>) -> bool {
     request.method().is_idempotent() && request.body().is_end_stream()
-}
-
-/// The same request, without its body.
-fn copy(request: &Request<Body>) -> Box<Request<Body>> {
-    let mut copy = Box::new(Request::new(Body::empty()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    // Among them is how the names of the fields were written.
-    *copy.extensions_mut() = request.extensions().clone();
-    copy
 }

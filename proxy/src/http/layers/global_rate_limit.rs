@@ -19,7 +19,7 @@ use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
 use crate::http::headers;
 use crate::policy::rls::{self, Decision, Descriptor, Entry};
-use crate::upstream::CallError;
+use crate::upstream::grpc::CallError;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]

@@ -14,7 +14,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, bodiless};
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger, Wanted};
 use crate::http::headers;
@@ -109,11 +109,7 @@ async fn send(
 
 /// The same request; of its body, what the request itself reads from now on.
 fn copy(request: &mut Request<Body>) -> Box<Request<Body>> {
-    let mut copy = Box::new(Request::new(Body::empty()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
+    let mut copy = bodiless(request);
     copy.headers_mut().remove(http::header::EXPECT);
     copy.headers_mut().insert(MARK, HeaderValue::from_static("1"));
     if !request.body().is_end_stream() {
