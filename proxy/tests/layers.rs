@@ -58,7 +58,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Beside the road. Where configuration comes from knows nothing of where it goes.
     ("control", &[]),
     ("health", &["io", "observe", "upstream"]),
-    ("overload", &["observe", "policy", "sys", "worker"]),
+    ("overload", &["observe", "policy", "worker"]),
     ("threads", &["downstream", "http", "io", "observe", "worker"]),
     ("apply", &["downstream", "health", "io", "live", "observe", "policy", "threads", "upstream", "worker"]),
     ("admin", &["body", "io", "live", "observe", "upstream", "watch", "worker"]),

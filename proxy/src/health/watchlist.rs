@@ -225,6 +225,7 @@ impl Watchlist {
         for endpoint in cluster.endpoints().endpoints() {
             endpoint.health().forget();
         }
+        cluster.endpoints().refresh();
         cluster.stats().endpoints_healthy(None);
     }
 

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 pub use self::host::raise_descriptor_limit;
 use self::host::{Amount, Memory};
 use crate::policy::overload::{Level, Overload, Reading, Readings, Resource};
-use crate::sys;
 use crate::worker::Shared;
 
 /// How often it looks.
@@ -77,7 +76,7 @@ impl Guard {
         if self.state.memory() == Level::Normal {
             self.released = None;
         } else if self.released.is_none_or(|at| at.elapsed() >= RELEASE_EVERY) {
-            sys::release_memory();
+            self.shared.release_memory();
             self.released = Some(Instant::now());
         }
     }

@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use outrigger_proto::model::{
-    self, Address, Assignment, Balance, CircuitBreaker, Name, OutlierDetection, Percent,
-};
+use outrigger_proto::model::{self, Address, Assignment, CircuitBreaker, Name, OutlierDetection};
 use tokio::time::Instant;
 
 use super::balance::{EndpointSet, Settings};
@@ -17,7 +15,7 @@ use super::breaker::Breaker;
 use super::endpoint::Endpoint;
 use super::health::{Health, Record};
 use super::latencies::Latencies;
-use super::outlier::{Cause, Change, Detector, Ejection, Scene, Standing, Verdict};
+use super::outlier::{Cause, Change, Detector, Scene, Standing, Verdict};
 use crate::observe::{ClusterStats, Registry};
 use crate::policy::budget::Budget;
 
@@ -75,51 +73,53 @@ impl Cluster {
         &self,
         verdict: Verdict,
         endpoint: &Endpoint,
-        rules: &OutlierDetection,
-        chance: (Duration, u64),
+        (rules, now): (&OutlierDetection, Duration),
+        random: impl FnOnce() -> u64,
     ) {
-        let (now, random) = chance;
-        let cause = match verdict {
+        let change = match verdict {
             Verdict::Nothing => return,
-            Verdict::Returned => return self.returned(endpoint, now),
-            Verdict::Eject(cause) => cause,
+            Verdict::Returned => Some(Change::Returned),
+            Verdict::Eject(cause) => {
+                let mut detector = guard(&self.detector);
+                // Under the lock, or the share that may be out could be counted of a set that is no more.
+                let endpoints = self.endpoints.load();
+                let scene = Scene { endpoints: &standings(&endpoints), config: rules, now };
+                detector.eject(endpoint.standing(), cause, scene, random())
+            }
         };
-        let mut detector = guard(&self.detector);
-        // Under the lock, or the share that may be out could be counted of a set that is no more.
-        let endpoints = self.endpoints.load_full();
-        let scene = Scene { endpoints: &standings(&endpoints), config: rules, now };
-        let ejection = detector.eject(endpoint.standing(), cause, scene, random);
-        drop(detector);
-        match ejection {
-            Ejection::Ejected(length) => self.ejected(endpoint, cause, length),
-            Ejection::Spared => self.stats().spared.increment(1),
-            Ejection::Moot => {}
+        if let Some(change) = change {
+            self.note(endpoint, change, now);
+            self.endpoints.load().refresh();
         }
-        endpoints.refresh();
     }
 
-    fn note(&self, endpoints: &EndpointSet, changes: &[(usize, Change)], now: Duration) {
+    fn note_all(&self, endpoints: &EndpointSet, changes: &[(usize, Change)], now: Duration) {
         for (position, change) in changes {
-            let endpoint = &endpoints.endpoints()[*position];
-            match change {
-                Change::Ejected { cause, length } => self.ejected(endpoint, *cause, *length),
-                Change::Spared(_) => self.stats().spared.increment(1),
-                Change::HalfOpen => {}
-                Change::Returned => self.returned(endpoint, now),
+            self.note(&endpoints.endpoints()[*position], *change, now);
+        }
+    }
+
+    fn note(&self, endpoint: &Endpoint, change: Change, now: Duration) {
+        let label = endpoint.label();
+        match change {
+            Change::Ejected { cause, length } => {
+                let cause = cause.as_str();
+                self.stats().ejected(cause);
+                tracing::info!(cluster = %self.name, endpoint = label, cause, ?length, "endpoint ejected");
+            }
+            Change::Spared(cause) => {
+                self.stats().spared.increment(1);
+                // It was out until its probe failed.
+                if cause == Cause::Probe {
+                    self.note(endpoint, Change::Returned, now);
+                }
+            }
+            Change::HalfOpen => {}
+            Change::Returned => {
+                endpoint.set_since(now);
+                tracing::info!(cluster = %self.name, endpoint = label, "endpoint returned");
             }
         }
-    }
-
-    fn ejected(&self, endpoint: &Endpoint, cause: Cause, length: Duration) {
-        self.stats().ejected(cause.as_str());
-        let cause = cause.as_str();
-        tracing::info!(cluster = %self.name, endpoint = endpoint.label(), cause, ?length, "endpoint ejected");
-    }
-
-    fn returned(&self, endpoint: &Endpoint, now: Duration) {
-        endpoint.set_since(now);
-        self.endpoints.load().refresh();
-        tracing::info!(cluster = %self.name, endpoint = endpoint.label(), "endpoint returned");
     }
 
     /// Its figures; their series exist from the first use on, so that idle clusters cost nothing.
@@ -183,7 +183,7 @@ impl Clusters {
         *current = Some(config.clone());
         if changed {
             let endpoints = cluster.endpoints.load().endpoints().to_vec();
-            cluster.endpoints.store(Arc::new(EndpointSet::new(endpoints, settings(current.as_deref()))));
+            cluster.endpoints.store(Arc::new(EndpointSet::new(endpoints, (&**config).into())));
         }
     }
 
@@ -214,7 +214,8 @@ impl Clusters {
             endpoint
         };
         let endpoints = assignment.endpoints.iter().map(endpoint).collect();
-        let new = Arc::new(EndpointSet::new(endpoints, settings(config.as_deref())));
+        let settings = config.as_deref().map(Settings::from).unwrap_or_default();
+        let new = Arc::new(EndpointSet::new(endpoints, settings));
         cluster.endpoints.store(new.clone());
         for gone in known.into_values() {
             gone.retire();
@@ -222,17 +223,21 @@ impl Clusters {
         // Of fewer endpoints, fewer may be left out.
         if let Some(rules) = config.as_ref().and_then(|config| config.outlier_detection.as_ref()) {
             let changes = guard(&cluster.detector).fit(&standings(&new), rules);
-            cluster.note(&new, &changes, now);
+            cluster.note_all(&new, &changes, now);
+            new.refresh();
         }
     }
 
-    /// Looks after what ends or is judged by time: ejections, shares of levels. To be called every second or so.
+    /// Ends ejections, and judges endpoints by shares and means, where that is due. To be called more often than any
+    /// interval.
     pub fn sweep(&self, mut random: impl FnMut() -> u64) {
         let now = self.epoch.elapsed();
-        for cluster in self.all() {
+        let all: Vec<_> = self.lock().values().cloned().collect();
+        for cluster in all {
             let mut detector = guard(&cluster.detector);
-            let endpoints = cluster.endpoints.load_full();
-            let rules = guard(&cluster.config).as_ref().and_then(|config| config.outlier_detection);
+            let endpoints = cluster.endpoints.load();
+            let config = guard(&cluster.config).clone();
+            let rules = config.as_ref().and_then(|config| config.outlier_detection);
             let out = || endpoints.endpoints().iter().any(|endpoint| endpoint.standing().is_ejected());
             let due = match &rules {
                 Some(rules) => now >= detector.due(rules.interval),
@@ -240,10 +245,13 @@ impl Clusters {
             };
             if due {
                 let changes = detector.sweep(&standings(&endpoints), rules.as_ref(), now, &mut random);
-                cluster.note(&endpoints, &changes, now);
+                cluster.note_all(&endpoints, &changes, now);
             }
             drop(detector);
-            endpoints.refresh();
+            // Elsewhere nothing changes by itself.
+            if due || config.is_some_and(|config| config.health_check.is_some()) {
+                endpoints.refresh();
+            }
         }
     }
 
@@ -275,17 +283,6 @@ impl Clusters {
 /// Nothing is done under these locks that could leave what they guard half changed.
 fn guard<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn settings(config: Option<&model::Cluster>) -> Settings<'_> {
-    match config {
-        Some(config) => config.into(),
-        None => Settings {
-            balance: &Balance::PeakEwma,
-            slow_start: Duration::ZERO,
-            panic_threshold: Percent::ZERO,
-        },
-    }
 }
 
 fn standings(endpoints: &EndpointSet) -> Vec<&Standing> {

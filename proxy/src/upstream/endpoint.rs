@@ -157,9 +157,6 @@ impl Endpoint {
         if !self.is_healthy() {
             return Availability::Unavailable;
         }
-        if !self.standing.is_ejected() {
-            return Availability::Available;
-        }
         match self.standing.phase() {
             Phase::Healthy => Availability::Available,
             Phase::HalfOpen | Phase::Probing { since: _ } => Availability::HalfOpen,

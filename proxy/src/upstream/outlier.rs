@@ -93,7 +93,7 @@ pub enum Verdict {
     Nothing,
     /// [`Detector::eject`], now. Said once for each time that a threshold is reached.
     Eject(Cause),
-    /// Nothing; a probe has brought the endpoint back.
+    /// Its return is to be noted: a probe has brought the endpoint back.
     Returned,
 }
 
@@ -108,18 +108,7 @@ pub struct Scene<'a> {
     pub now: Duration,
 }
 
-/// What came of [`Detector::eject`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ejection {
-    /// It is left out for so long.
-    Ejected(Duration),
-    /// It takes requests: no more may be left out.
-    Spared,
-    /// Another was faster, or it has been brought back meanwhile.
-    Moot,
-}
-
-/// What a sweep has changed about an endpoint.
+/// What the detector has changed about an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It is left out.
@@ -129,7 +118,7 @@ pub enum Change {
         /// For so long.
         length: Duration,
     },
-    /// It would be, but no more may be left out.
+    /// It would be, but no more may be left out: it takes requests. Who has failed its probe does so again.
     Spared(Cause),
     /// It may be probed.
     HalfOpen,
@@ -157,22 +146,29 @@ impl Detector {
         self.swept.saturating_add(interval)
     }
 
-    /// Leaves an endpoint out, as a [`Verdict`] wants it.
-    pub fn eject(&mut self, target: &Standing, cause: Cause, scene: Scene<'_>, random: u64) -> Ejection {
+    /// Leaves an endpoint out, as a [`Verdict`] wants it; `None` when another was faster, or it has been brought back
+    /// meanwhile.
+    pub fn eject(
+        &mut self,
+        target: &Standing,
+        cause: Cause,
+        scene: Scene<'_>,
+        random: u64,
+    ) -> Option<Change> {
         let Scene { endpoints, config, now } = scene;
         // Who has failed a probe is out already, and must not be counted as one more.
         let again = cause == Cause::Probe;
         if target.is_ejected() != again {
-            return Ejection::Moot;
+            return None;
         }
         let others = endpoints.iter().filter(|e| e.is_ejected() && !std::ptr::eq(**e, target)).count();
         if others < allowed(endpoints.len(), config.max_ejected) {
-            return Ejection::Ejected(target.eject(config, now, random));
+            return Some(Change::Ejected { cause, length: target.eject(config, now, random) });
         }
         if again {
             target.restore();
         }
-        Ejection::Spared
+        Some(Change::Spared(cause))
     }
 
     /// Brings back what is more than may be left out, whoever had the least time left first. To be called when

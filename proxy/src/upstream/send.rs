@@ -21,9 +21,9 @@ use super::endpoint::{Endpoint, Lease};
 use super::error::UpstreamError;
 use super::h1::{self, Answer, Failure};
 use super::h2;
-use super::outlier::Outcome;
+use super::outlier::{Outcome, Probe};
 use super::pool::{Pools, Reclaim};
-use super::trip::{Tried, Trip};
+use super::trip::{Going, Tried, Trip};
 use crate::body::{Body, bodiless};
 use crate::gate::{Call, Entry, Permit};
 use crate::io::activity::Ticks;
@@ -117,13 +117,13 @@ impl Upstream {
         let counted = to.live.breaker().count(Limit::Requests, &to.config.circuit_breaker);
         let counted = counted.map_err(|overflow| overflowed(to, overflow))?;
         let wire = wire(to.config.protocol, &request);
-        let began = trip.begin_attempt();
+        let (going, began) = trip.begin_attempt();
         if trip.attempts() == 1 && !trip.is_stale() {
             to.live.budget().deposit(to.config.retry_budget);
         }
         let mut unreachable = Tried::default();
         loop {
-            let lease = self.pick(to, trip, &unreachable)?;
+            let lease = self.pick(to, (trip, &going), &unreachable)?;
             let endpoint = lease.endpoint();
             let result = match wire {
                 Wire::H1 => self.send_h1(to, endpoint, request, trip).await,
@@ -144,17 +144,20 @@ impl Upstream {
                     trip.first_byte.set(Some(trip.started.elapsed()));
                     endpoint.answered(took, now);
                     to.live.answered(took, now);
-                    self.record(to, trip, endpoint, (outcome(&answer), took));
+                    going.answered();
+                    self.record(to, endpoint, going.take_probe(), (outcome(&answer), took, now));
                     return Ok(Sent { answer, flight: Flight { _lease: lease, _counted: counted } });
                 }
                 Err(Unanswered { error, unsent }) => {
                     if error.blames_endpoint() {
                         endpoint.failed(now);
-                        self.record(to, trip, endpoint, (Outcome::NoResponse, took));
+                        self.record(to, endpoint, going.take_probe(), (Outcome::NoResponse, took, now));
                     }
                     unreachable.add(endpoint.id());
                     request = match unsent {
-                        Some(unsent) if error.blames_endpoint() && self.has_other(to, &unreachable) => unsent,
+                        Some(unsent) if error.blames_endpoint() && Self::has_other(to, &unreachable) => {
+                            unsent
+                        }
                         Some(_) | None => return Err(error),
                     };
                 }
@@ -162,24 +165,38 @@ impl Upstream {
         }
     }
 
-    /// An attempt was given up before it came to anything, as it took too long: its endpoint is to blame.
+    /// The request was given up before anything came of it, as it took too long: whoever it waits for is to blame.
     pub fn gave_up(&self, to: &ClusterView, trip: &Trip) {
-        if let Some(endpoint) = trip.endpoint() {
-            endpoint.failed(self.epoch.elapsed());
-            self.record(to, trip, &endpoint, (Outcome::NoResponse, trip.started.elapsed()));
+        let last = trip.attempts();
+        for number in [last.wrapping_sub(1), last] {
+            self.gave_up_attempt(to, trip, number);
+        }
+    }
+
+    /// One of the request's last two attempts, by its number, was given up so; if it was under way.
+    pub fn gave_up_attempt(&self, to: &ClusterView, trip: &Trip, number: u32) {
+        if let Some((endpoint, probe)) = trip.give_up(number) {
+            let now = self.epoch.elapsed();
+            endpoint.failed(now);
+            let took = now.saturating_sub(trip.started.duration_since(self.epoch));
+            self.record(to, &endpoint, probe, (Outcome::NoResponse, took, now));
         }
     }
 
     /// Tells outlier detection, where there is one.
-    fn record(&self, to: &ClusterView, trip: &Trip, endpoint: &Endpoint, what: (Outcome, Duration)) {
+    fn record(
+        &self,
+        to: &ClusterView,
+        endpoint: &Endpoint,
+        probe: Option<Probe>,
+        (outcome, took, now): (Outcome, Duration, Duration),
+    ) {
         let Some(rules) = &to.config.outlier_detection else { return };
-        let (outcome, took) = what;
-        let probe = trip.probe.take().filter(|probe| Arc::ptr_eq(probe.standing(), endpoint.standing()));
         let verdict = match probe {
             Some(probe) => probe.record(outcome, took, rules),
             None => endpoint.standing().record(outcome, took, rules),
         };
-        to.live.obey(verdict, endpoint, rules, (self.epoch.elapsed(), self.random()));
+        to.live.obey(verdict, endpoint, (rules, now), || self.random());
     }
 
     /// Connects to an endpoint of the cluster, for bytes; to another one where that fails.
@@ -192,8 +209,9 @@ impl Upstream {
         trip: &Trip,
     ) -> Result<(Stream, Lease, super::Open), UpstreamError> {
         let mut tried = Tried::default();
+        let going = trip.go();
         loop {
-            let lease = self.pick(to, trip, &tried)?;
+            let lease = self.pick(to, (trip, &going), &tried)?;
             let dialled = match self.admit(to, lease.endpoint()).await {
                 Ok(Some(permit)) => self.dial(to, lease.endpoint(), (trip, permit)).await,
                 Ok(None) => continue,
@@ -204,15 +222,15 @@ impl Upstream {
             match dialled {
                 Ok((stream, open)) => {
                     lease.endpoint().answered(took, now);
-                    self.record(to, trip, lease.endpoint(), (Outcome::Success, took));
+                    self.record(to, lease.endpoint(), going.take_probe(), (Outcome::Success, took, now));
                     return Ok((stream, lease, open));
                 }
                 Err(error) => {
                     lease.endpoint().failed(now);
-                    self.record(to, trip, lease.endpoint(), (Outcome::NoResponse, took));
+                    self.record(to, lease.endpoint(), going.take_probe(), (Outcome::NoResponse, took, now));
                     tried.add(lease.endpoint().id());
                     trip.tried.borrow_mut().add(lease.endpoint().id());
-                    if !self.has_other(to, &tried) {
+                    if !Self::has_other(to, &tried) {
                         return Err(error);
                     }
                 }
@@ -220,7 +238,12 @@ impl Upstream {
         }
     }
 
-    fn pick(&self, to: &ClusterView, trip: &Trip, unreachable: &Tried) -> Result<Lease, UpstreamError> {
+    fn pick(
+        &self,
+        to: &ClusterView,
+        (trip, going): (&Trip, &Going<'_>),
+        unreachable: &Tried,
+    ) -> Result<Lease, UpstreamError> {
         let endpoints = to.live.endpoints();
         let tried = *trip.tried.borrow();
         let facts = PickFacts {
@@ -243,16 +266,12 @@ impl Upstream {
         if picked.panic {
             to.live.stats().panics.increment(1);
         }
-        if probe.is_some() {
-            trip.probe.replace(probe);
-        }
-        trip.endpoint.replace(Some(picked.endpoint.clone()));
+        going.to(picked.endpoint, probe);
         Ok(picked.endpoint.lease())
     }
 
-    fn has_other(&self, to: &ClusterView, tried: &Tried) -> bool {
-        let now = self.epoch.elapsed();
-        !tried.is_full() && to.live.endpoints().has_any(&PickFacts { now, hash: None, tried: tried.ids() })
+    fn has_other(to: &ClusterView, tried: &Tried) -> bool {
+        !tried.is_full() && to.live.endpoints().has_any(tried.ids())
     }
 
     /// Leave to open one more connection of the cluster; `None` when one that is there has become free instead. Where

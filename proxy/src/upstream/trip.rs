@@ -25,9 +25,10 @@ pub struct Trip {
     pub(super) kept: Cell<bool>,
     /// It was sent on a connection that turned out to be dead, and nothing can have come of it.
     pub(super) stale: Cell<bool>,
-    /// It finds out how an endpoint is that was ejected.
-    pub(super) probe: RefCell<Option<Probe>>,
-    pub(super) endpoint: RefCell<Option<Arc<Endpoint>>>,
+    /// The last two attempts, each in the place that its number gives: a request that is hedged has two under way.
+    recent: RefCell<[Attempt; 2]>,
+    /// The number of the attempt that was answered; before that, of the last.
+    last: Cell<u32>,
     pub(super) connect: Cell<Option<Duration>>,
     pub(super) first_byte: Cell<Option<Duration>>,
 }
@@ -44,8 +45,8 @@ impl Trip {
             lot: OnceCell::new(),
             kept: Cell::new(false),
             stale: Cell::new(false),
-            probe: RefCell::new(None),
-            endpoint: RefCell::new(None),
+            recent: RefCell::default(),
+            last: Cell::new(0),
             connect: Cell::new(None),
             first_byte: Cell::new(None),
         }
@@ -87,9 +88,9 @@ impl Trip {
         *self.lot.get_or_init(random)
     }
 
-    /// The endpoint that was tried last.
+    /// The endpoint that answered, or was tried last.
     pub fn endpoint(&self) -> Option<Arc<Endpoint>> {
-        self.endpoint.borrow().clone()
+        self.recent.borrow()[place(self.last.get())].endpoint.clone()
     }
 
     /// How long a connection took, if one had to be made.
@@ -103,9 +104,69 @@ impl Trip {
     }
 
     /// Counts an attempt; tells when it began, to measure it from.
-    pub(super) fn begin_attempt(&self) -> Instant {
+    pub(super) fn begin_attempt(&self) -> (Going<'_>, Instant) {
         let before = self.attempts.replace(self.attempts.get() + 1);
-        if before == 0 { self.ready.get() } else { Instant::now() }
+        (self.go(), if before == 0 { self.ready.get() } else { Instant::now() })
+    }
+
+    /// The attempt that was counted last is under way.
+    pub(super) fn go(&self) -> Going<'_> {
+        Going { trip: self, number: self.attempts.get() }
+    }
+
+    /// Where an attempt is waited for, and whether it is the one to tell how that endpoint is.
+    pub(super) fn give_up(&self, number: u32) -> Option<(Arc<Endpoint>, Option<Probe>)> {
+        let attempt = &mut self.recent.borrow_mut()[place(number)];
+        if !std::mem::take(&mut attempt.under_way) {
+            return None;
+        }
+        attempt.endpoint.clone().map(|endpoint| (endpoint, attempt.probe.take()))
+    }
+}
+
+/// One time that a request was sent.
+#[derive(Debug, Default)]
+struct Attempt {
+    endpoint: Option<Arc<Endpoint>>,
+    /// It finds out how its endpoint is, which was ejected.
+    probe: Option<Probe>,
+    under_way: bool,
+}
+
+fn place(number: u32) -> usize {
+    number as usize % 2
+}
+
+/// An attempt that is under way, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Going<'a> {
+    trip: &'a Trip,
+    number: u32,
+}
+
+impl Going<'_> {
+    /// It goes to this endpoint; with a probe, if that one was ejected.
+    pub(super) fn to(&self, endpoint: &Arc<Endpoint>, probe: Option<Probe>) {
+        let attempt = Attempt { endpoint: Some(endpoint.clone()), probe, under_way: true };
+        self.trip.recent.borrow_mut()[place(self.number)] = attempt;
+        self.trip.last.set(self.number);
+    }
+
+    /// Its probe, if it has one, to be told how it went.
+    pub(super) fn take_probe(&self) -> Option<Probe> {
+        self.trip.recent.borrow_mut()[place(self.number)].probe.take()
+    }
+
+    /// It was answered.
+    pub(super) fn answered(&self) {
+        self.trip.last.set(self.number);
+    }
+}
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        let attempt = &mut self.trip.recent.borrow_mut()[place(self.number)];
+        (attempt.under_way, attempt.probe) = (false, None);
     }
 }
 
@@ -134,5 +195,35 @@ impl Tried {
 
     pub(super) fn is_full(&self) -> bool {
         self.len == Self::MOST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrigger_proto::model::Address;
+
+    use super::*;
+
+    fn endpoint(id: u64) -> Arc<Endpoint> {
+        Arc::new(Endpoint::new(id, Address::Ip(([127, 0, 0, 1], 1).into()), 1))
+    }
+
+    #[test]
+    fn of_two_attempts_the_one_that_is_given_up_is_known() {
+        let trip = Trip::new(Instant::now());
+        let given_up = |number: u32| trip.give_up(number).map(|(endpoint, _)| endpoint.id());
+        let (first, _) = trip.begin_attempt();
+        first.to(&endpoint(1), None);
+        let (second, _) = trip.begin_attempt();
+        second.to(&endpoint(2), None);
+        assert_eq!((given_up(1), given_up(1)), (Some(1), None), "once");
+        first.answered();
+        assert_eq!(
+            trip.endpoint().map(|e| e.id()),
+            Some(1),
+            "who answers is the one, not who was asked last"
+        );
+        drop(second);
+        assert_eq!(given_up(2), None, "it is under way no longer");
     }
 }

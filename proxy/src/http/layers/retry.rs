@@ -213,24 +213,26 @@ where
     /// One attempt, with another one beside it when it takes long.
     async fn attempt(&mut self) -> Outcome {
         let began = Instant::now();
+        let place = self.next_place();
         let first = self.send(self.number);
         let limit = self.policy().per_try_timeout;
         let after = self.hedge_after().filter(|after| limit.is_none_or(|limit| *after < limit));
-        let Some(after) = after else { return within(limit, first, &self.ledger).await };
+        let Some(after) = after else { return within(limit, first, (&self.ledger, place)).await };
         let mut first = first;
         match tokio::time::timeout(after, &mut first).await {
             Ok(outcome) => outcome,
             // Boxed: few get here.
             Err(_) => {
-                Box::pin(self.hedge(first, limit.map(|limit| limit.saturating_sub(began.elapsed())))).await
+                let left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
+                Box::pin(self.hedge((first, place), left)).await
             }
         }
     }
 
     /// Goes on with an attempt, and with another one beside it.
-    async fn hedge(&mut self, first: Pin<Box<S::Future>>, left: Option<Duration>) -> Outcome {
+    async fn hedge(&mut self, (first, place): (Pin<Box<S::Future>>, u32), left: Option<Duration>) -> Outcome {
         let ledger = self.ledger.clone();
-        let mut first = pin!(within(left, first, &ledger));
+        let mut first = pin!(within(left, first, (&ledger, place)));
         let _permit = match self.pay() {
             Ok(permit) => permit,
             Err(skipped) => {
@@ -241,7 +243,9 @@ where
         };
         self.cluster.live.stats().hedges.increment(1);
         self.number += 1;
-        let mut second = pin!(within(self.policy().per_try_timeout, self.send(self.number), &ledger));
+        let place = self.next_place();
+        let second = self.send(self.number);
+        let mut second = pin!(within(self.policy().per_try_timeout, second, (&ledger, place)));
         // The first of them that is good counts; where one fails, the other may still be.
         match race(first.as_mut(), second.as_mut()).await {
             Either::First(outcome) if is_bad(&outcome) => second.await,
@@ -260,6 +264,11 @@ where
             HedgeAfter::Fixed(after) => Some(after),
             HedgeAfter::Percentile(percent) => self.cluster.live.latencies().percentile(percent),
         }
+    }
+
+    /// The number that the next attempt is going to have among ours.
+    fn next_place(&self) -> u32 {
+        self.ledger.trip().attempts() + 1
     }
 
     /// Boxed, so that nothing that waits for it is large.
@@ -290,16 +299,21 @@ where
     }
 }
 
-/// An attempt, given up after so long; its endpoint is to blame.
-async fn within<F>(limit: Option<Duration>, sending: Pin<Box<F>>, ledger: &Ledger) -> Outcome
+/// An attempt, given up after so long; its endpoint is to blame. `place` is the attempt's number among ours.
+async fn within<F>(
+    limit: Option<Duration>,
+    mut sending: Pin<Box<F>>,
+    (ledger, place): (&Ledger, u32),
+) -> Outcome
 where
     F: Future<Output = Outcome>,
 {
     let Some(limit) = limit else { return sending.await };
-    if let Ok(outcome) = tokio::time::timeout(limit, sending).await {
+    if let Ok(outcome) = tokio::time::timeout(limit, &mut sending).await {
         return outcome;
     }
-    ledger.conn().worker().upstream().gave_up(ledger.destination().1, ledger.trip());
+    // As long as it is under way: then it is known where.
+    ledger.conn().worker().upstream().gave_up_attempt(ledger.destination().1, ledger.trip(), place);
     Err(UpstreamError::TooSlow.into())
 }
 

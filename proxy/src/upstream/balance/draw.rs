@@ -172,9 +172,7 @@ impl<R: FnMut() -> u64, C: FnMut(&Arc<Endpoint>) -> bool> Among<'_, '_, '_, R, C
 
     /// Whether it takes any request, without a permit.
     fn is_open(&self, position: usize) -> bool {
-        let endpoint = &self.members[position];
-        !self.draw.tried.contains(&endpoint.id())
-            && (self.panic || endpoint.availability() == Availability::Available)
+        is_open(&self.members[position], self.draw.tried, self.panic)
     }
 
     fn verdict(&mut self, position: usize) -> Verdict {
@@ -221,4 +219,9 @@ impl<R: FnMut() -> u64, C: FnMut(&Arc<Endpoint>) -> bool> Among<'_, '_, '_, R, C
     fn share(&self, position: usize) -> f64 {
         self.level.weights.share(self.members[position].weight())
     }
+}
+
+/// Whether an endpoint takes any request, without a permit.
+pub(super) fn is_open(endpoint: &Endpoint, tried: &[u64], panic: bool) -> bool {
+    !tried.contains(&endpoint.id()) && (panic || endpoint.availability() == Availability::Available)
 }

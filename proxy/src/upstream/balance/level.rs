@@ -103,9 +103,10 @@ impl Level {
 
     /// Counts `members`, which are its own. Who is half open takes a probe now and then, and does not count.
     pub(super) fn count(&self, members: &[Arc<Endpoint>]) -> Count {
-        let well = || members.iter().filter(|e| e.availability() == Availability::Available);
-        let available = well().count();
-        let eldest = well().map(|e| e.since()).min().unwrap_or(Duration::ZERO);
+        let well = members.iter().filter(|e| e.availability() == Availability::Available);
+        let (available, eldest) =
+            well.fold((0, Duration::MAX), |(count, eldest), e| (count + 1, eldest.min(e.since())));
+        let eldest = if available == 0 { Duration::ZERO } else { eldest };
         self.available.store(available, Relaxed);
         self.eldest.store(eldest.as_nanos() as u64, Relaxed);
         Count { available, all: members.len() }

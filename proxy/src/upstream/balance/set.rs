@@ -6,7 +6,7 @@ use std::time::Duration;
 use outrigger_proto::model::{Balance, Cluster, Percent};
 
 use super::super::endpoint::{Availability, Endpoint};
-use super::draw::Draw;
+use super::draw::{Draw, is_open};
 use super::failover::{self, ALL, Count};
 use super::hash::mix;
 use super::level::Level;
@@ -22,6 +22,12 @@ pub struct Settings<'a> {
     /// When less than this share of a level is available, and all levels together are not well enough to do without
     /// it, all of its endpoints are used. [`Percent::ZERO`] never does that.
     pub panic_threshold: Percent,
+}
+
+impl Default for Settings<'_> {
+    fn default() -> Self {
+        Self { balance: &Balance::PeakEwma, slow_start: Duration::ZERO, panic_threshold: Percent::ZERO }
+    }
 }
 
 impl<'a> From<&'a Cluster> for Settings<'a> {
@@ -84,12 +90,7 @@ pub struct EndpointSet {
 
 impl Default for EndpointSet {
     fn default() -> Self {
-        let settings = Settings {
-            balance: &Balance::default(),
-            slow_start: Duration::ZERO,
-            panic_threshold: Percent::ZERO,
-        };
-        Self::new(Vec::new(), settings)
+        Self::new(Vec::new(), Settings::default())
     }
 }
 
@@ -117,8 +118,8 @@ impl EndpointSet {
     }
 
     /// Counts who is available, and shares the requests out to the levels accordingly. To be called when the health of
-    /// an endpoint changes, and by a sweep every second or so, as an ejection may end by time alone. Looks at every
-    /// endpoint, and may run in several threads at once: what it leaves is a hint.
+    /// an endpoint changes, and now and then by a sweep: it looks at every endpoint, may run in several threads at once,
+    /// and the one that ends last may have begun first. What it leaves is a hint.
     pub fn refresh(&self) {
         let counts: Vec<Count> =
             self.levels.iter().map(|level| level.count(level.of(&self.endpoints))).collect();
@@ -181,12 +182,10 @@ impl EndpointSet {
         std::iter::once(drawn).chain(others()).find_map(|level| ask(level, true))
     }
 
-    /// Whether [`Self::pick`] would find an endpoint, without a permit to probe one.
-    pub fn has_any(&self, facts: &PickFacts<'_>) -> bool {
-        let may = |level: &Level, panic: bool| {
-            let mut left = level.of(&self.endpoints).iter().filter(|e| !facts.tried.contains(&e.id()));
-            left.any(|e| panic || e.availability() == Availability::Available)
-        };
+    /// Whether [`Self::pick`] would find an endpoint but for those that were tried, without a permit to probe one.
+    pub fn has_any(&self, tried: &[u64]) -> bool {
+        let may =
+            |level: &Level, panic: bool| level.of(&self.endpoints).iter().any(|e| is_open(e, tried, panic));
         self.levels.iter().any(|level| may(level, level.panics()))
             || self.panic_threshold > Percent::ZERO
                 && !self.any_available()

@@ -53,7 +53,7 @@ impl Cluster {
         }
     }
 
-    fn eject(&mut self, place: usize, cause: Cause, now: Duration) -> Ejection {
+    fn eject(&mut self, place: usize, cause: Cause, now: Duration) -> Option<Change> {
         let endpoints: Vec<&Standing> = self.standings.iter().map(|s| &**s).collect();
         let scene = Scene { endpoints: &endpoints, config: &self.config, now };
         self.detector.eject(&self.standings[place], cause, scene, 0)
@@ -160,8 +160,11 @@ fn so_many_may_be_left_out() {
             Cluster::new(n, OutlierDetection { max_ejected: Percent::whole(percent), ..quiet() });
         for place in 0..n {
             let ejection = cluster.eject(place, Cause::Consecutive5xx, SEC);
-            let wanted = if place < wanted { Ejection::Ejected(30 * SEC) } else { Ejection::Spared };
-            assert_eq!(ejection, wanted, "{n} {percent} {place}");
+            let cause = Cause::Consecutive5xx;
+            let length = 30 * SEC;
+            let wanted =
+                if place < wanted { Change::Ejected { cause, length } } else { Change::Spared(cause) };
+            assert_eq!(ejection, Some(wanted), "{n} {percent} {place}");
         }
     }
     for (n, percent, wanted) in [

@@ -82,8 +82,11 @@ fn once_around_the_diagram() {
     let mut cluster = Cluster::new(3, OutlierDetection::default());
     let bad = cluster.standings[1].clone();
     assert!(bad.probe(SEC).is_none());
-    assert_eq!(cluster.eject(1, Cause::Consecutive5xx, SEC), Ejection::Ejected(30 * SEC));
-    assert_eq!(cluster.eject(1, Cause::Consecutive5xx, SEC), Ejection::Moot);
+    assert_eq!(
+        cluster.eject(1, Cause::Consecutive5xx, SEC),
+        Some(Change::Ejected { cause: Cause::Consecutive5xx, length: 30 * SEC })
+    );
+    assert_eq!(cluster.eject(1, Cause::Consecutive5xx, SEC), None);
     assert_eq!(bad.phase(), Phase::Ejected { until: 31 * SEC });
     assert_eq!(cluster.sweep(30 * SEC), []);
     assert!(bad.probe(40 * SEC).is_none());
@@ -98,7 +101,10 @@ fn once_around_the_diagram() {
     let probe = bad.probe(43 * SEC).unwrap();
     assert_eq!(probe.record(E503, MS, &cluster.config), Verdict::Eject(Cause::Probe));
     assert!(bad.probe(43 * SEC).is_none(), "nobody goes there before the detector has spoken");
-    assert_eq!(cluster.eject(1, Cause::Probe, 43 * SEC), Ejection::Ejected(60 * SEC));
+    assert_eq!(
+        cluster.eject(1, Cause::Probe, 43 * SEC),
+        Some(Change::Ejected { cause: Cause::Probe, length: 60 * SEC })
+    );
 
     assert_eq!(cluster.sweep(103 * SEC), [(1, Change::HalfOpen)]);
     let probe = bad.probe(104 * SEC).unwrap();
@@ -120,7 +126,11 @@ fn a_verdict_on_a_probe_that_nobody_acts_on_keeps_no_one_out() {
     let verdict = cluster.standings[0].probe(31 * SEC).unwrap().record(NONE, MS, &cluster.config);
     assert_eq!(verdict, Verdict::Eject(Cause::Probe));
     assert_eq!(cluster.sweep(41 * SEC), [(0, Change::HalfOpen)]);
-    assert_eq!(cluster.eject(0, Cause::Probe, 41 * SEC), Ejection::Ejected(60 * SEC), "late, but still");
+    assert_eq!(
+        cluster.eject(0, Cause::Probe, 41 * SEC),
+        Some(Change::Ejected { cause: Cause::Probe, length: 60 * SEC }),
+        "late, but still"
+    );
 }
 
 #[test]
@@ -215,7 +225,7 @@ fn all_come_back_when_detection_is_off() {
         assert_eq!(changes, [(1, Change::Returned), (3, Change::Returned)]);
         assert_eq!(probe.record(NONE, MS, &cluster.config), Verdict::Nothing);
         // The same, had it failed a moment before.
-        assert_eq!(cluster.eject(1, Cause::Probe, 50 * SEC), Ejection::Moot);
+        assert_eq!(cluster.eject(1, Cause::Probe, 50 * SEC), None);
         assert!(cluster.ejected().is_empty());
         assert!(cluster.all().iter().all(|s| s.ejections() == 0));
     }
@@ -225,7 +235,10 @@ fn all_come_back_when_detection_is_off() {
 fn who_was_left_out_fills_in_for_those_who_left() {
     let mut cluster = Cluster::new(6, OutlierDetection::default());
     for (place, now) in [(0, 3), (1, 1), (2, 2)] {
-        assert_eq!(cluster.eject(place, Cause::Consecutive5xx, now * SEC), Ejection::Ejected(30 * SEC));
+        assert_eq!(
+            cluster.eject(place, Cause::Consecutive5xx, now * SEC),
+            Some(Change::Ejected { cause: Cause::Consecutive5xx, length: 30 * SEC })
+        );
     }
     cluster.standings.truncate(4);
     let endpoints: Vec<&Standing> = cluster.standings.iter().map(|s| &**s).collect();
@@ -241,6 +254,6 @@ fn who_was_left_out_fills_in_for_those_who_left() {
     let probe = cluster.standings[0].probe(31 * SEC).unwrap();
     cluster.standings.truncate(1);
     assert_eq!(probe.record(NONE, MS, &cluster.config), Verdict::Eject(Cause::Probe));
-    assert_eq!(cluster.eject(0, Cause::Probe, 31 * SEC), Ejection::Spared);
+    assert_eq!(cluster.eject(0, Cause::Probe, 31 * SEC), Some(Change::Spared(Cause::Probe)));
     assert!(cluster.ejected().is_empty());
 }

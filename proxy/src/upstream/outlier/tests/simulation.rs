@@ -130,7 +130,8 @@ impl World {
         let config = self.config.expect("who records has one");
         let endpoints: Vec<&Standing> = self.servers.iter().map(|s| &*s.standing).collect();
         let scene = Scene { endpoints: &endpoints, config: &config, now: self.now };
-        if let Ejection::Ejected(length) = self.detector.eject(target, cause, scene, self.rng.u64(..)) {
+        let change = self.detector.eject(target, cause, scene, self.rng.u64(..));
+        if let Some(Change::Ejected { cause, length }) = change {
             self.turns += 1;
             assert_length(&config, length);
             let server = self.servers.iter().find(|s| std::ptr::eq(&*s.standing, target));
