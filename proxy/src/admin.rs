@@ -19,18 +19,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use outrigger_proto::model::{Assignment, Balance, Config, Protocol};
+use metrics::Recorder as _;
+use outrigger_proto::model::{Assignment, Balance, Config, Priority, Protocol};
 use outrigger_proto::yaml;
 use serde_json::{Value, json};
 
 use crate::body::Body;
+use crate::gate::Gate;
 use crate::io::listen::Accepting;
 use crate::io::socket::Socket;
-use crate::live::Snapshot;
+use crate::live::{FilterView, Snapshot};
 use crate::observe::Registry;
 use crate::upstream::health::HealthCell;
 use crate::upstream::outlier::Phase;
-use crate::upstream::{Cluster, Clusters, Endpoint, LevelHealth, Limit};
+use crate::upstream::{Breaker, Cluster, Clusters, Endpoint, LevelHealth, Limit};
 use crate::watch::Leaving;
 use crate::worker::Shared;
 
@@ -169,9 +171,37 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response<Body> {
+        self.note_bulkheads();
         let mut response = text(StatusCode::OK, self.registry.render());
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(Registry::CONTENT_TYPE));
         response
+    }
+
+    /// Routes are known by their place, which a reload may change: what belongs to one is noted when somebody asks.
+    fn note_bulkheads(&self) {
+        type Series = (&'static str, &'static str, fn(&Gate) -> u32);
+        const SERIES: [Series; 3] = [
+            (
+                "outrigger_route_concurrency_active",
+                "Requests under way that `concurrency` counts, where it counts all callers together.",
+                Gate::used,
+            ),
+            ("outrigger_route_concurrency_limit", "How many may be, just now.", Gate::max),
+            ("outrigger_route_concurrency_waiting", "How many wait for their turn.", Gate::waiting),
+        ];
+        let snapshot = self.shared.live.load();
+        for (name, help, value) in SERIES {
+            self.registry.clear(name);
+            self.registry.describe_gauge(name.into(), None, help.into());
+            for (listener, view) in &snapshot.listeners {
+                let FilterView::Http(routes) = &view.filter else { continue };
+                for (place, bulkhead) in routes.bulkheads().filter(|(_, b)| !b.counts_each()) {
+                    let route = format!("{listener}.routes[{place}]");
+                    let labels = [("listener", listener.as_str()), ("route", &route)];
+                    self.registry.gauge(name, &labels).set(value(bulkhead.common()));
+                }
+            }
+        }
     }
 
     /// What is in force. Files are named, never shown: a private key stays where it is.
@@ -269,10 +299,17 @@ fn level(level: LevelHealth) -> Value {
     json!({ "priority": priority, "endpoints": endpoints, "available": available, "load": load, "panic": panic })
 }
 
-/// What is counted now, by the names of the limits.
+/// What is counted now, by the names of the limits; that of a higher priority below its own.
 fn breaker(cluster: &Cluster) -> Value {
-    let seen = |limit: Limit| (limit.key().to_owned(), json!(cluster.breaker().seen(limit)));
-    [Limit::Connections, Limit::Requests, Limit::Retries, Limit::Pending].map(seen).into_iter().collect()
+    let counts = |breaker: &Arc<Breaker>| {
+        let seen = |limit: Limit| (limit.key().to_owned(), json!(breaker.seen(limit)));
+        [Limit::Connections, Limit::Requests, Limit::Retries, Limit::Pending].map(seen).into_iter().collect()
+    };
+    let mut all: Value = cluster.breaker(Priority::Default).map(counts).unwrap_or_default();
+    if let Some(high) = cluster.breaker(Priority::High) {
+        all["high"] = counts(high);
+    }
+    all
 }
 
 fn balance(balance: &Balance) -> &'static str {

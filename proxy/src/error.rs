@@ -6,6 +6,7 @@ use http::StatusCode;
 use outrigger_proto::model::AbortWith;
 
 use crate::body::BodyError;
+use crate::policy::bulkhead::Crowd;
 use crate::policy::limiter::Exceeded;
 use crate::routing::path::PathError;
 use crate::upstream::{Limit, UpstreamError};
@@ -42,17 +43,9 @@ pub enum ProxyError {
     /// The route aborts some requests on purpose.
     FaultAbort(AbortWith),
     /// The route has as many requests under way as its `concurrency.max` allows, and as many in line.
-    Crowded {
-        /// The limit.
-        max: u32,
-        /// What was counted, the one that was refused included.
-        seen: u32,
-    },
+    Crowded(Crowd),
     /// The request waited for its turn for the route's `concurrency.wait`.
-    WaitedTooLong {
-        /// `concurrency.max`.
-        max: u32,
-    },
+    WaitedTooLong(Crowd),
     /// The route's timeout ran out.
     Timeout,
     /// Nothing moved for `limits.idle_timeout`.
@@ -194,8 +187,8 @@ impl ProxyError {
                 let (status, grpc) = abort(with);
                 (status, grpc, "FI", "fault_abort")
             }
-            Self::Crowded { .. } => (503, GrpcCode::Unavailable, "UO", "concurrency"),
-            Self::WaitedTooLong { .. } => (503, GrpcCode::Unavailable, "UO", "concurrency_wait"),
+            Self::Crowded(_) => (503, GrpcCode::Unavailable, "UO", "concurrency"),
+            Self::WaitedTooLong(_) => (503, GrpcCode::Unavailable, "UO", "concurrency_wait"),
             Self::Timeout => (504, GrpcCode::DeadlineExceeded, "UT", "timeout"),
             Self::IdleTimeout => (504, GrpcCode::DeadlineExceeded, "SI", "idle_timeout"),
             Self::ClientGone => (499, GrpcCode::Cancelled, "DC", "client_gone"),
@@ -213,11 +206,12 @@ impl ProxyError {
             Self::TooManyHeaders => Some("headers"),
             Self::BodyTooLarge => Some("body"),
             Self::IdleTimeout => Some("idle_timeout"),
-            Self::Upstream(UpstreamError::Overflow(overflow)) => Some(overflow.limit.key()),
-            Self::Upstream(UpstreamError::NoConnectionFree(overflow)) => Some(overflow.limit.key()),
+            Self::Upstream(UpstreamError::Overflow(overflow) | UpstreamError::NoConnectionFree(overflow)) => {
+                Some(overflow.key())
+            }
             Self::RateLimited(_) => Some("rate_limit"),
             Self::RateLimitedGlobally => Some("global_rate_limit"),
-            Self::Crowded { .. } | Self::WaitedTooLong { .. } => Some("concurrency"),
+            Self::Crowded(_) | Self::WaitedTooLong(_) => Some("concurrency"),
             Self::Path(_) | Self::Host | Self::Head(_) | Self::TargetTooLong | Self::NoRoute => None,
             Self::Overloaded | Self::FaultAbort(_) | Self::Timeout | Self::RateLimitUnavailable => None,
             Self::ClientGone | Self::Upstream(_) | Self::ResponseBroken => None,
@@ -315,10 +309,8 @@ impl fmt::Display for ProxyError {
                 f.write_str("it is not known whether this route takes more (global_rate_limit)")
             }
             Self::FaultAbort(_) => f.write_str("the request was aborted on purpose (fault.abort)"),
-            Self::Crowded { max, seen } => write!(f, "concurrency.max is {max}, and this would be {seen}"),
-            Self::WaitedTooLong { max } => {
-                write!(f, "concurrency.max is {max}, and no turn came within concurrency.wait")
-            }
+            Self::Crowded(crowd) => write!(f, "{crowd}, and this would be {}", crowd.seen),
+            Self::WaitedTooLong(crowd) => write!(f, "{crowd}, and no turn came within concurrency.wait"),
             Self::Timeout => f.write_str("no complete answer within the route's timeout"),
             Self::IdleTimeout => f.write_str("nothing moved for too long (limits.idle_timeout)"),
             Self::ClientGone => f.write_str("the client went away"),
@@ -332,12 +324,14 @@ impl std::error::Error for ProxyError {}
 
 #[cfg(test)]
 mod tests {
+    use outrigger_proto::model::Priority;
+
     use super::*;
     use crate::upstream::Overflow;
 
     const ALL: [ProxyError; 36] = [
-        ProxyError::Crowded { max: 1, seen: 2 },
-        ProxyError::WaitedTooLong { max: 1 },
+        ProxyError::Crowded(Crowd { max: 1, seen: 2, adaptive: false }),
+        ProxyError::WaitedTooLong(Crowd { max: 1, seen: 2, adaptive: true }),
         ProxyError::Path(PathError::Backslash),
         ProxyError::Host,
         ProxyError::Head("obs_fold"),
@@ -375,7 +369,7 @@ mod tests {
     ];
 
     const fn overflow(limit: Limit) -> Overflow {
-        Overflow { limit, max: 1, seen: 2 }
+        Overflow { limit, priority: Priority::Default, max: 1, seen: 2 }
     }
 
     #[test]

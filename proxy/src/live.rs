@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use outrigger_proto::model::{self, Listener, Mesh, Name, Route, RouteTable, Split};
 
 use crate::observe::ListenerStats;
+use crate::policy::bulkhead::Bulkhead;
 use crate::policy::limits::RouteLimits;
 use crate::routing::RouteIndex;
 use crate::upstream::ClusterView;
@@ -122,6 +123,12 @@ impl Routes {
         let has = self.table.routes.iter().any(RouteLimits::has);
         let limits = if has { self.table.routes.iter().map(find).collect() } else { Vec::new() };
         Self { limits, ..self }
+    }
+
+    /// Where concurrency is limited: by the route's place.
+    pub fn bulkheads(&self) -> impl Iterator<Item = (usize, &Bulkhead)> {
+        let all = self.limits.iter().enumerate();
+        all.filter_map(|(place, limits)| Some((place, limits.concurrency.as_deref()?)))
     }
 
     /// What a route's limits count with; `None` where no route of the table has any.

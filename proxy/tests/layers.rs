@@ -61,7 +61,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("overload", &["observe", "policy", "worker"]),
     ("threads", &["downstream", "http", "io", "observe", "worker"]),
     ("apply", &["downstream", "health", "io", "live", "observe", "policy", "threads", "upstream", "worker"]),
-    ("admin", &["body", "io", "live", "observe", "upstream", "watch", "worker"]),
+    ("admin", &["body", "gate", "io", "live", "observe", "upstream", "watch", "worker"]),
     (
         "app",
         &[

@@ -205,3 +205,63 @@ async fn a_reload_changes_limits_and_keeps_counts() {
     let refused = proxy.get("web", "/").await;
     assert_eq!(refused.text(), "outrigger: circuit_breaker.max_requests is 2, and this would be 3\n");
 }
+
+/// Requests of another class have limits and connections of their own.
+#[tokio::test]
+async fn one_priority_does_not_crowd_out_the_other() {
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let origin = Origin::start(move |mut conn| {
+        let mut gate = gate.clone();
+        async move {
+            while conn.request().await.is_some() {
+                let _ = gate.wait_for(|open| *open).await;
+                conn.send(ok("x")).await;
+            }
+        }
+    })
+    .await;
+    let config = format!(
+        "listeners:
+  web:
+    bind: 127.0.0.1:0
+    routes:
+      - {{ match: {{ path: {{ exact: /pay }} }}, to: app, priority: high }}
+      - to: app
+clusters:
+  app:
+    endpoints: [\"{}\"]
+    circuit_breaker: {{ max_connections: 1, max_requests: 1, high: {{ max_connections: 2, max_requests: 2 }} }}
+",
+        origin.address()
+    );
+    let proxy = Proxy::start(&format!("workers: 1\n{config}")).await;
+    let mut held = Vec::new();
+    for (path, limit) in [("/", "max_requests is 1, and this would be 2"), ("/pay", "")] {
+        let places = if limit.is_empty() { 2 } else { 1 };
+        for _ in 0..places {
+            let mut client = proxy.client("web").await;
+            client.send(get(path)).await;
+            held.push(client);
+        }
+        origin.wait_requests(held.len()).await;
+        let reply = proxy.get("web", path).await;
+        assert_eq!(reply.status, 503);
+        let limit = if limit.is_empty() { "high.max_requests is 2, and this would be 3" } else { limit };
+        assert_eq!(reply.text(), format!("outrigger: circuit_breaker.{limit}\n"));
+    }
+    let clusters = proxy.ask_json("/clusters").await;
+    let breaker = &clusters["clusters"][0]["circuit_breaker"];
+    assert_eq!((&breaker["max_requests"], &breaker["high"]["max_requests"]), (&1.into(), &2.into()));
+    let series = "outrigger_upstream_overflows_total{cluster=\"app\",limit=\"high.max_requests\"}";
+    assert_eq!(proxy.metric(series).await, 1.0);
+    open.send(true).unwrap();
+    for client in &mut held {
+        assert_eq!(client.reply().await.status, 200);
+    }
+    // Each class goes on with connections of its own.
+    for path in ["/", "/pay", "/", "/pay"] {
+        assert_eq!(proxy.get("web", path).await.status, 200);
+    }
+    assert!(origin.opened() <= 3, "{}", origin.opened());
+    proxy.wait_metric("outrigger_upstream_requests_active{cluster=\"app\"}", |n| n == 0.0).await;
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outrigger_tests::origin::ok;
 use outrigger_tests::wire::get;
-use outrigger_tests::{Client, Origin, Proxy};
+use outrigger_tests::{Client, Origin, Proxy, wait};
 use tokio::sync::watch;
 
 use crate::web_routed;
@@ -142,4 +142,69 @@ async fn places_come_back_from_clients_that_leave_and_outlive_a_reload() {
         drop(inside);
         proxy.wait_metric("outrigger_downstream_requests_active{listener=\"web\"}", |n| n == 0.0).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_under_way_and_what_waits_is_to_be_seen_by_route() {
+    let (origin, open) = gated().await;
+    let proxy = proxy("max: 2, queue: 5, wait: 10s", &origin).await;
+    let mut clients = ask(&proxy, &["a", "a"]).await;
+    origin.wait_requests(2).await;
+    clients.extend(ask(&proxy, &["a"]).await);
+    let series =
+        |of: &str| format!("outrigger_route_concurrency_{of}{{listener=\"web\",route=\"web.routes[0]\"}}");
+    proxy.wait_metric(&series("waiting"), |n| n == 1.0).await;
+    assert_eq!((proxy.metric(&series("active")).await, proxy.metric(&series("limit")).await), (2.0, 2.0));
+    open.send(true).unwrap();
+    for client in &mut clients {
+        assert_eq!(client.reply().await.status, 200);
+    }
+    proxy.wait_metric(&series("active"), |n| n == 0.0).await;
+    assert_eq!(proxy.metric(&series("waiting")).await, 0.0);
+}
+
+/// A service for eight at once: more of them only wait there.
+#[tokio::test]
+async fn an_adaptive_limit_finds_out_how_many_are_of_use() {
+    let places = Arc::new(tokio::sync::Semaphore::new(8));
+    let origin = Origin::start(move |mut conn| {
+        let places = places.clone();
+        async move {
+            while conn.request().await.is_some() {
+                let place = places.acquire().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                drop(place);
+                conn.send(ok("x")).await;
+            }
+        }
+    })
+    .await;
+    let proxy = proxy("max: 1000, adaptive: { min: 2 }", &origin).await;
+    let (good, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(std::sync::Mutex::new(String::new())));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let (web, good, refused) = (proxy.address("web"), good.clone(), refused.clone());
+        clients.spawn(async move {
+            let mut client = Client::connect(web).await;
+            loop {
+                let reply = client.get("/").await;
+                match reply.status {
+                    200 => _ = good.fetch_add(1, SeqCst),
+                    503 => {
+                        reply.text().clone_into(&mut refused.lock().unwrap());
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    other => panic!("{other}"),
+                }
+            }
+        });
+    }
+    let limit = "outrigger_route_concurrency_limit{listener=\"web\",route=\"web.routes[0]\"}";
+    // It is raised as long as nobody knows that it is of no use.
+    proxy.wait_metric(limit, |n| n > 20.0).await;
+    wait::until("2000 answers", async || (good.load(SeqCst) >= 2000).then_some(())).await;
+    let limit = proxy.metric(limit).await;
+    assert!((2.0..=100.0).contains(&limit), "without a limit there would be 200: {limit}");
+    let refused = refused.lock().unwrap().clone();
+    assert!(refused.starts_with("outrigger: concurrency.adaptive is at "), "{refused}");
 }

@@ -22,9 +22,9 @@ pub use self::listener::{
     Direction, Filter, FilterChain, HttpFilter, Limits, Listener, ServerTls, TcpFilter,
 };
 pub use self::resilience::{
-    AbortWith, Backoff, CircuitBreaker, Concurrency, Fallback, Fault, FaultAbort, FaultDelay, HashOn,
-    HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror, OutlierDetection, Percent, Probe, RateLimit, Retry,
-    RetryBudget, RetryCondition,
+    AbortWith, Adaptive, Backoff, BreakerLimits, CircuitBreaker, Concurrency, Fallback, Fault, FaultAbort,
+    FaultDelay, HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror, OutlierDetection, Percent,
+    Priority, Probe, RateLimit, Retry, RetryBudget, RetryCondition,
 };
 pub use self::route::{
     Action, Forward, HeaderEdits, HeaderMatch, HostPattern, Match, PathMatch, PathRewrite, QueryMatch,

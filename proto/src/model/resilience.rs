@@ -155,12 +155,29 @@ pub struct Concurrency {
     pub wait: Duration,
     /// Counted together, or each caller apart.
     pub per: LimitKey,
+    /// Whether the limit follows the latency of the answers, up to `max`; only where all are counted together.
+    pub adaptive: Option<Adaptive>,
 }
 
 impl Concurrency {
     /// So many at once, and none that waits.
     pub fn new(max: NonZeroU32) -> Self {
-        Self { max, queue: 0, wait: Duration::from_secs(1), per: LimitKey::All }
+        Self { max, queue: 0, wait: Duration::from_secs(1), per: LimitKey::All, adaptive: None }
+    }
+}
+
+/// A limit that is lowered while answers take longer than they do without a crowd, and raised while they do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Adaptive {
+    /// It is never lower; not above the limit's `max`.
+    pub min: NonZeroU32,
+    /// So many times longer than without a crowd is still well, in tenths; above 10.
+    pub tolerance: u32,
+}
+
+impl Default for Adaptive {
+    fn default() -> Self {
+        Self { min: NonZeroU32::new(4).expect("not zero"), tolerance: 20 }
     }
 }
 
@@ -257,9 +274,44 @@ impl Default for RetryBudget {
     }
 }
 
-/// What a cluster may be burdened with at once, over all workers. Exact: never one more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How much a request matters: each class has limits of its own, so that one cannot crowd out the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Priority {
+    /// As most.
+    #[default]
+    Default,
+    /// More than most.
+    High,
+}
+
+/// What a cluster may be burdened with at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CircuitBreaker {
+    /// By requests of [`Priority::Default`].
+    pub default: BreakerLimits,
+    /// By those of [`Priority::High`]; without it by as many again.
+    pub high: Option<BreakerLimits>,
+}
+
+impl CircuitBreaker {
+    /// The limits of a class.
+    pub fn of(&self, priority: Priority) -> &BreakerLimits {
+        match (priority, &self.high) {
+            (Priority::High, Some(high)) => high,
+            (Priority::Default, _) | (Priority::High, None) => &self.default,
+        }
+    }
+}
+
+impl From<BreakerLimits> for CircuitBreaker {
+    fn from(default: BreakerLimits) -> Self {
+        Self { default, high: None }
+    }
+}
+
+/// What a cluster may be burdened with at once by one class of requests, over all workers. Exact: never one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerLimits {
     /// Open connections, those in pools included.
     pub max_connections: NonZeroU32,
     /// Requests that wait for a connection.
@@ -270,7 +322,7 @@ pub struct CircuitBreaker {
     pub max_retries: u32,
 }
 
-impl Default for CircuitBreaker {
+impl Default for BreakerLimits {
     fn default() -> Self {
         Self {
             max_connections: NonZeroU32::new(1024).expect("not zero"),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Concurrency, Fallback, Fault, GlobalRateLimit, Hedge, Mirror, Name, Pattern, RateLimit, Retry};
+use super::{
+    Concurrency, Fallback, Fault, GlobalRateLimit, Hedge, Mirror, Name, Pattern, Priority, RateLimit, Retry,
+};
 
 /// Routes in the order they were written.
 ///
@@ -151,6 +153,8 @@ pub struct Forward {
     pub retry: Option<Box<Retry>>,
     /// When a second attempt is started beside the first.
     pub hedge: Option<Hedge>,
+    /// Which of the cluster's limits hold.
+    pub priority: Priority,
     /// Who gets a copy.
     pub mirror: Option<Box<Mirror>>,
     /// What is answered when all has failed.
@@ -166,6 +170,7 @@ impl Forward {
             timeout: None,
             retry: None,
             hedge: None,
+            priority: Priority::Default,
             mirror: None,
             fallback: None,
         }
@@ -175,15 +180,7 @@ impl Forward {
 impl Forward {
     /// All to one cluster, with nothing rewritten and no policies.
     pub fn to(cluster: Name) -> Self {
-        Self {
-            to: Split::one(cluster),
-            rewrite: Rewrite::default(),
-            timeout: None,
-            retry: None,
-            hedge: None,
-            mirror: None,
-            fallback: None,
-        }
+        Self::new(Split::one(cluster))
     }
 }
 

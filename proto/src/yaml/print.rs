@@ -13,6 +13,7 @@ use std::path::Path;
 use self::writer::{Out, key, list, text};
 use super::ratio::show_percent;
 use super::scalar::{show_duration, show_size};
+use super::words::show_priority;
 use crate::model::{
     AccessLog, Action, Admin, Assignment, Cluster, Config, Direction, Endpoint, Fallback, Filter,
     FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, Limits, Listener, LogFormat, LogTarget,
@@ -193,7 +194,7 @@ fn route(out: &mut Out, route: &Route) {
 }
 
 fn forward(out: &mut Out, forward: &Forward) {
-    let Forward { to, rewrite: rewritten, timeout, retry, hedge, mirror, fallback } = forward;
+    let Forward { to, rewrite: rewritten, timeout, retry, hedge, priority, mirror, fallback } = forward;
     split(out, to);
     if let Some(timeout) = timeout {
         out.field("timeout", show_duration(*timeout));
@@ -205,6 +206,7 @@ fn forward(out: &mut Out, forward: &Forward) {
     if let Some(hedge) = hedge {
         resilience::hedge(out, *hedge);
     }
+    out.field("priority", show_priority(*priority));
     if let Some(mirror) = mirror {
         resilience::mirror(out, mirror);
     }

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::fault::{Fault, nearest, show};
 use super::scalar::whole;
-use crate::model::RetryCondition;
+use crate::model::{Priority, RetryCondition};
 
 /// The statuses 1 to 16 of gRPC (its `statuscodes.md`) in small letters.
 pub(super) const GRPC: [&str; 16] = [
@@ -25,6 +25,18 @@ pub(super) const GRPC: [&str; 16] = [
     "data-loss",
     "unauthenticated",
 ];
+
+/// The classes of requests.
+pub(super) const PRIORITIES: [(&str, Priority); 2] =
+    [("default", Priority::Default), ("high", Priority::High)];
+
+/// A class, as it is written.
+pub(super) fn show_priority(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Default => "default",
+        Priority::High => "high",
+    }
+}
 
 /// The conditions that have a word of their own.
 const CONDITIONS: [(&str, RetryCondition); 6] = [

@@ -231,6 +231,12 @@ impl Ledger {
         self.delayed.set(true);
     }
 
+    /// Whether what its answer took says something of its cluster: it was sent once, not held up on purpose, and did not
+    /// fall back.
+    pub fn is_plain(&self) -> bool {
+        self.trip.attempts() <= 1 && !self.delayed.get() && self.fallback.get().is_empty()
+    }
+
     /// The share of the route's split was chosen.
     pub fn set_share(&self, share: usize) {
         self.share.set(share);

@@ -152,6 +152,11 @@ impl Registry {
         }
     }
 
+    /// Forgets all series of a name that came through the facade, to be written anew.
+    pub fn clear(&self, name: &str) {
+        self.lock().foreign.remove(name);
+    }
+
     /// Everything, as text for Prometheus; in a fixed order.
     pub fn render(&self) -> String {
         let mut out = String::new();

@@ -3,11 +3,14 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use outrigger_proto::model::{Concurrency, LimitKey};
 
+use super::adaptive::Adaptive;
 use crate::gate::{Entry, Gate};
 
 /// So that workers seldom wait for each other.
@@ -22,6 +25,28 @@ pub struct Bulkhead {
     /// For those who have no key of their own.
     common: Arc<Gate>,
     each: Option<Callers>,
+    adaptive: Option<Adaptive>,
+}
+
+/// A limit that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crowd {
+    /// Its value.
+    pub max: u32,
+    /// What was counted, the one that was refused included.
+    pub seen: u32,
+    /// Whether its value follows the latency.
+    pub adaptive: bool,
+}
+
+impl fmt::Display for Crowd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { max, seen: _, adaptive } = self;
+        match adaptive {
+            true => write!(f, "concurrency.adaptive is at {max}"),
+            false => write!(f, "concurrency.max is {max}"),
+        }
+    }
 }
 
 impl Bulkhead {
@@ -33,7 +58,10 @@ impl Bulkhead {
                 Some(Callers { secret, shards: std::array::from_fn(|_| Mutex::default()) })
             }
         };
-        Self { common: Gate::new(config.max.get()), each, config }
+        let adaptive = config.adaptive.map(|adaptive| Adaptive::new(adaptive, config.max));
+        let first =
+            config.adaptive.map_or(config.max.get(), |adaptive| Adaptive::first(adaptive, config.max));
+        Self { common: Gate::new(first), each, adaptive, config }
     }
 
     /// What was configured.
@@ -41,16 +69,46 @@ impl Bulkhead {
         &self.config
     }
 
+    /// Whether callers are counted apart.
+    pub fn counts_each(&self) -> bool {
+        self.each.is_some()
+    }
+
+    /// What counts all together.
+    pub fn common(&self) -> &Gate {
+        &self.common
+    }
+
+    /// Whether the limit follows the latency, and wants to be told of it.
+    pub fn is_adaptive(&self) -> bool {
+        self.adaptive.is_some()
+    }
+
     /// Enters for this caller, or for all together when there is `None`; or joins the line, as a request of this worker.
-    /// Also tells how many were in.
-    pub fn enter(&self, caller: Option<&[u8]>, worker: usize) -> (Entry, u32) {
-        let Concurrency { max, queue, wait: _, per: _ } = self.config;
-        let gate = match (caller, &self.each) {
-            (Some(caller), Some(each)) => each.gate(caller, max.get()),
-            (_, _) => self.common.clone(),
+    pub fn enter(&self, caller: Option<&[u8]>, worker: usize) -> Entry {
+        let Concurrency { max, queue, wait: _, per: _, adaptive: _ } = self.config;
+        match (caller, &self.each) {
+            (Some(caller), Some(each)) => each.gate(caller, max.get()).enter((worker, 0), queue),
+            (_, _) => self.common.enter((worker, 0), queue),
+        }
+    }
+
+    /// The limit that this caller has reached.
+    pub fn crowd(&self, caller: Option<&[u8]>) -> Crowd {
+        let of = |gate: &Gate| (gate.max(), gate.used().saturating_add(1));
+        let (max, seen) = match (caller, &self.each) {
+            (Some(caller), Some(each)) => of(&each.gate(caller, self.config.max.get())),
+            (_, _) => of(&self.common),
         };
-        let entry = gate.enter((worker, 0), queue);
-        (entry, gate.used())
+        Crowd { max, seen, adaptive: self.is_adaptive() }
+    }
+
+    /// The head of an answer came so long after its request was let in; `now` is the time since the process began.
+    pub fn answered(&self, took: Duration, now: Duration) {
+        let Some(adaptive) = &self.adaptive else { return };
+        if let Some(limit) = adaptive.answered(took, self.common.used(), now) {
+            self.common.set_max(limit);
+        }
     }
 }
 
@@ -98,8 +156,12 @@ mod tests {
         Bulkhead::new(config, RandomState::new())
     }
 
-    fn is_in(entry: &(Entry, u32)) -> bool {
-        matches!(entry.0, Entry::In(_))
+    fn is_in(entry: &Entry) -> bool {
+        matches!(entry, Entry::In(_))
+    }
+
+    fn seen(bulkhead: &Bulkhead, caller: Option<&[u8]>) -> Option<u32> {
+        matches!(bulkhead.enter(caller, 0), Entry::Full).then(|| bulkhead.crowd(caller).seen)
     }
 
     #[test]
@@ -108,8 +170,8 @@ mod tests {
         let held = [all.enter(None, 0), all.enter(Some(b"a"), 0)];
         assert!(held.iter().all(is_in));
         let line = all.enter(None, 0);
-        assert!(matches!(line, (Entry::Line(_), 2)));
-        assert!(matches!(all.enter(None, 0), (Entry::Full, 2)));
+        assert!(matches!(line, Entry::Line(_)));
+        assert_eq!(seen(&all, None), Some(3));
         drop((held, line));
         assert!(is_in(&all.enter(None, 0)));
     }
@@ -119,13 +181,13 @@ mod tests {
         let each = bulkhead(1, 0, LimitKey::Source);
         let held = [each.enter(Some(b"a"), 0), each.enter(Some(b"b"), 0), each.enter(None, 0)];
         assert!(held.iter().all(is_in));
-        assert!(matches!(each.enter(Some(b"a"), 0), (Entry::Full, 1)));
+        assert_eq!(seen(&each, Some(b"a")), Some(2));
         for caller in 0..100_000_u32 {
             assert!(is_in(&each.enter(Some(&caller.to_ne_bytes()), 0)));
         }
         let callers = each.each.as_ref().unwrap();
         let kept: usize = callers.shards.iter().map(|shard| shard.lock().unwrap().gates.len()).sum();
         assert!(kept <= SHARDS * (TIDY + 2), "{kept}");
-        assert!(matches!(each.enter(Some(b"b"), 0), (Entry::Full, 1)), "who is in stays known");
+        assert_eq!(seen(&each, Some(b"b")), Some(2), "who is in stays known");
     }
 }

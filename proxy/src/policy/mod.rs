@@ -1,6 +1,7 @@
 //! May this go on, must it be held back or made to fail, is it tried again? Pure: configuration, facts, `now` and random
 //! numbers in, a decision out. The layers of the stack carry it out.
 
+pub mod adaptive;
 pub mod bucket;
 pub mod budget;
 pub mod bulkhead;

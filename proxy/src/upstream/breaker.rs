@@ -1,16 +1,18 @@
 //! What a cluster may be burdened with at once, exactly, over all workers: circuit breakers. Each count is a permit that
 //! is given back when it is dropped, on every way out.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use outrigger_proto::model::CircuitBreaker;
+use outrigger_proto::model::{BreakerLimits, Priority};
 
 use crate::gate::Gate;
 
-/// The counts of one cluster. Limits come with each call: they are configuration.
+/// The counts of one cluster and class of requests. Limits come with each call: they are configuration.
 #[derive(Debug)]
 pub struct Breaker {
+    priority: Priority,
     connections: Arc<Gate>,
     pending: Count,
     requests: Count,
@@ -50,10 +52,31 @@ impl Limit {
 pub struct Overflow {
     /// Which.
     pub limit: Limit,
+    /// Of which class of requests.
+    pub priority: Priority,
     /// Its value.
     pub max: u32,
     /// What was counted, the one that was refused included.
     pub seen: u32,
+}
+
+impl Overflow {
+    /// The key of the limit in the cluster's `circuit_breaker`.
+    pub fn key(self) -> &'static str {
+        match (self.priority, self.limit) {
+            (Priority::Default, limit) => limit.key(),
+            (Priority::High, Limit::Connections) => "high.max_connections",
+            (Priority::High, Limit::Pending) => "high.max_pending",
+            (Priority::High, Limit::Requests) => "high.max_requests",
+            (Priority::High, Limit::Retries) => "high.max_retries",
+        }
+    }
+}
+
+impl fmt::Display for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "circuit_breaker.{} is {}", self.key(), self.max)
+    }
 }
 
 /// One that is counted.
@@ -65,8 +88,9 @@ pub struct Counted {
 
 impl Breaker {
     /// Nothing is counted yet.
-    pub fn new(limits: &CircuitBreaker) -> Arc<Self> {
+    pub fn new(priority: Priority, limits: &BreakerLimits) -> Arc<Self> {
         Arc::new(Self {
+            priority,
             connections: Gate::new(limits.max_connections.get()),
             pending: Count::default(),
             requests: Count::default(),
@@ -75,8 +99,14 @@ impl Breaker {
     }
 
     /// The limits changed. Who is counted stays counted.
-    pub fn configure(&self, limits: &CircuitBreaker) {
+    pub fn configure(&self, limits: &BreakerLimits) {
         self.connections.set_max(limits.max_connections.get());
+    }
+
+    /// Too many connections.
+    pub fn full(&self) -> Overflow {
+        let (max, seen) = (self.connections.max(), self.connections.used().saturating_add(1));
+        Overflow { limit: Limit::Connections, priority: self.priority, max, seen }
     }
 
     /// Open connections.
@@ -88,7 +118,7 @@ impl Breaker {
     ///
     /// # Errors
     /// The limit, when it has been reached.
-    pub fn count(self: &Arc<Self>, limit: Limit, limits: &CircuitBreaker) -> Result<Counted, Overflow> {
+    pub fn count(self: &Arc<Self>, limit: Limit, limits: &BreakerLimits) -> Result<Counted, Overflow> {
         let max = match limit {
             Limit::Connections => limits.max_connections.get(),
             Limit::Pending => limits.max_pending,
@@ -98,7 +128,7 @@ impl Breaker {
         let one_more = |count: u32| (count < max).then_some(count + 1);
         match self.of(limit).fetch_update(Relaxed, Relaxed, one_more) {
             Ok(_) => Ok(Counted { breaker: self.clone(), limit }),
-            Err(seen) => Err(Overflow { limit, max, seen: seen.saturating_add(1) }),
+            Err(seen) => Err(Overflow { limit, priority: self.priority, max, seen: seen.saturating_add(1) }),
         }
     }
 
@@ -132,17 +162,20 @@ mod tests {
 
     use super::*;
 
-    fn limits(max: u32) -> CircuitBreaker {
+    fn limits(max: u32) -> BreakerLimits {
         let max = NonZeroU32::new(max).expect("not zero");
-        CircuitBreaker { max_requests: max, max_connections: max, max_pending: 0, max_retries: 1 }
+        BreakerLimits { max_requests: max, max_connections: max, max_pending: 0, max_retries: 1 }
     }
 
     #[test]
     fn an_overflow_says_which_limit_its_value_and_what_was_seen() {
-        let breaker = Breaker::new(&limits(2));
+        let breaker = Breaker::new(Priority::Default, &limits(2));
         let held: Vec<_> = (0..2).map(|_| breaker.count(Limit::Requests, &limits(2))).collect();
         let refused = breaker.count(Limit::Requests, &limits(2)).expect_err("two are in");
-        assert_eq!(refused, Overflow { limit: Limit::Requests, max: 2, seen: 3 });
+        assert_eq!(
+            refused,
+            Overflow { limit: Limit::Requests, priority: Priority::Default, max: 2, seen: 3 }
+        );
         let refused = breaker.count(Limit::Pending, &limits(2)).expect_err("none may wait");
         assert_eq!((refused.max, refused.seen), (0, 1));
         drop(held);
@@ -154,7 +187,7 @@ mod tests {
 
     #[test]
     fn never_one_more_over_all_threads() {
-        let (breaker, most) = (Breaker::new(&limits(3)), AtomicU32::new(0));
+        let (breaker, most) = (Breaker::new(Priority::Default, &limits(3)), AtomicU32::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {

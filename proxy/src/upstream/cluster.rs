@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use outrigger_proto::model::{self, Address, Assignment, CircuitBreaker, Name, OutlierDetection};
+use outrigger_proto::model::{self, Address, Assignment, BreakerLimits, Name, OutlierDetection, Priority};
 use tokio::time::Instant;
 
 use super::balance::{EndpointSet, Settings};
@@ -26,6 +26,8 @@ pub struct Cluster {
     endpoints: ArcSwap<EndpointSet>,
     stats: OnceLock<Arc<ClusterStats>>,
     breaker: Arc<Breaker>,
+    /// That of requests with a higher priority; there from the first of them on.
+    high: OnceLock<Arc<Breaker>>,
     budget: Budget,
     latencies: OnceLock<Box<Latencies>>,
     /// As it was last configured; held while the set of endpoints is made anew.
@@ -45,9 +47,24 @@ impl Cluster {
         self.endpoints.load()
     }
 
-    /// What it is burdened with.
-    pub fn breaker(&self) -> &Arc<Breaker> {
-        &self.breaker
+    /// What it is burdened with by a class of requests; `None` by one of which there has never been any.
+    pub fn breaker(&self, priority: Priority) -> Option<&Arc<Breaker>> {
+        match priority {
+            Priority::Default => Some(&self.breaker),
+            Priority::High => self.high.get(),
+        }
+    }
+
+    fn breaker_or_new(&self, priority: Priority) -> &Arc<Breaker> {
+        match priority {
+            Priority::Default => &self.breaker,
+            // Under the lock, or the limits of a configuration that comes just now could be missed.
+            Priority::High => self.high.get_or_init(|| {
+                let config = guard(&self.config);
+                let limits = config.as_deref().map(|config| config.circuit_breaker).unwrap_or_default();
+                Breaker::new(priority, limits.of(priority))
+            }),
+        }
     }
 
     /// What it has left for further attempts.
@@ -137,6 +154,13 @@ pub struct ClusterView {
     pub live: Arc<Cluster>,
 }
 
+impl ClusterView {
+    /// What counts the requests of a class, and what limits them.
+    pub fn breaker(&self, priority: Priority) -> (&Arc<Breaker>, &BreakerLimits) {
+        (self.live.breaker_or_new(priority), self.config.circuit_breaker.of(priority))
+    }
+}
+
 /// All clusters that live, by name. Management changes it; workers hold the clusters themselves.
 #[derive(Debug)]
 pub struct Clusters {
@@ -160,7 +184,8 @@ impl Clusters {
                 name: name.clone(),
                 endpoints: ArcSwap::default(),
                 stats: OnceLock::new(),
-                breaker: Breaker::new(&CircuitBreaker::default()),
+                breaker: Breaker::new(Priority::Default, &BreakerLimits::default()),
+                high: OnceLock::new(),
                 budget: Budget::default(),
                 latencies: OnceLock::new(),
                 config: Mutex::default(),
@@ -173,7 +198,6 @@ impl Clusters {
 
     /// A cluster is configured so, from now on. Its endpoints stay.
     pub fn configure(&self, cluster: &Cluster, config: &Arc<model::Cluster>) {
-        cluster.breaker.configure(&config.circuit_breaker);
         let mut current = guard(&cluster.config);
         let same = |old: &model::Cluster| {
             (&old.balance, old.slow_start, old.panic_threshold)
@@ -181,6 +205,11 @@ impl Clusters {
         };
         let changed = !current.as_deref().is_some_and(same);
         *current = Some(config.clone());
+        for priority in [Priority::Default, Priority::High] {
+            if let Some(breaker) = cluster.breaker(priority) {
+                breaker.configure(config.circuit_breaker.of(priority));
+            }
+        }
         if changed {
             let endpoints = cluster.endpoints.load().endpoints().to_vec();
             cluster.endpoints.store(Arc::new(EndpointSet::new(endpoints, (&**config).into())));

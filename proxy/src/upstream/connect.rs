@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::endpoint::{Endpoint, Open};
 use super::error::UpstreamError;
+use super::pool::PoolKey;
 use crate::gate::Permit;
 use crate::io::activity::{Activity, Ticks};
 use crate::io::socket::Socket;
@@ -17,6 +18,8 @@ use crate::observe::ClusterStats;
 pub struct Dial {
     /// What lets the cluster have one connection more.
     pub permit: Permit,
+    /// Whose requests it is for.
+    pub pool: PoolKey,
     /// Until the connection stands.
     pub timeout: Duration,
     /// The worker's coarse clock, for the connection's notes.
@@ -47,6 +50,6 @@ pub async fn dial(
     };
     Ok((
         Stream::new(Transport::Plain(socket), Activity::new(dial.ticks)),
-        endpoint.opened(stats, dial.permit),
+        endpoint.opened(stats, (dial.permit, dial.pool)),
     ))
 }

@@ -8,6 +8,7 @@ use outrigger_proto::model::Address;
 
 use super::health::{HealthCell, Record};
 use super::outlier::{Phase, Standing};
+use super::pool::PoolKey;
 use crate::gate::{Gate, Permit};
 use crate::observe::ClusterStats;
 
@@ -254,12 +255,12 @@ impl Endpoint {
         self.latency.observe(FAILURE, now);
     }
 
-    /// A connection was opened, as this permit allowed; closed by [`Open::drop`].
-    pub fn opened(self: &Arc<Self>, stats: &Arc<ClusterStats>, permit: Permit) -> Open {
+    /// A connection for this pool was opened, as this permit allowed; closed by [`Open::drop`].
+    pub fn opened(self: &Arc<Self>, stats: &Arc<ClusterStats>, (permit, pool): (Permit, PoolKey)) -> Open {
         self.connections.fetch_add(1, Relaxed);
         stats.connections.increment(1);
         stats.connections_total.increment(1);
-        Open { endpoint: self.clone(), stats: stats.clone(), permit }
+        Open { endpoint: self.clone(), stats: stats.clone(), permit, pool }
     }
 }
 
@@ -286,12 +287,18 @@ pub struct Open {
     endpoint: Arc<Endpoint>,
     stats: Arc<ClusterStats>,
     permit: Permit,
+    pool: PoolKey,
 }
 
 impl Open {
     /// What counts the cluster's connections.
     pub fn gate(&self) -> &Arc<Gate> {
         self.permit.gate()
+    }
+
+    /// Whose requests it carries.
+    pub fn pool(&self) -> PoolKey {
+        self.pool
     }
 
     /// Where it leads.
@@ -347,6 +354,8 @@ fn fading(now: u64, stamp: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use outrigger_proto::model::Priority;
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -387,7 +396,8 @@ mod tests {
         let endpoint = endpoint();
         let stats = crate::observe::Registry::default().cluster("app");
         let permit = Gate::new(1).try_enter().expect("there is room");
-        let (lease, open) = (endpoint.lease(), endpoint.opened(&stats, permit));
+        let pool = PoolKey::new(&endpoint, Priority::Default);
+        let (lease, open) = (endpoint.lease(), endpoint.opened(&stats, (permit, pool)));
         assert_eq!((endpoint.active(), endpoint.connections(), endpoint.requests()), (1, 1, 1));
         drop((lease, open));
         assert_eq!((endpoint.active(), endpoint.connections(), endpoint.requests()), (0, 0, 1));

@@ -75,11 +75,9 @@ impl UpstreamError {
 impl fmt::Display for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Overflow(Overflow { limit, max, seen }) => {
-                return write!(f, "circuit_breaker.{} is {max}, and this would be {seen}", limit.key());
-            }
-            Self::NoConnectionFree(Overflow { limit, max, seen: _ }) => {
-                return write!(f, "circuit_breaker.{} is {max}, and none became free in time", limit.key());
+            Self::Overflow(overflow) => return write!(f, "{overflow}, and this would be {}", overflow.seen),
+            Self::NoConnectionFree(overflow) => {
+                return write!(f, "{overflow}, and none became free in time");
             }
             Self::TooSlow => "no answer within the route's retry.per_try_timeout",
             Self::NoEndpoint => "the cluster has no endpoint",

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::endpoint::{Endpoint, Open};
 use super::error::UpstreamError;
 use super::h1::{Answer, Failure};
+use super::pool::PoolKey;
 use crate::body::{Body, BodyError};
 use crate::gate::Gate;
 use crate::h2_stream::{CONNECTION_WINDOW, Pump, PumpError, Received, STREAM_WINDOW};
@@ -42,6 +43,7 @@ pub struct Conn {
     activity: Rc<Activity>,
     endpoint: Arc<Endpoint>,
     gate: Arc<Gate>,
+    pool: PoolKey,
     worker: usize,
     idle_timeout: Duration,
     active: Cell<usize>,
@@ -78,6 +80,7 @@ impl Conn {
             activity,
             endpoint: open.endpoint().clone(),
             gate: open.gate().clone(),
+            pool: open.pool(),
             worker,
             idle_timeout,
             active: Cell::new(0),
@@ -98,6 +101,11 @@ impl Conn {
     /// What counts the connections of its cluster.
     pub fn gate(&self) -> &Arc<Gate> {
         &self.gate
+    }
+
+    /// Whose requests it carries.
+    pub fn pool(&self) -> PoolKey {
+        self.pool
     }
 
     /// Whether another stream can be opened without waiting.
@@ -236,10 +244,7 @@ impl Drop for Ticket {
         let conn = &self.0;
         conn.active.set(conn.active.get() - 1);
         // Its cluster may have all the connections that it may have: then somebody waits for this room.
-        if conn.gate.waiting() > 0
-            && !conn.gate.hand_over((conn.worker, conn.endpoint.id()))
-            && conn.is_idle()
-        {
+        if conn.gate.waiting() > 0 && !conn.gate.hand_over(conn.pool.tag(conn.worker)) && conn.is_idle() {
             conn.close();
         }
     }

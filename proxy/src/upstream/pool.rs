@@ -8,9 +8,12 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
+use outrigger_proto::model::Priority;
 use tokio::sync::Notify;
 
+use super::endpoint::Endpoint;
 use super::{h1, h2};
+use crate::gate::Tag;
 
 /// Asks every worker to let go of idle connections where somebody waits for leave to open one.
 #[derive(Debug, Default)]
@@ -30,11 +33,28 @@ impl Reclaim {
     }
 }
 
+/// Which pool: requests of one priority use connections that were opened for such, or one class could take all of
+/// another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PoolKey(u64);
+
+impl PoolKey {
+    /// That of an endpoint, for a class of requests.
+    pub fn new(endpoint: &Endpoint, priority: Priority) -> Self {
+        Self(endpoint.id() << 1 | u64::from(priority == Priority::High))
+    }
+
+    /// Who waits on this worker for a connection of this pool.
+    pub fn tag(self, worker: usize) -> Tag {
+        (worker, self.0)
+    }
+}
+
 /// The connections of one worker.
 #[derive(Debug)]
 pub struct Pools {
     worker: usize,
-    by_endpoint: RefCell<HashMap<u64, Pool>>,
+    by_key: RefCell<HashMap<PoolKey, Pool>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,13 +72,13 @@ struct Pool {
 impl Pools {
     /// None yet; `worker` is whose they are.
     pub fn new(worker: usize) -> Self {
-        Self { worker, by_endpoint: RefCell::default() }
+        Self { worker, by_key: RefCell::default() }
     }
 
-    /// An idle HTTP/1 connection to this endpoint.
-    pub fn take_h1(&self, endpoint: u64) -> Option<Box<h1::Conn>> {
-        let mut pools = self.by_endpoint.borrow_mut();
-        let pool = pools.get_mut(&endpoint)?;
+    /// An idle HTTP/1 connection.
+    pub fn take_h1(&self, key: PoolKey) -> Option<Box<h1::Conn>> {
+        let mut pools = self.by_key.borrow_mut();
+        let pool = pools.get_mut(&key)?;
         pool.promised = pool.promised.saturating_sub(1);
         let conn = pool.h1.pop()?;
         conn.stats().idle.decrement(1);
@@ -71,14 +91,14 @@ impl Pools {
         if !conn.is_ready() || conn.endpoint().is_retired() {
             return;
         }
-        let (gate, id) = (conn.open().gate(), conn.endpoint().id());
+        let (gate, key) = (conn.open().gate(), conn.open().pool());
         let promised = gate.waiting() > 0;
-        if promised && !gate.hand_over((self.worker, id)) {
+        if promised && !gate.hand_over(key.tag(self.worker)) {
             return;
         }
         conn.stats().idle.increment(1);
-        let mut pools = self.by_endpoint.borrow_mut();
-        let pool = pools.entry(id).or_default();
+        let mut pools = self.by_key.borrow_mut();
+        let pool = pools.entry(key).or_default();
         pool.promised += usize::from(promised);
         pool.h1.push(conn);
     }
@@ -86,7 +106,7 @@ impl Pools {
     /// Lets go of idle connections for whose cluster somebody waits.
     pub fn reclaim(&self) {
         let mut dropped = Vec::new();
-        for pool in self.by_endpoint.borrow_mut().values_mut() {
+        for pool in self.by_key.borrow_mut().values_mut() {
             let free = pool.h1.len().saturating_sub(pool.promised);
             dropped.extend(pool.h1.extract_if(..free, |conn| conn.open().gate().waiting() > 0));
             pool.h2
@@ -97,28 +117,28 @@ impl Pools {
         drop_idle(dropped);
     }
 
-    /// An HTTP/2 connection to this endpoint with room for a stream.
-    pub fn find_h2(&self, endpoint: u64) -> Option<Rc<h2::Conn>> {
-        let pools = self.by_endpoint.borrow();
-        pools.get(&endpoint)?.h2.iter().find(|conn| conn.has_room()).cloned()
+    /// An HTTP/2 connection with room for a stream.
+    pub fn find_h2(&self, key: PoolKey) -> Option<Rc<h2::Conn>> {
+        let pools = self.by_key.borrow();
+        pools.get(&key)?.h2.iter().find(|conn| conn.has_room()).cloned()
     }
 
-    /// An HTTP/2 connection to this endpoint that will soon know how much room it has.
-    pub fn settling_h2(&self, endpoint: u64) -> Option<Rc<h2::Conn>> {
-        let pools = self.by_endpoint.borrow();
-        pools.get(&endpoint)?.h2.iter().find(|conn| conn.is_settling()).cloned()
+    /// An HTTP/2 connection that will soon know how much room it has.
+    pub fn settling_h2(&self, key: PoolKey) -> Option<Rc<h2::Conn>> {
+        let pools = self.by_key.borrow();
+        pools.get(&key)?.h2.iter().find(|conn| conn.is_settling()).cloned()
     }
 
     /// Offers a new HTTP/2 connection to all requests.
     pub fn put_h2(&self, conn: Rc<h2::Conn>) {
-        self.by_endpoint.borrow_mut().entry(conn.endpoint().id()).or_default().h2.push(conn);
+        self.by_key.borrow_mut().entry(conn.pool()).or_default().h2.push(conn);
     }
 
     /// Closes connections that have been idle for too long, whose endpoint has left its cluster, or that the upstream
     /// has closed.
     pub fn sweep(&self) {
         let mut dropped = Vec::new();
-        self.by_endpoint.borrow_mut().retain(|_, pool| {
+        self.by_key.borrow_mut().retain(|_, pool| {
             let keep = |conn: &mut Box<h1::Conn>| {
                 conn.rest();
                 !conn.is_stale() && !conn.endpoint().is_retired() && conn.is_ready()

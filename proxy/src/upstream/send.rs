@@ -22,7 +22,7 @@ use super::error::UpstreamError;
 use super::h1::{self, Answer, Failure};
 use super::h2;
 use super::outlier::{Outcome, Probe};
-use super::pool::{Pools, Reclaim};
+use super::pool::{PoolKey, Pools, Reclaim};
 use super::trip::{Going, Tried, Trip};
 use crate::body::{Body, bodiless};
 use crate::gate::{Call, Entry, Permit};
@@ -39,7 +39,7 @@ pub struct Upstream {
     ticks: Ticks,
     epoch: Instant,
     rng: RefCell<fastrand::Rng>,
-    dialing: RefCell<HashMap<u64, Rc<Dialing>>>,
+    dialing: RefCell<HashMap<PoolKey, Rc<Dialing>>>,
 }
 
 /// A response, or a tunnel.
@@ -114,7 +114,8 @@ impl Upstream {
         mut request: Box<Request<Body>>,
         trip: &Trip,
     ) -> Result<Sent, UpstreamError> {
-        let counted = to.live.breaker().count(Limit::Requests, &to.config.circuit_breaker);
+        let (breaker, limits) = to.breaker(trip.priority());
+        let counted = breaker.count(Limit::Requests, limits);
         let counted = counted.map_err(|overflow| overflowed(to, overflow))?;
         let wire = wire(to.config.protocol, &request);
         let (going, began) = trip.begin_attempt();
@@ -212,7 +213,7 @@ impl Upstream {
         let going = trip.go();
         loop {
             let lease = self.pick(to, (trip, &going), &tried)?;
-            let dialled = match self.admit(to, lease.endpoint()).await {
+            let dialled = match self.admit(to, PoolKey::new(lease.endpoint(), trip.priority()), trip).await {
                 Ok(Some(permit)) => self.dial(to, lease.endpoint(), (trip, permit)).await,
                 Ok(None) => continue,
                 Err(error) => return Err(error),
@@ -276,20 +277,23 @@ impl Upstream {
 
     /// Leave to open one more connection of the cluster; `None` when one that is there has become free instead. Where
     /// the cluster has all that it may have, idle ones of other workers are asked for, and then it is waited.
-    async fn admit(&self, to: &ClusterView, endpoint: &Endpoint) -> Result<Option<Permit>, UpstreamError> {
-        let limits = &to.config.circuit_breaker;
-        let breaker = to.live.breaker();
+    async fn admit(
+        &self,
+        to: &ClusterView,
+        pool: PoolKey,
+        trip: &Trip,
+    ) -> Result<Option<Permit>, UpstreamError> {
+        let (breaker, limits) = to.breaker(trip.priority());
         let gate = breaker.connections();
         if let Some(permit) = gate.try_enter() {
             return Ok(Some(permit));
         }
         let pending = breaker.count(Limit::Pending, limits);
         let _pending = pending.map_err(|overflow| overflowed(to, overflow))?;
-        let full = || Overflow { limit: Limit::Connections, max: gate.max(), seen: gate.used() + 1 };
-        let waiting = match gate.enter((self.worker, endpoint.id()), u32::MAX) {
+        let waiting = match gate.enter(pool.tag(self.worker), u32::MAX) {
             Entry::In(permit) => return Ok(Some(permit)),
             Entry::Line(waiting) => waiting,
-            Entry::Full => return Err(overflowed(to, full())),
+            Entry::Full => return Err(overflowed(to, breaker.full())),
         };
         self.pools.reclaim();
         self.reclaim.ask();
@@ -297,8 +301,9 @@ impl Upstream {
             Ok(Call::In(permit)) => Ok(Some(permit)),
             Ok(Call::Look) => Ok(None),
             Err(_) => {
-                to.live.stats().overflow(Limit::Connections.key());
-                Err(UpstreamError::NoConnectionFree(full()))
+                let full = breaker.full();
+                to.live.stats().overflow(full.key());
+                Err(UpstreamError::NoConnectionFree(full))
             }
         }
     }
@@ -310,7 +315,8 @@ impl Upstream {
         (trip, permit): (&Trip, Permit),
     ) -> Result<(Stream, super::Open), UpstreamError> {
         let start = Instant::now();
-        let how = Dial { permit, timeout: to.config.connect_timeout, ticks: self.ticks.clone() };
+        let pool = PoolKey::new(endpoint, trip.priority());
+        let how = Dial { permit, pool, timeout: to.config.connect_timeout, ticks: self.ticks.clone() };
         let stats = to.live.stats();
         let result = dial(endpoint, stats, how).await;
         trip.connect.set(Some(start.elapsed()));
@@ -328,8 +334,9 @@ impl Upstream {
         trip: &Trip,
     ) -> Result<Answer, Unanswered> {
         let mut fresh = trip.stale.take();
+        let pool = PoolKey::new(endpoint, trip.priority());
         loop {
-            let pooled = if fresh { None } else { self.pools.take_h1(endpoint.id()) };
+            let pooled = if fresh { None } else { self.pools.take_h1(pool) };
             let Some(conn) = pooled else {
                 // Boxed, as most requests find a connection: dialling is rare, and its future large.
                 let conn = match Box::pin(self.open_h1(to, endpoint, trip)).await {
@@ -372,7 +379,8 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         trip: &Trip,
     ) -> Result<Option<Box<h1::Conn>>, UpstreamError> {
-        let Some(permit) = self.admit(to, endpoint).await? else { return Ok(None) };
+        let pool = PoolKey::new(endpoint, trip.priority());
+        let Some(permit) = self.admit(to, pool, trip).await? else { return Ok(None) };
         let (stream, open) = self.dial(to, endpoint, (trip, permit)).await?;
         h1::Conn::new(stream, open, to.config.idle_timeout).await.map(Some)
     }
@@ -384,8 +392,9 @@ impl Upstream {
         mut request: Box<Request<Body>>,
         trip: &Trip,
     ) -> Result<Answer, Unanswered> {
+        let pool = PoolKey::new(endpoint, trip.priority());
         loop {
-            let conn = match self.pools.find_h2(endpoint.id()) {
+            let conn = match self.pools.find_h2(pool) {
                 Some(conn) => conn,
                 None => match Box::pin(self.open_h2(to, endpoint, trip)).await {
                     Ok(conn) => conn,
@@ -408,9 +417,10 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         trip: &Trip,
     ) -> Result<Rc<h2::Conn>, UpstreamError> {
+        let pool = PoolKey::new(endpoint, trip.priority());
         loop {
-            let dialing = self.dialing.borrow().get(&endpoint.id()).cloned();
-            let settling = self.pools.settling_h2(endpoint.id());
+            let dialing = self.dialing.borrow().get(&pool).cloned();
+            let settling = self.pools.settling_h2(pool);
             if let Some(dialing) = dialing {
                 dialing.done.notified().await;
                 if let Some(error) = dialing.error.get() {
@@ -418,11 +428,11 @@ impl Upstream {
                 }
             } else if let Some(settling) = settling {
                 settling.settled().await;
-            } else if let Some(permit) = self.admit(to, endpoint).await? {
+            } else if let Some(permit) = self.admit(to, pool, trip).await? {
                 // Whoever opens a connection uses it, even if it turns out to have no room for others.
                 return self.dial_h2(to, endpoint, (trip, permit)).await;
             }
-            if let Some(conn) = self.pools.find_h2(endpoint.id()) {
+            if let Some(conn) = self.pools.find_h2(pool) {
                 return Ok(conn);
             }
         }
@@ -436,8 +446,9 @@ impl Upstream {
         how: (&Trip, Permit),
     ) -> Result<Rc<h2::Conn>, UpstreamError> {
         let dialing = Rc::new(Dialing::default());
-        self.dialing.borrow_mut().insert(endpoint.id(), dialing.clone());
-        let turn = Turn { upstream: self, endpoint: endpoint.id(), dialing };
+        let pool = PoolKey::new(endpoint, how.0.priority());
+        self.dialing.borrow_mut().insert(pool, dialing.clone());
+        let turn = Turn { upstream: self, pool, dialing };
         let result = async {
             let (stream, open) = self.dial(to, endpoint, how).await?;
             h2::Conn::new(stream, open, (self.worker, to.config.idle_timeout)).await
@@ -465,13 +476,13 @@ struct Dialing {
 /// Whoever opens a connection for others; when it is cancelled, they are told to open their own.
 struct Turn<'a> {
     upstream: &'a Upstream,
-    endpoint: u64,
+    pool: PoolKey,
     dialing: Rc<Dialing>,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.upstream.dialing.borrow_mut().remove(&self.endpoint);
+        self.upstream.dialing.borrow_mut().remove(&self.pool);
         self.dialing.done.notify_waiters();
     }
 }
@@ -491,7 +502,7 @@ fn outcome(answer: &Answer) -> Outcome {
 }
 
 fn overflowed(to: &ClusterView, overflow: Overflow) -> UpstreamError {
-    to.live.stats().overflow(overflow.limit.key());
+    to.live.stats().overflow(overflow.key());
     UpstreamError::Overflow(overflow)
 }
 

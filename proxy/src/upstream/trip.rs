@@ -5,6 +5,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrigger_proto::model::Priority;
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
@@ -18,6 +19,8 @@ pub struct Trip {
     ready: Cell<Instant>,
     pub(super) attempts: Cell<u32>,
     pub(super) tried: RefCell<Tried>,
+    /// Whose limits hold for it.
+    priority: Cell<Priority>,
     /// What of the request decides its endpoint.
     pub(super) hash: Cell<Option<u64>>,
     lot: OnceCell<u64>,
@@ -41,6 +44,7 @@ impl Trip {
             ready: Cell::new(started),
             attempts: Cell::new(0),
             tried: RefCell::default(),
+            priority: Cell::default(),
             hash: Cell::new(None),
             lot: OnceCell::new(),
             kept: Cell::new(false),
@@ -76,6 +80,16 @@ impl Trip {
     /// When the request began.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// The limits of this class hold for it.
+    pub fn set_priority(&self, priority: Priority) {
+        self.priority.set(priority);
+    }
+
+    /// Whose limits hold for it.
+    pub fn priority(&self) -> Priority {
+        self.priority.get()
     }
 
     /// What of the request decides its endpoint, for clusters that balance by hash.

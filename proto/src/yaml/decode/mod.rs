@@ -17,7 +17,7 @@ mod upstream;
 pub(super) use self::cluster::MAX_PRIORITY;
 pub(super) use self::global_rate_limit::MAX_HITS;
 pub(super) use self::listener::MAX_HEADERS;
-pub(super) use self::policy::{MAX_ATTEMPTS, MAX_KEYS};
+pub(super) use self::policy::{MAX_ATTEMPTS, MAX_KEYS, TOLERANCES};
 pub(super) use self::process::MAX_WORKERS;
 pub(super) use self::route::REDIRECTS;
 pub(super) use self::upstream::{LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_ROW, MIN_INTERVAL};
@@ -74,6 +74,7 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
     }
     global_rate_limit::refuse_http1(cx, root, &config.mesh);
     lint::no_budget(cx, root, &config.mesh);
+    lint::no_high(cx, root, &config.mesh);
     Some(config)
 }
 

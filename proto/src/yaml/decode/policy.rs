@@ -1,6 +1,7 @@
 //! What a route does about failure and load: retries, hedges, limits, faults, copies and fallbacks.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
@@ -12,8 +13,8 @@ use super::super::tree::{Node, View};
 use super::super::{lint, ratio, scalar, words};
 use super::{count, headers, percent, route, some_time, split, whole};
 use crate::model::{
-    self, AbortWith, Backoff, Concurrency, Fallback, FaultAbort, FaultDelay, Hedge, HedgeAfter, LimitKey,
-    Mirror, Name, Percent, RateLimit, Retry, RetryCondition, Split,
+    self, AbortWith, Adaptive, Backoff, Concurrency, Fallback, FaultAbort, FaultDelay, Hedge, HedgeAfter,
+    LimitKey, Mirror, Name, Percent, RateLimit, Retry, RetryCondition, Split,
 };
 
 /// What fails so often does not fail by chance.
@@ -24,6 +25,9 @@ const MAX_REPLAY: u64 = 16 << 20;
 
 /// A bucket costs memory whether its caller comes back or not.
 pub(in super::super) const MAX_KEYS: u32 = 1_000_000;
+
+/// In tenths: at 1 or below it every wait is one too many.
+pub(in super::super) const TOLERANCES: RangeInclusive<u32> = 11..=1_000;
 
 pub(super) fn retry<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Retry> {
     let default = Retry::default();
@@ -111,10 +115,36 @@ pub(super) fn concurrency<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Concurr
     let default = Concurrency::new(max.unwrap_or(NonZeroU32::MIN));
     let queue = m.optional("queue", |cx, node| whole(cx, node, 0, u32::MAX)).unwrap_or(default.queue);
     let wait = m.optional("wait", some_time).unwrap_or(default.wait);
+    let each = m.has("per");
     let per = m.optional("per", per).unwrap_or(default.per);
+    let adaptive = m.optional("adaptive", |cx, node| adaptive(cx, node, max));
+    if each {
+        m.refuse("adaptive", || {
+            Fault::new("what one caller finds says little of the service")
+                .hint("remove it, or `per`: the limit follows the latency of all requests together")
+        });
+    }
     m.finish();
     lint::wait(cx, node);
-    max.map(|max| Concurrency { max, queue, wait, per })
+    max.map(|max| Concurrency { max, queue, wait, per, adaptive })
+}
+
+/// How a limit below `max` follows the latency.
+fn adaptive<'a>(cx: &mut Cx<'a>, node: Node<'a>, max: Option<NonZeroU32>) -> Option<Adaptive> {
+    let mut m = cx.fields(node, "adaptive")?;
+    let min = m.optional("min", |cx, node| count(cx, node, max.map_or(u32::MAX, NonZeroU32::get)));
+    let tolerance = m.optional("tolerance", |cx, node| {
+        cx.parsed(node, "a number, as `1.5`", |text| {
+            let hint = "expected a number from 1.1 to 100, as `1.5`";
+            let found = ratio::tenths(text).map_err(|fault| fault.hint(hint))?;
+            let out_of_range = || Fault::new(format!("{} is out of range", show(text))).hint(hint);
+            TOLERANCES.contains(&found).then_some(found).ok_or_else(out_of_range)
+        })
+    });
+    m.finish();
+    let default = Adaptive::default();
+    let least = max.map_or(default.min, |max| default.min.min(max));
+    Some(Adaptive { min: min.unwrap_or(least), tolerance: tolerance.unwrap_or(default.tolerance) })
 }
 
 pub(super) fn rate_limit<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<RateLimit> {

@@ -7,6 +7,7 @@ use super::super::cursor::{Cx, Fields};
 use super::super::fault::{Fault, show};
 use super::super::lint;
 use super::super::tree::Node;
+use super::super::words;
 use super::matches::{canonical_path, matches};
 use super::{global_rate_limit, headers, policy, some_time, split};
 use crate::model::{
@@ -21,7 +22,7 @@ const NO_BODY: [StatusCode; 3] =
     [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
 
 /// What makes sense only where a request is sent on.
-const FORWARD_ONLY: [&str; 6] = ["timeout", "rewrite", "retry", "hedge", "mirror", "fallback"];
+const FORWARD_ONLY: [&str; 7] = ["timeout", "rewrite", "retry", "hedge", "priority", "mirror", "fallback"];
 
 pub(super) fn table<'a>(cx: &mut Cx<'a>, _: &Name, node: Node<'a>) -> Option<RouteTable> {
     let routes = cx.list(node, "a list of routes", route)?;
@@ -82,9 +83,19 @@ fn forward(m: &mut Fields<'_, '_>, prefixed: bool) -> Option<Forward> {
     let rewrite = m.optional("rewrite", |cx, node| rewrite(cx, node, prefixed));
     let retry = m.optional("retry", policy::retry).map(Box::new);
     let hedge = m.optional("hedge", policy::hedge);
+    let priority = m.optional("priority", |cx, node| cx.word(node, &words::PRIORITIES));
     let mirror = m.optional("mirror", policy::mirror).map(Box::new);
     let fallback = m.optional("fallback", |cx, node| policy::fallback(cx, node, to.as_ref())).map(Box::new);
-    Some(Forward { to: to?, rewrite: rewrite.unwrap_or_default(), timeout, retry, hedge, mirror, fallback })
+    Some(Forward {
+        to: to?,
+        rewrite: rewrite.unwrap_or_default(),
+        timeout,
+        retry,
+        hedge,
+        priority: priority.unwrap_or_default(),
+        mirror,
+        fallback,
+    })
 }
 
 fn rewrite<'a>(cx: &mut Cx<'a>, node: Node<'a>, prefixed: bool) -> Option<Rewrite> {

@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 
-use super::super::cursor::Cx;
+use super::super::cursor::{Cx, Fields};
 use super::super::fault::{Fault, show};
 use super::super::scalar::show_duration;
 use super::super::tree::{Node, View};
 use super::super::{ratio, scalar};
 use super::policy::header;
 use super::{count, crossed, percent, some_time, whole};
-use crate::model::{Balance, CircuitBreaker, HashOn, HealthCheck, OutlierDetection, Probe, RetryBudget};
+use crate::model::{
+    Balance, BreakerLimits, CircuitBreaker, HashOn, HealthCheck, OutlierDetection, Probe, RetryBudget,
+};
 
 /// Beyond this a slip of the pen is likelier than a plan.
 pub(in super::super) const MAX_FLOOR: u32 = 1_000_000;
@@ -138,18 +140,27 @@ pub(super) fn retry_budget<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<RetryB
 }
 
 pub(super) fn circuit_breaker<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<CircuitBreaker> {
-    let default = CircuitBreaker::default();
+    let mut m = cx.fields(node, "circuit_breaker")?;
+    let default = breaker_limits(&mut m, BreakerLimits::default());
+    let high = m.optional("high", |cx, node| {
+        let mut m = cx.fields(node, "breaker_limits")?;
+        let high = breaker_limits(&mut m, default);
+        m.finish();
+        Some(high)
+    });
+    m.finish();
+    Some(CircuitBreaker { default, high })
+}
+
+fn breaker_limits<'a>(m: &mut Fields<'_, 'a>, default: BreakerLimits) -> BreakerLimits {
     let some = |cx: &mut Cx<'a>, node| count(cx, node, u32::MAX);
     let any = |cx: &mut Cx<'a>, node| whole(cx, node, 0, u32::MAX);
-    let mut m = cx.fields(node, "circuit_breaker")?;
-    let breaker = CircuitBreaker {
+    BreakerLimits {
         max_connections: m.optional("max_connections", some).unwrap_or(default.max_connections),
         max_pending: m.optional("max_pending", any).unwrap_or(default.max_pending),
         max_requests: m.optional("max_requests", some).unwrap_or(default.max_requests),
         max_retries: m.optional("max_retries", any).unwrap_or(default.max_retries),
-    };
-    m.finish();
-    Some(breaker)
+    }
 }
 
 pub(super) fn outlier_detection<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<OutlierDetection> {

@@ -1,5 +1,7 @@
 //! Policies that do nothing, or more than was meant.
 
+use std::collections::HashSet;
+
 use super::super::cursor::Cx;
 use super::super::decode::each_route;
 use super::super::fault::Fault;
@@ -7,8 +9,8 @@ use super::super::place::Step;
 use super::super::tree::Node;
 use super::super::words::show_condition;
 use crate::model::{
-    Action, Assignment, Balance, Cluster, Forward, HedgeAfter, Mesh, Name, OutlierDetection, Percent, Retry,
-    RetryCondition, Route,
+    Action, Assignment, Balance, Cluster, Forward, HedgeAfter, Mesh, Name, OutlierDetection, Percent,
+    Priority, Retry, RetryCondition, Route,
 };
 
 /// Conditions that another one holds already.
@@ -59,11 +61,9 @@ pub(in super::super) fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>, route: &Route
         let fault = Fault::new("every client meets these failures");
         warn(cx, node, &["fault"], fault.hint("choose requests: `when: { header: x-chaos }`"));
     }
-    let Action::Forward(Forward { to: _, rewrite: _, timeout, retry: again, hedge, mirror: _, fallback: _ }) =
-        &route.action
-    else {
-        return;
-    };
+    let Action::Forward(forward) = &route.action else { return };
+    let Forward { to: _, rewrite: _, timeout, retry: again, hedge, priority: _, mirror: _, fallback: _ } =
+        forward;
     if let Some(limit) = &route.global_rate_limit
         && timeout.is_some_and(|whole| limit.timeout >= whole)
     {
@@ -177,9 +177,33 @@ pub(in super::super) fn no_budget<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Me
     each_route(cx, root, mesh, |cx, node, route| never_again(cx, node, route, mesh));
 }
 
+/// Limits of a class that no request of any route has.
+pub(in super::super) fn no_high<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh) {
+    let routes = mesh.route_tables.values().flat_map(|table| table.routes.iter());
+    let forwards = routes.filter_map(|route| match &route.action {
+        Action::Forward(forward) => Some(forward),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    });
+    let high = forwards.filter(|forward| forward.priority == Priority::High);
+    let used: HashSet<_> =
+        high.flat_map(|forward| forward.to.targets.iter().map(|target| target.cluster.as_str())).collect();
+    let Some(clusters) = root.get("clusters") else { return };
+    for cluster in clusters.value.entries().filter(|cluster| !used.contains(cluster.key)) {
+        let keys = ["circuit_breaker", "high"];
+        if keys.iter().try_fold(cluster.value, |node, key| Some(node.get(key)?.value)).is_some() {
+            let fault = Fault::new("no route to this cluster has `priority: high`");
+            let fault = fault.hint("write it in a route, or remove this");
+            let steps = [Step::Key(clusters.key), Step::Key(cluster.key)];
+            cx.within_all(&steps, |cx| warn(cx, cluster.value, &keys, fault));
+        }
+    }
+}
+
 fn never_again<'a>(cx: &mut Cx<'a>, node: Node<'a>, route: &Route, mesh: &Mesh) {
     let Action::Forward(forward) = &route.action else { return };
-    let none = |name: &Name| mesh.clusters.get(name).is_some_and(|cluster| grants_nothing(cluster));
+    let none = |name: &Name| {
+        mesh.clusters.get(name).is_some_and(|cluster| grants_nothing(cluster, forward.priority))
+    };
     if !forward.to.targets.iter().all(|target| none(&target.cluster)) {
         return;
     }
@@ -192,9 +216,10 @@ fn never_again<'a>(cx: &mut Cx<'a>, node: Node<'a>, route: &Route, mesh: &Mesh) 
     }
 }
 
-fn grants_nothing(cluster: &Cluster) -> bool {
+fn grants_nothing(cluster: &Cluster, priority: Priority) -> bool {
     let budget = cluster.retry_budget;
-    (budget.percent == Percent::ZERO && budget.min == 0) || cluster.circuit_breaker.max_retries == 0
+    (budget.percent == Percent::ZERO && budget.min == 0)
+        || cluster.circuit_breaker.of(priority).max_retries == 0
 }
 
 /// Warns of a key, or of the last one above it that was written.

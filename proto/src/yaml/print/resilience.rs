@@ -5,9 +5,9 @@ use super::super::scalar::{show_duration, show_size};
 use super::super::words::{show_condition, show_grpc};
 use super::writer::{Out, list, text};
 use crate::model::{
-    AbortWith, Backoff, Balance, CircuitBreaker, Concurrency, DescriptorEntry, Fault, FaultAbort, FaultDelay,
-    GlobalRateLimit, HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror, OnFailure, OutlierDetection,
-    Probe, RateLimit, Retry, RetryBudget,
+    AbortWith, Adaptive, Backoff, Balance, BreakerLimits, CircuitBreaker, Concurrency, DescriptorEntry,
+    Fault, FaultAbort, FaultDelay, GlobalRateLimit, HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror,
+    OnFailure, OutlierDetection, Probe, RateLimit, Retry, RetryBudget,
 };
 
 pub(super) fn retry(out: &mut Out, retry: &Retry) {
@@ -83,12 +83,18 @@ pub(super) fn admission(
             }
         });
     }
-    if let Some(Concurrency { max, queue, wait, per }) = concurrency {
+    if let Some(Concurrency { max, queue, wait, per, adaptive }) = concurrency {
         out.block("concurrency", |out| {
             out.field("max", max);
             out.field("queue", queue);
             out.field("wait", show_duration(*wait));
             limit_key(out, per);
+            if let Some(Adaptive { min, tolerance }) = adaptive {
+                out.block("adaptive", |out| {
+                    out.field("min", min);
+                    out.field("tolerance", show_tenths(*tolerance));
+                });
+            }
         });
     }
     if let Some(faults) = faults {
@@ -159,13 +165,22 @@ pub(super) fn retry_budget(out: &mut Out, RetryBudget { percent, min }: RetryBud
 }
 
 pub(super) fn circuit_breaker(out: &mut Out, breaker: &CircuitBreaker) {
-    let CircuitBreaker { max_connections, max_pending, max_requests, max_retries } = breaker;
+    let CircuitBreaker { default, high } = breaker;
     out.block("circuit_breaker", |out| {
-        out.field("max_connections", max_connections);
-        out.field("max_pending", max_pending);
-        out.field("max_requests", max_requests);
-        out.field("max_retries", max_retries);
+        breaker_limits(out, default);
+        match high {
+            Some(high) => out.block("high", |out| breaker_limits(out, high)),
+            None => out.comment("high: (default: as many again)"),
+        }
     });
+}
+
+fn breaker_limits(out: &mut Out, limits: &BreakerLimits) {
+    let BreakerLimits { max_connections, max_pending, max_requests, max_retries } = limits;
+    out.field("max_connections", max_connections);
+    out.field("max_pending", max_pending);
+    out.field("max_requests", max_requests);
+    out.field("max_retries", max_retries);
 }
 
 pub(super) fn outlier_detection(out: &mut Out, outliers: &OutlierDetection) {

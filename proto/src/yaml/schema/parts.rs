@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::ratio::show_percent;
+use super::super::ratio::{show_percent, show_tenths};
 use super::super::scalar::show_duration;
 use crate::model::Percent;
 
@@ -83,4 +83,12 @@ pub(super) fn one_or_list() -> Value {
 
 pub(super) fn one_or_object(description: &str, object: &str) -> Value {
     json!({ "description": description, "anyOf": [string(), reference(object)] })
+}
+
+/// A number with at most one digit after the point; `most` and `default` are tenths.
+pub(super) fn tenths(description: &str, most: u32, default: u32) -> Value {
+    let number = json!({ "type": "number", "minimum": 0, "maximum": most / 10 });
+    let text = json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9])?$|\\$\\{" });
+    let default: Value = show_tenths(default).parse().expect("digits and a point");
+    with_default(description, json!({ "anyOf": [number, text] }), default)
 }

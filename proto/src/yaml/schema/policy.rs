@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::super::decode::{MAX_ATTEMPTS, MAX_HITS, MAX_KEYS};
+use super::super::decode::{MAX_ATTEMPTS, MAX_HITS, MAX_KEYS, TOLERANCES};
 use super::super::ratio::MAX_TOKENS;
 use super::super::scalar::show_size;
 use super::super::words::{GRPC, conditions, show_condition};
 use super::parts::{
-    any_count, boolean, count, described, duration, object, one_of, percent, reference, string, whole,
-    with_default, words,
+    any_count, boolean, count, described, duration, object, one_of, percent, reference, string, tenths,
+    whole, with_default, words,
 };
-use crate::model::{Backoff, Concurrency, GlobalRateLimit, Percent, RateLimit, Retry};
+use crate::model::{Adaptive, Backoff, Concurrency, GlobalRateLimit, Percent, RateLimit, Retry};
 
 pub(super) fn retry() -> Value {
     let Retry { attempts, conditions, per_try_timeout: _, backoff: _, non_idempotent, max_body } =
@@ -173,7 +173,8 @@ pub(super) fn descriptor_entry() -> Value {
 }
 
 pub(super) fn concurrency() -> Value {
-    let Concurrency { max: _, queue, wait, per: _ } = Concurrency::new(std::num::NonZeroU32::MIN);
+    let Concurrency { max: _, queue, wait, per: _, adaptive: _ } =
+        Concurrency::new(std::num::NonZeroU32::MIN);
     object(
         "How many requests may be under way at once.",
         &["max"],
@@ -182,6 +183,19 @@ pub(super) fn concurrency() -> Value {
             "queue": with_default("Further requests that wait for their turn.", any_count(), queue),
             "wait": duration("The longest wait.", wait),
             "per": reference("per"),
+            "adaptive": reference("adaptive"),
+        }),
+    )
+}
+
+pub(super) fn adaptive() -> Value {
+    let Adaptive { min, tolerance } = Adaptive::default();
+    object(
+        "The limit follows the latency of the answers, up to `max`; only without `per`.",
+        &[],
+        json!({
+            "min": with_default("It is never lower.", count(), min.get()),
+            "tolerance": tenths("So many times longer than without a crowd is still well.", *TOLERANCES.end(), tolerance),
         }),
     )
 }

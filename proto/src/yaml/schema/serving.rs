@@ -157,6 +157,7 @@ pub(super) fn route() -> Value {
                 "rewrite": reference("rewrite"),
                 "retry": reference("retry"),
                 "hedge": reference("hedge"),
+                "priority": words("Which limits of the cluster's circuit_breaker hold.", &["default", "high"], "default"),
                 "mirror": reference("mirror"),
                 "fallback": reference("fallback"),
                 "rate_limit": reference("rate_limit"),

@@ -3,13 +3,12 @@
 use serde_json::{Value, json};
 
 use super::super::decode::{LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_PRIORITY, MAX_ROW, MIN_INTERVAL};
-use super::super::ratio::show_tenths;
 use super::super::scalar::show_duration;
 use super::parts::{
-    any_count, count, described, duration, object, one_of, one_or_object, percent, reference, string, whole,
-    with_default, words,
+    any_count, count, described, duration, object, one_of, one_or_object, percent, reference, string, tenths,
+    whole, with_default, words,
 };
-use crate::model::{CircuitBreaker, Cluster, HealthCheck, OutlierDetection, Probe, RetryBudget, Source};
+use crate::model::{BreakerLimits, Cluster, HealthCheck, OutlierDetection, Probe, RetryBudget, Source};
 
 pub(super) fn cluster() -> Value {
     let Cluster {
@@ -147,8 +146,7 @@ pub(super) fn retry_budget() -> Value {
 }
 
 pub(super) fn circuit_breaker() -> Value {
-    let CircuitBreaker { max_connections, max_pending, max_requests, max_retries } =
-        CircuitBreaker::default();
+    let BreakerLimits { max_connections, max_pending, max_requests, max_retries } = BreakerLimits::default();
     object(
         "What the cluster may be burdened with at once, over all workers.",
         &[],
@@ -157,6 +155,20 @@ pub(super) fn circuit_breaker() -> Value {
             "max_pending": with_default("Requests that wait for a connection.", any_count(), max_pending),
             "max_requests": with_default("Requests in flight.", count(), max_requests.get()),
             "max_retries": with_default("Of these, attempts beyond the first.", any_count(), max_retries),
+            "high": reference("breaker_limits"),
+        }),
+    )
+}
+
+pub(super) fn breaker_limits() -> Value {
+    object(
+        "The same for requests of routes with priority: high, which are counted apart; by default as many again.",
+        &[],
+        json!({
+            "max_connections": described("Open connections.", count()),
+            "max_pending": described("Requests that wait for a connection.", any_count()),
+            "max_requests": described("Requests in flight.", count()),
+            "max_retries": described("Of these, attempts beyond the first.", any_count()),
         }),
     )
 }
@@ -240,12 +252,4 @@ pub(super) fn tcp_probe() -> Value {
 
 fn at_least(description: &str, default: std::time::Duration) -> Value {
     duration(&format!("{description} At least {}.", show_duration(MIN_INTERVAL)), default)
-}
-
-/// A number with at most one digit after the point.
-fn tenths(description: &str, most: u32, default: u32) -> Value {
-    let number = json!({ "type": "number", "minimum": 0, "maximum": most / 10 });
-    let text = json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9])?$|\\$\\{" });
-    let default: Value = show_tenths(default).parse().expect("digits and a point");
-    with_default(description, json!({ "anyOf": [number, text] }), default)
 }

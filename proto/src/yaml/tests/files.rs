@@ -140,6 +140,7 @@ listeners:
     merge_slashes: true
     routes:
       - to: app
+        priority: default
 clusters:
   app:
     endpoints:
@@ -158,6 +159,7 @@ clusters:
       max_pending: 1024
       max_requests: 1024
       max_retries: 64
+      # high: (default: as many again)
     slow_start: 0s
     panic_threshold: 0%
 ";

@@ -54,13 +54,14 @@ fn routes_in_full() {
         timeout: Some(ms(2000)),
         retry: Some(Box::new(retry)),
         hedge: Some(Hedge { after: HedgeAfter::Percentile(95) }),
+        priority: Priority::High,
         mirror: Some(Box::new(Mirror { to: name("cart-next"), percent: Percent::whole(5) })),
         fallback: Some(Box::new(Fallback::To(name("cart-static")))),
         ..Forward::new(Split::one(name("cart")))
     };
     assert_eq!(*forward(route), sent);
     let concurrency =
-        Concurrency { max: some(100), queue: 50, wait: ms(1000), per: LimitKey::Header(header("x-tenant")) };
+        Concurrency { queue: 50, per: LimitKey::Header(header("x-tenant")), ..Concurrency::new(some(100)) };
     assert_eq!(route.concurrency.as_deref(), Some(&concurrency));
     let rate_limit = RateLimit {
         tokens: some(100),
@@ -91,7 +92,8 @@ fn routes_with_defaults() {
         ..Forward::new(Split::one(name("cart-static")))
     };
     assert_eq!(*forward(route), sent);
-    assert_eq!(route.concurrency.as_deref(), Some(&Concurrency::new(some(10))));
+    let adaptive = Some(Adaptive { min: some(4), tolerance: 20 });
+    assert_eq!(route.concurrency.as_deref(), Some(&Concurrency { adaptive, ..Concurrency::new(some(10)) }));
     let rate_limit = RateLimit {
         tokens: some(30),
         every: ms(60_000),
@@ -139,10 +141,18 @@ fn clusters_in_full() {
         balance: Balance::Maglev(Box::new(hash)),
         retry_budget: RetryBudget { percent: Percent::from_millionths(125_000).unwrap(), min: 0 },
         circuit_breaker: CircuitBreaker {
-            max_connections: some(512),
-            max_pending: 0,
-            max_requests: some(256),
-            max_retries: 16,
+            default: BreakerLimits {
+                max_connections: some(512),
+                max_pending: 0,
+                max_requests: some(256),
+                max_retries: 16,
+            },
+            high: Some(BreakerLimits {
+                max_connections: some(512),
+                max_pending: 8,
+                max_requests: some(256),
+                max_retries: 16,
+            }),
         },
         outlier_detection: Some(outliers),
         health_check: Some(Box::new(check)),
@@ -185,6 +195,7 @@ const ROUTE: &str = "
           max_body: 64KiB
         hedge:
           after: 50ms
+        priority: default
         mirror:
           to: cart-next
           percent: 100%
@@ -202,6 +213,9 @@ const ROUTE: &str = "
           queue: 0
           wait: 1s
           # per: (default: all requests together)
+          adaptive:
+            min: 4
+            tolerance: 2
         fault:
           abort:
             grpc: unavailable

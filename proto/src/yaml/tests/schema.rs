@@ -33,7 +33,8 @@ listeners:
         fallback: { respond: {} }
         rate_limit: { rate: 1/s, per: { header: x } }
         global_rate_limit: { cluster: c, domain: d, descriptors: [[{ key: a, value: b }]] }
-        concurrency: { max: 1 }
+        concurrency: { max: 1, adaptive: {} }
+        priority: high
         fault: { delay: { fixed: 1s }, abort: { grpc: 14 }, when: { header: x } }
       - redirect: { to: /b }
       - respond: {}
@@ -44,7 +45,7 @@ clusters:
     protocol: http2
     balance: { maglev: { hash: [{ cookie: { name: a } }] } }
     retry_budget: {}
-    circuit_breaker: {}
+    circuit_breaker: { high: {} }
     outlier_detection: {}
     health_check: { tcp: {} }
 ";

@@ -53,6 +53,7 @@ async fn send(call: Call) -> Outcome {
     headers::shape(&mut request, &tunnel, cluster.config.protocol, ledger.conn().is_secure())?;
     expect::prepare(&mut request);
     ledger.enter_cluster(cluster);
+    ledger.trip().set_priority(ledger.forward().map(|forward| forward.priority).unwrap_or_default());
     let new_cookie = affinity::choose(&request, cluster, &ledger);
     let Sent { answer, flight } = upstream.send(cluster, request, ledger.trip()).await?;
     ledger.set_flight(Some(flight));

@@ -204,7 +204,8 @@ where
             return Err(Skipped::Overload);
         }
         let ClusterView { config, live } = &*self.cluster;
-        let permit = live.breaker().count(Limit::Retries, &config.circuit_breaker);
+        let (breaker, limits) = self.cluster.breaker(self.ledger.trip().priority());
+        let permit = breaker.count(Limit::Retries, limits);
         let permit = permit.map_err(|_| Skipped::MaxRetries)?;
         let now = shared.epoch.elapsed();
         if live.budget().withdraw(config.retry_budget, now) { Ok(permit) } else { Err(Skipped::Budget) }

@@ -34,18 +34,22 @@ fn set_later() -> Name {
 }
 
 /// What a route does with what it sends on, to clusters that are set later.
-pub(super) fn forwarded() -> impl Strategy<Value = Forward> {
+pub(super) fn forwarded() -> BoxedStrategy<Forward> {
     let mirror = percent().prop_map(|percent| Box::new(Mirror { to: set_later(), percent }));
     let fallback = prop_oneof![Just(Fallback::To(set_later())), respond().prop_map(Fallback::Respond)]
         .prop_map(Box::new);
-    (option::of(retry().prop_map(Box::new)), option::of(hedge()), option::of(mirror), option::of(fallback))
-        .prop_map(|(retry, hedge, mirror, fallback)| Forward {
+    let again = (option::of(retry().prop_map(Box::new)), option::of(hedge()));
+    let priority = select(vec![Priority::Default, Priority::High]);
+    (again, priority, option::of(mirror), option::of(fallback))
+        .prop_map(|((retry, hedge), priority, mirror, fallback)| Forward {
             retry,
             hedge,
+            priority,
             mirror,
             fallback,
             ..Forward::new(Split::one(set_later()))
         })
+        .boxed()
 }
 
 fn retry() -> impl Strategy<Value = Retry> {
@@ -117,13 +121,16 @@ pub(super) fn global_rate_limit() -> impl Strategy<Value = GlobalRateLimit> {
     )
 }
 
-pub(super) fn concurrency() -> impl Strategy<Value = Concurrency> {
-    (some(1..=u32::MAX), any_count(), time(), per()).prop_map(|(max, queue, wait, per)| Concurrency {
-        max,
-        queue,
-        wait,
-        per,
-    })
+pub(super) fn concurrency() -> BoxedStrategy<Concurrency> {
+    let adaptive =
+        (some(1..=u32::MAX), 11..=1_000_u32).prop_map(|(min, tolerance)| Adaptive { min, tolerance });
+    (some(1..=u32::MAX), any_count(), time(), per(), option::of(adaptive))
+        .prop_map(|(max, queue, wait, per, adaptive)| {
+            let adaptive = adaptive.filter(|_| per == LimitKey::All);
+            let adaptive = adaptive.map(|adaptive| Adaptive { min: adaptive.min.min(max), ..adaptive });
+            Concurrency { max, queue, wait, per, adaptive }
+        })
+        .boxed()
 }
 
 pub(super) fn fault() -> impl Strategy<Value = Fault> {
@@ -172,9 +179,15 @@ pub(super) fn retry_budget() -> impl Strategy<Value = RetryBudget> {
     (percent(), 0..=1_000_000_u32).prop_map(|(percent, min)| RetryBudget { percent, min })
 }
 
-pub(super) fn circuit_breaker() -> impl Strategy<Value = CircuitBreaker> {
+pub(super) fn circuit_breaker() -> BoxedStrategy<CircuitBreaker> {
+    (breaker_limits(), option::of(breaker_limits()))
+        .prop_map(|(default, high)| CircuitBreaker { default, high })
+        .boxed()
+}
+
+fn breaker_limits() -> impl Strategy<Value = BreakerLimits> {
     (some(1..=u32::MAX), any_count(), some(1..=u32::MAX), any_count()).prop_map(
-        |(max_connections, max_pending, max_requests, max_retries)| CircuitBreaker {
+        |(max_connections, max_pending, max_requests, max_retries)| BreakerLimits {
             max_connections,
             max_pending,
             max_requests,
@@ -183,34 +196,36 @@ pub(super) fn circuit_breaker() -> impl Strategy<Value = CircuitBreaker> {
     )
 }
 
-pub(super) fn outlier_detection() -> impl Strategy<Value = OutlierDetection> {
+pub(super) fn outlier_detection() -> BoxedStrategy<OutlierDetection> {
     let row = || 0..=1_000_u32;
     let factor = prop_oneof![Just(0), 11..=1_000_u32];
     let times = (interval(), time(), time());
     let shares = (percent(), percent());
-    ((row(), row(), row()), (0..=100_u32, factor), shares, some(1..=u32::MAX), times).prop_map(
-        |(
-            (consecutive_5xx, consecutive_gateway, consecutive_local),
-            (deviations, factor),
-            shares,
-            n,
-            times,
-        )| {
-            OutlierDetection {
-                consecutive_5xx,
-                consecutive_gateway,
-                consecutive_local,
-                success_rate_deviations: deviations,
-                failure_percent: shares.0,
-                latency_factor: factor,
-                min_requests: n,
-                interval: times.0,
-                base_ejection: times.1.min(times.2),
-                max_ejection: times.1.max(times.2),
-                max_ejected: shares.1,
-            }
-        },
-    )
+    ((row(), row(), row()), (0..=100_u32, factor), shares, some(1..=u32::MAX), times)
+        .prop_map(
+            |(
+                (consecutive_5xx, consecutive_gateway, consecutive_local),
+                (deviations, factor),
+                shares,
+                n,
+                times,
+            )| {
+                OutlierDetection {
+                    consecutive_5xx,
+                    consecutive_gateway,
+                    consecutive_local,
+                    success_rate_deviations: deviations,
+                    failure_percent: shares.0,
+                    latency_factor: factor,
+                    min_requests: n,
+                    interval: times.0,
+                    base_ejection: times.1.min(times.2),
+                    max_ejection: times.1.max(times.2),
+                    max_ejected: shares.1,
+                }
+            },
+        )
+        .boxed()
 }
 
 fn interval() -> impl Strategy<Value = Duration> {
