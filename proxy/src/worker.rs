@@ -1,7 +1,7 @@
 //! What one worker thread has: its connections, its way upstream, its view of the configuration, its clock.
 //!
-//! A worker is one thread with a runtime of its own. Nothing on a request's way takes a lock or wakes another thread;
-//! what is true for the whole process stands in [`Shared`] as atomics.
+//! A worker is one thread with a runtime of its own. Nothing on a request's common way takes a lock or wakes another
+//! thread; what is true for the whole process stands in [`Shared`] as atomics.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -57,7 +57,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("downstream", &["conn", "http", "io", "live", "tcp", "watch", "worker"]),
     // Beside the road. Where configuration comes from knows nothing of where it goes.
     ("control", &[]),
-    ("health", &["io", "observe", "upstream"]),
+    ("health", &["io", "observe", "policy", "upstream"]),
     ("overload", &["observe", "policy", "worker"]),
     ("threads", &["downstream", "http", "io", "observe", "worker"]),
     ("apply", &["downstream", "health", "io", "live", "observe", "policy", "threads", "upstream", "worker"]),

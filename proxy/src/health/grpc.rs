@@ -10,6 +10,7 @@ use prost::Message;
 use super::h2::{Answer, converse};
 use super::probe::USER_AGENT;
 use crate::io::socket::Socket;
+use crate::policy::deadline::{GRPC_TIMEOUT, grpc_timeout};
 use crate::upstream::grpc::{frame, grpc_status, unframe};
 use crate::upstream::health::Outcome;
 
@@ -36,18 +37,13 @@ pub(super) async fn ask(socket: Socket, host: &str, service: &str, timeout: Dura
         .header(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
         .header(header::TE, HeaderValue::from_static("trailers"))
         .header(header::USER_AGENT, USER_AGENT)
-        .header("grpc-timeout", deadline(timeout))
+        .header(GRPC_TIMEOUT, grpc_timeout(timeout))
         .body(());
     let Ok(request) = request else { return Outcome::NotAsked };
     match converse(socket, request, message(service)).await {
         Ok(answer) => judge(&answer),
         Err(outcome) => outcome,
     }
-}
-
-/// In milliseconds; the protocol allows eight digits.
-fn deadline(timeout: Duration) -> String {
-    format!("{}m", timeout.as_millis().clamp(1, 99_999_999))
 }
 
 /// The request, in a frame of its own.
@@ -89,13 +85,6 @@ mod tests {
         let long = message(&"x".repeat(300));
         assert_eq!(long[..8], [0, 0, 0, 1, 47, 0x0a, 0xac, 0x02]);
         assert_eq!(long.len(), 5 + 303);
-    }
-
-    #[test]
-    fn deadlines_fit_eight_digits() {
-        assert_eq!(deadline(Duration::from_secs(1)), "1000m");
-        assert_eq!(deadline(Duration::from_nanos(1)), "1m");
-        assert_eq!(deadline(Duration::from_secs(1_000_000)), "99999999m");
     }
 
     #[track_caller]

@@ -225,7 +225,7 @@ async fn grpc_is_asked_for_the_service() {
     assert_eq!(outcome, Outcome::Passed);
     assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
     assert_eq!(request.headers()["te"], "trailers");
-    assert_eq!(request.headers()["grpc-timeout"], "10000m");
+    assert_eq!(request.headers()["grpc-timeout"], "10000000u");
     assert_eq!(message[..], *b"\0\0\0\0\x06\x0a\x04shop");
     let (outcome, ..) =
         check_h2(Probe::Grpc("".into()), (head(200), &[0, 0, 0, 0, 2, 8, 2], trailer("0"))).await;

@@ -3,6 +3,7 @@
 //! Read when asked for, never kept. What cannot be read is left out: a sandbox may hide `/proc`.
 
 use std::fs;
+use std::io;
 
 use super::render::Kind;
 
@@ -22,8 +23,6 @@ pub(super) struct Sample {
 pub(super) fn read() -> Vec<Sample> {
     let text = |path| fs::read_to_string(path).ok();
     let stat = text("/proc/self/stat");
-    // Reading the directory opens a descriptor of its own, which is not to be counted.
-    let descriptors = fs::read_dir("/proc/self/fd").ok().map(|all| all.count().saturating_sub(1) as f64);
     let started = || Some(boot(&text("/proc/stat")?)? + field(stat.as_deref()?, STARTED)? / TICKS);
     let all = [
         (
@@ -32,12 +31,17 @@ pub(super) fn read() -> Vec<Sample> {
             "CPU time, user and system.",
             stat.as_deref().and_then(cpu),
         ),
-        ("process_open_fds", Kind::Gauge, "Open file descriptors.", descriptors),
+        (
+            "process_open_fds",
+            Kind::Gauge,
+            "Open file descriptors.",
+            open_descriptors().ok().map(|open| open as f64),
+        ),
         (
             "process_resident_memory_bytes",
             Kind::Gauge,
             "Resident memory.",
-            text("/proc/self/status").as_deref().and_then(resident),
+            resident_memory().map(|bytes| bytes as f64),
         ),
         ("process_start_time_seconds", Kind::Gauge, "When the process began, Unix time.", started()),
     ];
@@ -47,8 +51,29 @@ pub(super) fn read() -> Vec<Sample> {
 }
 
 /// Resident memory of this process, in bytes.
-pub fn resident_memory() -> Option<f64> {
-    resident(&fs::read_to_string("/proc/self/status").ok()?)
+///
+/// From `status` and not `statm`, which counts in pages of a size that it does not say.
+pub fn resident_memory() -> Option<u64> {
+    kib(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+}
+
+/// Open descriptors of this process.
+///
+/// # Errors
+/// Those of reading `/proc`; EMFILE where there is none left to read it with.
+pub fn open_descriptors() -> io::Result<u64> {
+    match fs::metadata("/proc/self/fd")?.len() {
+        // Linux before 6.2 does not say it here: they are counted, which takes one itself.
+        0 => Ok(fs::read_dir("/proc/self/fd")?.count().saturating_sub(1) as u64),
+        open => Ok(open),
+    }
+}
+
+/// The bytes of a line such as `VmRSS:  5120 kB`.
+pub fn kib(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 // Numbers of fields of `/proc/self/stat`, as proc(5) counts them.
@@ -64,13 +89,6 @@ fn field(stat: &str, number: usize) -> Option<f64> {
 
 fn cpu(stat: &str) -> Option<f64> {
     Some((field(stat, USER)? + field(stat, SYSTEM)?) / TICKS)
-}
-
-/// From `status` and not `statm`, which counts in pages of a size that it does not say.
-fn resident(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024.0)
 }
 
 fn boot(stat: &str) -> Option<f64> {
@@ -89,8 +107,8 @@ mod tests {
         assert_eq!(field(STAT, STARTED), Some(12345.0));
         assert_eq!(field("7 (short) S 1", STARTED), None);
         assert_eq!(cpu(""), None);
-        assert_eq!(resident("Name:\tx\nVmRSS:\t    5120 kB\nThreads:\t3\n"), Some(5_242_880.0));
-        assert_eq!(resident("Name:\tx\n"), None);
+        assert_eq!(kib("Name:\tx\nVmRSS:\t    5120 kB\nThreads:\t3\n", "VmRSS:"), Some(5_242_880));
+        assert_eq!(kib("Name:\tx\n", "VmRSS:"), None);
         assert_eq!(boot("cpu 1 2\nbtime 1700000000\nprocesses 5\n"), Some(1_700_000_000.0));
     }
 

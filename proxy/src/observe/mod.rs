@@ -17,7 +17,7 @@ pub mod writer;
 
 pub use self::access_log::{Logger, Peer, Queue, Record, queue};
 pub use self::cell::{Counter, Gauge, Held, Histogram, Named};
-pub use self::host::resident_memory;
+pub use self::host::{kib, open_descriptors, resident_memory};
 pub use self::registry::Registry;
 pub use self::stats::{ClusterStats, ListenerStats, ProcessStats};
 pub use self::writer::Writer;

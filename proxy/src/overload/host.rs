@@ -24,18 +24,21 @@ pub(super) struct Amount {
 pub(super) struct Memory {
     /// The directory of our cgroup, and of all above it.
     groups: Vec<PathBuf>,
+    /// What the machine has.
+    total: Option<u64>,
 }
 
 impl Memory {
     /// Finds our cgroup. A process is moved from one to another before it starts, if ever.
     pub(super) fn find() -> Self {
         let ours = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        Self { groups: groups(Path::new(MOUNT), own(&ours)) }
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        Self { groups: groups(Path::new(MOUNT), own(&ours)), total: observe::kib(&meminfo, "MemTotal:") }
     }
 
     /// Bytes. A limit that is above what the machine has is none.
     pub(super) fn read(&self) -> Option<Amount> {
-        let total = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
+        let total = self.total;
         let limits = self.groups.iter().filter_map(|group| bytes(&group.join("memory.max")));
         let limit = limits.min().filter(|limit| total.is_none_or(|total| *limit < total));
         let in_cgroup = || {
@@ -44,7 +47,7 @@ impl Memory {
             Some(Amount { used, limit })
         };
         let of_the_machine = || {
-            let used = observe::resident_memory()? as u64;
+            let used = observe::resident_memory()?;
             Some(Amount { used, limit: limit.or(total)? })
         };
         in_cgroup().or_else(of_the_machine)
@@ -82,26 +85,14 @@ fn cached(stat: &str) -> u64 {
     of("inactive_file ").unwrap_or(0) + of("active_file ").unwrap_or(0)
 }
 
-/// `MemTotal` of `/proc/meminfo`.
-fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
-}
-
 /// Open descriptors, and how many may be (`RLIMIT_NOFILE`, which others may change while we run).
 pub(super) fn descriptors() -> Option<Amount> {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let used = match fs::metadata("/proc/self/fd").ok()?.len() {
-        // Linux before 6.2 does not say it here: they are counted, which takes a descriptor itself.
-        0 => match fs::read_dir("/proc/self/fd") {
-            Ok(all) => all.count().saturating_sub(1) as u64,
-            Err(error) if is_exhausted(&error) => limit,
-            Err(_) => return None,
-        },
-        open => open,
-    };
-    Some(Amount { used, limit })
+    match observe::open_descriptors() {
+        Ok(used) => Some(Amount { used, limit }),
+        Err(error) if is_exhausted(&error) => Some(Amount { used: limit, limit }),
+        Err(_) => None,
+    }
 }
 
 fn is_exhausted(error: &io::Error) -> bool {
@@ -144,8 +135,6 @@ mod tests {
     fn numbers_are_found() {
         assert_eq!(cached("anon 7\ninactive_file 100\nactive_file 20\n"), 120);
         assert_eq!(cached("anon 7\n"), 0);
-        assert_eq!(total("MemTotal:        2048 kB\nMemFree: 1 kB\n"), Some(2_097_152));
-        assert_eq!(total(""), None);
     }
 
     #[test]
@@ -166,7 +155,7 @@ mod tests {
         write("pod/own/memory.max", "max\n");
         write("pod/own/memory.current", "700\n");
         write("pod/own/memory.stat", "anon 300\ninactive_file 300\nactive_file 50\n");
-        let memory = Memory { groups: groups(&root, "/pod/own") };
+        let memory = Memory { groups: groups(&root, "/pod/own"), total: None };
         let found = memory.read();
         fs::remove_dir_all(&root).unwrap();
         assert_eq!(found, Some(Amount { used: 350, limit: 1000 }));

@@ -58,7 +58,8 @@ impl Guard {
     fn look(&mut self) {
         let thresholds = self.shared.live.load().mesh.process.overload;
         let was = self.state.worst().0;
-        self.last = (self.memory.read().or(self.last.0), host::descriptors().or(self.last.1));
+        let memory = thresholds.memory.and_then(|_| self.memory.read());
+        self.last = (memory.or(self.last.0), host::descriptors().or(self.last.1));
         let (memory, descriptors) = self.last;
         let (readings, open) = readings(&thresholds, (memory, descriptors), self.shared.connections());
         let most = thresholds.connections.map_or(u32::MAX, u32::from);

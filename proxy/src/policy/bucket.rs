@@ -31,18 +31,12 @@ pub struct Quota {
     /// Whole tokens that are left.
     pub left: u32,
     next: u64,
-    full: u64,
 }
 
 impl Quota {
     /// Until there is one more token than are left.
     pub fn next(&self) -> Duration {
         Duration::from_nanos(self.next)
-    }
-
-    /// Until the bucket is full, if nobody takes any more.
-    pub fn full(&self) -> Duration {
-        Duration::from_nanos(self.full)
     }
 }
 
@@ -58,16 +52,14 @@ impl Rate {
     /// Takes a token out of the bucket that is full at `full_at`; when it will be full from now on, and what to say.
     pub(super) fn take(self, full_at: u64, now: u64) -> (u64, Quota) {
         let Self { step, depth } = self;
-        let start = full_at.max(now);
-        let after = start.saturating_add(step);
+        let after = full_at.max(now).saturating_add(step);
         let end = now.saturating_add(depth);
         if after > end {
-            let quota = Quota { granted: false, left: 0, next: after - end, full: start - now };
-            return (full_at, quota);
+            return (full_at, Quota { granted: false, left: 0, next: after - end });
         }
         let room = end - after;
         let left = u32::try_from(room / step).unwrap_or(u32::MAX);
-        (after, Quota { granted: true, left, next: step - room % step, full: after - now })
+        (after, Quota { granted: true, left, next: step - room % step })
     }
 }
 
@@ -159,13 +151,6 @@ mod tests {
     #[test]
     fn a_bucket_of_one_token() {
         check(rate(1, SECOND, 1), &[(500, Ok(0), 1000), (1499, Err(()), 1), (1500, Ok(0), 1000)]);
-    }
-
-    #[test]
-    fn a_full_bucket_says_when_it_was_emptied() {
-        let (bucket, rate) = (Bucket::default(), rate(10, SECOND, 3));
-        let full: Vec<_> = (0..4).map(|_| bucket.take(rate, SECOND).full().as_millis()).collect();
-        assert_eq!(full, [100, 200, 300, 300]);
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! How many requests of a route may be under way at once, all together or of each caller: a bulkhead. Whoever finds it
 //! full waits in a line that has an end.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outrigger_proto::model::{Concurrency, LimitKey};
 
 use super::adaptive::Adaptive;
+use super::kept::Kept;
+use super::keyed::digest;
 use crate::gate::{Entry, Gate};
 
 /// So that workers seldom wait for each other.
@@ -121,27 +121,22 @@ struct Callers {
 
 #[derive(Debug, Default)]
 struct Shard {
-    /// By two hashes of the caller's key under the secret: who does not know that finds no two keys with the same.
-    gates: HashMap<(u64, u64), Weak<Gate>>,
+    /// By the digest of the caller's key.
+    gates: Kept<(u64, u64), Gate>,
     tidied: usize,
 }
 
 impl Callers {
     fn gate(&self, caller: &[u8], max: u32) -> Arc<Gate> {
-        let key = (self.secret.hash_one((0_u8, caller)), self.secret.hash_one((1_u8, caller)));
+        let key = digest(&self.secret, caller);
         let shard = &self.shards[key.0 as usize % SHARDS];
         // Nothing is done under this lock that could leave the table half changed.
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if shard.gates.len() > TIDY.max(2 * shard.tidied) {
-            shard.gates.retain(|_, gate| gate.strong_count() > 0);
+            shard.gates.forget();
             shard.tidied = shard.gates.len();
         }
-        let place = shard.gates.entry(key).or_default();
-        place.upgrade().unwrap_or_else(|| {
-            let gate = Gate::new(max);
-            *place = Arc::downgrade(&gate);
-            gate
-        })
+        shard.gates.get_or_make(key, || Gate::new(max))
     }
 }
 

@@ -1,4 +1,5 @@
-//! A bucket for each caller, as many as were configured and no more: whoever was seen longest ago is forgotten first.
+//! A moment for each caller, as many as were configured and no more: whoever was seen longest ago is forgotten first.
+//! For a bucket it is the time at which it will be full again, for a refusal the time until which it holds.
 //!
 //! Callers are spread over shards by a hash, each behind a lock that is held for a look-up. The hash is SipHash under a
 //! secret of this process, so that nobody can choose keys that fall on each other. What is forgotten is the oldest of
@@ -23,6 +24,11 @@ const KEYS_IN_A_SHARD: usize = 256;
 /// A longer key is kept as its digest, so that a table of tokens of many kilobytes stays small.
 const LONGEST: usize = 64;
 
+/// A key in sixteen bytes, by two values of a keyed hash: who does not know the secret finds no two keys with the same.
+pub(super) fn digest(secret: &RandomState, key: &[u8]) -> (u64, u64) {
+    (secret.hash_one((0_u8, key)), secret.hash_one((1_u8, key)))
+}
+
 /// Buckets by key.
 #[derive(Debug)]
 pub struct Keyed {
@@ -46,9 +52,9 @@ impl Keyed {
 
     /// Takes a token out of the key's bucket; `now` is the time since the process began.
     pub fn take(&self, key: &[u8], rate: Rate, now: Duration) -> Quota {
-        self.with(key, |full_at| {
-            let (after, quota) = rate.take(*full_at, nanos(now));
-            *full_at = after;
+        self.with(key, |moment| {
+            let (after, quota) = rate.take(*moment, nanos(now));
+            *moment = after;
             quota
         })
     }
@@ -66,7 +72,7 @@ impl Keyed {
         let mut shard = self.shard(hash);
         let place = shard.find(hash, key)?;
         shard.touch(place);
-        Some(shard.entries[place as usize].full_at)
+        Some(shard.entries[place as usize].moment)
     }
 
     fn with<T>(&self, key: &[u8], f: impl FnOnce(&mut u64) -> T) -> T {
@@ -82,7 +88,7 @@ impl Keyed {
             }
         };
         shard.touch(place);
-        f(&mut shard.entries[place as usize].full_at)
+        f(&mut shard.entries[place as usize].moment)
     }
 
     /// A key as it is kept.
@@ -90,9 +96,9 @@ impl Keyed {
         if key.len() <= LONGEST {
             return key;
         }
-        // Two values of a keyed hash: who does not know the secret finds no two keys with the same.
-        digest[..8].copy_from_slice(&self.secret.hash_one((0_u8, key)).to_ne_bytes());
-        digest[8..].copy_from_slice(&self.secret.hash_one((1_u8, key)).to_ne_bytes());
+        let (first, second) = self::digest(&self.secret, key);
+        digest[..8].copy_from_slice(&first.to_ne_bytes());
+        digest[8..].copy_from_slice(&second.to_ne_bytes());
         digest
     }
 
@@ -138,7 +144,8 @@ impl Default for Shard {
 struct Entry {
     key: Box<[u8]>,
     hash: u64,
-    full_at: u64,
+    /// In nanoseconds since the process began.
+    moment: u64,
     newer: u32,
     older: u32,
 }
@@ -151,7 +158,7 @@ impl Shard {
 
     /// An entry with a full bucket: one more, or in place of the oldest. It stands in the list afterwards.
     fn add(&mut self, hash: u64, key: &[u8], grows: bool) -> u32 {
-        let entry = Entry { key: key.into(), hash, full_at: 0, newer: NONE, older: NONE };
+        let entry = Entry { key: key.into(), hash, moment: 0, newer: NONE, older: NONE };
         let place = if grows {
             let place = u32::try_from(self.entries.len()).expect("no more than `keys` entries");
             self.entries.push(entry);
@@ -190,7 +197,7 @@ impl Shard {
     }
 
     fn unlink(&mut self, place: u32) {
-        let &Entry { key: _, hash: _, full_at: _, newer, older } = &self.entries[place as usize];
+        let &Entry { key: _, hash: _, moment: _, newer, older } = &self.entries[place as usize];
         match newer {
             NONE => self.newest = older,
             newer => self.entries[newer as usize].older = older,

@@ -2,15 +2,14 @@
 //! buckets again. Here it is found again, by the route and the limit it was made for, for as long as a snapshot names
 //! it.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::hash::Hash;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use outrigger_proto::model::{Concurrency, GlobalRateLimit, Match, Name, RateLimit, Route};
 
 use super::bulkhead::Bulkhead;
+use super::kept::Kept;
 use super::limiter::RateLimiter;
 use super::refusals::Refusals;
 
@@ -52,16 +51,16 @@ impl Limits {
     pub fn of(&mut self, table: &Name, route: &Route) -> RouteLimits {
         let rate = route.rate_limit.as_deref().map(|config| {
             let key = (table.clone(), route.matches.clone(), config.clone());
-            self.rates.get_or_make(key, || RateLimiter::new(config.clone(), self.secret.clone()))
+            self.rates.get_or_make(key, || Arc::new(RateLimiter::new(config.clone(), self.secret.clone())))
         });
         let concurrency = route.concurrency.as_deref().map(|config| {
             let key = (table.clone(), route.matches.clone(), config.clone());
-            self.bulkheads.get_or_make(key, || Bulkhead::new(config.clone(), self.secret.clone()))
+            self.bulkheads.get_or_make(key, || Arc::new(Bulkhead::new(config.clone(), self.secret.clone())))
         });
         let refusals = route.global_rate_limit.as_deref().and_then(|config| {
             let most = NonZeroU32::new(config.cache)?;
             let key = (table.clone(), route.matches.clone(), config.clone());
-            Some(self.refusals.get_or_make(key, || Refusals::new(most, self.secret.clone())))
+            Some(self.refusals.get_or_make(key, || Arc::new(Refusals::new(most, self.secret.clone()))))
         });
         RouteLimits { rate, concurrency, refusals }
     }
@@ -71,31 +70,6 @@ impl Limits {
         self.rates.forget();
         self.bulkheads.forget();
         self.refusals.forget();
-    }
-}
-
-/// State that is shared by those who name it by the same key, and gone with the last of them.
-#[derive(Debug)]
-struct Kept<K, V>(HashMap<K, Weak<V>>);
-
-impl<K, V> Default for Kept<K, V> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<K: Eq + Hash, V> Kept<K, V> {
-    fn get_or_make(&mut self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
-        let place = self.0.entry(key).or_default();
-        place.upgrade().unwrap_or_else(|| {
-            let made = Arc::new(make());
-            *place = Arc::downgrade(&made);
-            made
-        })
-    }
-
-    fn forget(&mut self) {
-        self.0.retain(|_, value| value.strong_count() > 0);
     }
 }
 
@@ -144,9 +118,9 @@ mod tests {
         let mut limits = Limits::new(RandomState::new());
         let held = limits.of(&name("web"), &route("/a", 1));
         drop(limits.of(&name("web"), &route("/b", 1)));
-        assert_eq!(limits.rates.0.len(), 2);
+        assert_eq!(limits.rates.len(), 2);
         limits.forget();
-        assert_eq!(limits.rates.0.len(), 1);
+        assert_eq!(limits.rates.len(), 1);
         assert!(held.rate.unwrap().take(None, Duration::ZERO).granted);
     }
 

@@ -7,6 +7,7 @@ pub mod budget;
 pub mod bulkhead;
 pub mod deadline;
 pub mod fault;
+mod kept;
 pub mod keyed;
 pub mod limiter;
 pub mod limits;

@@ -119,7 +119,7 @@ fn judge(was: Level, reading: Option<Reading>) -> Level {
     }
 }
 
-/// What workers see: a load for each request, two for each connection.
+/// What workers see: a few relaxed loads for each request and connection.
 #[derive(Debug)]
 pub struct Pressure {
     level: AtomicU8,

@@ -6,6 +6,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::hash::mix;
+use super::weights::below;
 
 /// Primes, so that every step passes all slots, each for up to so many endpoints: at a hundred slots for each, shares
 /// are exact to a per cent. 4, 32 and 128 KiB. A set that grows or shrinks past such a bound moves most keys, once.
@@ -48,7 +49,7 @@ impl Maglev {
 
     /// Who owns a key, then the owners of the slots that follow; once around, so that one may come several times.
     pub(super) fn owners(&self, hash: u64) -> impl Iterator<Item = usize> {
-        let first = (u128::from(hash) * self.slots.len() as u128) >> 64;
+        let first = below(hash, self.slots.len() as u64);
         let (before, from) = self.slots.split_at(first as usize);
         from.iter().chain(before).map(|owner| usize::from(*owner))
     }
