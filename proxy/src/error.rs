@@ -9,7 +9,7 @@ use crate::body::BodyError;
 use crate::policy::bulkhead::Crowd;
 use crate::policy::limiter::Exceeded;
 use crate::routing::path::PathError;
-use crate::upstream::{Limit, UpstreamError};
+use crate::upstream::UpstreamError;
 
 /// Why a request was not answered by an upstream, or its answer broke off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,12 +255,7 @@ fn upstream(error: UpstreamError) -> Answer {
         UpstreamError::RequestBody => "request_body_broken",
         UpstreamError::NoTunnel => "upstream_no_tunnel",
         UpstreamError::TooSlow => "per_try_timeout",
-        UpstreamError::Overflow(overflow) => match overflow.limit {
-            Limit::Connections => "max_connections",
-            Limit::Pending => "max_pending",
-            Limit::Requests => "max_requests",
-            Limit::Retries => "max_retries",
-        },
+        UpstreamError::Overflow(overflow) => overflow.limit.key(),
         UpstreamError::NoConnectionFree(_) => "no_connection_free",
     };
     answer(status, grpc, flag, reason)
@@ -327,7 +322,7 @@ mod tests {
     use outrigger_proto::model::Priority;
 
     use super::*;
-    use crate::upstream::Overflow;
+    use crate::upstream::{Limit, Overflow};
 
     const ALL: [ProxyError; 36] = [
         ProxyError::Crowded(Crowd { max: 1, seen: 2, adaptive: false }),

@@ -37,22 +37,15 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// A short name, for metrics and logs.
-    pub fn code(self) -> &'static str {
+    /// Why a connection was not established, as a metric's label; `None` when that is not what happened.
+    pub fn connect_failure(self) -> Option<&'static str> {
         match self {
-            Self::NoEndpoint => "no_endpoint",
-            Self::ConnectRefused => "connect_refused",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::ConnectFailed => "connect_failed",
-            Self::Closed => "closed",
-            Self::Refused => "refused_stream",
-            Self::Reset => "reset",
-            Self::Protocol => "protocol",
-            Self::RequestBody => "request_body",
-            Self::TooSlow => "per_try_timeout",
-            Self::Overflow(overflow) => overflow.limit.key(),
-            Self::NoConnectionFree(_) => "no_connection_free",
-            Self::NoTunnel => "no_tunnel",
+            Self::ConnectRefused => Some("connect_refused"),
+            Self::ConnectTimeout => Some("connect_timeout"),
+            Self::ConnectFailed => Some("connect_failed"),
+            Self::NoEndpoint | Self::Closed | Self::Refused | Self::Reset | Self::Protocol => None,
+            Self::RequestBody | Self::TooSlow | Self::NoTunnel => None,
+            Self::Overflow(_) | Self::NoConnectionFree(_) => None,
         }
     }
 

@@ -320,8 +320,8 @@ impl Upstream {
         let stats = to.live.stats();
         let result = dial(endpoint, stats, how).await;
         trip.connect.set(Some(start.elapsed()));
-        if let Err(error) = &result {
-            stats.connect_failure(error.code());
+        if let Some(reason) = result.as_ref().err().and_then(|error| error.connect_failure()) {
+            stats.connect_failure(reason);
         }
         result
     }
