@@ -11,6 +11,7 @@ pub(super) const MAX_LENGTH: u64 = i64::MAX as u64;
 const VERSION: &[u8] = b"HTTP/1.";
 const CONNECT: &[u8] = b"CONNECT";
 const CHUNKED: &[u8] = b"chunked";
+const LINE_END: &[u8] = b"\r\n";
 
 /// What the lines of the current head have said so far.
 #[derive(Debug, Default)]
@@ -61,6 +62,41 @@ mod length {
 }
 
 impl Guard {
+    /// A request line with nothing to be said against it, of which no part is missing; else it is read by parts.
+    pub(super) fn whole_request_line(&mut self, rest: &[u8]) -> Option<usize> {
+        let method = run_of(rest, TOKEN);
+        let target = method + 1;
+        let version = target + run_of(rest.get(target..)?, TARGET);
+        let (http10, end) = whole_version(rest.get(version + 1..)?)?;
+        let spaced = method > 0 && version > target && rest[method] == b' ' && rest[version] == b' ';
+        let line = version + 1 + end;
+        if !spaced || rest.get(line..line + 2)? != LINE_END {
+            return None;
+        }
+        (self.head.connect, self.head.http10) = (&rest[..method] == CONNECT, http10);
+        self.state = State::FieldStart;
+        Some(line + 2)
+    }
+
+    /// The same of a status line.
+    pub(super) fn whole_status_line(&mut self, rest: &[u8]) -> Option<usize> {
+        let (http10, version) = whole_version(rest)?;
+        let [b' ', a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' '] =
+            *rest.get(version..)?.first_chunk::<5>()?
+        else {
+            return None;
+        };
+        let reason = version + 5;
+        let line = reason + text_run(&rest[reason..]);
+        if rest.get(line..line + 2)? != LINE_END {
+            return None;
+        }
+        self.head.http10 = http10;
+        self.head.status = [a, b, c].iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
+        self.state = State::FieldStart;
+        Some(line + 2)
+    }
+
     pub(super) fn method(&mut self, rest: &[u8]) -> Result<usize, Refusal> {
         let run = run_of(rest, TOKEN);
         // `connect` holds while the method is a prefix of CONNECT; a first run that is empty has no method.
@@ -153,6 +189,13 @@ impl Guard {
     }
 
     pub(super) fn field_start(&mut self, rest: &[u8]) -> Result<usize, Refusal> {
+        let mut whole = 0;
+        while let Some(read) = whole_field(&rest[whole..]) {
+            whole += read;
+        }
+        if whole > 0 {
+            return Ok(whole);
+        }
         match rest[0] {
             b'\r' => {
                 self.state = State::HeadLf;
@@ -308,6 +351,27 @@ impl Guard {
             _ => refuse(Violation::Control, at),
         }
     }
+}
+
+/// `HTTP/1.0` or `HTTP/1.1`: whether it is the former, and where it ends.
+fn whole_version(rest: &[u8]) -> Option<(bool, usize)> {
+    match rest.strip_prefix(VERSION)?.first()? {
+        b'0' => Some((true, VERSION.len() + 1)),
+        b'1' => Some((false, VERSION.len() + 1)),
+        _ => None,
+    }
+}
+
+/// The length of a line, of which no part is missing, of a field that can be none of those that matter here.
+#[inline]
+fn whole_field(rest: &[u8]) -> Option<usize> {
+    let name = run_of(rest, TOKEN);
+    let matters = || Field::starting_with(rest[0]).name().len() == name;
+    if name == 0 || rest.get(name) != Some(&b':') || matters() {
+        return None;
+    }
+    let end = name + 1 + text_run(&rest[name + 1..]);
+    (rest.get(end..end + 2)? == LINE_END).then_some(end + 2)
 }
 
 const TOKEN: u8 = 1;

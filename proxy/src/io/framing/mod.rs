@@ -6,8 +6,9 @@
 //! first byte that leaves room for doubt.
 //!
 //! There is one scanner, and it can stop at any byte: it consumes runs of a slice and keeps what it must
-//! know in a few bytes of state. A head that comes whole and one that comes byte by byte take the same
-//! road, so they cannot be judged differently. The sizes of heads are not its concern, they are hyper's.
+//! know in a few bytes of state. Lines that are whole and leave nothing to doubt (nearly all are) are taken
+//! at once; whatever else there is about a line is found, and judged, on the road that goes byte by byte. A
+//! test holds that both read alike. The sizes of heads are not its concern, they are hyper's.
 //!
 //! ```text
 //! Start -> request line | status line -> fields -> Length | chunks -> trailer fields | UntilClose -> Start
@@ -215,7 +216,7 @@ impl Guard {
     #[inline]
     fn step(&mut self, rest: &[u8]) -> Result<usize, Refusal> {
         match self.state {
-            State::Start | State::AfterEmptyLine => self.start(rest[0]),
+            State::Start | State::AfterEmptyLine => self.start(rest),
             State::EmptyLineLf => self.line_feed(rest[0], State::AfterEmptyLine),
             State::Method => self.method(rest),
             State::Target => self.target(rest),
@@ -243,7 +244,8 @@ impl Guard {
 
     /// The first byte of a message, or of an empty line before a request: RFC 9112 section 2.2 asks to
     /// bear with one, as old clients send it after a body.
-    fn start(&mut self, first: u8) -> Result<usize, Refusal> {
+    fn start(&mut self, rest: &[u8]) -> Result<usize, Refusal> {
+        let first = rest[0];
         match self.role {
             Role::Responses if self.expected.front().is_none() => return refuse(Violation::Unsolicited, 0),
             Role::Responses => self.state = State::StatusVersion,
@@ -259,7 +261,11 @@ impl Guard {
         self.progress = 0;
         self.remaining = 0;
         self.extensions = 0;
-        Ok(0)
+        let read = match self.role {
+            Role::Requests => self.whole_request_line(rest),
+            Role::Responses => self.whole_status_line(rest),
+        };
+        Ok(read.unwrap_or(0))
     }
 
     /// The LF of the empty line that ends a head or a trailer section.
