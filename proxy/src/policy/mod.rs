@@ -13,3 +13,4 @@ pub mod overload;
 pub mod refusals;
 pub mod retry;
 pub mod rls;
+pub mod stale;
