@@ -61,7 +61,7 @@ impl Applier {
     pub fn new(shared: Arc<Shared>, registry: Registry, threads: Arc<Threads>) -> Self {
         Self {
             clusters: Arc::new(Clusters::new(registry.clone(), shared.epoch)),
-            limits: Limits::new(RandomState::new()),
+            limits: Limits::new(RandomState::new(), shared.stats.stale_bytes.clone()),
             checker: Checker::start(shared.epoch),
             shared,
             registry,

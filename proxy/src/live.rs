@@ -163,9 +163,9 @@ fn extras_of(route: &Route, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -> Opt
         model::Action::Redirect(_) | model::Action::Respond(_) => None,
     };
     let mirror = forward.and_then(|to| to.mirror.as_ref()).map(|mirror| resolve(&mirror.to));
-    let fallback = match forward.and_then(|to| to.fallback.as_deref()) {
-        Some(model::Fallback::To(cluster)) => Some(resolve(cluster)),
-        Some(model::Fallback::Respond(_)) | None => None,
+    let fallback = match forward.and_then(|to| to.fallback.as_deref()?.instead()) {
+        Some(model::Instead::To(cluster)) => Some(resolve(cluster)),
+        Some(model::Instead::Respond(_)) | None => None,
     };
     let rate_limit_service = route.global_rate_limit.as_ref().map(|limit| resolve(&limit.cluster));
     let any = mirror.is_some() || fallback.is_some() || rate_limit_service.is_some();

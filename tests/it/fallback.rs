@@ -5,6 +5,8 @@ use outrigger_tests::{Origin, Proxy};
 
 use crate::web_routed;
 
+mod stale;
+
 const BAD: &str = "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n";
 
 #[tokio::test]

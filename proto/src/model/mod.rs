@@ -4,6 +4,7 @@
 //! cluster, stands beside the [`Mesh`] and not in it ([`Config`]), so that a pod that restarts rebuilds no route.
 
 mod cluster;
+mod fallback;
 mod global_rate_limit;
 mod listener;
 mod resilience;
@@ -17,14 +18,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::cluster::{Assignment, Balance, Cluster, Endpoint, Protocol, Source};
+pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
 pub use self::listener::{
     Direction, Filter, FilterChain, HttpFilter, Limits, Listener, ServerTls, TcpFilter,
 };
 pub use self::resilience::{
-    AbortWith, Adaptive, Backoff, BreakerLimits, CircuitBreaker, Concurrency, Fallback, Fault, FaultAbort,
-    FaultDelay, HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror, OutlierDetection, Percent,
-    Priority, Probe, RateLimit, Retry, RetryBudget, RetryCondition,
+    AbortWith, Adaptive, Backoff, BreakerLimits, CircuitBreaker, Concurrency, Fault, FaultAbort, FaultDelay,
+    HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror, OutlierDetection, Percent, Priority, Probe,
+    RateLimit, Retry, RetryBudget, RetryCondition,
 };
 pub use self::route::{
     Action, Forward, HeaderEdits, HeaderMatch, HostPattern, Match, PathMatch, PathRewrite, QueryMatch,

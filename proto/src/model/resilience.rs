@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::{Name, Respond};
+use super::Name;
 
 /// A share of a whole, in steps of a ten-thousandth of a per cent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -247,16 +247,6 @@ pub struct Mirror {
     pub to: Name,
     /// Of this share.
     pub percent: Percent,
-}
-
-/// What is answered when the cluster gave no answer, or one with a status of 500 or above, and nothing is left to be
-/// tried.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fallback {
-    /// What another cluster answers.
-    To(Name),
-    /// This.
-    Respond(Respond),
 }
 
 /// What of the requests to a cluster may be attempts beyond the first.

@@ -224,7 +224,7 @@ impl Target {
 }
 
 /// What is rewritten before a request is sent on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rewrite {
     /// The path; the query is kept.
     pub path: Option<PathRewrite>,
@@ -233,7 +233,7 @@ pub struct Rewrite {
 }
 
 /// How a path is rewritten.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathRewrite {
     /// The whole path.
     Whole(Box<str>),
@@ -243,7 +243,7 @@ pub enum PathRewrite {
 }
 
 /// Changes to header fields: first remove, then set, then add.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HeaderEdits {
     /// Dropped, every occurrence.
     pub remove: Vec<HeaderName>,

@@ -15,10 +15,10 @@ use super::ratio::show_percent;
 use super::scalar::{show_duration, show_size};
 use super::words::show_priority;
 use crate::model::{
-    AccessLog, Action, Admin, Assignment, Cluster, Config, Direction, Endpoint, Fallback, Filter,
-    FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, Limits, Listener, LogFormat, LogTarget,
-    Match, Mesh, Name, Overload, PathMatch, PathRewrite, Percent, Process, Protocol, Redirect, Respond,
-    Rewrite, Route, RouteTable, ServerTls, Shutdown, Source, Split, StringMatch, Target, TcpFilter,
+    AccessLog, Action, Admin, Assignment, Cluster, Config, Direction, Endpoint, Filter, FilterChain, Forward,
+    HeaderEdits, HostPattern, HttpFilter, Limits, Listener, LogFormat, LogTarget, Match, Mesh, Name,
+    Overload, PathMatch, PathRewrite, Percent, Process, Protocol, Redirect, Respond, Rewrite, Route,
+    RouteTable, ServerTls, Shutdown, Source, Split, StringMatch, Target, TcpFilter,
 };
 
 /// The document that says what `config` is, and nothing less.
@@ -210,10 +210,8 @@ fn forward(out: &mut Out, forward: &Forward) {
     if let Some(mirror) = mirror {
         resilience::mirror(out, mirror);
     }
-    match fallback.as_deref() {
-        Some(Fallback::To(name)) => out.block("fallback", |out| out.field("to", text(name.as_str()))),
-        Some(Fallback::Respond(answer)) => out.block("fallback", |out| respond(out, answer)),
-        None => {}
+    if let Some(fallback) = fallback {
+        resilience::fallback(out, fallback);
     }
 }
 

@@ -133,6 +133,7 @@ fn records() -> Vec<(&'static str, Value)> {
         ("hedge", policy::hedge()),
         ("mirror", policy::mirror()),
         ("fallback", policy::fallback()),
+        ("stale", policy::stale()),
         ("rate_limit", policy::rate_limit()),
         ("global_rate_limit", policy::global_rate_limit()),
         ("descriptor_entry", policy::descriptor_entry()),

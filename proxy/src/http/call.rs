@@ -68,6 +68,9 @@ pub struct Ledger {
     quota: Cell<Option<Quota>>,
     /// What the service of its global limit adds to the answer; boxed, as few routes have one.
     service_headers: RefCell<Option<Box<HeaderMap>>>,
+    /// What it asks for, as the answer is kept; only where answers are.
+    asked: RefCell<Option<Rc<[u8]>>>,
+    unframed: Cell<bool>,
     delayed: Cell<bool>,
     status: Cell<u16>,
     error: Cell<Option<ProxyError>>,
@@ -122,6 +125,8 @@ impl Ledger {
             place: RefCell::new(None),
             quota: Cell::new(None),
             service_headers: RefCell::new(None),
+            asked: RefCell::new(None),
+            unframed: Cell::new(false),
             delayed: Cell::new(false),
             status: Cell::new(0),
             error: Cell::new(None),
@@ -224,6 +229,31 @@ impl Ledger {
     /// It was let in by the route's concurrency limit.
     pub fn set_place(&self, permit: Permit) {
         *self.place.borrow_mut() = Some(permit);
+    }
+
+    /// Its answer may be kept, under this key.
+    pub fn set_asked(&self, key: Option<Rc<[u8]>>) {
+        *self.asked.borrow_mut() = key;
+    }
+
+    /// The key under which its answer may be kept.
+    pub fn asked(&self) -> Option<Rc<[u8]>> {
+        self.asked.borrow().clone()
+    }
+
+    /// Whether its answer may be kept.
+    pub fn keeps_answers(&self) -> bool {
+        self.asked.borrow().is_some()
+    }
+
+    /// Nobody can tell whether its answer is whole.
+    pub fn set_unframed(&self) {
+        self.unframed.set(true);
+    }
+
+    /// Whether nobody can tell whether its answer is whole.
+    pub fn is_unframed(&self) -> bool {
+        self.unframed.get()
     }
 
     /// It was held up on purpose.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Request, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use ipnet::IpNet;
 use outrigger_proto::model::Protocol;
 
@@ -85,6 +85,14 @@ pub fn strip_request(request: &mut Request<Body>) -> Result<Wanted, UpstreamErro
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     Ok(wanted)
+}
+
+/// Whether a response, untouched yet, ends with its connection, so that nobody can tell whether it is whole.
+pub fn is_unframed(response: &Response<Body>) -> bool {
+    let headers = response.headers();
+    response.version() < Version::HTTP_2
+        && !headers.contains_key(header::CONTENT_LENGTH)
+        && !headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// Takes out of a response what concerned the upstream's connection only.

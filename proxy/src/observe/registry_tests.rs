@@ -52,6 +52,7 @@ fn the_whole_text() {
     process.config_refused();
     process.access_log_dropped.increment(9);
     process.overload_level.set(1);
+    process.stale_bytes.store(4096, Ordering::Relaxed);
     process.shed.requests.increment(3);
     let text: String = registry
         .render()

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::cell::{Counter, Gauge, Histogram, Named};
@@ -212,6 +213,8 @@ pub struct ProcessStats {
     pub shed: Shed,
     /// Lines of the access log that were not written.
     pub access_log_dropped: Arc<Counter>,
+    /// Bytes of answers that are kept to fall back to; counted where they are kept.
+    pub stale_bytes: Arc<AtomicU64>,
     pub(super) folded: Counter,
     version: Gauge,
     loaded: Counter,
@@ -523,6 +526,11 @@ pub(super) const PROCESS: &[Family<ProcessStats>] = &[
             all.into_iter()
                 .try_for_each(|(what, count)| lines.sample(labels, Some(("what", what)), count.get()))
         },
+    ),
+    Family::gauge(
+        "outrigger_stale_bytes",
+        "Memory of answers that routes keep to fall back to.",
+        |of, labels, lines| lines.sample(labels, None, of.stale_bytes.load(Relaxed)),
     ),
     Family::gauge("outrigger_workers", "Worker threads.", |of, labels, lines| {
         lines.sample(labels, None, of.workers.get())

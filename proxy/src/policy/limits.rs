@@ -1,19 +1,23 @@
 //! What limits count with outlives configurations: a reload that leaves a route's limit as it is must not fill its
 //! buckets again. Here it is found again, by the route and the limit it was made for, for as long as a snapshot names
-//! it.
+//! it. So are the answers that a route keeps to fall back to.
 
 use std::collections::hash_map::RandomState;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use outrigger_proto::model::{Concurrency, GlobalRateLimit, Match, Name, RateLimit, Route};
+use outrigger_proto::model::{
+    self, Action, Concurrency, Forward, GlobalRateLimit, HeaderEdits, Match, Name, RateLimit, Rewrite, Route,
+};
 
 use super::bulkhead::Bulkhead;
 use super::kept::Kept;
 use super::limiter::RateLimiter;
 use super::refusals::Refusals;
+use super::stale::Stale;
 
-/// What the limits of one route count with; shared by all workers.
+/// What the limits of one route count with, and what it has to fall back to; shared by all workers.
 #[derive(Clone, Debug, Default)]
 pub struct RouteLimits {
     /// Its rate limit.
@@ -22,12 +26,16 @@ pub struct RouteLimits {
     pub concurrency: Option<Arc<Bulkhead>>,
     /// What the service of its global limit refused lately, where that is remembered.
     pub refusals: Option<Arc<Refusals>>,
+    /// What its cluster answered before, where that is kept.
+    pub stale: Option<Arc<Stale>>,
 }
 
 impl RouteLimits {
-    /// Whether a route has any limit.
+    /// Whether a route has any of it.
     pub fn has(route: &Route) -> bool {
-        route.rate_limit.is_some() || route.concurrency.is_some() || route.global_rate_limit.is_some()
+        let limited =
+            route.rate_limit.is_some() || route.concurrency.is_some() || route.global_rate_limit.is_some();
+        limited || stale(route).is_some()
     }
 }
 
@@ -38,12 +46,42 @@ pub struct Limits {
     rates: Kept<(Name, Match, RateLimit), RateLimiter>,
     bulkheads: Kept<(Name, Match, Concurrency), Bulkhead>,
     refusals: Kept<(Name, Match, GlobalRateLimit), Refusals>,
+    stale: Kept<Asked, Stale>,
+    /// Bytes of answers that all routes keep.
+    stale_bytes: Arc<AtomicU64>,
+}
+
+/// Whatever decides how a request is answered. Shares are left out: their shift must not cost the answers of all.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Asked {
+    table: Name,
+    matches: Match,
+    config: model::Stale,
+    clusters: Box<[Name]>,
+    rewrite: Rewrite,
+    request_headers: HeaderEdits,
+}
+
+/// What a route keeps of answers, and how it asks for them.
+fn stale(route: &Route) -> Option<(&model::Stale, &Forward)> {
+    match &route.action {
+        Action::Forward(forward) => Some((forward.fallback.as_ref()?.stale()?, forward)),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    }
 }
 
 impl Limits {
     /// None yet. The secret must be random: keys of callers are hashed with it.
-    pub fn new(secret: RandomState) -> Self {
-        Self { secret, rates: Kept::default(), bulkheads: Kept::default(), refusals: Kept::default() }
+    /// In `stale_bytes` is counted what the answers take that are kept.
+    pub fn new(secret: RandomState, stale_bytes: Arc<AtomicU64>) -> Self {
+        Self {
+            secret,
+            rates: Kept::default(),
+            bulkheads: Kept::default(),
+            refusals: Kept::default(),
+            stale: Kept::default(),
+            stale_bytes,
+        }
     }
 
     /// The limits of a route of this table. A route is known by what it matches, so that others may come and go before
@@ -62,7 +100,18 @@ impl Limits {
             let key = (table.clone(), route.matches.clone(), config.clone());
             Some(self.refusals.get_or_make(key, || Arc::new(Refusals::new(most, self.secret.clone()))))
         });
-        RouteLimits { rate, concurrency, refusals }
+        let stale = stale(route).map(|(config, forward)| {
+            let key = Asked {
+                table: table.clone(),
+                matches: route.matches.clone(),
+                config: config.clone(),
+                clusters: forward.to.targets.iter().map(|target| target.cluster.clone()).collect(),
+                rewrite: forward.rewrite.clone(),
+                request_headers: route.request_headers.clone(),
+            };
+            self.stale.get_or_make(key, || Arc::new(Stale::new(config.clone(), self.stale_bytes.clone())))
+        });
+        RouteLimits { rate, concurrency, refusals, stale }
     }
 
     /// Forgets what no snapshot names any more.
@@ -70,6 +119,7 @@ impl Limits {
         self.rates.forget();
         self.bulkheads.forget();
         self.refusals.forget();
+        self.stale.forget();
     }
 }
 
@@ -77,9 +127,14 @@ impl Limits {
 mod tests {
     use std::time::Duration;
 
-    use outrigger_proto::model::{Action, DescriptorEntry, Forward, LimitKey, OnFailure, PathMatch};
+    use http::HeaderValue;
+    use outrigger_proto::model::{DescriptorEntry, Fallback, LimitKey, OnFailure, PathMatch, Split, Target};
 
     use super::*;
+
+    fn limits() -> Limits {
+        Limits::new(RandomState::new(), Arc::default())
+    }
 
     fn name(name: &str) -> Name {
         Name::new(name).unwrap()
@@ -101,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_found_again_by_its_route_and_its_settings() {
-        let mut limits = Limits::new(RandomState::new());
+        let mut limits = limits();
         let mut of = |table: &str, route: &Route| limits.of(&name(table), route).rate.unwrap();
         let first = of("web", &route("/a", 5));
         assert!(Arc::ptr_eq(&first, &of("web", &route("/a", 5))));
@@ -115,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_nobody_names_is_gone() {
-        let mut limits = Limits::new(RandomState::new());
+        let mut limits = limits();
         let held = limits.of(&name("web"), &route("/a", 1));
         drop(limits.of(&name("web"), &route("/b", 1)));
         assert_eq!(limits.rates.len(), 2);
@@ -126,7 +181,7 @@ mod tests {
 
     #[test]
     fn refusals_are_kept_where_they_are_to_be_remembered() {
-        let mut limits = Limits::new(RandomState::new());
+        let mut limits = limits();
         let mut of = |cache| {
             let config = GlobalRateLimit {
                 cluster: name("rls"),
@@ -149,8 +204,35 @@ mod tests {
     }
 
     #[test]
+    fn answers_are_kept_until_something_is_asked_otherwise() {
+        let mut limits = limits();
+        let mut of = |seconds, change: fn(&mut Forward)| {
+            let stale = model::Stale::new(Duration::from_secs(seconds));
+            let fallback = Some(Box::new(Fallback::Stale(stale, None)));
+            let mut forward = Forward { fallback, ..Forward::to(name("app")) };
+            change(&mut forward);
+            let route = Route { rate_limit: None, action: Action::Forward(forward), ..route("/a", 1) };
+            assert!(RouteLimits::has(&route));
+            limits.of(&name("web"), &route).stale.unwrap()
+        };
+        let first = of(5, |_| {});
+        assert!(Arc::ptr_eq(&first, &of(5, |forward| forward.timeout = Some(Duration::from_secs(1)))));
+        assert!(!Arc::ptr_eq(&first, &of(6, |_| {})));
+        assert!(!Arc::ptr_eq(&first, &of(5, |forward| forward.to = Split::one(name("other")))));
+        let host = |forward: &mut Forward| forward.rewrite.host = Some(HeaderValue::from_static("b"));
+        assert!(!Arc::ptr_eq(&first, &of(5, host)));
+        fn two(forward: &mut Forward, weight: u32) {
+            let weight = NonZeroU32::new(weight).unwrap();
+            forward.to.targets.push(Target::new(name("next"), weight));
+        }
+        let split = of(5, |forward| two(forward, 1));
+        assert!(!Arc::ptr_eq(&first, &split));
+        assert!(Arc::ptr_eq(&split, &of(5, |forward| two(forward, 9))), "shares may shift");
+    }
+
+    #[test]
     fn a_route_without_a_limit_has_none() {
-        let mut limits = Limits::new(RandomState::new());
+        let mut limits = limits();
         let plain = Route { rate_limit: None, ..route("/a", 1) };
         assert!(limits.of(&name("web"), &plain).rate.is_none());
         assert!(!RouteLimits::has(&plain));

@@ -15,3 +15,4 @@ pub mod overload;
 pub mod refusals;
 pub mod retry;
 pub mod rls;
+pub mod stale;

@@ -14,7 +14,7 @@ use super::super::{lint, ratio, scalar, words};
 use super::{count, headers, percent, route, some_time, split, whole};
 use crate::model::{
     self, AbortWith, Adaptive, Backoff, Concurrency, Fallback, FaultAbort, FaultDelay, Hedge, HedgeAfter,
-    LimitKey, Mirror, Name, Percent, RateLimit, Retry, RetryCondition, Split,
+    Instead, LimitKey, Mirror, Name, Percent, RateLimit, Retry, RetryCondition, Split, Stale,
 };
 
 /// What fails so often does not fail by chance.
@@ -22,6 +22,12 @@ pub(in super::super) const MAX_ATTEMPTS: u32 = 10;
 
 /// Every request under way keeps its body until it is answered.
 const MAX_REPLAY: u64 = 16 << 20;
+
+/// Each request under way may hold as much beside the answer that it passes on.
+const MAX_STALE_BODY: u64 = 1 << 20;
+
+/// For one route, and there may be many.
+const MAX_STALE_MEMORY: u64 = 256 << 20;
 
 /// A bucket costs memory whether its caller comes back or not.
 pub(in super::super) const MAX_KEYS: u32 = 1_000_000;
@@ -77,12 +83,25 @@ fn backoff<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Backoff> {
 }
 
 fn replay<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<u64> {
-    cx.parsed(node, "a size, as `64KiB`", |text| {
-        let bytes = scalar::size(text)?;
-        (bytes <= MAX_REPLAY).then_some(bytes).ok_or_else(|| {
-            let hint = format!("expected at most `{}`", scalar::show_size(MAX_REPLAY));
-            Fault::new(format!("{} is out of range", show(text))).hint(hint)
-        })
+    cx.parsed(node, SIZE, |text| at_most(text, MAX_REPLAY))
+}
+
+const SIZE: &str = "a size, as `64KiB`";
+
+fn at_most(text: &str, most: u64) -> Result<u64, Fault> {
+    let bytes = scalar::size(text)?;
+    (bytes <= most).then_some(bytes).ok_or_else(|| {
+        let hint = format!("expected at most `{}`", scalar::show_size(most));
+        Fault::new(format!("{} is out of range", show(text))).hint(hint)
+    })
+}
+
+/// A size that may not be zero.
+fn some_bytes<'a>(cx: &mut Cx<'a>, node: Node<'a>, most: u64) -> Option<u64> {
+    cx.parsed(node, SIZE, |text| match at_most(text, most)? {
+        0 => Err(Fault::new("zero makes no sense here: nothing could be kept")
+            .hint("leave the key out for the default, or write a larger size")),
+        bytes => Ok(bytes),
     })
 }
 
@@ -242,17 +261,47 @@ pub(super) fn mirror<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Mirror> {
 /// A fallback of a route to `first`.
 pub(super) fn fallback<'a>(cx: &mut Cx<'a>, node: Node<'a>, first: Option<&Split>) -> Option<Fallback> {
     let mut m = cx.fields(node, "fallback")?;
-    m.exactly_one(&["to", "respond"]);
+    let written = m.has("stale");
+    // It may stand alone, or before one of the others.
+    if m.has("to") && m.has("respond") {
+        m.exactly_one(&["to", "respond"]);
+    } else if !written {
+        m.exactly_one(&["stale", "to", "respond"]);
+    }
+    let stale = m.optional("stale", stale);
     let to = m.optional("to", |cx, node| {
         let to = split::reference(cx, node)?;
         if first.is_some_and(|split| split.targets.iter().all(|target| target.cluster == to)) {
             return cx.fail(node, same_again(&to));
         }
-        Some(Fallback::To(to))
+        Some(Instead::To(to))
     });
-    let respond = m.optional("respond", route::respond).map(Fallback::Respond);
+    let respond = m.optional("respond", route::respond).map(Instead::Respond);
     m.finish();
-    to.or(respond)
+    let instead = to.or(respond);
+    if written { Some(Fallback::Stale(stale?, instead)) } else { instead.map(Fallback::Instead) }
+}
+
+/// How long answers are kept, or that and in which room.
+fn stale<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Stale> {
+    if !matches!(node.view(), View::Map) {
+        return some_time(cx, node).map(Stale::new);
+    }
+    let mut m = cx.fields(node, "stale")?;
+    let before = m.cx.errors.len();
+    let keep = m.required("for", some_time);
+    let max_body = m.optional("max_body", |cx, node| some_bytes(cx, node, MAX_STALE_BODY));
+    let memory = m.optional("memory", |cx, node| some_bytes(cx, node, MAX_STALE_MEMORY));
+    // A bound that was wrong is complained of once.
+    let read = m.cx.errors.len() == before;
+    m.finish();
+    let (max_body, memory) = (max_body.unwrap_or(Stale::MAX_BODY), memory.unwrap_or(Stale::MEMORY));
+    if read && memory < max_body {
+        let (room, body) = (scalar::show_size(memory), scalar::show_size(max_body));
+        let fault = Fault::new(format!("`memory` is {room}, and `max_body` is {body}"));
+        return cx.fail(node, fault.hint("`memory` may not be below `max_body`"));
+    }
+    Some(Stale { keep: keep?, max_body, memory })
 }
 
 fn same_again(to: &Name) -> Fault {

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use http::Method;
+
 use super::super::cursor::Cx;
 use super::super::decode::each_route;
 use super::super::fault::Fault;
@@ -9,8 +11,8 @@ use super::super::place::Step;
 use super::super::tree::Node;
 use super::super::words::show_condition;
 use crate::model::{
-    Action, Assignment, Balance, Cluster, Forward, HedgeAfter, Mesh, Name, OutlierDetection, Percent,
-    Priority, Retry, RetryCondition, Route,
+    Action, Assignment, Balance, Cluster, Fallback, Forward, HedgeAfter, Mesh, Name, OutlierDetection,
+    Percent, Priority, Retry, RetryCondition, Route,
 };
 
 /// Conditions that another one holds already.
@@ -62,7 +64,7 @@ pub(in super::super) fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>, route: &Route
         warn(cx, node, &["fault"], fault.hint("choose requests: `when: { header: x-chaos }`"));
     }
     let Action::Forward(forward) = &route.action else { return };
-    let Forward { to: _, rewrite: _, timeout, retry: again, hedge, priority: _, mirror: _, fallback: _ } =
+    let Forward { to: _, rewrite: _, timeout, retry: again, hedge, priority: _, mirror: _, fallback } =
         forward;
     if let Some(limit) = &route.global_rate_limit
         && timeout.is_some_and(|whole| limit.timeout >= whole)
@@ -76,6 +78,13 @@ pub(in super::super) fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>, route: &Route
             let fault = Fault::new("no attempt takes so long: the route's `timeout` ends it before");
             warn(cx, node, &["retry", "per_try_timeout"], fault.hint("write a time below `timeout`"));
         }
+    }
+    let methods = &route.matches.methods;
+    if fallback.as_deref().and_then(Fallback::stale).is_some()
+        && !(methods.is_empty() || methods.contains(&Method::GET))
+    {
+        let fault = Fault::new("nothing is ever kept: only answers to GET are, and the route matches none");
+        warn(cx, node, &["fallback", "stale"], fault.hint("remove it, or add GET to `match.methods`"));
     }
     if let Some(HedgeAfter::Fixed(after)) = hedge.as_ref().map(|hedge| hedge.after)
         && timeout.is_some_and(|whole| after >= whole)

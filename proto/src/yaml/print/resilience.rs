@@ -3,11 +3,12 @@
 use super::super::ratio::{show_percent, show_rate, show_tenths};
 use super::super::scalar::{show_duration, show_size};
 use super::super::words::{show_condition, show_grpc};
+use super::respond;
 use super::writer::{Out, list, text};
 use crate::model::{
     AbortWith, Adaptive, Backoff, Balance, BreakerLimits, CircuitBreaker, Concurrency, DescriptorEntry,
-    Fault, FaultAbort, FaultDelay, GlobalRateLimit, HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror,
-    OnFailure, OutlierDetection, Probe, RateLimit, Retry, RetryBudget,
+    Fallback, Fault, FaultAbort, FaultDelay, GlobalRateLimit, HashOn, HealthCheck, Hedge, HedgeAfter,
+    Instead, LimitKey, Mirror, OnFailure, OutlierDetection, Probe, RateLimit, Retry, RetryBudget, Stale,
 };
 
 pub(super) fn retry(out: &mut Out, retry: &Retry) {
@@ -41,6 +42,23 @@ pub(super) fn mirror(out: &mut Out, Mirror { to, percent }: &Mirror) {
     out.block("mirror", |out| {
         out.field("to", text(to.as_str()));
         out.field("percent", show_percent(*percent));
+    });
+}
+
+pub(super) fn fallback(out: &mut Out, fallback: &Fallback) {
+    out.block("fallback", |out| {
+        if let Some(Stale { keep, max_body, memory }) = fallback.stale() {
+            out.block("stale", |out| {
+                out.field("for", show_duration(*keep));
+                out.field("max_body", show_size(*max_body));
+                out.field("memory", show_size(*memory));
+            });
+        }
+        match fallback.instead() {
+            Some(Instead::To(name)) => out.field("to", text(name.as_str())),
+            Some(Instead::Respond(answer)) => respond(out, answer),
+            None => {}
+        }
     });
 }
 

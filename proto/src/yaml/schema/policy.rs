@@ -10,7 +10,7 @@ use super::parts::{
     any_count, boolean, count, described, duration, object, one_of, percent, reference, string, tenths,
     whole, with_default, words,
 };
-use crate::model::{Adaptive, Backoff, Concurrency, GlobalRateLimit, Percent, RateLimit, Retry};
+use crate::model::{Adaptive, Backoff, Concurrency, GlobalRateLimit, Percent, RateLimit, Retry, Stale};
 
 pub(super) fn retry() -> Value {
     let Retry { attempts, conditions, per_try_timeout: _, backoff: _, non_idempotent, max_body } =
@@ -97,16 +97,40 @@ pub(super) fn mirror() -> Value {
 }
 
 pub(super) fn fallback() -> Value {
-    one_of(
-        &["to", "respond"],
-        object(
-            "What is answered when the cluster gave no answer, or one with a status of 500 or above.",
-            &[],
-            json!({
-                "to": described("What this cluster answers.", string()),
-                "respond": reference("respond"),
-            }),
-        ),
+    let mut fallback = object(
+        "What is answered when the cluster gave no answer, or one with a status of 500 or above.",
+        &[],
+        json!({
+            "stale": described(
+                "What the cluster itself answered before, if it is kept; for how long, or that and in which room.",
+                json!({ "anyOf": [reference("duration"), reference("stale")] }),
+            ),
+            "to": described("What this cluster answers.", string()),
+            "respond": reference("respond"),
+        }),
+    );
+    fallback["anyOf"] = ["stale", "to", "respond"].iter().map(|key| json!({ "required": [key] })).collect();
+    fallback["not"] = json!({ "required": ["to", "respond"] });
+    fallback
+}
+
+pub(super) fn stale() -> Value {
+    object(
+        "Answers that are kept, to be served when the cluster fails.",
+        &["for"],
+        json!({
+            "for": described("How long after it was received an answer may be served.", reference("duration")),
+            "max_body": with_default(
+                "Bytes of the longest body that is kept; at most 1MiB.",
+                reference("size"),
+                show_size(Stale::MAX_BODY),
+            ),
+            "memory": with_default(
+                "Bytes that all that is kept for the route may take; at most 256MiB. What was stored longest ago goes first.",
+                reference("size"),
+                show_size(Stale::MEMORY),
+            ),
+        }),
     )
 }
 

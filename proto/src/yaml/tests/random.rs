@@ -96,13 +96,17 @@ fn point_aside(forward: &mut Forward, names: &[Name], picks: &[Index]) {
     if let Some(mirror) = &mut forward.mirror {
         mirror.to = names[picks[3].index(names.len())].clone();
     }
-    if let Some(Fallback::To(to)) = forward.fallback.as_deref_mut() {
-        let fits = |name: &&Name| forward.to.targets.iter().any(|target| target.cluster != **name);
-        let fit: Vec<_> = names.iter().filter(fits).collect();
-        match fit.is_empty() {
-            true => forward.fallback = None,
-            false => *to = fit[picks[4].index(fit.len())].clone(),
+    let fits = |name: &&Name| forward.to.targets.iter().any(|target| target.cluster != **name);
+    let fit: Vec<_> = names.iter().filter(fits).collect();
+    let other = (!fit.is_empty()).then(|| fit[picks[4].index(fit.len())].clone());
+    match (forward.fallback.as_deref_mut(), other) {
+        (Some(Fallback::Stale(_, Some(instead @ Instead::To(_)))), Some(other)) => {
+            *instead = Instead::To(other)
         }
+        (Some(Fallback::Stale(_, instead @ Some(Instead::To(_)))), None) => *instead = None,
+        (Some(Fallback::Instead(Instead::To(to))), Some(other)) => *to = other,
+        (Some(Fallback::Instead(Instead::To(_))), None) => forward.fallback = None,
+        (_, _) => {}
     }
 }
 

@@ -50,13 +50,14 @@ fn routes_in_full() {
         non_idempotent: false,
         max_body: 65_536,
     };
+    let stale = Stale { keep: ms(600_000), max_body: 16_384, memory: 1 << 20 };
     let sent = Forward {
         timeout: Some(ms(2000)),
         retry: Some(Box::new(retry)),
         hedge: Some(Hedge { after: HedgeAfter::Percentile(95) }),
         priority: Priority::High,
         mirror: Some(Box::new(Mirror { to: name("cart-next"), percent: Percent::whole(5) })),
-        fallback: Some(Box::new(Fallback::To(name("cart-static")))),
+        fallback: Some(Box::new(Fallback::Stale(stale, Some(Instead::To(name("cart-static")))))),
         ..Forward::new(Split::one(name("cart")))
     };
     assert_eq!(*forward(route), sent);
@@ -83,12 +84,12 @@ fn routes_in_full() {
 #[test]
 fn routes_with_defaults() {
     let route = &read(RESILIENCE).unwrap().config.mesh.route_tables["web"].routes[1];
-    let fallback = Respond { status: StatusCode::OK, body: "[]".into() };
+    let fallback = Instead::Respond(Respond { status: StatusCode::OK, body: "[]".into() });
     let sent = Forward {
         retry: Some(Box::default()),
         hedge: Some(Hedge { after: HedgeAfter::Fixed(ms(50)) }),
         mirror: Some(Box::new(Mirror { to: name("cart-next"), percent: Percent::ALL })),
-        fallback: Some(Box::new(Fallback::Respond(fallback))),
+        fallback: Some(Box::new(Fallback::Stale(Stale::new(ms(60_000)), Some(fallback)))),
         ..Forward::new(Split::one(name("cart-static")))
     };
     assert_eq!(*forward(route), sent);
@@ -200,6 +201,10 @@ const ROUTE: &str = "
           to: cart-next
           percent: 100%
         fallback:
+          stale:
+            for: 1m
+            max_body: 64KiB
+            memory: 4MiB
           respond:
             status: 200
             body: \"[]\"

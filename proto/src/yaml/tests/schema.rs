@@ -30,7 +30,7 @@ listeners:
         retry: { backoff: {} }
         hedge: { after: p95 }
         mirror: { to: c }
-        fallback: { respond: {} }
+        fallback: { stale: { for: 1s }, respond: {} }
         rate_limit: { rate: 1/s, per: { header: x } }
         global_rate_limit: { cluster: c, domain: d, descriptors: [[{ key: a, value: b }]] }
         concurrency: { max: 1, adaptive: {} }
@@ -104,6 +104,17 @@ fn documents_fit_the_schema() {
     check(&cluster("panic_threshold: 0.5%, outlier_detection: { latency_factor: 2.5 }"), true);
     check(&cluster("panic_threshold: 50, health_check: { http: /x }, balance: random"), true);
     check(&cluster("panic_threshold: 101"), false);
+    let fallback = |inside: &str| {
+        format!(
+            "listeners: {{ a: {{ bind: 127.0.0.1:1, routes: [{{ to: a, fallback: {{ {inside} }} }}] }} }}\n"
+        )
+    };
+    for fits in ["stale: 1m", "stale: { for: 1m, memory: 1MiB }, to: b", "to: b", "stale: 1m, respond: {}"] {
+        check(&fallback(fits), true);
+    }
+    for unfit in ["", "to: b, respond: {}", "stale: 1m, to: b, respond: {}", "stale: { memory: 1MiB }"] {
+        check(&fallback(unfit), false);
+    }
     check(&cluster("health_check: {}"), false);
     check(&cluster("balance: maglev"), false);
     check(&cluster("balance: { maglev: { hash: [] } }"), false);
@@ -153,6 +164,7 @@ fn valid(root: &Value, schema: &Value, value: &Value) -> bool {
             "enum" => list().contains(value),
             "const" => rule == value,
             "anyOf" => list().iter().any(|schema| valid(root, schema, value)),
+            "not" => !valid(root, rule, value),
             "oneOf" => list().iter().filter(|schema| valid(root, schema, value)).count() == 1,
             "minimum" => value.as_f64().is_none_or(|n| n >= rule.as_f64().unwrap()),
             "maximum" => value.as_f64().is_none_or(|n| n <= rule.as_f64().unwrap()),

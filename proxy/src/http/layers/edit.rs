@@ -10,7 +10,7 @@ use outrigger_proto::model::{Action, HeaderEdits, PathMatch, PathRewrite, Route}
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::Outcome;
+use super::{Outcome, stale};
 use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
@@ -47,7 +47,7 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
         let Call { request, tunnel: _, ledger } = &mut call;
         let ledger = ledger.clone();
         let route = ledger.route().expect("the route is found before its changes are made");
-        rewrite(request, route);
+        rewrite(request, route, &ledger);
         apply(request.headers_mut(), &route.request_headers);
         Edited { inner: self.inner.call(call), ledger }
     }
@@ -75,8 +75,12 @@ impl<F: Future<Output = Outcome>> Future for Edited<F> {
     }
 }
 
-fn rewrite(request: &mut Request<Body>, route: &Route) {
+fn rewrite(request: &mut Request<Body>, route: &Route, ledger: &Ledger) {
     let Action::Forward(forward) = &route.action else { return };
+    if forward.fallback.as_ref().is_some_and(|fallback| fallback.stale().is_some()) {
+        // Answers are kept under what was asked for, and not under what it is rewritten to.
+        ledger.set_asked(stale::key(request));
+    }
     match &forward.rewrite.path {
         None => {}
         Some(PathRewrite::Whole(path)) => {

@@ -1,14 +1,16 @@
 //! When a cluster gave no answer, or a bad one, and nothing is left to be tried: what its route has instead. What is
 //! served so is marked in header, log and metric, since somebody has to know.
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
-use outrigger_proto::model::Fallback as Policy;
+use outrigger_proto::model::Instead;
 use tower::{Layer, Service};
 
+use super::stale::Asked;
 use super::{Detour, Outcome};
 use crate::body::{Body, text};
 use crate::error::ProxyError;
@@ -19,7 +21,7 @@ use crate::policy::retry::grpc_status;
 use crate::upstream::UpstreamError;
 
 /// Says that an answer is the fallback, and which.
-const MARK: HeaderName = HeaderName::from_static("x-outrigger-fallback");
+pub(super) const MARK: HeaderName = HeaderName::from_static("x-outrigger-fallback");
 /// Bytes of a request's body that are kept for the fallback's cluster.
 const MAX_BODY: u64 = 64 * 1024;
 
@@ -67,17 +69,17 @@ where
     S: Service<Call, Response = Response<Body>, Error = ProxyError>,
 {
     let Call { request, tunnel: _, ledger } = call;
-    let policy = ledger.forward().and_then(|to| to.fallback.as_deref()).expect("looked at before");
-    let respond = match policy {
-        Policy::Respond(respond) => respond,
-        Policy::To(_) => return Box::pin(to_other_cluster(inner, *request, ledger)).await,
-    };
+    let asked = Asked::of(&request, &ledger);
+    if let Some(Instead::To(_)) = instead(&ledger) {
+        return Box::pin(to_other_cluster(inner, *request, ledger, asked)).await;
+    }
     let call = Call { request, tunnel: Wanted::Nothing, ledger: ledger.clone() };
     // Boxed, as it is moved with the future around it.
-    let outcome = Box::pin(inner.call(call)).await;
-    if !failed(&outcome) {
-        return outcome;
-    }
+    let outcome = match settled(Box::pin(inner.call(call)).await, asked, &ledger) {
+        ControlFlow::Break(outcome) => return outcome,
+        ControlFlow::Continue(outcome) => outcome,
+    };
+    let Some(Instead::Respond(respond)) = instead(&ledger) else { return outcome };
     note(&ledger, outcome);
     ledger.fell_back("response");
     // What we say instead is not late.
@@ -86,7 +88,12 @@ where
     Ok(marked(response, HeaderValue::from_static("response")))
 }
 
-async fn to_other_cluster<S>(mut inner: S, request: http::Request<Body>, ledger: Rc<Ledger>) -> Outcome
+async fn to_other_cluster<S>(
+    mut inner: S,
+    request: http::Request<Body>,
+    ledger: Rc<Ledger>,
+    asked: Option<Asked>,
+) -> Outcome
 where
     S: Service<Call, Response = Response<Body>, Error = ProxyError>,
 {
@@ -94,10 +101,12 @@ where
     let send = |inner: &mut S| {
         inner.call(Call { request: original.copy(), tunnel: Wanted::Nothing, ledger: ledger.clone() })
     };
-    let outcome = send(&mut inner).await;
+    let outcome = match settled(send(&mut inner).await, asked, &ledger) {
+        ControlFlow::Break(outcome) => return outcome,
+        ControlFlow::Continue(outcome) => outcome,
+    };
     // Past its deadline a request has no time for another cluster.
-    let late = matches!(outcome, Err(ProxyError::Timeout));
-    if !failed(&outcome) || late {
+    if matches!(outcome, Err(ProxyError::Timeout)) {
         return outcome;
     }
     if !original.is_whole() {
@@ -109,6 +118,30 @@ where
     ledger.redirect_to_fallback();
     let response = send(&mut inner).await?;
     Ok(marked(response, HeaderValue::from_static("cluster")))
+}
+
+/// What the route has in place of its cluster, whatever that answered before.
+fn instead(ledger: &Ledger) -> Option<&Instead> {
+    ledger.forward()?.fallback.as_deref()?.instead()
+}
+
+/// Breaks with what is answered, where the cluster has answered, now or before. Otherwise there is only what became of
+/// the request.
+fn settled(outcome: Outcome, asked: Option<Asked>, ledger: &Ledger) -> ControlFlow<Outcome, Outcome> {
+    if !failed(&outcome) {
+        return ControlFlow::Break(match asked {
+            Some(asked) => outcome.map(|response| asked.answered(response)),
+            None => outcome,
+        });
+    }
+    let Some(response) = asked.and_then(|asked| asked.before()) else {
+        return ControlFlow::Continue(outcome);
+    };
+    note(ledger, outcome);
+    ledger.fell_back("stale");
+    // What is here is not late.
+    ledger.lift_deadline();
+    ControlFlow::Break(Ok(marked(response, HeaderValue::from_static("stale"))))
 }
 
 /// Writes down what the cluster itself came to.

@@ -68,6 +68,9 @@ async fn send(call: Call) -> Outcome {
             response
         }
     };
+    if ledger.keeps_answers() && headers::is_unframed(&response) {
+        ledger.set_unframed();
+    }
     headers::strip_response(response.status(), response.headers_mut());
     if let Some(target) = target {
         apply(response.headers_mut(), &target.response_headers);

@@ -13,6 +13,7 @@ pub mod observe;
 pub mod rate_limit;
 pub mod retry;
 pub mod route;
+pub mod stale;
 pub mod timeout;
 
 use std::future::Future;

@@ -36,8 +36,7 @@ fn set_later() -> Name {
 /// What a route does with what it sends on, to clusters that are set later.
 pub(super) fn forwarded() -> BoxedStrategy<Forward> {
     let mirror = percent().prop_map(|percent| Box::new(Mirror { to: set_later(), percent }));
-    let fallback = prop_oneof![Just(Fallback::To(set_later())), respond().prop_map(Fallback::Respond)]
-        .prop_map(Box::new);
+    let fallback = fallback().prop_map(Box::new).boxed();
     let again = (option::of(retry().prop_map(Box::new)), option::of(hedge()));
     let priority = select(vec![Priority::Default, Priority::High]);
     (again, priority, option::of(mirror), option::of(fallback))
@@ -50,6 +49,20 @@ pub(super) fn forwarded() -> BoxedStrategy<Forward> {
             ..Forward::new(Split::one(set_later()))
         })
         .boxed()
+}
+
+fn fallback() -> impl Strategy<Value = Fallback> {
+    let instead = || prop_oneof![Just(Instead::To(set_later())), respond().prop_map(Instead::Respond)];
+    prop_oneof![
+        (stale(), option::of(instead())).prop_map(|(stale, instead)| Fallback::Stale(stale, instead)),
+        instead().prop_map(Fallback::Instead),
+    ]
+}
+
+fn stale() -> impl Strategy<Value = Stale> {
+    let bounds = prop_oneof![1..=1_u64 << 20, Just(Stale::MAX_BODY)]
+        .prop_flat_map(|body| (Just(body), prop_oneof![body..=256 << 20, Just(Stale::MEMORY.max(body))]));
+    (time(), bounds).prop_map(|(keep, (max_body, memory))| Stale { keep, max_body, memory })
 }
 
 fn retry() -> impl Strategy<Value = Retry> {
