@@ -89,6 +89,29 @@ impl Stale {
         })
     }
 
+    /// The cluster says, by a 304 with these fields, that a request like this one would be answered as before. Where
+    /// that is the answer that is kept, it is as good as new (RFC 9111 section 4.3.4).
+    pub fn renew(&self, key: &[u8], request: &HeaderMap, head: &HeaderMap, now: Duration) {
+        let Some(old) = self.find(key, request, now) else { return };
+        let mut fields = old.head(now);
+        let tag = head.get(header::ETAG);
+        if tag.is_none() || tag != fields.get(header::ETAG) {
+            return;
+        }
+        fields.remove(header::AGE);
+        // What tells of the body tells of one that did not come.
+        for name in head.keys().filter(|name| !name.as_str().starts_with("content-")) {
+            fields.remove(name);
+            for value in head.get_all(name) {
+                fields.append(name, value.clone());
+            }
+        }
+        if let Some(terms) = Terms::of(request, &fields) {
+            let answer = Answer { body: old.body(), ..Answer::new(&fields, Vec::new(), now) };
+            self.put(key, terms, answer, now);
+        }
+    }
+
     /// Forgets all answers of this key.
     pub fn forget(&self, key: &[u8]) {
         self.change(|shelf| shelf.forget(key));
@@ -203,7 +226,8 @@ impl Shelf {
         self.next += 1;
         self.bytes += entry.size;
         self.order.insert(entry.number, Arc::clone(&key));
-        self.entries.entry(key).or_default().push(entry);
+        // Most keys have one entry, and a list that grows by itself begins with room for four.
+        self.entries.entry(key).or_insert_with(|| Vec::with_capacity(1)).push(entry);
     }
 
     /// Removes some of what is too old, so that nobody waits for long. Answers come to be stored nearly in the order in

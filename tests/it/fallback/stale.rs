@@ -131,6 +131,21 @@ async fn an_answer_gets_too_old() {
 }
 
 #[tokio::test]
+async fn a_304_is_passed_on_and_renews_what_is_kept() {
+    let origin = Moody::start().await;
+    let proxy = start("fallback: { stale: 1m }", &origin).await;
+    let old = "ETag: \"1\"\r\nAge: 40\r\n";
+    origin.says(&good(old, "well"));
+    assert_eq!(proxy.get("web", "/").await.status, 200);
+    origin.says("HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\nAge: 0\r\n\r\n");
+    assert_eq!(ask(&proxy, "GET", "/", "If-None-Match: \"1\"\r\n").await.status, 304);
+    origin.says(BAD);
+    let reply = proxy.get("web", "/").await;
+    is_stale(&reply, "well");
+    assert!(reply.field("age").unwrap().parse::<u64>().unwrap() < 40, "{reply:?}");
+}
+
+#[tokio::test]
 async fn the_last_good_answer_counts() {
     let origin = Moody::start().await;
     let proxy = start("fallback: { stale: 1m }", &origin).await;

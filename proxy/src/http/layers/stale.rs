@@ -4,8 +4,8 @@
 //! Beside what [`rules`] allow, these are kept: whole answers of status 200 to a GET without a body, that have no
 //! trailers and whose end is told by their framing. One that ends with its connection may have been cut by the very
 //! failure that it would be kept for (RFC 9112 section 8). Nor are answers kept that are somebody's fallback
-//! themselves. A URL is forgotten when a method that is not safe succeeds on this route (RFC 9111 section 4.4), and
-//! when it is said to be gone.
+//! themselves. A 304 with the tag of what is kept makes that as good as new. A URL is forgotten when a method that is
+//! not safe succeeds on this route (RFC 9111 section 4.4), and when it is said to be gone.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -79,6 +79,9 @@ impl Asked {
         };
         if untrue {
             self.kept.forget(&self.key);
+        }
+        if self.may == May::Keep && status == StatusCode::NOT_MODIFIED && !self.is_pressed() {
+            self.kept.renew(&self.key, &self.fields, response.headers(), self.now());
         }
         match self.terms(&response) {
             Some(terms) => self.keep(terms, response),

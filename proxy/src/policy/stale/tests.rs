@@ -165,6 +165,47 @@ fn an_answer_keeps_its_fields_and_nothing_of_the_buffers_they_came_in() {
 }
 
 #[test]
+fn a_304_renews_what_it_speaks_of() {
+    let fields = |text: &[(&'static str, &'static str)]| -> HeaderMap {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        text.iter().map(field).collect()
+    };
+    let head = fields(&[
+        ("etag", "W/\"1\""),
+        ("age", "7"),
+        ("content-type", "a/b"),
+        ("x-many", "1"),
+        ("x-many", "2"),
+    ]);
+    let nobody = HeaderMap::new();
+    for (said, renewed) in [
+        (&[("etag", "W/\"1\""), ("x-many", "3"), ("content-type", "c/d")][..], true),
+        (&[("etag", "\"1\"")], false),
+        (&[("x-many", "3")], false),
+        (&[("etag", "W/\"1\""), ("cache-control", "private")], false),
+    ] {
+        let shelf = stale(10, 10_000);
+        let first = Answer::new(&head, b"body".to_vec(), seconds_of(1));
+        shelf.put(b"k", Terms::of(&nobody, &head).unwrap(), first, seconds_of(1));
+        shelf.renew(b"k", &nobody, &fields(said), seconds_of(9));
+        let found = shelf.find(b"k", &nobody, seconds_of(12));
+        assert_eq!(found.is_some(), renewed, "{said:?}");
+        if let Some(found) = found {
+            let head = found.head(seconds_of(12));
+            let all = |name: &str| head.get_all(name).iter().cloned().collect::<Vec<_>>();
+            assert_eq!(
+                (all("age"), all("x-many"), all("content-type")),
+                (vec!["3".parse().unwrap()], vec!["3".parse().unwrap()], vec!["a/b".parse().unwrap()])
+            );
+            assert_eq!(found.body(), "body");
+            assert_eq!(shelf.lock().order.len(), 1);
+        }
+    }
+}
+
+#[test]
 fn what_a_route_held_is_counted_no_more_when_it_is_gone() {
     let total = Arc::new(AtomicU64::new(0));
     let config = model::Stale { keep: seconds_of(9), max_body: 1, memory: 1 << 20 };
