@@ -6,10 +6,12 @@
 //! generator and the backend were scheduled. Nothing is pinned to a core.
 
 mod backend;
+mod balancers;
 mod bars;
 mod cascade;
 mod cases;
 mod error;
+mod fleet;
 mod idle;
 mod load;
 mod measure;
@@ -56,6 +58,9 @@ struct Options {
     /// Instead of the cases: three proxies in a row, the last service in trouble, Outrigger and Envoy.
     #[arg(long)]
     cascade: bool,
+    /// Instead of the cases: five endpoints, one of them slow, behind each balancer of Outrigger and Envoy.
+    #[arg(long)]
+    balancers: bool,
     /// Lists the cases and ends.
     #[arg(long)]
     list: bool,
@@ -88,7 +93,8 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<()> {
-    let Options { cases, proxies, rounds, quick, cascade, list: _, outrigger, envoy, dir } = options;
+    let Options { cases, proxies, rounds, quick, cascade, balancers, list: _, outrigger, envoy, dir } =
+        options;
     let cases = if cases.is_empty() { Case::value_variants().to_vec() } else { cases };
     let proxies = if proxies.is_empty() { Proxy::ALL.to_vec() } else { proxies };
     let rounds = rounds.unwrap_or(if quick { 1 } else { 3 });
@@ -99,6 +105,9 @@ fn run(options: Options) -> Result<()> {
     let tools = Tools::find(&outrigger, envoy.as_deref(), &dir);
     if cascade {
         return cascade::run(&tools, &dir);
+    }
+    if balancers {
+        return balancers::run(&tools, &dir);
     }
     print_conditions(&tools, rounds, size);
     let bench = prepare(tools, &dir, size)?;

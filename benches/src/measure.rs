@@ -95,7 +95,7 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
 }
 
 /// The value below which `percent` of `values` lie (nearest rank); sorts them. `None` without values.
-pub(crate) fn percentile(values: &mut [u64], percent: usize) -> Option<u64> {
+pub(crate) fn percentile<T: Copy + Ord>(values: &mut [T], percent: usize) -> Option<T> {
     values.sort_unstable();
     let rank = (values.len() * percent).div_ceil(100).max(1);
     values.get(rank - 1).copied()
@@ -127,7 +127,7 @@ mod tests {
         check(50, 100);
         check(99, 198);
         check(100, 200);
-        assert_eq!(percentile(&mut [], 50), None);
+        assert_eq!(percentile::<u64>(&mut [], 50), None);
     }
 
     #[test]

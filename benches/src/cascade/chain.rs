@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::error::{Doing, Result};
+use crate::fleet::{self, envoy};
 use crate::net;
 use crate::process::Running;
 use crate::proxy::Proxy;
@@ -40,12 +41,12 @@ impl Chain {
             let folder = dir.join(format!("cascade-{}-{}", proxy.name(), path.trim_start_matches('/')));
             fs::create_dir_all(&folder).doing(folder.display())?;
             let command = match proxy {
-                Proxy::Envoy => envoy(&link, &folder, tools)?,
+                Proxy::Envoy => configure_envoy(&link, &folder, tools)?,
                 Proxy::Outrigger
                 | Proxy::OutriggerGuarded
                 | Proxy::Haproxy
                 | Proxy::HaproxyTuned
-                | Proxy::Nginx => outrigger(&link, &folder, tools)?,
+                | Proxy::Nginx => configure_outrigger(&link, &folder, tools)?,
             };
             let mut running = Running::start(command, &folder.join("log"))?;
             // Not more: the services are served by this very thread.
@@ -62,7 +63,7 @@ impl Chain {
     }
 }
 
-fn outrigger(link: &Link, folder: &Path, tools: &Tools) -> Result<Command> {
+fn configure_outrigger(link: &Link, folder: &Path, tools: &Tools) -> Result<Command> {
     let Link { listen, own: (path, service), next } = link;
     let mut text = format!(
         "admin: unix:{}/admin.sock\nlisteners:\n  in:\n    bind: 127.0.0.1:{listen}\n    routes:\n      \
@@ -76,14 +77,10 @@ fn outrigger(link: &Link, folder: &Path, tools: &Tools) -> Result<Command> {
     if let Some(next) = next {
         text.push_str(&format!("  next: {{ endpoints: [127.0.0.1:{next}] }}\n"));
     }
-    let file = folder.join("outrigger.yaml");
-    fs::write(&file, text).doing(file.display())?;
-    let mut command = Command::new(tools.outrigger.as_ref().map_err(Clone::clone)?);
-    command.arg("run").arg(file);
-    Ok(command)
+    fleet::outrigger(&text, folder, tools)
 }
 
-fn envoy(link: &Link, folder: &Path, tools: &Tools) -> Result<Command> {
+fn configure_envoy(link: &Link, folder: &Path, tools: &Tools) -> Result<Command> {
     let Link { listen, own: (path, service), next } = link;
     let route = |prefix: &str, cluster: &str| {
         format!(
@@ -91,44 +88,10 @@ fn envoy(link: &Link, folder: &Path, tools: &Tools) -> Result<Command> {
              retry_policy: {{ retry_on: \"5xx,reset,connect-failure\" }} }} }}\n"
         )
     };
-    let cluster = |name: &str, port: &u16| {
-        format!(
-            "  - name: {name}\n    type: STATIC\n    load_assignment:\n      cluster_name: {name}\n      \
-             endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, \
-             port_value: {port} }} }} }} }}] }}]\n"
-        )
-    };
-    let (mut routes, mut clusters) = (route(path, "own"), cluster("own", service));
+    let (mut routes, mut clusters) = (route(path, "own"), envoy::cluster("own", &[*service], ""));
     if let Some(next) = next {
         routes.push_str(&route("/", "next"));
-        clusters.push_str(&cluster("next", next));
+        clusters.push_str(&envoy::cluster("next", &[*next], ""));
     }
-    let text = format!(
-        "static_resources:
-  listeners:
-  - name: in
-    address: {{ socket_address: {{ address: 127.0.0.1, port_value: {listen} }} }}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: in
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config:
-              \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-          route_config:
-            virtual_hosts:
-            - name: in
-              domains: [\"*\"]
-              routes:
-{routes}  clusters:
-{clusters}"
-    );
-    let file = folder.join("envoy.yaml");
-    fs::write(&file, text).doing(file.display())?;
-    let mut command = Command::new(tools.envoy.as_ref().map_err(Clone::clone)?);
-    command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"]).arg(file);
-    Ok(command)
+    envoy::command(&envoy::text(*listen, &routes, &clusters), folder, tools)
 }

@@ -5,8 +5,6 @@
 //! default. Beside it, a timeout of a second.
 
 mod chain;
-mod clients;
-mod service;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -15,9 +13,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::chain::Chain;
-use self::clients::{Clients, Shot};
-use self::service::{Service, Weather};
-use crate::error::{Doing, Result};
+use crate::error::Result;
+use crate::fleet::clients::{Clients, Shot};
+use crate::fleet::runtime;
+use crate::fleet::service::{Service, Weather};
+use crate::measure::percentile;
 use crate::proxy::Proxy;
 use crate::tools::Tools;
 
@@ -25,6 +25,11 @@ use crate::tools::Tools;
 const CALM: Duration = Duration::from_secs(2);
 const TROUBLE: Duration = Duration::from_secs(6);
 const AFTER: Duration = Duration::from_secs(6);
+
+/// Half of the requests to the last service, a quarter to each of the others.
+const PATHS: [&str; 4] = [LAST, "/a", LAST, "/b"];
+/// The path of the last service.
+const LAST: &str = "/c";
 
 /// What is wrong with the last service.
 const TROUBLES: [(&str, Weather); 4] = [
@@ -51,10 +56,7 @@ struct Outcome {
 
 /// Runs all troubles behind both kinds of proxy, and prints the table.
 pub(crate) fn run(tools: &Tools, dir: &Path) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(tokio::runtime::LocalOptions::default())
-        .doing("starting a runtime")?;
+    let runtime = runtime()?;
     let mut table = String::from(
         "| the last of three services | proxies | goodput | requests at it, for one of a client's | p99 of the others, ms | of them failed | recovered after, s |\n\
          |---|---|---:|---:|---:|---:|---:|\n",
@@ -81,7 +83,7 @@ pub(crate) fn run(tools: &Tools, dir: &Path) -> Result<()> {
 async fn experiment(proxy: Proxy, weather: Weather, tools: &Tools, dir: &Path) -> Result<Outcome> {
     let [a, b, c] = [Service::start().await?, Service::start().await?, Service::start().await?];
     let chain = Chain::start(proxy, [a.port(), b.port(), c.port()], tools, dir)?;
-    let clients = Clients::start(chain.entry());
+    let clients = Clients::start(chain.entry(), &PATHS);
     tokio::time::sleep(CALM).await;
     let (began, before) = (Instant::now(), c.requests());
     c.set(weather);
@@ -96,16 +98,15 @@ async fn experiment(proxy: Proxy, weather: Weather, tools: &Tools, dir: &Path) -
 
 fn judge(shots: &[Shot], (began, ended): (Instant, Instant), reached: u64) -> Outcome {
     let during: Vec<&Shot> = shots.iter().filter(|shot| (began..ended).contains(&shot.at)).collect();
-    let (last, others): (Vec<&Shot>, Vec<&Shot>) = during.into_iter().partition(|shot| shot.to_last);
+    let (last, others): (Vec<&Shot>, Vec<&Shot>) = during.into_iter().partition(|shot| shot.path == LAST);
     let good = last.iter().filter(|shot| shot.good).count();
     let mut latencies: Vec<Duration> = others.iter().map(|shot| shot.took).collect();
-    latencies.sort_unstable();
-    let failed_after = shots.iter().filter(|shot| shot.to_last && !shot.good && shot.at >= ended);
+    let failed_after = shots.iter().filter(|shot| shot.path == LAST && !shot.good && shot.at >= ended);
     let recovery = failed_after.map(|shot| shot.at - ended).max().unwrap_or_default();
     Outcome {
         goodput: good as f64 / last.len().max(1) as f64,
         amplification: reached as f64 / last.len().max(1) as f64,
-        others_p99: latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default(),
+        others_p99: percentile(&mut latencies, 99).unwrap_or_default(),
         others_failed: others.iter().filter(|shot| !shot.good).count(),
         recovery,
     }
@@ -122,7 +123,7 @@ mod tests {
         let shot = |seconds, to_last, good, ms| Shot {
             at: at(seconds),
             took: Duration::from_millis(ms),
-            to_last,
+            path: if to_last { LAST } else { "/a" },
             good,
         };
         let shots = [

@@ -11,12 +11,10 @@ use tokio::time::Instant;
 
 use crate::net::local;
 
-/// Requests a second: half of them to the last service, a quarter to each of the others.
+/// Requests a second.
 const RATE: u64 = 400;
 /// Who has no answer by then takes it for a failure.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// In this order, again and again.
-const PATHS: [&str; 4] = ["/c", "/a", "/c", "/b"];
 
 /// One request and what came of it.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +23,8 @@ pub(crate) struct Shot {
     pub(crate) at: Instant,
     /// Until its answer was whole.
     pub(crate) took: Duration,
-    /// Whether it was for the last service.
-    pub(crate) to_last: bool,
+    /// What it asked for.
+    pub(crate) path: &'static str,
     /// Whether it was answered 200.
     pub(crate) good: bool,
 }
@@ -46,13 +44,13 @@ struct State {
 }
 
 impl Clients {
-    /// They ask the proxy at this port.
-    pub(crate) fn start(port: u16) -> Self {
+    /// They ask the proxy at this port for these paths, in this order, again and again.
+    pub(crate) fn start(port: u16, paths: &'static [&'static str]) -> Self {
         let state = Rc::new(State { port, idle: RefCell::default(), shots: RefCell::default() });
         let shared = state.clone();
         let task = spawn_local(async move {
             let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE as u32);
-            for path in PATHS.iter().cycle() {
+            for path in paths.iter().cycle() {
                 ticks.tick().await;
                 spawn_local(shared.clone().ask(path));
             }
@@ -73,7 +71,7 @@ impl State {
         let at = Instant::now();
         let answered = tokio::time::timeout(PATIENCE, self.exchange(path)).await;
         let good = matches!(answered, Ok(Ok(200)));
-        self.shots.borrow_mut().push(Shot { at, took: at.elapsed(), to_last: path == "/c", good });
+        self.shots.borrow_mut().push(Shot { at, took: at.elapsed(), path, good });
     }
 
     /// The status of the answer; the connection is kept where that is whole.
@@ -84,7 +82,7 @@ impl State {
             None => TcpStream::connect(local(self.port)).await?,
         };
         stream.set_nodelay(true)?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: cascade\r\n\r\n").as_bytes()).await?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: fleet\r\n\r\n").as_bytes()).await?;
         let mut answer = Vec::with_capacity(512);
         loop {
             if stream.read_buf(&mut answer).await? == 0 {
