@@ -2,22 +2,17 @@
 //! from it. The first requests count too: what a balancer must learn is part of its cost.
 
 use std::fmt::Write;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::error::{Doing, Result};
+use crate::error::Result;
 use crate::fleet::clients::Clients;
 use crate::fleet::service::{Service, Weather};
-use crate::fleet::{self, envoy, runtime};
+use crate::fleet::{self, runtime};
 use crate::measure::percentile;
-use crate::net;
-use crate::process::Running;
 use crate::proxy::Proxy;
 use crate::tools::Tools;
 
-/// Longest time from start to ready.
-const STARTING: Duration = Duration::from_secs(20);
 /// How long each balancer is asked.
 const LOAD: Duration = Duration::from_secs(10);
 /// Until four of the endpoints answer, and until the fifth does.
@@ -94,20 +89,13 @@ async fn experiment(proxy: Proxy, balancer: &str, tools: &Tools, dir: &Path) -> 
     services.push(slow);
 
     let folder = dir.join(format!("balancers-{}-{}", proxy.name(), balancer.to_lowercase()));
-    fs::create_dir_all(&folder).doing(folder.display())?;
-    let listen = net::free_port()?;
     let ports: Vec<u16> = services.iter().map(Service::port).collect();
-    let command = if proxy == Proxy::Envoy {
-        let cluster = envoy::cluster("five", &ports, &format!("    lb_policy: {balancer}\n"));
-        let route = "              - { match: { prefix: \"/\" }, route: { cluster: five } }\n";
-        envoy::command(&envoy::text(listen, route, &cluster), &folder, tools)?
+    let how = if proxy == Proxy::Envoy {
+        format!("    lb_policy: {balancer}\n")
     } else {
-        let socket = folder.canonicalize().doing(folder.display())?.join("admin.sock");
-        fleet::outrigger(&outrigger(listen, &ports, balancer, &socket), &folder, tools)?
+        format!("balance: {balancer}")
     };
-    let mut running = Running::start(command, &folder.join("log"))?;
-    // Not more: the services are served by this very thread.
-    running.until(STARTING, || net::connect(listen).is_ok())?;
+    let (_running, listen) = fleet::before((proxy, &how), &ports, &folder, tools)?;
 
     let clients = Clients::start(listen, &["/"]);
     tokio::time::sleep(LOAD).await;
@@ -120,16 +108,6 @@ async fn experiment(proxy: Proxy, balancer: &str, tools: &Tools, dir: &Path) -> 
         slow: share_of_last(&reached),
         failed: shots.iter().filter(|shot| !shot.good).count(),
     })
-}
-
-fn outrigger(listen: u16, ports: &[u16], balancer: &str, admin: &Path) -> String {
-    let endpoints: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    format!(
-        "admin: unix:{}\nlisteners:\n  in:\n    bind: 127.0.0.1:{listen}\n    routes:\n      - {{ to: five }}\n\
-         clusters:\n  five: {{ endpoints: [{}], balance: {balancer} }}\n",
-        admin.display(),
-        endpoints.join(", ")
-    )
 }
 
 fn share_of_last(reached: &[u64]) -> f64 {

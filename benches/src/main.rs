@@ -16,6 +16,7 @@ mod idle;
 mod load;
 mod measure;
 mod net;
+mod outliers;
 mod process;
 mod proxy;
 mod report;
@@ -61,6 +62,9 @@ struct Options {
     /// Instead of the cases: five endpoints, one of them slow, behind each balancer of Outrigger and Envoy.
     #[arg(long)]
     balancers: bool,
+    /// Instead of the cases: five endpoints, one of them sick for a while, with outlier detection.
+    #[arg(long)]
+    outliers: bool,
     /// Lists the cases and ends.
     #[arg(long)]
     list: bool,
@@ -93,8 +97,19 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<()> {
-    let Options { cases, proxies, rounds, quick, cascade, balancers, list: _, outrigger, envoy, dir } =
-        options;
+    let Options {
+        cases,
+        proxies,
+        rounds,
+        quick,
+        cascade,
+        balancers,
+        outliers,
+        list: _,
+        outrigger,
+        envoy,
+        dir,
+    } = options;
     let cases = if cases.is_empty() { Case::value_variants().to_vec() } else { cases };
     let proxies = if proxies.is_empty() { Proxy::ALL.to_vec() } else { proxies };
     let rounds = rounds.unwrap_or(if quick { 1 } else { 3 });
@@ -108,6 +123,9 @@ fn run(options: Options) -> Result<()> {
     }
     if balancers {
         return balancers::run(&tools, &dir);
+    }
+    if outliers {
+        return outliers::run(&tools, &dir);
     }
     print_conditions(&tools, rounds, size);
     let bench = prepare(tools, &dir, size)?;

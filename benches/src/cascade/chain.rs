@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use crate::error::{Doing, Result};
 use crate::fleet::{self, envoy};
@@ -11,9 +10,6 @@ use crate::net;
 use crate::process::Running;
 use crate::proxy::Proxy;
 use crate::tools::Tools;
-
-/// Longest time from start to ready.
-const STARTING: Duration = Duration::from_secs(20);
 
 /// The running proxies.
 #[derive(Debug)]
@@ -48,11 +44,8 @@ impl Chain {
                 | Proxy::HaproxyTuned
                 | Proxy::Nginx => configure_outrigger(&link, &folder, tools)?,
             };
-            let mut running = Running::start(command, &folder.join("log"))?;
-            // Not more: the services are served by this very thread.
-            running.until(STARTING, || net::connect(link.listen).is_ok())?;
+            proxies.push(fleet::start(command, &folder, link.listen)?);
             next = Some(link.listen);
-            proxies.push(running);
         }
         Ok(Self { entry: next.unwrap_or_default(), _proxies: proxies })
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::net::local;
 
 /// Requests a second.
-const RATE: u64 = 400;
+pub(crate) const RATE: u64 = 400;
 /// Who has no answer by then takes it for a failure.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -21,6 +21,8 @@ pub(crate) enum Weather {
     Well,
     /// So many of a hundred are answered 503.
     Failing(u64),
+    /// Every connection is closed in place of an answer.
+    Closing,
     /// Every request takes so long.
     Slow(Duration),
     /// For so long all fail, then for so long none.
@@ -87,19 +89,21 @@ async fn serve(mut stream: TcpStream, state: Rc<State>) {
             continue;
         }
         head.clear();
-        let answer = state.answer().await;
-        if stream.write_all(answer).await.is_err() {
-            return;
+        match state.answer().await {
+            Some(answer) if stream.write_all(answer).await.is_ok() => {}
+            Some(_) | None => return,
         }
     }
 }
 
 impl State {
-    async fn answer(&self) -> &'static [u8] {
+    /// `None` where there is none.
+    async fn answer(&self) -> Option<&'static [u8]> {
         let number = self.requests.replace(self.requests.get() + 1);
         let (weather, since) = self.weather.get();
-        match weather {
+        Some(match weather {
             Weather::Well => GOOD,
+            Weather::Closing => return None,
             // Spread evenly, and alike in every run; 37 is prime to 100.
             Weather::Failing(percent) if number * 37 % 100 < percent => BAD,
             Weather::Failing(_) => GOOD,
@@ -111,6 +115,6 @@ impl State {
                 let turn = since.elapsed().as_millis() / time.as_millis().max(1);
                 if turn.is_multiple_of(2) { BAD } else { GOOD }
             }
-        }
+        })
     }
 }
