@@ -103,6 +103,8 @@ fn documents_fit_the_schema() {
     check(&cluster("panic_threshold: 0.5%, outlier_detection: { latency_factor: 2.5 }"), true);
     check(&cluster("panic_threshold: 50, health_check: { http: /x }, balance: random"), true);
     check(&cluster("panic_threshold: 101"), false);
+    check(&cluster("zone_weights: { a: 0, b: 80 }"), true);
+    check(&cluster("zone_weights: { a: -1 }"), false);
     check(&cluster("health_check: {}"), false);
     check(&cluster("balance: maglev"), false);
     check(&cluster("balance: { maglev: { hash: [] } }"), false);
