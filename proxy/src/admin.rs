@@ -32,7 +32,7 @@ use crate::live::{FilterView, Snapshot};
 use crate::observe::Registry;
 use crate::upstream::health::HealthCell;
 use crate::upstream::outlier::Phase;
-use crate::upstream::{Breaker, Cluster, Clusters, Endpoint, LevelHealth, Limit};
+use crate::upstream::{Breaker, Cluster, Clusters, Endpoint, LevelHealth, Limit, ZoneHealth};
 use crate::watch::Leaving;
 use crate::worker::Shared;
 
@@ -295,8 +295,20 @@ fn standing(endpoint: &Endpoint, now: Duration) -> Value {
 }
 
 fn level(level: LevelHealth) -> Value {
-    let LevelHealth { priority, endpoints, available, load, panic } = level;
-    json!({ "priority": priority, "endpoints": endpoints, "available": available, "load": load, "panic": panic })
+    let LevelHealth { priority, endpoints, available, load, panic, zones } = level;
+    json!({
+        "priority": priority,
+        "endpoints": endpoints,
+        "available": available,
+        "load": load,
+        "panic": panic,
+        "zones": zones.into_iter().map(zone).collect::<Vec<_>>(),
+    })
+}
+
+fn zone(zone: ZoneHealth) -> Value {
+    let ZoneHealth { name, weight, endpoints, available, load } = zone;
+    json!({ "name": name, "weight": weight, "endpoints": endpoints, "available": available, "load": load })
 }
 
 /// What is counted now, by the names of the limits; that of a higher priority below its own.

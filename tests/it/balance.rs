@@ -243,3 +243,59 @@ async fn in_panic_everybody_is_used_and_it_is_counted() {
         assert_eq!(panics > 0.0, expected.is_empty());
     }
 }
+
+/// Endpoints with their zones, as a list is written.
+fn zoned<'a>(endpoints: impl IntoIterator<Item = (&'a Origin, &'a str)>) -> String {
+    let endpoint =
+        |(origin, zone): (&Origin, &str)| format!("{{ address: {}, zone: {zone} }}", origin.address());
+    endpoints.into_iter().map(endpoint).collect::<Vec<_>>().join(", ")
+}
+
+#[tokio::test]
+async fn zones_have_their_share_whatever_their_number_of_endpoints() {
+    for balance in ALL {
+        let many = [Origin::ok("many").await, Origin::ok("many").await, Origin::ok("many").await];
+        let one = Origin::ok("one").await;
+        let endpoints = zoned(many.iter().map(|origin| (origin, "a")).chain([(&one, "b")]));
+        let cluster = format!("balance: {balance}\nzone_weights: {{ a: 10, b: 90 }}");
+        let proxy = Proxy::start(&web_with("", &cluster, ["X"]).replace("\"X\"", &endpoints)).await;
+        let mut client = proxy.client("web").await;
+        let mut to_one = 0;
+        for _ in 0..500 {
+            to_one += usize::from(client.get("/").await.text() == "one");
+        }
+        // Six standard deviations about 450.
+        assert!((410..=490).contains(&to_one), "{balance}: {to_one}");
+        let level = proxy.ask_json("/clusters").await["clusters"][0]["levels"][0].clone();
+        let zone = &level["zones"][1];
+        assert_eq!(
+            (&zone["name"], &zone["weight"], &zone["available"]),
+            (&"b".into(), &90.into(), &1.into())
+        );
+        assert!((zone["load"].as_f64().unwrap() - 0.9).abs() < 1e-6, "{level}");
+    }
+}
+
+#[tokio::test]
+async fn a_zone_that_fails_its_checks_leaves_all_to_the_other() {
+    let bad = "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n";
+    let (ill, well) =
+        ([Origin::answering(bad).await, Origin::answering(bad).await], Origin::ok("well").await);
+    let endpoints = zoned(ill.iter().map(|origin| (origin, "a")).chain([(&well, "b")]));
+    let cluster =
+        "zone_weights: { a: 90, b: 10 }\nhealth_check: { http: /, interval: 50ms, unhealthy_after: 1 }";
+    let proxy = Proxy::start(&web_with("", cluster, ["X"]).replace("\"X\"", &endpoints)).await;
+    let loads = async || {
+        let level = proxy.ask_json("/clusters").await["clusters"][0]["levels"][0].clone();
+        [0, 1].map(|zone| level["zones"][zone]["load"].as_f64().unwrap())
+    };
+    let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    while loads().await != [0.0, 1.0] {
+        assert!(tokio::time::Instant::now() < patience, "{:?}", loads().await);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let mut client = proxy.client("web").await;
+    for _ in 0..50 {
+        assert_eq!(client.get("/").await.text(), "well");
+    }
+}

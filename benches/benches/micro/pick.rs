@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger::upstream::{Endpoint, EndpointSet, PickFacts, Settings};
-use outrigger_proto::model::{Address, Balance, HashOn, Percent};
+use outrigger_proto::model::{Address, Balance, HashOn};
 
 use crate::{Criterion, within};
 
@@ -25,7 +25,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pick");
     for endpoints in [3, 100, 1000] {
         for (name, balance) in &balancers {
-            let settings = Settings { balance, slow_start: Duration::ZERO, panic_threshold: Percent::ZERO };
+            let settings = Settings { balance, ..Settings::default() };
             let set = EndpointSet::new((0..endpoints).map(endpoint).collect(), settings);
             let mut rng = fastrand::Rng::with_seed(7);
             group.bench_function(within(BUDGET, format_args!("{name}, {endpoints}")), |bencher| {

@@ -1,5 +1,6 @@
 //! Who answers: a set of endpoints that are alike, and how one of them is chosen and reached.
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ pub struct Cluster {
     /// When less than this share of its endpoints is healthy, all of them are used, healthy or not;
     /// [`Percent::ZERO`], the default, never does that.
     pub panic_threshold: Percent,
+    /// What share of a priority's load each zone gets, relative to the others' and whatever its number of endpoints; 0
+    /// is never used. Empty, the default, leaves zones out of account.
+    pub zone_weights: BTreeMap<Box<str>, u32>,
 }
 
 impl Cluster {
@@ -49,6 +53,7 @@ impl Cluster {
             health_check: None,
             slow_start: Duration::ZERO,
             panic_threshold: Percent::ZERO,
+            zone_weights: BTreeMap::new(),
         }
     }
 }

@@ -81,6 +81,7 @@ pub(super) fn endpoints<'a>(cx: &mut Cx<'a>, node: Node<'a>, assignment: &Assign
         2.. => {}
     }
     cx.within(Step::Key("endpoints"), |cx| resilience::levels(cx, entry.value, assignment));
+    resilience::zones(cx, node, assignment);
 }
 
 /// A `*` at the end of a path, where it is an ordinary character.

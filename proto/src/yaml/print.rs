@@ -350,6 +350,7 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
         health_check,
         slow_start,
         panic_threshold,
+        zone_weights,
     } = cluster;
     match source {
         Source::Static => {
@@ -379,6 +380,9 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
     }
     out.field("slow_start", show_duration(*slow_start));
     out.field("panic_threshold", show_percent(*panic_threshold));
+    if !zone_weights.is_empty() {
+        out.map("zone_weights", zone_weights.iter(), |out, (zone, weight)| out.field(&key(zone), weight));
+    }
 }
 
 fn endpoint(out: &mut Out, endpoint: &Endpoint) {

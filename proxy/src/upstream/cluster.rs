@@ -200,8 +200,8 @@ impl Clusters {
     pub fn configure(&self, cluster: &Cluster, config: &Arc<model::Cluster>) {
         let mut current = guard(&cluster.config);
         let same = |old: &model::Cluster| {
-            (&old.balance, old.slow_start, old.panic_threshold)
-                == (&config.balance, config.slow_start, config.panic_threshold)
+            (&old.balance, old.slow_start, old.panic_threshold, &old.zone_weights)
+                == (&config.balance, config.slow_start, config.panic_threshold, &config.zone_weights)
         };
         let changed = !current.as_deref().is_some_and(same);
         *current = Some(config.clone());

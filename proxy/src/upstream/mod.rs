@@ -17,7 +17,9 @@ mod pool;
 mod send;
 mod trip;
 
-pub use self::balance::{EndpointSet, LevelHealth, PickFacts, Settings, cookie_value, hash_of};
+pub use self::balance::{
+    EndpointSet, LevelHealth, PickFacts, Settings, ZoneHealth, ZoneWeights, cookie_value, hash_of,
+};
 pub use self::breaker::{Breaker, Counted, Limit, Overflow};
 pub use self::cluster::{Cluster, ClusterView, Clusters};
 pub use self::connect::{Dial, dial};

@@ -1,17 +1,21 @@
 //! A cluster: its endpoints, or the name that they are resolved from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 
 use super::super::cursor::Cx;
-use super::super::fault::Fault;
+use super::super::fault::{Fault, show};
+use super::super::place::Step;
 use super::super::tree::{Node, View};
 use super::super::{lint, scalar};
-use super::{address, count, duration, name, percent, some_time, upstream, whole};
+use super::{address, count, duration, name, named, percent, some_time, upstream, whole};
 use crate::model::{Address, Assignment, Cluster, Endpoint, Name, Protocol, Source};
 
 /// More levels than anybody tells apart.
 pub(in super::super) const MAX_PRIORITY: u32 = 127;
+
+/// Finer shares than this nobody could measure.
+pub(in super::super) const MAX_ZONE_WEIGHT: u32 = 1_000_000;
 
 /// A cluster, and its endpoints when they are stated.
 pub(super) fn cluster<'a>(
@@ -41,8 +45,18 @@ pub(super) fn cluster<'a>(
         health_check: m.optional("health_check", upstream::health_check).map(Box::new),
         slow_start: m.optional("slow_start", duration).unwrap_or(default.slow_start),
         panic_threshold: m.optional("panic_threshold", percent).unwrap_or(default.panic_threshold),
+        zone_weights: m.optional("zone_weights", zone_weights).unwrap_or(default.zone_weights),
     };
+    if m.has("dns") {
+        m.refuse("zone_weights", || {
+            Fault::new("endpoints that a name is resolved to stand in no zone")
+                .hint("remove it, or write `endpoints`, each with its `zone`")
+        });
+    }
     m.finish();
+    if let Some(assignment) = &endpoints {
+        refuse_unweighed(cx, node, assignment, &cluster.zone_weights);
+    }
     lint::cluster(cx, node, &cluster);
     if let Some(assignment) = &endpoints {
         lint::endpoints(cx, node, assignment, &cluster);
@@ -95,5 +109,49 @@ fn reachable<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Address> {
             Fault::new("nothing can be reached at port 0").hint("expected the port of the endpoint"),
         ),
         Address::Ip(_) | Address::Unix(_) => Some(found),
+    }
+}
+
+fn zone_weights<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<BTreeMap<Box<str>, u32>> {
+    let expected = "weights by zone, as `{ a: 80, b: 20 }`";
+    let weights = named(cx, node, expected, |cx, _, node| whole(cx, node, 0, MAX_ZONE_WEIGHT))?;
+    if weights.is_empty() {
+        return cx.fail(node, Fault::new("no zone is named").hint(format!("expected {expected}")));
+    }
+    if weights.values().all(|weight| *weight == 0) {
+        let fault = Fault::new("every weight is 0: no endpoint could be used");
+        return cx.fail(node, fault.hint("expected at least one weight above 0"));
+    }
+    Some(weights.into_iter().map(|(zone, weight)| (zone.as_str().into(), weight)).collect())
+}
+
+/// Where zones are weighed, every endpoint stands in one that is: what is forgotten would get too much or nothing.
+fn refuse_unweighed<'a>(
+    cx: &mut Cx<'a>,
+    node: Node<'a>,
+    assignment: &Assignment,
+    weights: &BTreeMap<Box<str>, u32>,
+) {
+    let Some(entry) = node.get("endpoints").filter(|_| !weights.is_empty()) else { return };
+    for (index, (endpoint, item)) in assignment.endpoints.iter().zip(entry.value.items()).enumerate() {
+        let Endpoint { address, weight: _, priority: _, zone } = endpoint;
+        let zone = zone.as_deref();
+        if zone.is_some_and(|zone| weights.contains_key(zone)) {
+            continue;
+        }
+        let problem = match zone {
+            Some(zone) => {
+                format!("`{address}` stands in the zone {}, which `zone_weights` does not name", show(zone))
+            }
+            None => format!("`{address}` stands in no zone, and `zone_weights` shares the load out by zone"),
+        };
+        let zones = weights.keys().map(|zone| &**zone);
+        let fault = Fault::new(problem).choice(zone.unwrap_or_default(), zones, "the zones are");
+        let written = item.get("zone");
+        let steps =
+            [Some(Step::Key("endpoints")), Some(Step::Item(index)), written.map(|_| Step::Key("zone"))];
+        let steps: Vec<_> = steps.into_iter().flatten().collect();
+        let place = written.map_or(item.place(), |entry| entry.value.place());
+        cx.within_all(&steps, |cx| cx.fail_at::<()>(place, fault));
     }
 }

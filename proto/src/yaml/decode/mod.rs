@@ -14,7 +14,7 @@ mod route;
 mod split;
 mod upstream;
 
-pub(super) use self::cluster::MAX_PRIORITY;
+pub(super) use self::cluster::{MAX_PRIORITY, MAX_ZONE_WEIGHT};
 pub(super) use self::global_rate_limit::MAX_HITS;
 pub(super) use self::listener::MAX_HEADERS;
 pub(super) use self::policy::{MAX_ATTEMPTS, MAX_KEYS, TOLERANCES};

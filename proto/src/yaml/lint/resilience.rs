@@ -181,6 +181,17 @@ pub(super) fn levels<'a>(cx: &mut Cx<'a>, list: Node<'a>, assignment: &Assignmen
     }
 }
 
+/// Zones that are weighed and that no endpoint stands in: the others share what was meant for them.
+pub(super) fn zones<'a>(cx: &mut Cx<'a>, node: Node<'a>, assignment: &Assignment) {
+    let Some(weights) = node.get("zone_weights").filter(|_| !assignment.endpoints.is_empty()) else { return };
+    let stands_in = |zone: &str| assignment.endpoints.iter().any(|e| e.zone.as_deref() == Some(zone));
+    for entry in weights.value.entries().filter(|entry| !stands_in(entry.key)) {
+        let steps = [Step::Key("zone_weights"), Step::Key(entry.key)];
+        let fault = Fault::new("no endpoint stands in this zone: the others share its load");
+        cx.within_all(&steps, |cx| cx.warn_at(entry.place, fault));
+    }
+}
+
 /// Further attempts where no cluster of the route grants any.
 pub(in super::super) fn no_budget<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh) {
     each_route(cx, root, mesh, |cx, node, route| never_again(cx, node, route, mesh));

@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::super::decode::{LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_PRIORITY, MAX_ROW, MIN_INTERVAL};
+use super::super::decode::{
+    LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_PRIORITY, MAX_ROW, MAX_ZONE_WEIGHT, MIN_INTERVAL,
+};
 use super::super::scalar::show_duration;
 use super::parts::{
-    any_count, count, described, duration, object, one_of, one_or_object, percent, reference, string, tenths,
-    whole, with_default, words,
+    any_count, by_name, count, described, duration, object, one_of, one_or_object, percent, reference,
+    string, tenths, whole, with_default, words,
 };
 use crate::model::{BreakerLimits, Cluster, HealthCheck, OutlierDetection, Probe, RetryBudget, Source};
 
@@ -23,6 +25,7 @@ pub(super) fn cluster() -> Value {
         health_check: _,
         slow_start,
         panic_threshold,
+        zone_weights: _,
     } = Cluster::new(Source::Static);
     one_of(
         &["endpoints", "dns"],
@@ -46,6 +49,10 @@ pub(super) fn cluster() -> Value {
                 "panic_threshold": percent(
                     "When less than this share of endpoints is healthy, all are used.",
                     panic_threshold,
+                ),
+                "zone_weights": by_name(
+                    "What share each zone gets of the load, whatever its number of endpoints; without it, zones do not count.",
+                    whole(0, MAX_ZONE_WEIGHT.into()),
                 ),
             }),
         ),

@@ -17,7 +17,7 @@ mod policies;
 
 pub(super) fn config() -> impl Strategy<Value = Config> {
     let name = || text_name().prop_map(|n| Name::new(&n).unwrap());
-    let clusters = btree_map(name(), (cluster(), assignment()), 1..5);
+    let clusters = btree_map(name(), cluster_and_endpoints(), 1..5);
     let tables = btree_map(name(), vec(any_route(), 0..4), 0..3);
     let listeners = btree_map(name(), (any_listener(), any::<bool>()), 0..4);
     (process(), clusters, tables, listeners)
@@ -415,6 +415,26 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             health_check: judges.1,
             slow_start: judges.2,
             panic_threshold: judges.3,
+            zone_weights: BTreeMap::new(),
+        },
+    )
+}
+
+/// Where zones are weighed, every endpoint stands in one that is.
+fn cluster_and_endpoints() -> impl Strategy<Value = (Cluster, Assignment)> {
+    let weights = btree_map(text_name().prop_map(Box::<str>::from), 0..=1_000_000_u32, 1..4)
+        .prop_filter("a zone that is used", |weights| weights.values().any(|weight| *weight > 0));
+    let places = vec(any::<Index>(), 4);
+    (cluster(), assignment(), option::of((weights, places))).prop_map(
+        |(mut cluster, mut assignment, zones)| {
+            if let Some((weights, places)) = zones.filter(|_| cluster.source == Source::Static) {
+                let names: Vec<_> = weights.keys().cloned().collect();
+                for (endpoint, place) in assignment.endpoints.iter_mut().zip(places) {
+                    endpoint.zone = Some(place.get(&names).clone());
+                }
+                cluster.zone_weights = weights;
+            }
+            (cluster, assignment)
         },
     )
 }

@@ -158,6 +158,7 @@ fn clusters_in_full() {
         outlier_detection: Some(outliers),
         health_check: Some(Box::new(check)),
         panic_threshold: Percent::from_millionths(5_000).unwrap(),
+        zone_weights: [("a".into(), 80), ("b".into(), 20)].into(),
         ..Cluster::new(Source::Static)
     };
     assert_eq!(*mesh.clusters["cart"], cart);

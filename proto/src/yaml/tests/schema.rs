@@ -115,6 +115,8 @@ fn documents_fit_the_schema() {
     for unfit in ["", "to: b, respond: {}", "stale: 1m, to: b, respond: {}", "stale: { memory: 1MiB }"] {
         check(&fallback(unfit), false);
     }
+    check(&cluster("zone_weights: { a: 0, b: 80 }"), true);
+    check(&cluster("zone_weights: { a: -1 }"), false);
     check(&cluster("health_check: {}"), false);
     check(&cluster("balance: maglev"), false);
     check(&cluster("balance: { maglev: { hash: [] } }"), false);

@@ -1,4 +1,4 @@
-//! One request's draw among the endpoints of a level: every balancer's way past those that may not take it.
+//! One request's draw among the endpoints of a group: every balancer's way past those that may not take it.
 //!
 //! Each draws a bounded number of times, as most endpoints are well at most times, and then looks at all, so that
 //! whoever can take the request does.
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::endpoint::{Availability, Endpoint};
+use super::group::{Group, How, Keys};
 use super::hash::mix;
-use super::level::{How, Keys, Level};
 use super::weights::{Schedule, below};
 
-/// Pairs that are drawn before all are looked at: with half of a level down, that is 1 pick in 256.
+/// Pairs that are drawn before all are looked at: with half of a group down, that is 1 pick in 256.
 const PAIRS: usize = 4;
 /// Single endpoints that are drawn before that.
 const DRAWS: usize = 16;
@@ -47,10 +47,10 @@ enum Verdict {
 }
 
 impl<R: FnMut() -> u64, C: FnMut(&Arc<Endpoint>) -> bool> Draw<'_, R, C> {
-    /// The position of one of `members`, which are the level's. In panic, whether they are available does not count.
-    pub(super) fn from(&mut self, level: &Level, members: &[Arc<Endpoint>], panic: bool) -> Option<usize> {
-        let mut among = Among { level, members, panic, draw: self };
-        match &level.how {
+    /// The position of one of `members`, which are the group's. In panic, whether they are available does not count.
+    pub(super) fn from(&mut self, group: &Group, members: &[Arc<Endpoint>], panic: bool) -> Option<usize> {
+        let mut among = Among { group, members, panic, draw: self };
+        match &group.how {
             // Who could not be sent to would take the turn of the next request as well, were turns used for this one.
             How::RoundRobin(_) if !among.draw.tried.is_empty() => among.at_random(),
             How::RoundRobin(schedule) => among.in_turn(schedule),
@@ -63,9 +63,9 @@ impl<R: FnMut() -> u64, C: FnMut(&Arc<Endpoint>) -> bool> Draw<'_, R, C> {
     }
 }
 
-/// A draw among the endpoints of a level.
+/// A draw among the endpoints of a group.
 struct Among<'a, 'd, 't, R, C> {
-    level: &'a Level,
+    group: &'a Group,
     members: &'a [Arc<Endpoint>],
     panic: bool,
     draw: &'d mut Draw<'t, R, C>,
@@ -79,7 +79,7 @@ impl<R: FnMut() -> u64, C: FnMut(&Arc<Endpoint>) -> bool> Among<'_, '_, '_, R, C
         }
         let mut spare = None;
         for _ in 0..PAIRS {
-            let (first, second) = self.level.weights.draw_two(&mut self.draw.random);
+            let (first, second) = self.group.weights.draw_two(&mut self.draw.random);
             let verdict = self.verdict(first);
             if verdict == Verdict::Must {
                 return Some(first);
@@ -89,7 +89,7 @@ impl<R: FnMut() -> u64, C: FnMut(&Arc<Endpoint>) -> bool> Among<'_, '_, '_, R, C
                 (Verdict::May, Verdict::May) => {
                     let of =
                         |position: usize| cost(&self.members[position], self.draw.now, self.share(position));
-                    let clearly = if self.level.weights.are_equal() { 1.0 } else { CLEARLY };
+                    let clearly = if self.group.weights.are_equal() { 1.0 } else { CLEARLY };
                     return Some(if of(second) * clearly < of(first) { second } else { first });
                 }
                 (Verdict::May, _) => return Some(first),
@@ -109,7 +109,7 @@ impl<R: FnMut() -> u64, C: FnMut(&Arc<Endpoint>) -> bool> Among<'_, '_, '_, R, C
 
     /// One by weight.
     fn at_random(&mut self) -> Option<usize> {
-        self.first_drawn(|among| among.level.weights.draw((among.draw.random)()))
+        self.first_drawn(|among| among.group.weights.draw((among.draw.random)()))
     }
 
     /// The first of those drawn that takes the request.
@@ -213,11 +213,11 @@ impl<R: FnMut() -> u64, C: FnMut(&Arc<Endpoint>) -> bool> Among<'_, '_, '_, R, C
             let age = self.draw.now.saturating_sub(since);
             age.div_duration_f64(self.draw.slow_start).clamp(LEAST, 1.0)
         };
-        grown(self.members[position].since()) / grown(self.level.eldest())
+        grown(self.members[position].since()) / grown(self.group.eldest())
     }
 
     fn share(&self, position: usize) -> f64 {
-        self.level.weights.share(self.members[position].weight())
+        self.group.weights.share(self.members[position].weight())
     }
 }
 

@@ -1,22 +1,32 @@
-//! How the levels of a set share its requests, by how many of their endpoints are available: Envoy's rule for
-//! priorities, its overprovisioning factor and its panic threshold.
+//! How the levels of a set share its requests, and the zones of a level those of the level, by how many of their
+//! endpoints are available: Envoy's rules for priorities and for localities that are weighed, its overprovisioning
+//! factor and its panic threshold.
 
 use outrigger_proto::model::Percent;
 
 /// All requests of a set, where shares of them are numbers.
 pub(super) const ALL: u64 = 1 << 32;
 
-/// A level keeps all of its share until less than 10/14 of its endpoints are available: as much as that is provided
+/// A level or a zone keeps all of its share until less than 10/14 of its endpoints are available: as much as that is provided
 /// beyond need. Envoy's default of 140 %.
 const OVERPROVISIONED: (u64, u64) = (14, 10);
 
-/// How many endpoints of a level may take requests.
+/// How many endpoints of a level, or of one zone of it, may take requests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Count {
     /// Those that may.
     pub(super) available: usize,
     /// All of them; never 0.
     pub(super) all: usize,
+}
+
+/// A zone of a level.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    /// Relative to the other zones'; never 0.
+    pub(super) weight: u32,
+    /// Its endpoints.
+    pub(super) count: Count,
 }
 
 /// What a level gets.
@@ -56,6 +66,29 @@ fn unavailable(levels: &[Count], threshold: Percent) -> Vec<Share> {
         (false, _) => 0,
     };
     levels.iter().enumerate().map(|level| Share { load: load(level), panic }).collect()
+}
+
+/// The endpoints of all zones of a level.
+pub(super) fn sum(parts: &[Part]) -> Count {
+    let sum = |of: fn(&Count) -> usize| parts.iter().map(|part| of(&part.count)).sum();
+    Count { available: sum(|count| count.available), all: sum(|count| count.all) }
+}
+
+/// Where the share of each zone of a level ends, counted from where the level's begins: in proportion to weight x
+/// health, so that a zone gives away what it cannot carry. In panic, and with nothing available, by weight alone.
+pub(super) fn divide(share: Share, parts: &[Part]) -> Vec<u64> {
+    let by_health = !share.panic && sum(parts).available > 0;
+    let effective = |part: &Part| {
+        // No sum of 32-bit weights of any number of zones that fits into memory overflows this.
+        u128::from(part.weight) * u128::from(if by_health { health(part.count) } else { 1 })
+    };
+    let whole: u128 = parts.iter().map(effective).sum();
+    let mut until = 0;
+    let end = |part: &Part| {
+        until += effective(part);
+        (u128::from(share.load) * until / whole) as u64
+    };
+    parts.iter().map(end).collect()
 }
 
 /// From 0 to [`ALL`].
@@ -111,6 +144,36 @@ mod tests {
         check(&[25, 25, 100], &[35.0, 35.0, 30.0]);
         check(&[25, 25, 20], &[36.0, 36.0, 28.0]);
         check(&[0, 0], &[100.0, 0.0]);
+    }
+
+    /// Of a level that gets everything: weights, how many of a hundred endpoints are available, and shares in per cent.
+    #[track_caller]
+    fn check_zones(panic: bool, zones: &[(u32, usize)], expected: &[f64]) {
+        let part = |(weight, available): &(u32, usize)| Part { weight: *weight, count: count(*available) };
+        let parts: Vec<Part> = zones.iter().map(part).collect();
+        let ends = divide(Share { load: ALL, panic }, &parts);
+        let mut from = 0;
+        for (end, expected) in ends.iter().zip(expected) {
+            let got = (end - from) as f64 * 100.0 / ALL as f64;
+            assert!((got - expected).abs() < 1e-6, "{zones:?}: {got}, not {expected:?}");
+            from = *end;
+        }
+        assert_eq!(from, ALL);
+    }
+
+    #[test]
+    fn zones_share_as_in_envoy() {
+        check_zones(false, &[(80, 100), (20, 100)], &[80.0, 20.0]);
+        check_zones(false, &[(80, 72), (20, 72)], &[80.0, 20.0]);
+        // Half of it carries 0.7 of its weight: 56 of 56 + 20.
+        check_zones(false, &[(80, 50), (20, 100)], &[5600.0 / 76.0, 2000.0 / 76.0]);
+        check_zones(false, &[(1, 100), (1, 50)], &[100.0 / 1.7, 70.0 / 1.7]);
+        check_zones(false, &[(80, 50), (20, 50)], &[80.0, 20.0]);
+        check_zones(false, &[(80, 0), (15, 100), (5, 100)], &[0.0, 75.0, 25.0]);
+        check_zones(false, &[(80, 0), (20, 1)], &[0.0, 100.0]);
+        check_zones(false, &[(80, 0), (20, 0)], &[80.0, 20.0]);
+        check_zones(true, &[(80, 10), (20, 100)], &[80.0, 20.0]);
+        check_zones(false, &[(7, 30)], &[100.0]);
     }
 
     #[track_caller]

@@ -6,13 +6,14 @@
 //! - *How the levels share the requests* rests on counts that [`EndpointSet::refresh`] takes now and then. It is a
 //!   hint: when a level turns out to have nobody, the others are asked.
 //!
-//! Endpoints of one level share its load by weight, wherever they stand: a zone is a label here. Who weighs localities
-//! multiplies the weights of their endpoints.
+//! Endpoints of one level share its load by weight, wherever they stand. Where zones are weighed (`zone_weights`), the
+//! level's load is first divided among them, and each is drawn from by itself; where keys are hashed, the weights of
+//! their endpoints are multiplied instead.
 
 mod draw;
 mod failover;
+mod group;
 mod hash;
-mod level;
 mod maglev;
 mod ring;
 mod set;
@@ -21,6 +22,8 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 mod weights;
+mod zone;
 
 pub use self::hash::{cookie_value, hash_of};
-pub use self::set::{EndpointSet, LevelHealth, PickFacts, Settings};
+pub use self::set::{EndpointSet, LevelHealth, PickFacts, Settings, ZoneHealth};
+pub use self::zone::ZoneWeights;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use outrigger_proto::model::{Balance, Cluster, Percent};
 
-use super::super::endpoint::{Availability, Endpoint};
+use super::super::endpoint::Endpoint;
 use super::draw::{Draw, is_open};
-use super::failover::{self, ALL, Count};
+use super::failover::{self, ALL, Part};
+use super::group::Group;
 use super::hash::mix;
-use super::level::Level;
+use super::zone::{Placed, Zone, ZoneWeights};
 
 /// How a cluster balances; a change is a new set.
 #[derive(Clone, Copy, Debug)]
@@ -22,11 +23,19 @@ pub struct Settings<'a> {
     /// When less than this share of a level is available, and all levels together are not well enough to do without
     /// it, all of its endpoints are used. [`Percent::ZERO`] never does that.
     pub panic_threshold: Percent,
+    /// What the zones of a level weigh, whatever their numbers of endpoints. One that is not named weighs 1. Without
+    /// it, a zone is but a label.
+    pub zone_weights: Option<&'a ZoneWeights>,
 }
 
 impl Default for Settings<'_> {
     fn default() -> Self {
-        Self { balance: &Balance::PeakEwma, slow_start: Duration::ZERO, panic_threshold: Percent::ZERO }
+        Self {
+            balance: &Balance::PeakEwma,
+            slow_start: Duration::ZERO,
+            panic_threshold: Percent::ZERO,
+            zone_weights: None,
+        }
     }
 }
 
@@ -36,6 +45,7 @@ impl<'a> From<&'a Cluster> for Settings<'a> {
             balance: &cluster.balance,
             slow_start: cluster.slow_start,
             panic_threshold: cluster.panic_threshold,
+            zone_weights: Some(&cluster.zone_weights).filter(|weights| !weights.is_empty()),
         }
     }
 }
@@ -61,8 +71,8 @@ pub struct Picked<'a> {
     pub panic: bool,
 }
 
-/// A level, for those who watch.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A level, for those who watch. Endpoints of zones that weigh nothing are no part of it.
+#[derive(Clone, Debug, PartialEq)]
 pub struct LevelHealth {
     /// Its priority.
     pub priority: u8,
@@ -74,15 +84,33 @@ pub struct LevelHealth {
     pub load: f64,
     /// All of its endpoints are used, available or not.
     pub panic: bool,
+    /// Its zones, where they are weighed.
+    pub zones: Vec<ZoneHealth>,
+}
+
+/// A zone of a level, for those who watch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ZoneHealth {
+    /// Its name; `None` for those who stand nowhere.
+    pub name: Option<Box<str>>,
+    /// Its weight.
+    pub weight: u32,
+    /// Its endpoints.
+    pub endpoints: usize,
+    /// Those of them that are available now.
+    pub available: usize,
+    /// Its share of the requests of the cluster, from 0 to 1. Of a balancer by hash, the share of keys that its
+    /// endpoints own.
+    pub load: f64,
 }
 
 /// The endpoints of a cluster at one moment, with what choosing needs worked out ahead.
 #[derive(Debug)]
 pub struct EndpointSet {
-    /// Level by level, in each in the order they were given.
+    /// Level by level, in each by zone where zones are weighed, and else in the order they were given.
     endpoints: Vec<Arc<Endpoint>>,
-    /// The first to be used first; none is empty.
-    levels: Box<[Level]>,
+    /// The first level to be used first, and those of a level side by side; none is empty.
+    groups: Box<[Group]>,
     slow_start: Duration,
     panic_threshold: Percent,
     hashes: bool,
@@ -95,19 +123,26 @@ impl Default for EndpointSet {
 }
 
 impl EndpointSet {
-    /// Priorities and weights are read once: where they change, a new set is made.
-    pub fn new(mut endpoints: Vec<Arc<Endpoint>>, settings: Settings<'_>) -> Self {
-        let Settings { balance, slow_start, panic_threshold } = settings;
-        endpoints.sort_by_key(|endpoint| endpoint.priority());
-        let mut first = 0;
-        let level = |members: &[Arc<Endpoint>]| {
-            let level = Level::new(first, members, balance);
-            first += members.len();
-            level
-        };
-        let levels = endpoints.chunk_by(|a, b| a.priority() == b.priority()).map(level).collect();
+    /// Priorities, zones and weights are read once: where they change, a new set is made.
+    pub fn new(endpoints: Vec<Arc<Endpoint>>, settings: Settings<'_>) -> Self {
+        let Settings { balance, slow_start, panic_threshold, zone_weights } = settings;
         let hashes = matches!(balance, Balance::RingHash(_) | Balance::Maglev(_));
-        let set = Self { endpoints, levels, slow_start, panic_threshold, hashes };
+        let mut placed: Vec<_> = endpoints.into_iter().map(|e| Placed::new(e, zone_weights)).collect();
+        placed.sort_by(Placed::order);
+        // A key is looked up among all zones: it must not move when their shares do.
+        let beside = |a: &Placed, b: &Placed| match hashes {
+            true => a.priority() == b.priority() && a.is_unused() == b.is_unused(),
+            false => a.is_beside(b),
+        };
+        let mut first = 0;
+        let group = |members: &[Placed]| {
+            let group = (!members[0].is_unused()).then(|| Group::new(first, members, balance));
+            first += members.len();
+            group
+        };
+        let groups = placed.chunk_by(beside).filter_map(group).collect();
+        let endpoints = placed.into_iter().map(|placed| placed.endpoint).collect();
+        let set = Self { endpoints, groups, slow_start, panic_threshold, hashes };
         set.refresh();
         set
     }
@@ -121,27 +156,62 @@ impl EndpointSet {
     /// an endpoint changes, and now and then by a sweep: it looks at every endpoint, may run in several threads at once,
     /// and the one that ends last may have begun first. What it leaves is a hint.
     pub fn refresh(&self) {
-        let counts: Vec<Count> =
-            self.levels.iter().map(|level| level.count(level.of(&self.endpoints))).collect();
-        let mut until = 0;
-        for (level, share) in self.levels.iter().zip(failover::shares(&counts, self.panic_threshold)) {
-            until += share.load;
-            level.set_share(until, share.panic);
+        let part = |group: &Group| Part {
+            weight: group.zone_weight(),
+            count: group.count(group.of(&self.endpoints)),
+        };
+        let parts: Vec<Vec<Part>> = self.by_level().map(|groups| groups.iter().map(part).collect()).collect();
+        let counts: Vec<_> = parts.iter().map(|parts| failover::sum(parts)).collect();
+        let shares = failover::shares(&counts, self.panic_threshold);
+        let mut from = 0;
+        for ((groups, parts), share) in self.by_level().zip(&parts).zip(shares) {
+            for (group, end) in groups.iter().zip(failover::divide(share, parts)) {
+                group.set_share(from + end, share.panic);
+            }
+            from += share.load;
         }
+    }
+
+    /// The groups of each level.
+    fn by_level(&self) -> impl Iterator<Item = &[Group]> {
+        self.groups.chunk_by(|a, b| a.priority() == b.priority())
     }
 
     /// The levels, as [`Self::refresh`] last found them.
     pub fn levels(&self) -> impl Iterator<Item = LevelHealth> {
-        self.levels.iter().scan(0, |from, level| {
-            let load = level.until().saturating_sub(*from) as f64 / ALL as f64;
-            *from = level.until();
-            Some(LevelHealth {
-                priority: level.priority(),
-                endpoints: level.of(&self.endpoints).len(),
-                available: level.available(),
-                load,
-                panic: level.panics(),
-            })
+        self.by_level().scan(0, |from, groups| {
+            let mut level = LevelHealth {
+                priority: groups[0].priority(),
+                endpoints: 0,
+                available: 0,
+                load: 0.0,
+                panic: groups[0].panics(),
+                zones: Vec::new(),
+            };
+            for group in groups {
+                let load = group.until().saturating_sub(*from) as f64 / ALL as f64;
+                *from = group.until();
+                level.endpoints += group.of(&self.endpoints).len();
+                level.available += group.available();
+                level.load += load;
+                level.zones.extend(self.zones(group, load));
+            }
+            Some(level)
+        })
+    }
+
+    /// The zones of a group that has this share of the requests.
+    fn zones<'s>(&'s self, group: &'s Group, load: f64) -> impl Iterator<Item = ZoneHealth> + 's {
+        let all: f64 = group.zones().iter().map(|zone| f64::from(zone.weight)).sum();
+        group.zones().iter().map(move |Zone { name, weight, members }| {
+            let members = &group.of(&self.endpoints)[members.clone()];
+            ZoneHealth {
+                name: name.clone(),
+                weight: *weight,
+                endpoints: members.len(),
+                available: members.iter().filter(|e| is_open(e, &[], false)).count(),
+                load: load * f64::from(*weight) / all,
+            }
         })
     }
 
@@ -161,49 +231,55 @@ impl EndpointSet {
             (true, None) => random(),
             (false, _) => 0,
         };
-        let drawn = self.level(hash, &mut random)?;
+        let turn = self.turn(hash, &mut random)?;
+        let drawn = &self.groups[turn];
         let mut draw =
             Draw { now: facts.now, hash, tried: facts.tried, slow_start: self.slow_start, random, claim };
-        let mut ask = |level: &'s Level, panic: bool| {
-            let members = level.of(&self.endpoints);
-            draw.from(level, members, panic).map(|position| Picked { endpoint: &members[position], panic })
+        let mut ask = |group: &'s Group, panic: bool| {
+            let members = group.of(&self.endpoints);
+            draw.from(group, members, panic).map(|position| Picked { endpoint: &members[position], panic })
         };
         if let Some(picked) = ask(drawn, drawn.panics()) {
             return Some(picked);
         }
-        // The counts are behind, or all of this level have been tried.
-        let others = || self.levels.iter().filter(|level| !std::ptr::eq(*level, drawn));
-        if let Some(picked) = others().find_map(|level| ask(level, level.panics())) {
+        // The counts are behind, or all of this group have been tried.
+        let others = || {
+            let is_near = |group: &&Group| group.priority() == drawn.priority();
+            // From the next one on, or the first zone would get what all others cannot take.
+            let zones = self.groups[turn + 1..].iter().chain(&self.groups[..turn]).filter(is_near);
+            zones.chain(self.groups.iter().filter(move |group| !is_near(group)))
+        };
+        if let Some(picked) = others().find_map(|group| ask(group, group.panics())) {
             return Some(picked);
         }
         if self.panic_threshold == Percent::ZERO || self.any_available() {
             return None;
         }
-        std::iter::once(drawn).chain(others()).find_map(|level| ask(level, true))
+        std::iter::once(drawn).chain(others()).find_map(|group| ask(group, true))
     }
 
     /// Whether [`Self::pick`] would find an endpoint but for those that were tried, without a permit to probe one.
     pub fn has_any(&self, tried: &[u64]) -> bool {
         let may =
-            |level: &Level, panic: bool| level.of(&self.endpoints).iter().any(|e| is_open(e, tried, panic));
-        self.levels.iter().any(|level| may(level, level.panics()))
+            |group: &Group, panic: bool| group.of(&self.endpoints).iter().any(|e| is_open(e, tried, panic));
+        self.groups.iter().any(|group| may(group, group.panics()))
             || self.panic_threshold > Percent::ZERO
                 && !self.any_available()
-                && self.levels.iter().any(|level| may(level, true))
+                && self.groups.iter().any(|group| may(group, true))
     }
 
-    /// The level whose turn it is. A key stays with its level while shares stay: the hash decides, but not with the
-    /// bits that decide within the level.
-    fn level(&self, hash: u64, mut random: impl FnMut() -> u64) -> Option<&Level> {
-        let first = self.levels.first()?;
-        if self.levels.len() == 1 || first.until() >= ALL {
-            return Some(first);
+    /// The place of the group whose turn it is. A key stays with its level while shares stay: the hash decides, but not
+    /// with the bits that decide within the level.
+    fn turn(&self, hash: u64, mut random: impl FnMut() -> u64) -> Option<usize> {
+        let first = self.groups.first()?;
+        if self.groups.len() == 1 || first.until() >= ALL {
+            return Some(0);
         }
         let point = if self.hashes { mix(hash ^ ALL) } else { random() } >> 32;
-        Some(self.levels.iter().find(|level| point < level.until()).unwrap_or(first))
+        Some(self.groups.iter().position(|group| point < group.until()).unwrap_or(0))
     }
 
     fn any_available(&self) -> bool {
-        self.endpoints.iter().any(|e| e.availability() == Availability::Available)
+        self.groups.iter().any(|group| group.of(&self.endpoints).iter().any(|e| is_open(e, &[], false)))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_proto::model::{Address, Balance, Percent};
+use outrigger_proto::model::{Address, Balance};
 
 use super::super::endpoint::Endpoint;
 use super::{EndpointSet, PickFacts, Settings};
@@ -23,7 +23,7 @@ const BETWEEN: Duration = Duration::from_millis(1);
 fn p99(balance: &Balance) -> Duration {
     let endpoint = |i| Arc::new(Endpoint::new(u64::from(i), Address::Ip(([127, 0, 0, 1], i).into()), 1));
     let endpoints: Vec<_> = (0..ENDPOINTS).map(endpoint).collect();
-    let settings = Settings { balance, slow_start: Duration::ZERO, panic_threshold: Percent::ZERO };
+    let settings = Settings { balance, ..Settings::default() };
     let set = EndpointSet::new(endpoints, settings);
     let mut rng = fastrand::Rng::with_seed(42);
     let (mut now, mut took) = (Duration::ZERO, Vec::new());

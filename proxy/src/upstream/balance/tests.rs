@@ -7,7 +7,9 @@ use outrigger_proto::model::{Address, Balance, Percent};
 use proptest::prelude::*;
 
 use super::super::endpoint::{Availability, Endpoint};
-use super::{EndpointSet, PickFacts, Settings, hash_of};
+use super::{EndpointSet, PickFacts, Settings, ZoneWeights, hash_of};
+
+mod zones;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -37,7 +39,7 @@ fn endpoints(weights: &[u32]) -> Vec<Arc<Endpoint>> {
 }
 
 fn settings(balance: &Balance) -> Settings<'_> {
-    Settings { balance, slow_start: Duration::ZERO, panic_threshold: Percent::ZERO }
+    Settings { balance, ..Settings::default() }
 }
 
 fn set(weights: &[u32], balance: &Balance) -> EndpointSet {
@@ -408,7 +410,7 @@ proptest! {
     }
 }
 
-/// Endpoints as they come: weight, priority, state.
+/// Endpoints as they come: weight, priority, zone, state.
 fn any_endpoints() -> impl Strategy<Value = Vec<Arc<Endpoint>>> {
     let state = prop_oneof![
         Just(Availability::Available),
@@ -416,11 +418,13 @@ fn any_endpoints() -> impl Strategy<Value = Vec<Arc<Endpoint>>> {
         Just(Availability::Unavailable),
         Just(Availability::Unavailable),
     ];
-    prop::collection::vec((1_u32..5, 0_u8..3, state), 1..25).prop_map(|specs| {
-        let weights: Vec<u32> = specs.iter().map(|(weight, _, _)| *weight).collect();
+    let zone = prop::sample::select(vec![None, Some("a"), Some("b"), Some("c")]);
+    prop::collection::vec((1_u32..5, 0_u8..3, zone, state), 1..25).prop_map(|specs| {
+        let weights: Vec<u32> = specs.iter().map(|(weight, _, _, _)| *weight).collect();
         let endpoints = endpoints(&weights);
-        for (endpoint, (_, priority, state)) in endpoints.iter().zip(specs) {
+        for (endpoint, (_, priority, zone, state)) in endpoints.iter().zip(specs) {
             endpoint.set_priority(priority);
+            endpoint.set_zone(zone);
             endpoint.set_availability(state);
         }
         endpoints
@@ -437,15 +441,19 @@ proptest! {
         tried in prop::collection::vec(0_u64..25, 0..4),
         kind in 0_usize..6,
         threshold in prop_oneof![Just(0_u32), 1_u32..=100],
+        zone_weights in prop::option::of((0_u32..3, 1_u32..9)),
         late: bool,
         luck in prop_oneof![Just(None), Just(Some(0)), Just(Some(u64::MAX))],
         seed: u64,
     ) {
         let states: Vec<Availability> = endpoints.iter().map(|e| e.availability()).collect();
+        let zone_weights: Option<ZoneWeights> =
+            zone_weights.map(|(a, b)| [("a".into(), a), ("b".into(), b)].into());
         let settings = Settings {
             balance: &all_kinds()[kind],
             slow_start: SECOND,
             panic_threshold: Percent::whole(threshold),
+            zone_weights: zone_weights.as_ref(),
         };
         if late {
             // Counts are behind: all were available when they were taken.
@@ -455,8 +463,13 @@ proptest! {
         for endpoint in set.endpoints() {
             endpoint.set_availability(states[endpoint.id() as usize]);
         }
+        let is_meant = |e: &Endpoint| {
+            let weight = zone_weights.as_ref().zip(e.zone()).and_then(|(weights, zone)| weights.get(&zone));
+            weight != Some(&0)
+        };
         let left = |state| {
-            set.endpoints().iter().any(|e| e.availability() == state && !tried.contains(&e.id()))
+            let open = |e: &Arc<Endpoint>| e.availability() == state && !tried.contains(&e.id());
+            set.endpoints().iter().any(|e| open(e) && is_meant(e))
         };
         let mut rng = fastrand::Rng::with_seed(seed);
         for permits in [false, true] {
@@ -479,7 +492,7 @@ proptest! {
                 prop_assert_eq!(picked.is_some(), set.has_any(facts.tried));
             }
             let Some(picked) = picked else { continue };
-            prop_assert!(!tried.contains(&picked.endpoint.id()));
+            prop_assert!(!tried.contains(&picked.endpoint.id()) && is_meant(picked.endpoint));
             prop_assert!(set.endpoints().iter().any(|e| Arc::ptr_eq(e, picked.endpoint)));
             prop_assert!(!picked.panic || threshold > 0);
             match picked.endpoint.availability() {

@@ -1,4 +1,5 @@
-//! The endpoints of one priority: how one of them is chosen, and what is known of their health as a whole.
+//! The endpoints among which one is drawn: those of one priority, and where zones are weighed, of one zone. How one of
+//! them is chosen, and what is known of their health as a whole.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -12,16 +13,20 @@ use super::hash::xxh64;
 use super::maglev::Maglev;
 use super::ring::Ring;
 use super::weights::{Schedule, Weights};
+use super::zone::{self, Placed, Zone};
 
-/// Endpoints of one priority. Positions are relative to its first.
+/// Endpoints of one priority, and of one zone where zones are weighed, unless keys are hashed. Positions are relative to
+/// its first.
 #[derive(Debug)]
-pub(super) struct Level {
+pub(super) struct Group {
     priority: u8,
     /// Where its endpoints begin among those of the set.
     first: usize,
+    /// Where zones are weighed: its own, or all of the level if keys are hashed.
+    zones: Box<[Zone]>,
     pub(super) weights: Weights,
     pub(super) how: How,
-    /// Where its share of the requests ends; it begins where that of the level before ends. Of [`ALL`].
+    /// Where its share of the requests ends; it begins where that of the group before ends. Of [`ALL`].
     until: AtomicU64,
     panic: AtomicBool,
     available: AtomicUsize,
@@ -44,12 +49,13 @@ pub(super) enum How {
 #[derive(Debug)]
 pub(super) struct Keys(pub(super) Box<[u64]>);
 
-impl Level {
+impl Group {
     /// Of `members`, at least one, the first of which stands at `first` in the set.
-    pub(super) fn new(first: usize, members: &[Arc<Endpoint>], balance: &Balance) -> Self {
-        let weights: Vec<u32> = members.iter().map(|endpoint| endpoint.weight().max(1)).collect();
-        let keys =
-            || members.iter().map(|endpoint| xxh64(endpoint.label().as_bytes())).collect::<Box<[u64]>>();
+    pub(super) fn new(first: usize, members: &[Placed], balance: &Balance) -> Self {
+        let zones = zone::zones(members);
+        let weights = zone::weights(members);
+        let key = |placed: &Placed| xxh64(placed.endpoint.label().as_bytes());
+        let keys = || members.iter().map(key).collect::<Box<[u64]>>();
         let how = match balance {
             Balance::PeakEwma => How::PeakEwma,
             Balance::LeastRequest => How::LeastRequest,
@@ -57,16 +63,17 @@ impl Level {
             Balance::Random => How::Random,
             Balance::RingHash(_) => {
                 let keys = keys();
-                How::Ring(Ring::new(&keys, &weights), Keys(keys))
+                How::Ring(Ring::new(&keys, &zone::hashed_weights(members, &zones)), Keys(keys))
             }
             Balance::Maglev(_) => {
                 let keys = keys();
-                How::Maglev(Maglev::new(&keys, &weights), Keys(keys))
+                How::Maglev(Maglev::new(&keys, &zone::hashed_weights(members, &zones)), Keys(keys))
             }
         };
         Self {
             priority: members[0].priority(),
             first,
+            zones,
             weights: Weights::new(&weights),
             how,
             until: AtomicU64::new(ALL),
@@ -83,6 +90,15 @@ impl Level {
 
     pub(super) fn priority(&self) -> u8 {
         self.priority
+    }
+
+    pub(super) fn zones(&self) -> &[Zone] {
+        &self.zones
+    }
+
+    /// What its zone weighs; without one it stands beside no other.
+    pub(super) fn zone_weight(&self) -> u32 {
+        self.zones.first().map_or(1, |zone| zone.weight)
     }
 
     pub(super) fn until(&self) -> u64 {
