@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::{Name, Respond};
+use super::{Destination, Respond};
 
 /// A share of a whole, in steps of a ten-thousandth of a per cent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -227,7 +227,7 @@ pub enum AbortWith {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {
     /// Who gets the copy.
-    pub to: Name,
+    pub to: Destination,
     /// Of this share.
     pub percent: Percent,
 }
@@ -237,7 +237,7 @@ pub struct Mirror {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fallback {
     /// What another cluster answers.
-    To(Name),
+    To(Destination),
     /// This.
     Respond(Respond),
 }

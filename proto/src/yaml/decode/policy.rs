@@ -12,8 +12,8 @@ use super::super::tree::{Node, View};
 use super::super::{lint, ratio, scalar, words};
 use super::{count, headers, percent, route, some_time, split, whole};
 use crate::model::{
-    self, AbortWith, Backoff, Concurrency, Fallback, FaultAbort, FaultDelay, Hedge, HedgeAfter, LimitKey,
-    Mirror, Name, Percent, RateLimit, Retry, RetryCondition, Split,
+    self, AbortWith, Backoff, Concurrency, Destination, Fallback, FaultAbort, FaultDelay, Hedge, HedgeAfter,
+    LimitKey, Mirror, Percent, RateLimit, Retry, RetryCondition, Split,
 };
 
 /// What fails so often does not fail by chance.
@@ -215,7 +215,7 @@ pub(super) fn fallback<'a>(cx: &mut Cx<'a>, node: Node<'a>, first: Option<&Split
     m.exactly_one(&["to", "respond"]);
     let to = m.optional("to", |cx, node| {
         let to = split::reference(cx, node)?;
-        if first.is_some_and(|split| split.targets.iter().all(|target| target.cluster == to)) {
+        if first.is_some_and(|split| split.targets.iter().all(|target| target.to == to)) {
             return cx.fail(node, same_again(&to));
         }
         Some(Fallback::To(to))
@@ -225,7 +225,7 @@ pub(super) fn fallback<'a>(cx: &mut Cx<'a>, node: Node<'a>, first: Option<&Split
     to.or(respond)
 }
 
-fn same_again(to: &Name) -> Fault {
+fn same_again(to: &Destination) -> Fault {
     Fault::new(format!("`{to}` is what failed when this is asked for"))
         .hint("name another cluster, or write `retry` to ask the same one again")
 }

@@ -103,6 +103,9 @@ fn documents_fit_the_schema() {
     check(&cluster("panic_threshold: 0.5%, outlier_detection: { latency_factor: 2.5 }"), true);
     check(&cluster("panic_threshold: 50, health_check: { http: /x }, balance: random"), true);
     check(&cluster("panic_threshold: 101"), false);
+    check(&cluster("subsets: { v1: { version: v1 } }, subset_fallback: any"), true);
+    check(&cluster("subsets: { v1: {} }"), false);
+    check(&cluster("subset_fallback: all"), false);
     check(&cluster("zone_weights: { a: 0, b: 80 }"), true);
     check(&cluster("zone_weights: { a: -1 }"), false);
     check(&cluster("health_check: {}"), false);
@@ -159,6 +162,9 @@ fn valid(root: &Value, schema: &Value, value: &Value) -> bool {
             "maximum" => value.as_f64().is_none_or(|n| n <= rule.as_f64().unwrap()),
             "minItems" => value.as_array().is_none_or(|items| items.len() >= length()),
             "minProperties" => value.as_object().is_none_or(|object| object.len() >= length()),
+            "maxProperties" => value.as_object().is_none_or(|object| object.len() <= length()),
+            "minLength" => value.as_str().is_none_or(|text| text.chars().count() >= length()),
+            "maxLength" => value.as_str().is_none_or(|text| text.chars().count() <= length()),
             "pattern" => value
                 .as_str()
                 .is_none_or(|text| regex::Regex::new(rule.as_str().unwrap()).unwrap().is_match(text)),

@@ -203,7 +203,7 @@ where
             shared.stats.shed.retries.increment(1);
             return Err(Skipped::Overload);
         }
-        let ClusterView { config, live } = &*self.cluster;
+        let ClusterView { config, live, subset: _ } = &*self.cluster;
         let permit = live.breaker().count(Limit::Retries, &config.circuit_breaker);
         let permit = permit.map_err(|_| Skipped::MaxRetries)?;
         let now = shared.epoch.elapsed();
