@@ -20,7 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::Recorder as _;
-use outrigger_proto::model::{Assignment, Balance, Config, Priority, Protocol};
+use outrigger_proto::model::{self, Assignment, Balance, Config, Labels, Name, Priority, Protocol};
 use outrigger_proto::yaml;
 use serde_json::{Value, json};
 
@@ -32,7 +32,9 @@ use crate::live::{FilterView, Snapshot};
 use crate::observe::Registry;
 use crate::upstream::health::HealthCell;
 use crate::upstream::outlier::Phase;
-use crate::upstream::{Breaker, Cluster, Clusters, Endpoint, LevelHealth, Limit, ZoneHealth};
+use crate::upstream::{
+    Availability, Breaker, Cluster, Clusters, Endpoint, EndpointSet, LevelHealth, Limit, ZoneHealth,
+};
 use crate::watch::Leaving;
 use crate::worker::Shared;
 
@@ -246,6 +248,7 @@ impl Admin {
                     "latency_ms": e.latency(now).as_secs_f64() * 1e3,
                     "priority": e.priority(),
                     "zone": e.zone(),
+                    "labels": e.labels().0,
                     "outlier": standing(e, now),
                     "health": e.health().record().health.as_str(),
                     "health_check": health_check(e.health(), now),
@@ -256,6 +259,7 @@ impl Admin {
                 "balance": config.map(|c| balance(&c.balance)),
                 "protocol": config.map(|c| protocol(c.protocol)),
                 "levels": endpoints.levels().map(level).collect::<Vec<_>>(),
+                "subsets": config.map_or_else(Vec::new, |config| subsets(config, &endpoints)),
                 "circuit_breaker": breaker(cluster),
                 "endpoints": endpoints.endpoints().iter().map(endpoint).collect::<Vec<_>>(),
             })
@@ -270,6 +274,7 @@ fn assignment(cluster: &Cluster) -> Assignment {
         weight: e.weight().try_into().unwrap_or(std::num::NonZeroU32::MIN),
         priority: e.priority(),
         zone: e.zone(),
+        labels: e.labels(),
     };
     Assignment { endpoints: cluster.endpoints().endpoints().iter().map(endpoint).collect() }
 }
@@ -309,6 +314,21 @@ fn level(level: LevelHealth) -> Value {
 fn zone(zone: ZoneHealth) -> Value {
     let ZoneHealth { name, weight, endpoints, available, load } = zone;
     json!({ "name": name, "weight": weight, "endpoints": endpoints, "available": available, "load": load })
+}
+
+/// The endpoints that have the labels of each subset.
+fn subsets(config: &model::Cluster, endpoints: &EndpointSet) -> Vec<Value> {
+    let subset = |(name, wanted): (&Name, &Labels)| {
+        let members = || endpoints.endpoints().iter().filter(|e| e.has_labels(wanted));
+        let available = members().filter(|e| e.availability() == Availability::Available).count();
+        json!({
+            "name": name.as_str(),
+            "labels": wanted.0,
+            "endpoints": members().count(),
+            "available": available,
+        })
+    };
+    config.subsets.iter().map(subset).collect()
 }
 
 /// What is counted now, by the names of the limits; that of a higher priority below its own.

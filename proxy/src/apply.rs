@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use outrigger_proto::error::ConfigError;
-use outrigger_proto::model::{self, Address, Assignment, Config, Filter, Listener, Mesh, Name, Source};
+use outrigger_proto::model::{
+    self, Address, Assignment, Config, Destination, Filter, Listener, Mesh, Name, Source,
+};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -39,6 +41,9 @@ pub struct Applier {
     checker: Checker,
     version: u64,
 }
+
+/// By cluster and subset.
+type Views<'m> = HashMap<(&'m Name, Option<&'m Name>), Arc<ClusterView>>;
 
 /// A listener that is open.
 #[derive(Clone, Debug)]
@@ -246,15 +251,8 @@ impl Applier {
     }
 
     fn snapshot(&mut self, mesh: Mesh, next: &BTreeMap<Name, Running>) -> Snapshot {
-        let views: HashMap<&Name, Arc<ClusterView>> = mesh
-            .clusters
-            .iter()
-            .map(|(name, config)| {
-                let live = self.clusters.get_or_make(name);
-                (name, Arc::new(ClusterView { config: config.clone(), live }))
-            })
-            .collect();
-        let resolve = |name: &Name| views[name].clone();
+        let views = self.views(&mesh);
+        let resolve = |to: &Destination| views[&(&to.cluster, to.subset.as_ref())].clone();
         let limits = &mut self.limits;
         let tables: HashMap<&Name, Arc<Routes>> = mesh
             .route_tables
@@ -279,6 +277,21 @@ impl Applier {
         };
         let listeners = mesh.listeners.iter().map(view).collect();
         Snapshot { version: self.version, listeners, mesh: Arc::new(mesh) }
+    }
+
+    /// One of each cluster, and of each of its subsets, for all routes that lead there.
+    fn views<'m>(&self, mesh: &'m Mesh) -> Views<'m> {
+        let views = |(name, config): (&'m Name, &'m Arc<model::Cluster>)| {
+            let live = self.clusters.get_or_make(name);
+            let parts = config.subsets.keys().map(Some).chain([None]);
+            let view = |part: Option<&'m Name>| {
+                let subset = part.map(|part| live.subset(part));
+                let view = ClusterView { config: config.clone(), live: live.clone(), subset };
+                ((name, part), Arc::new(view))
+            };
+            parts.map(view).collect::<Vec<_>>()
+        };
+        mesh.clusters.iter().flat_map(views).collect()
     }
 
     /// Accepts where it is new to, and no longer where it is not.

@@ -137,7 +137,7 @@ fn summary(mesh: &Mesh, endpoints: impl Fn(&outrigger_proto::model::Name) -> usi
                 format!("HTTP{tls}, {} routes, {forwarding} of them to clusters", routes.len())
             }
             Filter::Tcp(tcp) => {
-                let targets: Vec<_> = tcp.to.targets.iter().map(|target| target.cluster.as_str()).collect();
+                let targets: Vec<_> = tcp.to.targets.iter().map(|target| target.to.to_string()).collect();
                 format!("TCP{tls} to {}", targets.join(", "))
             }
         };

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU32;
 
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
-use outrigger_proto::model::{self, Listener, Mesh, Name, Route, RouteTable, Split};
+use outrigger_proto::model::{self, Destination, Listener, Mesh, Name, Route, RouteTable, Split};
 
 use crate::observe::ListenerStats;
 use crate::policy::bulkhead::Bulkhead;
@@ -109,8 +109,8 @@ pub struct RouteExtras {
 }
 
 impl Routes {
-    /// `resolve` finds the cluster of a name that the model has checked to exist.
-    pub fn new(table: RouteTable, resolve: impl Fn(&Name) -> Arc<ClusterView>) -> Self {
+    /// `resolve` finds a cluster, or the part of one, that the model has checked to exist.
+    pub fn new(table: RouteTable, resolve: impl Fn(&Destination) -> Arc<ClusterView>) -> Self {
         let clusters = table.routes.iter().map(|route| split_clusters(route, &resolve)).collect();
         let extras = table.routes.iter().enumerate();
         let extras = extras.filter_map(|(position, route)| Some((position, extras_of(route, &resolve)?)));
@@ -157,7 +157,7 @@ impl Routes {
     }
 }
 
-fn extras_of(route: &Route, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -> Option<RouteExtras> {
+fn extras_of(route: &Route, resolve: &impl Fn(&Destination) -> Arc<ClusterView>) -> Option<RouteExtras> {
     let forward = match &route.action {
         model::Action::Forward(forward) => Some(forward),
         model::Action::Redirect(_) | model::Action::Respond(_) => None,
@@ -167,12 +167,16 @@ fn extras_of(route: &Route, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -> Opt
         Some(model::Instead::To(cluster)) => Some(resolve(cluster)),
         Some(model::Instead::Respond(_)) | None => None,
     };
-    let rate_limit_service = route.global_rate_limit.as_ref().map(|limit| resolve(&limit.cluster));
+    let rate_limit_service =
+        route.global_rate_limit.as_ref().map(|limit| resolve(&limit.cluster.clone().into()));
     let any = mirror.is_some() || fallback.is_some() || rate_limit_service.is_some();
     any.then_some(RouteExtras { mirror, fallback, rate_limit_service })
 }
 
-fn split_clusters(route: &Route, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -> Box<[Arc<ClusterView>]> {
+fn split_clusters(
+    route: &Route,
+    resolve: &impl Fn(&Destination) -> Arc<ClusterView>,
+) -> Box<[Arc<ClusterView>]> {
     match &route.action {
         model::Action::Forward(forward) => resolve_split(&forward.to, resolve),
         model::Action::Redirect(_) | model::Action::Respond(_) => Box::default(),
@@ -180,6 +184,9 @@ fn split_clusters(route: &Route, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -
 }
 
 /// The clusters of a split, in its order.
-pub fn resolve_split(split: &Split, resolve: &impl Fn(&Name) -> Arc<ClusterView>) -> Box<[Arc<ClusterView>]> {
-    split.targets.iter().map(|target| resolve(&target.cluster)).collect()
+pub fn resolve_split(
+    split: &Split,
+    resolve: &impl Fn(&Destination) -> Arc<ClusterView>,
+) -> Box<[Arc<ClusterView>]> {
+    split.targets.iter().map(|target| resolve(&target.to)).collect()
 }

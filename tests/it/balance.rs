@@ -299,3 +299,81 @@ async fn a_zone_that_fails_its_checks_leaves_all_to_the_other() {
         assert_eq!(client.get("/").await.text(), "well");
     }
 }
+
+/// A proxy's configuration of a cluster with the subsets `v1` and `v2`, of these endpoints with their versions.
+fn versioned<'a>(
+    to: &str,
+    cluster: &str,
+    endpoints: impl IntoIterator<Item = (&'a Origin, &'a str)>,
+) -> String {
+    let endpoint = |(origin, version): (&Origin, &str)| {
+        format!("{{ address: {}, labels: {{ version: {version} }} }}", origin.address())
+    };
+    let endpoints = endpoints.into_iter().map(endpoint).collect::<Vec<_>>().join(", ");
+    let subsets = format!("subsets: {{ v1: {{ version: v1 }}, v2: {{ version: v2 }} }}\n{cluster}");
+    web_with("", &subsets, ["X"]).replace("\"X\"", &endpoints).replace("to: app", &format!("to: {to}"))
+}
+
+#[tokio::test]
+async fn a_split_over_subsets_of_one_cluster() {
+    let (one, many) =
+        (Origin::ok("v1").await, [Origin::ok("v2").await, Origin::ok("v2").await, Origin::ok("v2").await]);
+    let endpoints = many.iter().map(|origin| (origin, "v2")).chain([(&one, "v1")]);
+    let proxy = Proxy::start(&versioned("{ app/v1: 90, app/v2: 10 }", "", endpoints)).await;
+    let mut client = proxy.client("web").await;
+    let mut to_one = 0;
+    for _ in 0..500 {
+        to_one += usize::from(client.get("/").await.text() == "v1");
+    }
+    assert!((410..=490).contains(&to_one), "{to_one}");
+    let cluster = proxy.ask_json("/clusters").await["clusters"][0].clone();
+    let subset = &cluster["subsets"][1];
+    assert_eq!((&subset["name"], &subset["labels"]["version"]), (&"v2".into(), &"v2".into()));
+    assert_eq!((&subset["endpoints"], &subset["available"]), (&3.into(), &3.into()));
+    assert_eq!(cluster["endpoints"][3]["labels"]["version"], "v1");
+}
+
+#[tokio::test]
+async fn a_retry_does_not_leave_the_subset() {
+    let bad = "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
+    let (ill, other) = ([Origin::answering(bad).await, Origin::answering(bad).await], Origin::ok("v1").await);
+    let endpoints = ill.iter().map(|origin| (origin, "v2")).chain([(&other, "v1")]);
+    let config = versioned("app/v2\n        retry: { attempts: 4, conditions: [5xx] }", "", endpoints);
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.client("web").await;
+    for _ in 0..5 {
+        assert_eq!(client.get("/").await.status, 503);
+    }
+    assert!(ill[0].count() + ill[1].count() > 5, "some were tried again");
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let config = config.replace(&ill[0].address().to_string(), &gone);
+    proxy.reload(&config.replace(&ill[1].address().to_string(), "127.0.0.1:1")).await;
+    for _ in 0..5 {
+        assert_eq!(client.get("/").await.status, 503, "nor does one whose endpoint cannot be connected to");
+    }
+    assert_eq!(other.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn labels_that_change_move_traffic_and_close_no_connection() {
+    let (a, b) = (Origin::ok("a").await, Origin::ok("b").await);
+    let proxy = Proxy::start(&versioned("app/v2", "", [(&a, "v1"), (&b, "v2")])).await;
+    let mut client = proxy.client("web").await;
+    assert_eq!(client.get("/").await.text(), "b");
+    proxy.reload(&versioned("app/v2", "", [(&a, "v2"), (&b, "v1")])).await;
+    assert_eq!(client.get("/").await.text(), "a");
+    proxy.reload(&versioned("app/v2", "", [(&a, "v1"), (&b, "v2")])).await;
+    assert_eq!(client.get("/").await.text(), "b");
+    assert_eq!(b.opened(), 1, "the one that was there is used again");
+}
+
+#[tokio::test]
+async fn a_subset_without_endpoints_answers_503_or_any_does() {
+    let origin = Origin::ok("any").await;
+    let proxy = Proxy::start(&versioned("app/v2", "", [(&origin, "v1")])).await;
+    let mut client = proxy.client("web").await;
+    let reply = client.get("/").await;
+    assert_eq!((reply.status, reply.field("x-outrigger-reason")), (503, Some("upstream_no_endpoint")));
+    proxy.reload(&versioned("app/v2", "subset_fallback: any", [(&origin, "v1")])).await;
+    assert_eq!(client.get("/").await.text(), "any");
+}

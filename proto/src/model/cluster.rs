@@ -1,10 +1,11 @@
 //! Who answers: a set of endpoints that are alike, and how one of them is chosen and reached.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use super::{Address, CircuitBreaker, HashOn, HealthCheck, OutlierDetection, Percent, RetryBudget};
+use super::{Address, CircuitBreaker, HashOn, HealthCheck, Name, OutlierDetection, Percent, RetryBudget};
 
 /// A set of endpoints that are alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,10 @@ pub struct Cluster {
     /// What share of a priority's load each zone gets, relative to the others' and whatever its number of endpoints; 0
     /// is never used. Empty, the default, leaves zones out of account.
     pub zone_weights: BTreeMap<Box<str>, u32>,
+    /// Parts of it that can be named where it can: by the labels that an endpoint must all have. None by default.
+    pub subsets: BTreeMap<Name, Labels>,
+    /// Who takes what is meant for a subset that no endpoint is in.
+    pub subset_fallback: SubsetFallback,
 }
 
 impl Cluster {
@@ -54,6 +59,8 @@ impl Cluster {
             slow_start: Duration::ZERO,
             panic_threshold: Percent::ZERO,
             zone_weights: BTreeMap::new(),
+            subsets: BTreeMap::new(),
+            subset_fallback: SubsetFallback::default(),
         }
     }
 }
@@ -102,6 +109,52 @@ pub enum Protocol {
     Http2,
 }
 
+/// Who takes what is meant for a subset that no endpoint is in. One whose endpoints are all ill is not empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SubsetFallback {
+    /// Nobody.
+    #[default]
+    None,
+    /// Any endpoint of the cluster.
+    Any,
+}
+
+/// What an endpoint is, in its operator's own words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(pub BTreeMap<Box<str>, Box<str>>);
+
+impl Labels {
+    /// Whether all of `wanted` are among them.
+    pub fn has_all(&self, wanted: &Self) -> bool {
+        wanted.0.iter().all(|(key, value)| self.0.get(key) == Some(value))
+    }
+}
+
+/// Where traffic goes: a cluster, or a part of it. Written `cluster` or `cluster/subset`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Destination {
+    /// The cluster.
+    pub cluster: Name,
+    /// The part of it; all of it by default.
+    pub subset: Option<Name>,
+}
+
+impl From<Name> for Destination {
+    fn from(cluster: Name) -> Self {
+        Self { cluster, subset: None }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, subset } = self;
+        match subset {
+            None => cluster.fmt(f),
+            Some(subset) => write!(f, "{cluster}/{subset}"),
+        }
+    }
+}
+
 /// The endpoints of one cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
@@ -120,11 +173,13 @@ pub struct Endpoint {
     pub priority: u8,
     /// Where it stands.
     pub zone: Option<Box<str>>,
+    /// What puts it into subsets.
+    pub labels: Labels,
 }
 
 impl Endpoint {
     /// An endpoint like any other.
     pub fn new(address: Address) -> Self {
-        Self { address, weight: NonZeroU32::MIN, priority: 0, zone: None }
+        Self { address, weight: NonZeroU32::MIN, priority: 0, zone: None, labels: Labels::default() }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Name, Respond};
+use super::{Destination, Respond};
 
 /// What is answered when the cluster gave no answer, or one with a status of 500 or above, and nothing is left to be
 /// tried.
@@ -36,7 +36,7 @@ impl Fallback {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Instead {
     /// What another cluster answers.
-    To(Name),
+    To(Destination),
     /// This.
     Respond(Respond),
 }

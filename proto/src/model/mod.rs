@@ -17,7 +17,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::cluster::{Assignment, Balance, Cluster, Endpoint, Protocol, Source};
+pub use self::cluster::{
+    Assignment, Balance, Cluster, Destination, Endpoint, Labels, Protocol, Source, SubsetFallback,
+};
 pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
 pub use self::listener::{

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::Name;
+use super::Destination;
 
 /// A share of a whole, in steps of a ten-thousandth of a per cent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -244,7 +244,7 @@ pub enum AbortWith {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {
     /// Who gets the copy.
-    pub to: Name,
+    pub to: Destination,
     /// Of this share.
     pub percent: Percent,
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    Concurrency, Fallback, Fault, GlobalRateLimit, Hedge, Mirror, Name, Pattern, Priority, RateLimit, Retry,
+    Concurrency, Destination, Fallback, Fault, GlobalRateLimit, Hedge, Mirror, Pattern, Priority, RateLimit,
+    Retry,
 };
 
 /// Routes in the order they were written.
@@ -179,7 +180,7 @@ impl Forward {
 
 impl Forward {
     /// All to one cluster, with nothing rewritten and no policies.
-    pub fn to(cluster: Name) -> Self {
+    pub fn to(cluster: impl Into<Destination>) -> Self {
         Self::new(Split::one(cluster))
     }
 }
@@ -193,7 +194,7 @@ pub struct Split {
 
 impl Split {
     /// All to one cluster.
-    pub fn one(cluster: Name) -> Self {
+    pub fn one(cluster: impl Into<Destination>) -> Self {
         Self { targets: vec![Target::new(cluster, NonZeroU32::MIN)] }
     }
 }
@@ -201,8 +202,8 @@ impl Split {
 /// One share of a split.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
-    /// The cluster.
-    pub cluster: Name,
+    /// The cluster, or a part of it.
+    pub to: Destination,
     /// Its weight, relative to the others'.
     pub weight: NonZeroU32,
     /// Changes to a request that goes here, after the route's own.
@@ -213,9 +214,9 @@ pub struct Target {
 
 impl Target {
     /// A share without header changes.
-    pub fn new(cluster: Name, weight: NonZeroU32) -> Self {
+    pub fn new(to: impl Into<Destination>, weight: NonZeroU32) -> Self {
         Self {
-            cluster,
+            to: to.into(),
             weight,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),

@@ -4,7 +4,7 @@
 //! reads all its fields before it gives up. [`Fields`] notes which keys were asked for: what is left over is unknown.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::expand::{Expanded, expand};
@@ -22,6 +22,8 @@ pub(super) struct Cx<'a> {
     pub(super) base: &'a Path,
     /// The clusters of the document, and whether anything leads to them.
     pub(super) clusters: HashMap<Name, bool>,
+    /// The subsets of each cluster that has any, and whether anything leads to them.
+    pub(super) subsets: HashMap<Name, BTreeMap<Name, bool>>,
     /// Whether the clusters could be read; when not, references to them are not complained of as well.
     pub(super) clusters_known: bool,
     /// The route tables of the document, and whether a listener uses them.
@@ -55,6 +57,7 @@ impl<'a> Cx<'a> {
             env,
             base,
             clusters: HashMap::new(),
+            subsets: HashMap::new(),
             clusters_known: true,
             tables: HashMap::new(),
             errors: Vec::new(),

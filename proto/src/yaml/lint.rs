@@ -22,6 +22,25 @@ pub(super) fn unused<'a>(cx: &mut Cx<'a>, root: Node<'a>) {
             let steps = [Step::Key(entry.key), Step::Key(named.key)];
             cx.within_all(&steps, |cx| cx.warn_at(named.place, Fault::new(problem)));
         }
+        if entry.key == "clusters" {
+            unused_subsets(cx, entry.value);
+        }
+    }
+}
+
+/// Subsets that nothing leads to.
+fn unused_subsets<'a>(cx: &mut Cx<'a>, clusters: Node<'a>) {
+    for cluster in clusters.entries() {
+        let (Some(used), Some(subsets)) = (cx.subsets.get(cluster.key), cluster.value.get("subsets")) else {
+            continue;
+        };
+        let unused = subsets.value.entries().filter(|named| used.get(named.key) == Some(&false));
+        for named in unused.collect::<Vec<_>>() {
+            let steps =
+                [Step::Key("clusters"), Step::Key(cluster.key), Step::Key("subsets"), Step::Key(named.key)];
+            let fault = Fault::new("no route and no listener leads to this subset");
+            cx.within_all(&steps, |cx| cx.warn_at(named.place, fault));
+        }
     }
 }
 
@@ -82,6 +101,7 @@ pub(super) fn endpoints<'a>(cx: &mut Cx<'a>, node: Node<'a>, assignment: &Assign
     }
     cx.within(Step::Key("endpoints"), |cx| resilience::levels(cx, entry.value, assignment));
     resilience::zones(cx, node, assignment);
+    resilience::subsets(cx, node, (assignment, cluster));
 }
 
 /// A `*` at the end of a path, where it is an ordinary character.

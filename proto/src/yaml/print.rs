@@ -269,16 +269,16 @@ fn string_match(out: &mut Out, name: &str, value: &StringMatch) {
 
 fn split(out: &mut Out, split: &Split) {
     let Split { targets } = split;
-    if let [Target { cluster, weight, request_headers, response_headers }] = targets.as_slice()
+    if let [Target { to, weight, request_headers, response_headers }] = targets.as_slice()
         && weight.get() == 1
         && request_headers.is_empty()
         && response_headers.is_empty()
     {
-        return out.field("to", text(cluster.as_str()));
+        return out.field("to", text(&to.to_string()));
     }
     out.map("to", targets.iter(), |out, target| {
-        let Target { cluster, weight, request_headers, response_headers } = target;
-        let name = key(cluster.as_str());
+        let Target { to, weight, request_headers, response_headers } = target;
+        let name = key(&to.to_string());
         if request_headers.is_empty() && response_headers.is_empty() {
             return out.field(&name, weight);
         }
@@ -351,6 +351,8 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
         slow_start,
         panic_threshold,
         zone_weights,
+        subsets,
+        subset_fallback,
     } = cluster;
     match source {
         Source::Static => {
@@ -380,14 +382,13 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
     }
     out.field("slow_start", show_duration(*slow_start));
     out.field("panic_threshold", show_percent(*panic_threshold));
-    if !zone_weights.is_empty() {
-        out.map("zone_weights", zone_weights.iter(), |out, (zone, weight)| out.field(&key(zone), weight));
-    }
+    resilience::parts(out, zone_weights, (subsets, *subset_fallback));
 }
 
 fn endpoint(out: &mut Out, endpoint: &Endpoint) {
-    let Endpoint { address, weight, priority, zone } = endpoint;
+    let Endpoint { address, weight, priority, zone, labels: own } = endpoint;
     let address = text(&address.to_string());
     let zone = zone.as_deref().map(|zone| format!(", zone: {}", text(zone))).unwrap_or_default();
-    out.inline(&format!("{{ address: {address}, weight: {weight}, priority: {priority}{zone} }}"));
+    let own = if own.0.is_empty() { String::new() } else { format!(", labels: {}", resilience::labels(own)) };
+    out.inline(&format!("{{ address: {address}, weight: {weight}, priority: {priority}{zone}{own} }}"));
 }

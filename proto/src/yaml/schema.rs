@@ -86,7 +86,7 @@ fn unions() -> [(&'static str, Value); 10] {
         (
             "split",
             json!({
-                "description": "A cluster, or weights by cluster.",
+                "description": "A cluster or a part of it, as cluster/subset; or weights by these.",
                 "anyOf": [{ "type": "string" }, { "type": "object", "minProperties": 1, "additionalProperties": {
                     "anyOf": [whole(0, u32::MAX.into()), reference("target")],
                 }}],

@@ -167,7 +167,7 @@ impl Watchlist {
                 // It is as good as new: its share of the load begins to grow.
                 entry.endpoint.set_since(now);
             }
-            cluster.endpoints().refresh();
+            cluster.refresh();
         }
         let usable = watched.usable + usize::from(to.health.is_usable());
         watched.usable = usable - usize::from(from.health.is_usable());
@@ -225,7 +225,7 @@ impl Watchlist {
         for endpoint in cluster.endpoints().endpoints() {
             endpoint.health().forget();
         }
-        cluster.endpoints().refresh();
+        cluster.refresh();
         cluster.stats().endpoints_healthy(None);
     }
 

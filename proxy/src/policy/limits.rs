@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use outrigger_proto::model::{
-    self, Action, Concurrency, Forward, GlobalRateLimit, HeaderEdits, Match, Name, RateLimit, Rewrite, Route,
+    self, Action, Concurrency, Destination, Forward, GlobalRateLimit, HeaderEdits, Match, Name, RateLimit,
+    Rewrite, Route,
 };
 
 use super::bulkhead::Bulkhead;
@@ -57,7 +58,7 @@ struct Asked {
     table: Name,
     matches: Match,
     config: model::Stale,
-    clusters: Box<[Name]>,
+    clusters: Box<[Destination]>,
     rewrite: Rewrite,
     request_headers: HeaderEdits,
 }
@@ -105,7 +106,7 @@ impl Limits {
                 table: table.clone(),
                 matches: route.matches.clone(),
                 config: config.clone(),
-                clusters: forward.to.targets.iter().map(|target| target.cluster.clone()).collect(),
+                clusters: forward.to.targets.iter().map(|target| target.to.clone()).collect(),
                 rewrite: forward.rewrite.clone(),
                 request_headers: route.request_headers.clone(),
             };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use outrigger_proto::model::{self, Address, Assignment, BreakerLimits, Name, OutlierDetection, Priority};
 use tokio::time::Instant;
 
@@ -16,6 +16,7 @@ use super::endpoint::Endpoint;
 use super::health::{Health, Record};
 use super::latencies::Latencies;
 use super::outlier::{Cause, Change, Detector, Scene, Standing, Verdict};
+use super::subset::{self, Subset, Subsets};
 use crate::observe::{ClusterStats, Registry};
 use crate::policy::budget::Budget;
 
@@ -24,6 +25,7 @@ use crate::policy::budget::Budget;
 pub struct Cluster {
     name: Name,
     endpoints: ArcSwap<EndpointSet>,
+    subsets: ArcSwapOption<Subsets>,
     stats: OnceLock<Arc<ClusterStats>>,
     breaker: Arc<Breaker>,
     /// That of requests with a higher priority; there from the first of them on.
@@ -45,6 +47,19 @@ impl Cluster {
     /// Its endpoints now.
     pub fn endpoints(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
         self.endpoints.load()
+    }
+
+    /// A part of it. One that is not configured has no endpoint.
+    pub fn subset(&self, name: &Name) -> Arc<Subset> {
+        self.subsets.load().as_ref().and_then(|subsets| subsets.get(name)).cloned().unwrap_or_default()
+    }
+
+    /// Counts anew who is available, in all of it and in each part. To be called when the health of an endpoint changes.
+    pub fn refresh(&self) {
+        self.endpoints.load().refresh();
+        if let Some(subsets) = &*self.subsets.load() {
+            subsets.values().for_each(|subset| subset.endpoints().refresh());
+        }
     }
 
     /// What it is burdened with by a class of requests; `None` by one of which there has never been any.
@@ -106,7 +121,7 @@ impl Cluster {
         };
         if let Some(change) = change {
             self.note(endpoint, change, now);
-            self.endpoints.load().refresh();
+            self.refresh();
         }
     }
 
@@ -152,6 +167,18 @@ pub struct ClusterView {
     pub config: Arc<model::Cluster>,
     /// Its live state.
     pub live: Arc<Cluster>,
+    /// The part of it that is meant; all of it without one.
+    pub subset: Option<Arc<Subset>>,
+}
+
+impl ClusterView {
+    /// The endpoints that are meant, now.
+    pub fn endpoints(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
+        match &self.subset {
+            None => self.live.endpoints(),
+            Some(subset) => subset.endpoints(),
+        }
+    }
 }
 
 impl ClusterView {
@@ -183,6 +210,7 @@ impl Clusters {
             Arc::new(Cluster {
                 name: name.clone(),
                 endpoints: ArcSwap::default(),
+                subsets: ArcSwapOption::empty(),
                 stats: OnceLock::new(),
                 breaker: Breaker::new(Priority::Default, &BreakerLimits::default()),
                 high: OnceLock::new(),
@@ -196,7 +224,8 @@ impl Clusters {
         self.lock().entry(name.clone()).or_insert_with(make).clone()
     }
 
-    /// A cluster is configured so, from now on. Its endpoints stay.
+    /// A cluster is configured so, from now on. Its endpoints stay, and so do its subsets: which endpoints are in them is
+    /// decided when it is next assigned some, as their labels may change together.
     pub fn configure(&self, cluster: &Cluster, config: &Arc<model::Cluster>) {
         let mut current = guard(&cluster.config);
         let same = |old: &model::Cluster| {
@@ -213,6 +242,9 @@ impl Clusters {
         if changed {
             let endpoints = cluster.endpoints.load().endpoints().to_vec();
             cluster.endpoints.store(Arc::new(EndpointSet::new(endpoints, (&**config).into())));
+            if let Some(subsets) = &*cluster.subsets.load() {
+                subsets.values().for_each(|subset| subset.settle((&**config).into()));
+            }
         }
     }
 
@@ -230,7 +262,7 @@ impl Clusters {
             assignment.endpoints.iter().any(|w| known.get(&w.address).is_some_and(|e| is_well(e)));
         let health = if beside_well { Record::AWAITED } else { Record::default() };
         let endpoint = |wanted: &model::Endpoint| {
-            let model::Endpoint { address, weight, priority, zone } = wanted;
+            let model::Endpoint { address, weight, priority, zone, labels } = wanted;
             let endpoint = known.remove(address).cloned().unwrap_or_else(|| {
                 let id = self.next_endpoint.fetch_add(1, Relaxed);
                 let endpoint = Endpoint::new(id, address.clone(), weight.get()).with_health(health);
@@ -240,12 +272,17 @@ impl Clusters {
             endpoint.set_weight(weight.get());
             endpoint.set_priority(*priority);
             endpoint.set_zone(zone.as_deref());
+            endpoint.set_labels(labels);
             endpoint
         };
         let endpoints = assignment.endpoints.iter().map(endpoint).collect();
         let settings = config.as_deref().map(Settings::from).unwrap_or_default();
         let new = Arc::new(EndpointSet::new(endpoints, settings));
         cluster.endpoints.store(new.clone());
+        let subsets = |config: &Arc<model::Cluster>| {
+            subset::make(config, new.endpoints(), cluster.subsets.load().as_deref())
+        };
+        cluster.subsets.store(config.as_ref().and_then(subsets));
         for gone in known.into_values() {
             gone.retire();
         }
@@ -253,7 +290,7 @@ impl Clusters {
         if let Some(rules) = config.as_ref().and_then(|config| config.outlier_detection.as_ref()) {
             let changes = guard(&cluster.detector).fit(&standings(&new), rules);
             cluster.note_all(&new, &changes, now);
-            new.refresh();
+            cluster.refresh();
         }
     }
 
@@ -279,7 +316,7 @@ impl Clusters {
             drop(detector);
             // Elsewhere nothing changes by itself.
             if due || config.is_some_and(|config| config.health_check.is_some()) {
-                endpoints.refresh();
+                cluster.refresh();
             }
         }
     }
@@ -319,42 +356,5 @@ fn standings(endpoints: &EndpointSet) -> Vec<&Standing> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn assignment(ports: &[u16]) -> Assignment {
-        let address = |port: u16| Address::Ip(([127, 0, 0, 1], port).into());
-        let endpoint = |port: &u16| outrigger_proto::model::Endpoint::new(address(*port));
-        Assignment { endpoints: ports.iter().map(endpoint).collect() }
-    }
-
-    #[test]
-    fn an_endpoint_that_stays_keeps_its_state_and_one_that_goes_is_retired() {
-        let clusters = Clusters::new(Registry::default(), Instant::now());
-        let cluster = clusters.get_or_make(&Name::new("app").expect("a name"));
-        clusters.assign(&cluster, &assignment(&[1, 2]));
-        let before = cluster.endpoints.load_full();
-        clusters.assign(&cluster, &assignment(&[2, 3]));
-        let after = cluster.endpoints.load_full();
-        assert!(Arc::ptr_eq(&before.endpoints()[1], &after.endpoints()[0]));
-        assert!(before.endpoints()[0].is_retired() && !before.endpoints()[1].is_retired());
-        assert_ne!(after.endpoints()[1].id(), before.endpoints()[0].id());
-    }
-    #[test]
-    fn a_new_endpoint_is_awaited_beside_one_that_is_known_to_be_well() {
-        let clusters = Clusters::new(Registry::default(), Instant::now());
-        let cluster = clusters.get_or_make(&Name::new("app").expect("a name"));
-        clusters.assign(&cluster, &assignment(&[1, 2]));
-        let usable = |cluster: &Cluster| -> Vec<bool> {
-            cluster.endpoints().endpoints().iter().map(|e| e.is_healthy()).collect()
-        };
-        assert_eq!(usable(&cluster), [true, true], "nothing better is known");
-        let well = Record { health: Health::Healthy, ..Record::default() };
-        cluster.endpoints().endpoints()[0].health().checked(well, std::time::Duration::ZERO);
-        clusters.assign(&cluster, &assignment(&[1, 2, 3]));
-        assert_eq!(usable(&cluster), [true, true, false]);
-        // All that was known has gone: nothing better is known again.
-        clusters.assign(&cluster, &assignment(&[4, 5]));
-        assert_eq!(usable(&cluster), [true, true]);
-    }
-}
+#[path = "cluster_tests.rs"]
+mod tests;

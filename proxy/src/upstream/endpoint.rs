@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use outrigger_proto::model::Address;
+use outrigger_proto::model::{Address, Labels};
 
 use super::health::{HealthCell, Record};
 use super::outlier::{Phase, Standing};
@@ -40,6 +40,7 @@ pub struct Endpoint {
     weight: AtomicU32,
     priority: AtomicU8,
     zone: Mutex<Option<Box<str>>>,
+    labels: Mutex<Labels>,
     /// Since when it is in use without a break, in nanoseconds.
     since: AtomicU64,
     standing: Arc<Standing>,
@@ -64,6 +65,7 @@ impl Endpoint {
             weight: AtomicU32::new(weight),
             priority: AtomicU8::new(0),
             zone: Mutex::default(),
+            labels: Mutex::default(),
             since: AtomicU64::new(0),
             standing: Arc::default(),
             retired: AtomicBool::new(false),
@@ -136,6 +138,21 @@ impl Endpoint {
     /// It stands there.
     pub fn set_zone(&self, zone: Option<&str>) {
         *self.zone.lock().unwrap_or_else(PoisonError::into_inner) = zone.map(Box::from);
+    }
+
+    /// Its labels, for those who look.
+    pub fn labels(&self) -> Labels {
+        self.labels.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it has all of these.
+    pub fn has_labels(&self, wanted: &Labels) -> bool {
+        self.labels.lock().unwrap_or_else(PoisonError::into_inner).has_all(wanted)
+    }
+
+    /// It has these. Subsets are made anew for it to count.
+    pub fn set_labels(&self, labels: &Labels) {
+        *self.labels.lock().unwrap_or_else(PoisonError::into_inner) = labels.clone();
     }
 
     /// Since when it is in use without a break (since the process started): what a slow start is measured from.

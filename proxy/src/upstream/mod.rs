@@ -15,6 +15,7 @@ mod latencies;
 pub mod outlier;
 mod pool;
 mod send;
+mod subset;
 mod trip;
 
 pub use self::balance::{
@@ -28,4 +29,5 @@ pub use self::error::UpstreamError;
 pub use self::h1::Answer;
 pub use self::pool::{Pools, Reclaim};
 pub use self::send::{Flight, Sent, Upstream};
+pub use self::subset::Subset;
 pub use self::trip::Trip;

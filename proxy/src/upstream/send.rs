@@ -245,7 +245,7 @@ impl Upstream {
         (trip, going): (&Trip, &Going<'_>),
         unreachable: &Tried,
     ) -> Result<Lease, UpstreamError> {
-        let endpoints = to.live.endpoints();
+        let endpoints = to.endpoints();
         let tried = *trip.tried.borrow();
         let facts = PickFacts {
             now: trip.started.duration_since(self.epoch),
@@ -272,7 +272,7 @@ impl Upstream {
     }
 
     fn has_other(to: &ClusterView, tried: &Tried) -> bool {
-        !tried.is_full() && to.live.endpoints().has_any(tried.ids())
+        !tried.is_full() && to.endpoints().has_any(tried.ids())
     }
 
     /// Leave to open one more connection of the cluster; `None` when one that is there has become free instead. Where

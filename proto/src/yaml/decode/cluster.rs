@@ -9,10 +9,16 @@ use super::super::place::Step;
 use super::super::tree::{Node, View};
 use super::super::{lint, scalar};
 use super::{address, count, duration, name, named, percent, some_time, upstream, whole};
-use crate::model::{Address, Assignment, Cluster, Endpoint, Name, Protocol, Source};
+use crate::model::{Address, Assignment, Cluster, Endpoint, Labels, Name, Protocol, Source, SubsetFallback};
 
 /// More levels than anybody tells apart.
 pub(in super::super) const MAX_PRIORITY: u32 = 127;
+
+/// More labels than anybody sorts by.
+pub(in super::super) const MAX_LABELS: usize = 16;
+
+/// Bytes of a label's name, and of its value.
+pub(in super::super) const MAX_LABEL: usize = 128;
 
 /// Finer shares than this nobody could measure.
 pub(in super::super) const MAX_ZONE_WEIGHT: u32 = 1_000_000;
@@ -20,7 +26,7 @@ pub(in super::super) const MAX_ZONE_WEIGHT: u32 = 1_000_000;
 /// A cluster, and its endpoints when they are stated.
 pub(super) fn cluster<'a>(
     cx: &mut Cx<'a>,
-    _: &Name,
+    name: &Name,
     node: Node<'a>,
 ) -> Option<(Cluster, Option<Assignment>)> {
     let mut m = cx.fields(node, "cluster")?;
@@ -30,6 +36,7 @@ pub(super) fn cluster<'a>(
         cx.parsed(node, "a name with a port, as `db.internal:5432`", scalar::host_and_port)
     });
     let protocols = [("auto", Protocol::Auto), ("http1", Protocol::Http1), ("http2", Protocol::Http2)];
+    let fallbacks = [("none", SubsetFallback::None), ("any", SubsetFallback::Any)];
     let default = Cluster::new(dns.map_or(Source::Static, |(host, port)| Source::Dns { host, port }));
     let cluster = Cluster {
         source: default.source,
@@ -46,11 +53,25 @@ pub(super) fn cluster<'a>(
         slow_start: m.optional("slow_start", duration).unwrap_or(default.slow_start),
         panic_threshold: m.optional("panic_threshold", percent).unwrap_or(default.panic_threshold),
         zone_weights: m.optional("zone_weights", zone_weights).unwrap_or(default.zone_weights),
+        subsets: m.optional("subsets", |cx, node| subsets(cx, node, name)).unwrap_or(default.subsets),
+        subset_fallback: m
+            .optional("subset_fallback", |cx, node| cx.word(node, &fallbacks))
+            .unwrap_or(default.subset_fallback),
     };
     if m.has("dns") {
         m.refuse("zone_weights", || {
             Fault::new("endpoints that a name is resolved to stand in no zone")
                 .hint("remove it, or write `endpoints`, each with its `zone`")
+        });
+        m.refuse("subsets", || {
+            Fault::new("endpoints that a name is resolved to have no labels")
+                .hint("remove it, or write `endpoints`, each with its `labels`")
+        });
+    }
+    if !m.has("subsets") {
+        m.refuse("subset_fallback", || {
+            Fault::new("there are no subsets")
+                .hint("remove it, or write `subsets`, as `{ v1: { version: v1 } }`")
         });
     }
     m.finish();
@@ -86,7 +107,7 @@ fn endpoints<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Assignment> {
 fn endpoint<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Endpoint> {
     if !matches!(node.view(), View::Map) {
         let address = reachable(cx, node)?;
-        return Some(Endpoint { address, weight: NonZeroU32::MIN, priority: 0, zone: None });
+        return Some(Endpoint::new(address));
     }
     let mut m = cx.fields(node, "endpoint")?;
     let address = m.required("address", reachable);
@@ -96,9 +117,10 @@ fn endpoint<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Endpoint> {
         let text = cx.string(node, "a zone's name")?;
         Some(name(cx, &text, node.place())?.as_str().into())
     });
+    let labels = m.optional("labels", labels).unwrap_or_default();
     m.finish();
     let weight = weight.unwrap_or(NonZeroU32::MIN);
-    Some(Endpoint { address: address?, weight, priority: priority.unwrap_or(0), zone })
+    Some(Endpoint { address: address?, weight, priority: priority.unwrap_or(0), zone, labels })
 }
 
 fn reachable<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Address> {
@@ -134,7 +156,7 @@ fn refuse_unweighed<'a>(
 ) {
     let Some(entry) = node.get("endpoints").filter(|_| !weights.is_empty()) else { return };
     for (index, (endpoint, item)) in assignment.endpoints.iter().zip(entry.value.items()).enumerate() {
-        let Endpoint { address, weight: _, priority: _, zone } = endpoint;
+        let Endpoint { address, weight: _, priority: _, zone, labels: _ } = endpoint;
         let zone = zone.as_deref();
         if zone.is_some_and(|zone| weights.contains_key(zone)) {
             continue;
@@ -154,4 +176,48 @@ fn refuse_unweighed<'a>(
         let place = written.map_or(item.place(), |entry| entry.value.place());
         cx.within_all(&steps, |cx| cx.fail_at::<()>(place, fault));
     }
+}
+
+/// Names and values, at least one.
+fn labels<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Labels> {
+    let expected = "labels, as `{ version: v2 }`";
+    let fits = |text: &str| !text.is_empty() && text.len() <= MAX_LABEL;
+    let length =
+        || Fault::new("a label is empty or too long").hint(format!("expected 1 to {MAX_LABEL} bytes"));
+    let labels = cx.entries(node, expected, |cx, key, place, value| {
+        if !fits(key) {
+            return cx.fail_at(place, length());
+        }
+        let text = cx.string(value, "a label's value")?;
+        if fits(&text) { Some((key.into(), text.into())) } else { cx.fail(value, length()) }
+    })?;
+    match labels.len() {
+        0 => cx.fail(node, Fault::new("no label is named").hint(format!("expected {expected}"))),
+        1..=MAX_LABELS => Some(Labels(labels.into_iter().collect())),
+        count => cx.fail(
+            node,
+            Fault::new(format!("there are {count} labels")).hint(format!("expected at most {MAX_LABELS}")),
+        ),
+    }
+}
+
+/// The subsets of the cluster `of`.
+fn subsets<'a>(cx: &mut Cx<'a>, node: Node<'a>, of: &Name) -> Option<BTreeMap<Name, Labels>> {
+    let expected = "labels by subset, as `{ v1: { version: v1 } }`";
+    let subsets = named(cx, node, expected, |cx, name, node| {
+        let whole = format!("{of}/{name}");
+        if name.as_str().contains('/') {
+            let fault = Fault::new("a subset's name holds a `/`");
+            return cx.fail(node, fault.hint("it is written behind one: `to: cluster/subset`"));
+        }
+        if cx.clusters.contains_key(whole.as_str()) {
+            let fault = Fault::new(format!("there is a cluster of the name {} too", show(&whole)));
+            return cx.fail(node, fault.hint("rename one of them: nobody could tell which is meant"));
+        }
+        labels(cx, node)
+    })?;
+    if subsets.is_empty() {
+        return cx.fail(node, Fault::new("no subset is named").hint(format!("expected {expected}")));
+    }
+    Some(subsets)
 }

@@ -20,7 +20,7 @@ const ENTRY: &str = "`source`, or one of `{ header: x-api-key }`, `{ key: path, 
 
 pub(super) fn global_rate_limit<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<GlobalRateLimit> {
     let mut m = cx.fields(node, "global_rate_limit")?;
-    let cluster = m.required("cluster", split::reference);
+    let cluster = m.required("cluster", split::service);
     let domain = m.required("domain", |cx, node| some_text(cx, node, "a domain"));
     let descriptors = m.required("descriptors", |cx, node| {
         some_list(cx, node, DESCRIPTORS, |cx, node| some_list(cx, node, ENTRIES, entry))

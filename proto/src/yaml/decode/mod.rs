@@ -14,7 +14,7 @@ mod route;
 mod split;
 mod upstream;
 
-pub(super) use self::cluster::{MAX_PRIORITY, MAX_ZONE_WEIGHT};
+pub(super) use self::cluster::{MAX_LABEL, MAX_LABELS, MAX_PRIORITY, MAX_ZONE_WEIGHT};
 pub(super) use self::global_rate_limit::MAX_HITS;
 pub(super) use self::listener::MAX_HEADERS;
 pub(super) use self::policy::{MAX_ATTEMPTS, MAX_KEYS, TOLERANCES};
@@ -22,7 +22,7 @@ pub(super) use self::process::MAX_WORKERS;
 pub(super) use self::route::REDIRECTS;
 pub(super) use self::upstream::{LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_ROW, MIN_INTERVAL};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -48,6 +48,7 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
         Some(())
     });
     m.cx.clusters = names.drain(..).map(|name| (name, false)).collect();
+    m.cx.subsets = m.optional("clusters", |_, node| Some(index_subsets(node))).unwrap_or_default();
     names = m.optional("route_tables", index).unwrap_or_default();
     m.cx.tables = names.drain(..).map(|name| (name, false)).collect();
     m.optional("listeners", index_inline_tables);
@@ -81,6 +82,16 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
 /// The names of a mapping; what is wrong with it is said when it is read.
 fn index(_: &mut Cx<'_>, node: Node<'_>) -> Option<Vec<Name>> {
     Some(node.entries().filter_map(|entry| Name::new(entry.key)).collect())
+}
+
+/// The names of the subsets of each cluster.
+fn index_subsets(clusters: Node<'_>) -> HashMap<Name, BTreeMap<Name, bool>> {
+    let subsets = clusters.entries().filter_map(|entry| {
+        let subsets = entry.value.get("subsets")?.value;
+        let names = subsets.entries().filter_map(|entry| Some((Name::new(entry.key)?, false)));
+        Some((Name::new(entry.key)?, names.collect()))
+    });
+    subsets.collect()
 }
 
 /// A listener's list of routes is a table under the listener's name.

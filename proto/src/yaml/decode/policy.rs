@@ -13,8 +13,8 @@ use super::super::tree::{Node, View};
 use super::super::{lint, ratio, scalar, words};
 use super::{count, headers, percent, route, some_time, split, whole};
 use crate::model::{
-    self, AbortWith, Adaptive, Backoff, Concurrency, Fallback, FaultAbort, FaultDelay, Hedge, HedgeAfter,
-    Instead, LimitKey, Mirror, Name, Percent, RateLimit, Retry, RetryCondition, Split, Stale,
+    self, AbortWith, Adaptive, Backoff, Concurrency, Destination, Fallback, FaultAbort, FaultDelay, Hedge,
+    HedgeAfter, Instead, LimitKey, Mirror, Percent, RateLimit, Retry, RetryCondition, Split, Stale,
 };
 
 /// What fails so often does not fail by chance.
@@ -271,7 +271,7 @@ pub(super) fn fallback<'a>(cx: &mut Cx<'a>, node: Node<'a>, first: Option<&Split
     let stale = m.optional("stale", stale);
     let to = m.optional("to", |cx, node| {
         let to = split::reference(cx, node)?;
-        if first.is_some_and(|split| split.targets.iter().all(|target| target.cluster == to)) {
+        if first.is_some_and(|split| split.targets.iter().all(|target| target.to == to)) {
             return cx.fail(node, same_again(&to));
         }
         Some(Instead::To(to))
@@ -304,7 +304,7 @@ fn stale<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Stale> {
     Some(Stale { keep: keep?, max_body, memory })
 }
 
-fn same_again(to: &Name) -> Fault {
+fn same_again(to: &Destination) -> Fault {
     Fault::new(format!("`{to}` is what failed when this is asked for"))
         .hint("name another cluster, or write `retry` to ask the same one again")
 }

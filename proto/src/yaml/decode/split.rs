@@ -7,7 +7,7 @@ use super::super::fault::{Fault, show};
 use super::super::tree::{Node, View};
 use super::headers;
 use crate::error::Place;
-use crate::model::{HeaderEdits, Name, Split, Target};
+use crate::model::{Destination, HeaderEdits, Name, Split, Target};
 
 const EXPECTED: &str = "a cluster's name, or weights by cluster, as `{ v1: 90, v2: 10 }`";
 
@@ -15,18 +15,18 @@ const EXPECTED: &str = "a cluster's name, or weights by cluster, as `{ v1: 90, v
 pub(super) fn http<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Split> {
     if !matches!(node.view(), View::Map) {
         let text = cx.string(node, EXPECTED)?;
-        return Some(Split::one(cluster(cx, &text, node.place())?));
+        return Some(Split::one(destination(cx, &text, node.place())?));
     }
     if node.len() == 0 {
         return cx.fail(node, Fault::new("no cluster is named").hint(format!("expected {EXPECTED}")));
     }
     let shares = cx.entries(node, EXPECTED, |cx, key, place, value| {
-        let cluster = cluster(cx, key, place);
+        let to = destination(cx, key, place);
         let (weight, request_headers, response_headers) = share(cx, value)?;
-        let cluster = cluster?;
+        let to = to?;
         // A name may be kept with nothing sent to it: a step of a roll-out.
         let weight = NonZeroU32::new(weight);
-        Some(weight.map(|weight| Target { cluster, weight, request_headers, response_headers }))
+        Some(weight.map(|weight| Target { to, weight, request_headers, response_headers }))
     })?;
     let targets: Vec<_> = shares.into_iter().flatten().collect();
     if targets.is_empty() {
@@ -71,10 +71,45 @@ fn weight<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<u32> {
     u32::try_from(cx.whole(node, 0, u32::MAX.into())?).ok()
 }
 
-/// The name of a cluster.
-pub(super) fn reference<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Name> {
+/// The name of a cluster, or of a part of it.
+pub(super) fn reference<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Destination> {
+    let text = cx.string(node, "a cluster's name")?;
+    destination(cx, &text, node.place())
+}
+
+/// The name of a whole cluster.
+pub(super) fn service<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Name> {
     let text = cx.string(node, "a cluster's name")?;
     cluster(cx, &text, node.place())
+}
+
+/// `cluster`, or `cluster/subset`. A cluster's name may hold a `/`, a subset's may not.
+fn destination(cx: &mut Cx<'_>, text: &str, place: Place) -> Option<Destination> {
+    match text.rsplit_once('/') {
+        Some((name, subset_name)) if !cx.clusters.contains_key(text) && !subset_name.is_empty() => {
+            let cluster = cluster(cx, name, place)?;
+            let subset = Some(subset(cx, &cluster, subset_name, place)?);
+            Some(Destination { cluster, subset })
+        }
+        Some(_) | None => cluster(cx, text, place).map(Destination::from),
+    }
+}
+
+/// A subset that exists.
+fn subset(cx: &mut Cx<'_>, cluster: &Name, text: &str, place: Place) -> Option<Name> {
+    let known = cx.subsets.get_mut(cluster).filter(|subsets| !subsets.is_empty());
+    let Some(known) = known else {
+        let fault = Fault::new(format!("the cluster {} has no subsets", show(cluster.as_str())));
+        return cx.fail_at(place, fault.hint("define them under its `subsets`"));
+    };
+    if let Some((name, _)) = known.get_key_value(text) {
+        let name = name.clone();
+        known.insert(name.clone(), true);
+        return Some(name);
+    }
+    let fault = Fault::new(format!("the cluster {} has no subset {}", show(cluster.as_str()), show(text)));
+    let fault = fault.choice(text, known.keys().map(Name::as_str), "its subsets are");
+    cx.fail_at(place, fault)
 }
 
 /// A cluster that exists.

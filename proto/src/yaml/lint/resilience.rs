@@ -11,8 +11,8 @@ use super::super::place::Step;
 use super::super::tree::Node;
 use super::super::words::show_condition;
 use crate::model::{
-    Action, Assignment, Balance, Cluster, Fallback, Forward, HedgeAfter, Mesh, Name, OutlierDetection,
-    Percent, Priority, Retry, RetryCondition, Route,
+    Action, Assignment, Balance, Cluster, Fallback, Forward, HedgeAfter, Labels, Mesh, Name,
+    OutlierDetection, Percent, Priority, Retry, RetryCondition, Route, SubsetFallback,
 };
 
 /// Conditions that another one holds already.
@@ -192,6 +192,23 @@ pub(super) fn zones<'a>(cx: &mut Cx<'a>, node: Node<'a>, assignment: &Assignment
     }
 }
 
+/// Subsets that no endpoint is in.
+pub(super) fn subsets<'a>(cx: &mut Cx<'a>, node: Node<'a>, (assignment, cluster): (&Assignment, &Cluster)) {
+    let Some(written) = node.get("subsets").filter(|_| !assignment.endpoints.is_empty()) else { return };
+    let is_empty = |wanted: &Labels| !assignment.endpoints.iter().any(|e| e.labels.has_all(wanted));
+    for entry in written.value.entries() {
+        if cluster.subsets.get(entry.key).is_some_and(is_empty) {
+            let what = match cluster.subset_fallback {
+                SubsetFallback::None => "every request to it is answered with 503",
+                SubsetFallback::Any => "the whole cluster takes its place",
+            };
+            let steps = [Step::Key("subsets"), Step::Key(entry.key)];
+            let fault = Fault::new(format!("no endpoint has these labels: {what}"));
+            cx.within_all(&steps, |cx| cx.warn_at(entry.place, fault));
+        }
+    }
+}
+
 /// Further attempts where no cluster of the route grants any.
 pub(in super::super) fn no_budget<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh) {
     each_route(cx, root, mesh, |cx, node, route| never_again(cx, node, route, mesh));
@@ -206,7 +223,7 @@ pub(in super::super) fn no_high<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh
     });
     let high = forwards.filter(|forward| forward.priority == Priority::High);
     let used: HashSet<_> =
-        high.flat_map(|forward| forward.to.targets.iter().map(|target| target.cluster.as_str())).collect();
+        high.flat_map(|forward| forward.to.targets.iter().map(|target| target.to.cluster.as_str())).collect();
     let Some(clusters) = root.get("clusters") else { return };
     for cluster in clusters.value.entries().filter(|cluster| !used.contains(cluster.key)) {
         let keys = ["circuit_breaker", "high"];
@@ -224,7 +241,7 @@ fn never_again<'a>(cx: &mut Cx<'a>, node: Node<'a>, route: &Route, mesh: &Mesh) 
     let none = |name: &Name| {
         mesh.clusters.get(name).is_some_and(|cluster| grants_nothing(cluster, forward.priority))
     };
-    if !forward.to.targets.iter().all(|target| none(&target.cluster)) {
+    if !forward.to.targets.iter().all(|target| none(&target.to.cluster)) {
         return;
     }
     for (key, written) in [("retry", forward.retry.is_some()), ("hedge", forward.hedge.is_some())] {

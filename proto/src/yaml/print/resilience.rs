@@ -1,14 +1,17 @@
 //! Policies for failure and load. One that may be left out is printed when it was written, and then whole.
 
+use std::collections::BTreeMap;
+
 use super::super::ratio::{show_percent, show_rate, show_tenths};
 use super::super::scalar::{show_duration, show_size};
 use super::super::words::{show_condition, show_grpc};
 use super::respond;
-use super::writer::{Out, list, text};
+use super::writer::{Out, key, list, text};
 use crate::model::{
     AbortWith, Adaptive, Backoff, Balance, BreakerLimits, CircuitBreaker, Concurrency, DescriptorEntry,
     Fallback, Fault, FaultAbort, FaultDelay, GlobalRateLimit, HashOn, HealthCheck, Hedge, HedgeAfter,
-    Instead, LimitKey, Mirror, OnFailure, OutlierDetection, Probe, RateLimit, Retry, RetryBudget, Stale,
+    Instead, Labels, LimitKey, Mirror, Name, OnFailure, OutlierDetection, Probe, RateLimit, Retry,
+    RetryBudget, Stale, SubsetFallback,
 };
 
 pub(super) fn retry(out: &mut Out, retry: &Retry) {
@@ -40,7 +43,7 @@ pub(super) fn hedge(out: &mut Out, Hedge { after }: Hedge) {
 
 pub(super) fn mirror(out: &mut Out, Mirror { to, percent }: &Mirror) {
     out.block("mirror", |out| {
-        out.field("to", text(to.as_str()));
+        out.field("to", text(&to.to_string()));
         out.field("percent", show_percent(*percent));
     });
 }
@@ -55,7 +58,7 @@ pub(super) fn fallback(out: &mut Out, fallback: &Fallback) {
             });
         }
         match fallback.instead() {
-            Some(Instead::To(name)) => out.field("to", text(name.as_str())),
+            Some(Instead::To(to)) => out.field("to", text(&to.to_string())),
             Some(Instead::Respond(answer)) => respond(out, answer),
             None => {}
         }
@@ -253,4 +256,32 @@ pub(super) fn health_check(out: &mut Out, check: &HealthCheck) {
         out.field("unhealthy_after", unhealthy_after);
         out.field("healthy_after", healthy_after);
     });
+}
+
+/// What a cluster is divided into: by zone, and by labels.
+pub(super) fn parts(
+    out: &mut Out,
+    zone_weights: &BTreeMap<Box<str>, u32>,
+    (subsets, fallback): (&BTreeMap<Name, Labels>, SubsetFallback),
+) {
+    if !zone_weights.is_empty() {
+        out.map("zone_weights", zone_weights.iter(), |out, (zone, weight)| out.field(&key(zone), weight));
+    }
+    if !subsets.is_empty() {
+        out.map("subsets", subsets.iter(), |out, (name, wanted)| {
+            out.field(&key(name.as_str()), labels(wanted))
+        });
+        out.field(
+            "subset_fallback",
+            match fallback {
+                SubsetFallback::None => "none",
+                SubsetFallback::Any => "any",
+            },
+        );
+    }
+}
+
+pub(super) fn labels(Labels(labels): &Labels) -> String {
+    let each = labels.iter().map(|(name, value)| format!("{}: {}", key(name), text(value)));
+    format!("{{ {} }}", each.collect::<Vec<_>>().join(", "))
 }

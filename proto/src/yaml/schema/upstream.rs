@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::super::decode::{
-    LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_PRIORITY, MAX_ROW, MAX_ZONE_WEIGHT, MIN_INTERVAL,
+    LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_LABEL, MAX_LABELS, MAX_PRIORITY, MAX_ROW,
+    MAX_ZONE_WEIGHT, MIN_INTERVAL,
 };
 use super::super::scalar::show_duration;
 use super::parts::{
@@ -26,6 +27,8 @@ pub(super) fn cluster() -> Value {
         slow_start,
         panic_threshold,
         zone_weights: _,
+        subsets: _,
+        subset_fallback: _,
     } = Cluster::new(Source::Static);
     one_of(
         &["endpoints", "dns"],
@@ -54,6 +57,15 @@ pub(super) fn cluster() -> Value {
                     "What share each zone gets of the load, whatever its number of endpoints; without it, zones do not count.",
                     whole(0, MAX_ZONE_WEIGHT.into()),
                 ),
+                "subsets": by_name(
+                    "Parts of the cluster, for `to: cluster/subset`: by labels that an endpoint must all have.",
+                    labels("Labels."),
+                ),
+                "subset_fallback": words(
+                    "Who takes the requests to a subset that no endpoint is in: nobody, or any of the cluster.",
+                    &["none", "any"],
+                    "none",
+                ),
             }),
         ),
     )
@@ -72,8 +84,17 @@ pub(super) fn endpoint() -> Value {
                 0,
             ),
             "zone": described("Where it stands.", string()),
+            "labels": labels("What puts it into subsets."),
         }),
     )
+}
+
+fn labels(description: &str) -> Value {
+    let mut labels =
+        by_name(description, json!({ "type": "string", "minLength": 1, "maxLength": MAX_LABEL }));
+    labels["minProperties"] = 1.into();
+    labels["maxProperties"] = MAX_LABELS.into();
+    labels
 }
 
 pub(super) fn balance() -> Value {

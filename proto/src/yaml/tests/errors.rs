@@ -9,6 +9,8 @@ const WARNINGS: &str = include_str!("warnings.txt");
 
 const CLUSTERS: &str = "clusters: { app: { endpoints: [127.0.0.1:9] }, api: { endpoints: [127.0.0.1:8] } }";
 
+const PARTS: &str = "clusters: { app: { endpoints: [{ address: 127.0.0.1:9, labels: { v: v1 } }], subsets: { v1: { v: v1 }, v2: { v: v2 } } }, api: { dns: 'a:1' } }";
+
 /// A document around a fragment, which begins in line 2.
 fn around(place: &str, fragment: &str) -> String {
     let listener =
@@ -21,6 +23,9 @@ fn around(place: &str, fragment: &str) -> String {
         "route" => format!(
             "listeners: {{ web: {{ bind: 127.0.0.1:1, routes: [{{\n  {fragment} }}] }} }}\nclusters: {{ app: {{ dns: \"app:1\" }} }}\n"
         ),
+        "parts" => {
+            format!("listeners: {{ web: {{ bind: 127.0.0.1:1, routes: [{{\n  {fragment} }}] }} }}\n{PARTS}\n")
+        }
         "match" => listener(format!("routes: [{{ to: app, match: {{\n  {fragment} }} }}]")),
         "clusters" => format!(
             "listeners: {{ web: {{ bind: 127.0.0.1:1, tcp: {{ to: app }} }} }}\nclusters: {{ app: {{ {fragment} }} }}\n"

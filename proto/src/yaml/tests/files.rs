@@ -77,7 +77,8 @@ fn full_routes() {
     assert_eq!(items.matches.headers[0].value, StringMatch::Exact("1".into()));
     assert_eq!(items.matches.query[0].value, StringMatch::Exact("true".into()));
     let Action::Forward(forward) = &items.action else { panic!("{items:?}") };
-    let weights: Vec<_> = forward.to.targets.iter().map(|t| (t.cluster.as_str(), t.weight.get())).collect();
+    let weights: Vec<_> =
+        forward.to.targets.iter().map(|t| (t.to.cluster.as_str(), t.weight.get())).collect();
     assert_eq!(weights, [("items-v1", 90), ("items-v2", 10)]);
     assert_eq!(forward.rewrite.path, Some(PathRewrite::Whole("/items".into())));
     assert_eq!(forward.rewrite.host.as_ref().unwrap(), "items.internal");
@@ -218,7 +219,7 @@ clusters:
     let Filter::Tcp(tcp) = &mesh.listeners["d"].chain.filter else { panic!() };
     assert_eq!(tcp.idle_timeout, Duration::from_secs(5));
     assert_eq!(tcp.to.targets.len(), 1);
-    assert_eq!(tcp.to.targets[0].cluster, name("y"));
+    assert_eq!(tcp.to.targets[0].to, name("y").into());
     let Source::Dns { host, port: _ } = &mesh.clusters["y"].source else { panic!() };
     assert_eq!(&**host, "db.internal");
 }

@@ -34,7 +34,7 @@ fn assemble(
     tables: BTreeMap<Name, Vec<RawRoute>>,
     listeners: BTreeMap<Name, (RawListener, bool)>,
 ) -> Config {
-    let names: Vec<Name> = clusters.keys().cloned().collect();
+    let names: Vec<Destination> = clusters.iter().flat_map(destinations).collect();
     let http2 = |(name, (cluster, _)): (&Name, &(Cluster, _))| {
         (cluster.protocol == Protocol::Http2).then(|| name.clone())
     };
@@ -82,21 +82,28 @@ fn assemble(
     Config { mesh, endpoints }
 }
 
+/// All that a cluster can be referred to as.
+fn destinations((cluster, (config, _)): (&Name, &(Cluster, Assignment))) -> Vec<Destination> {
+    let subsets = config.subsets.keys().map(|subset| Some(subset.clone()));
+    let to = |subset| Destination { cluster: cluster.clone(), subset };
+    subsets.chain([None]).map(to).collect()
+}
+
 /// Each cluster at most once, as a mapping can say it.
-fn point(split: &mut Split, names: &[Name], picks: &[Index]) {
+fn point(split: &mut Split, names: &[Destination], picks: &[Index]) {
     let mut left = names.to_vec();
     split.targets.truncate(left.len());
     for (target, pick) in split.targets.iter_mut().zip(picks) {
-        target.cluster = left.remove(pick.index(left.len()));
+        target.to = left.remove(pick.index(left.len()));
     }
 }
 
 /// A fallback never leads to the one cluster that failed.
-fn point_aside(forward: &mut Forward, names: &[Name], picks: &[Index]) {
+fn point_aside(forward: &mut Forward, names: &[Destination], picks: &[Index]) {
     if let Some(mirror) = &mut forward.mirror {
         mirror.to = names[picks[3].index(names.len())].clone();
     }
-    let fits = |name: &&Name| forward.to.targets.iter().any(|target| target.cluster != **name);
+    let fits = |name: &&Destination| forward.to.targets.iter().any(|target| target.to != **name);
     let fit: Vec<_> = names.iter().filter(fits).collect();
     let other = (!fit.is_empty()).then(|| fit[picks[4].index(fit.len())].clone());
     match (forward.fallback.as_deref_mut(), other) {
@@ -416,6 +423,8 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             slow_start: judges.2,
             panic_threshold: judges.3,
             zone_weights: BTreeMap::new(),
+            subsets: BTreeMap::new(),
+            subset_fallback: SubsetFallback::None,
         },
     )
 }
@@ -425,27 +434,44 @@ fn cluster_and_endpoints() -> impl Strategy<Value = (Cluster, Assignment)> {
     let weights = btree_map(text_name().prop_map(Box::<str>::from), 0..=1_000_000_u32, 1..4)
         .prop_filter("a zone that is used", |weights| weights.values().any(|weight| *weight > 0));
     let places = vec(any::<Index>(), 4);
-    (cluster(), assignment(), option::of((weights, places))).prop_map(
-        |(mut cluster, mut assignment, zones)| {
-            if let Some((weights, places)) = zones.filter(|_| cluster.source == Source::Static) {
-                let names: Vec<_> = weights.keys().cloned().collect();
-                for (endpoint, place) in assignment.endpoints.iter_mut().zip(places) {
-                    endpoint.zone = Some(place.get(&names).clone());
-                }
-                cluster.zone_weights = weights;
+    let names = "[a-z][a-z0-9-]{0,8}".prop_map(|name| Name::new(&name).unwrap());
+    let fallback = select(vec![SubsetFallback::None, SubsetFallback::Any]);
+    let subsets = (btree_map(names, labels(), 1..4), fallback);
+    let parts = (option::of((weights, places)), option::of(subsets));
+    (cluster(), assignment(), parts).prop_map(|(mut cluster, mut assignment, (zones, subsets))| {
+        if let Some((subsets, fallback)) = subsets.filter(|_| cluster.source == Source::Static) {
+            (cluster.subsets, cluster.subset_fallback) = (subsets, fallback);
+        }
+        if let Some((weights, places)) = zones.filter(|_| cluster.source == Source::Static) {
+            let names: Vec<_> = weights.keys().cloned().collect();
+            for (endpoint, place) in assignment.endpoints.iter_mut().zip(places) {
+                endpoint.zone = Some(place.get(&names).clone());
             }
-            (cluster, assignment)
-        },
-    )
+            cluster.zone_weights = weights;
+        }
+        (cluster, assignment)
+    })
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    let value = text_name().prop_map(Box::<str>::from);
+    btree_map(text_name().prop_map(Box::<str>::from), value, 1..4).prop_map(Labels)
 }
 
 fn assignment() -> impl Strategy<Value = Assignment> {
     let zone = option::of(text_name().prop_map(Into::into));
-    let rest = (weight(), 0..=127_u8, zone);
+    let labels = option::of(labels()).prop_map(Option::unwrap_or_default);
+    let rest = (weight(), 0..=127_u8, zone, labels);
     btree_map(address(), rest, 0..4).prop_map(|endpoints| Assignment {
         endpoints: endpoints
             .into_iter()
-            .map(|(address, (weight, priority, zone))| Endpoint { address, weight, priority, zone })
+            .map(|(address, (weight, priority, zone, labels))| Endpoint {
+                address,
+                weight,
+                priority,
+                zone,
+                labels,
+            })
             .collect(),
     })
 }

@@ -56,8 +56,8 @@ fn routes_in_full() {
         retry: Some(Box::new(retry)),
         hedge: Some(Hedge { after: HedgeAfter::Percentile(95) }),
         priority: Priority::High,
-        mirror: Some(Box::new(Mirror { to: name("cart-next"), percent: Percent::whole(5) })),
-        fallback: Some(Box::new(Fallback::Stale(stale, Some(Instead::To(name("cart-static")))))),
+        mirror: Some(Box::new(Mirror { to: name("cart-next").into(), percent: Percent::whole(5) })),
+        fallback: Some(Box::new(Fallback::Stale(stale, Some(Instead::To(name("cart-static").into()))))),
         ..Forward::new(Split::one(name("cart")))
     };
     assert_eq!(*forward(route), sent);
@@ -88,7 +88,7 @@ fn routes_with_defaults() {
     let sent = Forward {
         retry: Some(Box::default()),
         hedge: Some(Hedge { after: HedgeAfter::Fixed(ms(50)) }),
-        mirror: Some(Box::new(Mirror { to: name("cart-next"), percent: Percent::ALL })),
+        mirror: Some(Box::new(Mirror { to: name("cart-next").into(), percent: Percent::ALL })),
         fallback: Some(Box::new(Fallback::Stale(Stale::new(ms(60_000)), Some(fallback)))),
         ..Forward::new(Split::one(name("cart-static")))
     };
@@ -291,4 +291,52 @@ clusters: { a: { dns: 'a:1' }, b: { dns: 'a:1' }, c: { dns: 'a:1' }, d: { dns: '
 ";
     let found: Vec<_> = read(text).unwrap().warnings.iter().map(ToString::to_string).collect();
     assert_eq!(found, ["3:70: clusters.d: no route and no listener leads to this cluster"]);
+}
+
+/// Subsets, and everything that may lead to one.
+const SUBSETS: &str = "
+listeners:
+  web:
+    bind: 127.0.0.1:8080
+    routes:
+      - match: { path: /cart }
+        to: { cart/v1: 90, cart/v2: 10 }
+        mirror: { to: cart/v2 }
+        fallback: { to: cart/v1 }
+      - to: a/b
+  raw:
+    bind: 127.0.0.1:8081
+    tcp: { to: cart/v2 }
+clusters:
+  cart:
+    endpoints:
+      - { address: 127.0.0.1:1, labels: { version: v1, canary: 'false' } }
+      - { address: 127.0.0.1:2, labels: { version: v2 } }
+    subsets: { v1: { version: v1, canary: 'false' }, v2: { version: v2 } }
+    subset_fallback: any
+  a/b: { dns: 'b:1' }
+";
+
+#[test]
+fn subsets() {
+    let parsed = read(SUBSETS).unwrap();
+    assert_eq!(parsed.warnings, []);
+    let Config { mesh, endpoints } = parsed.config;
+    let to = |subset| Destination { cluster: name("cart"), subset: Some(name(subset)) };
+    let routes = &mesh.route_tables["web"].routes;
+    let Forward { to: split, mirror, fallback, .. } = forward(&routes[0]);
+    assert_eq!(
+        split.targets.iter().map(|target| target.to.clone()).collect::<Vec<_>>(),
+        [to("v1"), to("v2")]
+    );
+    assert_eq!(mirror.as_ref().unwrap().to, to("v2"));
+    assert_eq!(fallback.as_deref(), Some(&Fallback::Instead(Instead::To(to("v1")))));
+    assert_eq!(forward(&routes[1]).to, Split::one(name("a/b")), "a cluster's name may hold a slash");
+    let Filter::Tcp(tcp) = &mesh.listeners["raw"].chain.filter else { panic!("{mesh:?}") };
+    assert_eq!(tcp.to, Split::one(to("v2")));
+    let cart = &mesh.clusters["cart"];
+    assert_eq!(cart.subset_fallback, SubsetFallback::Any);
+    let within: Vec<_> =
+        endpoints["cart"].endpoints.iter().map(|e| e.labels.has_all(&cart.subsets["v1"])).collect();
+    assert_eq!(within, [true, false]);
 }

@@ -115,6 +115,9 @@ fn documents_fit_the_schema() {
     for unfit in ["", "to: b, respond: {}", "stale: 1m, to: b, respond: {}", "stale: { memory: 1MiB }"] {
         check(&fallback(unfit), false);
     }
+    check(&cluster("subsets: { v1: { version: v1 } }, subset_fallback: any"), true);
+    check(&cluster("subsets: { v1: {} }"), false);
+    check(&cluster("subset_fallback: all"), false);
     check(&cluster("zone_weights: { a: 0, b: 80 }"), true);
     check(&cluster("zone_weights: { a: -1 }"), false);
     check(&cluster("health_check: {}"), false);
@@ -172,6 +175,9 @@ fn valid(root: &Value, schema: &Value, value: &Value) -> bool {
             "maximum" => value.as_f64().is_none_or(|n| n <= rule.as_f64().unwrap()),
             "minItems" => value.as_array().is_none_or(|items| items.len() >= length()),
             "minProperties" => value.as_object().is_none_or(|object| object.len() >= length()),
+            "maxProperties" => value.as_object().is_none_or(|object| object.len() <= length()),
+            "minLength" => value.as_str().is_none_or(|text| text.chars().count() >= length()),
+            "maxLength" => value.as_str().is_none_or(|text| text.chars().count() <= length()),
             "pattern" => value
                 .as_str()
                 .is_none_or(|text| regex::Regex::new(rule.as_str().unwrap()).unwrap().is_match(text)),

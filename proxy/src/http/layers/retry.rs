@@ -203,7 +203,7 @@ where
             shared.stats.shed.retries.increment(1);
             return Err(Skipped::Overload);
         }
-        let ClusterView { config, live } = &*self.cluster;
+        let ClusterView { config, live, subset: _ } = &*self.cluster;
         let (breaker, limits) = self.cluster.breaker(self.ledger.trip().priority());
         let permit = breaker.count(Limit::Retries, limits);
         let permit = permit.map_err(|_| Skipped::MaxRetries)?;

@@ -29,8 +29,8 @@ fn header() -> impl Strategy<Value = HeaderName> {
     select(vec!["x-user", "1", "on", "$x", "a'b|c", "cookie"]).prop_map(HeaderName::from_static)
 }
 
-fn set_later() -> Name {
-    Name::new("set-later").unwrap()
+fn set_later() -> Destination {
+    Name::new("set-later").unwrap().into()
 }
 
 /// What a route does with what it sends on, to clusters that are set later.
@@ -123,7 +123,7 @@ pub(super) fn global_rate_limit() -> impl Strategy<Value = GlobalRateLimit> {
     let numbers = (some(1..=1_000_000), 0..=1_000_000_u32);
     (some_text(), descriptors, time(), on_failure, numbers).prop_map(
         |(domain, descriptors, timeout, on_failure, (hits, cache))| GlobalRateLimit {
-            cluster: set_later(),
+            cluster: set_later().cluster,
             domain,
             descriptors,
             timeout,

@@ -1,0 +1,90 @@
+//! Clusters over changes of their endpoints and of their settings.
+
+use outrigger_proto::model::Labels;
+
+use super::*;
+use crate::upstream::endpoint::Availability;
+
+fn assignment(ports: &[u16]) -> Assignment {
+    let address = |port: u16| Address::Ip(([127, 0, 0, 1], port).into());
+    let endpoint = |port: &u16| outrigger_proto::model::Endpoint::new(address(*port));
+    Assignment { endpoints: ports.iter().map(endpoint).collect() }
+}
+
+#[test]
+fn an_endpoint_that_stays_keeps_its_state_and_one_that_goes_is_retired() {
+    let clusters = Clusters::new(Registry::default(), Instant::now());
+    let cluster = clusters.get_or_make(&Name::new("app").expect("a name"));
+    clusters.assign(&cluster, &assignment(&[1, 2]));
+    let before = cluster.endpoints.load_full();
+    clusters.assign(&cluster, &assignment(&[2, 3]));
+    let after = cluster.endpoints.load_full();
+    assert!(Arc::ptr_eq(&before.endpoints()[1], &after.endpoints()[0]));
+    assert!(before.endpoints()[0].is_retired() && !before.endpoints()[1].is_retired());
+    assert_ne!(after.endpoints()[1].id(), before.endpoints()[0].id());
+}
+
+fn labelled(endpoints: &[(u16, &str)]) -> Assignment {
+    let mut made = assignment(&endpoints.iter().map(|(port, _)| *port).collect::<Vec<_>>());
+    for (endpoint, (_, version)) in made.endpoints.iter_mut().zip(endpoints) {
+        endpoint.labels = version_is(version);
+    }
+    made
+}
+
+fn version_is(version: &str) -> Labels {
+    Labels([("version".into(), version.into())].into())
+}
+
+fn ports(view: &ClusterView) -> Vec<String> {
+    view.endpoints().endpoints().iter().map(|e| e.label().replace("127.0.0.1:", "")).collect()
+}
+
+#[test]
+fn a_subset_follows_labels_and_settings_and_shares_its_endpoints() {
+    let clusters = Clusters::new(Registry::default(), Instant::now());
+    let live = clusters.get_or_make(&Name::new("app").expect("a name"));
+    let v2 = Name::new("v2").expect("a name");
+    let mut config = model::Cluster::new(model::Source::Static);
+    config.subsets.insert(v2.clone(), version_is("v2"));
+    let config = Arc::new(config);
+    clusters.configure(&live, &config);
+    clusters.assign(&live, &labelled(&[(1, "v1"), (2, "v2"), (3, "v2")]));
+    let subset = Some(live.subset(&v2));
+    let view = ClusterView { config: config.clone(), live: live.clone(), subset };
+    assert_eq!(ports(&view), ["2", "3"]);
+    assert!(Arc::ptr_eq(&view.endpoints().endpoints()[0], &live.endpoints().endpoints()[1]));
+    // Health that changes is counted in it as well.
+    live.endpoints().endpoints()[1].set_availability(Availability::Unavailable);
+    live.refresh();
+    assert_eq!(view.endpoints().levels().map(|level| level.available).collect::<Vec<_>>(), [1]);
+    clusters.assign(&live, &labelled(&[(1, "v2"), (2, "v1"), (3, "v2")]));
+    assert_eq!(ports(&view), ["1", "3"], "those who hold it see what changes");
+    let balanced = model::Cluster { balance: model::Balance::Random, ..(*config).clone() };
+    clusters.configure(&live, &Arc::new(balanced));
+    assert_eq!(ports(&view), ["1", "3"]);
+    clusters.assign(&live, &labelled(&[(1, "v1")]));
+    assert_eq!(ports(&view), [""; 0]);
+    let any = model::Cluster { subset_fallback: model::SubsetFallback::Any, ..(*config).clone() };
+    clusters.configure(&live, &Arc::new(any));
+    clusters.assign(&live, &labelled(&[(1, "v1"), (4, "v1")]));
+    assert_eq!(ports(&view), ["1", "4"], "nobody is in it, and anybody will do");
+}
+
+#[test]
+fn a_new_endpoint_is_awaited_beside_one_that_is_known_to_be_well() {
+    let clusters = Clusters::new(Registry::default(), Instant::now());
+    let cluster = clusters.get_or_make(&Name::new("app").expect("a name"));
+    clusters.assign(&cluster, &assignment(&[1, 2]));
+    let usable = |cluster: &Cluster| -> Vec<bool> {
+        cluster.endpoints().endpoints().iter().map(|e| e.is_healthy()).collect()
+    };
+    assert_eq!(usable(&cluster), [true, true], "nothing better is known");
+    let well = Record { health: Health::Healthy, ..Record::default() };
+    cluster.endpoints().endpoints()[0].health().checked(well, std::time::Duration::ZERO);
+    clusters.assign(&cluster, &assignment(&[1, 2, 3]));
+    assert_eq!(usable(&cluster), [true, true, false]);
+    // All that was known has gone: nothing better is known again.
+    clusters.assign(&cluster, &assignment(&[4, 5]));
+    assert_eq!(usable(&cluster), [true, true]);
+}

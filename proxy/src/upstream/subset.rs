@@ -1,0 +1,52 @@
+//! A part of a cluster, by the labels of its endpoints: chosen among by itself, while load, health, connections and budgets
+//! are those of the cluster.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use outrigger_proto::model::{self, Labels, Name, SubsetFallback};
+
+use super::balance::{EndpointSet, Settings};
+use super::endpoint::Endpoint;
+
+/// The subsets of a cluster.
+pub(super) type Subsets = BTreeMap<Name, Arc<Subset>>;
+
+/// A part of a cluster.
+#[derive(Debug, Default)]
+pub struct Subset {
+    endpoints: ArcSwap<EndpointSet>,
+}
+
+impl Subset {
+    /// Its endpoints now.
+    pub(super) fn endpoints(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
+        self.endpoints.load()
+    }
+
+    /// The same endpoints are chosen among in another way.
+    pub(super) fn settle(&self, settings: Settings<'_>) {
+        let endpoints = self.endpoints.load().endpoints().to_vec();
+        self.endpoints.store(Arc::new(EndpointSet::new(endpoints, settings)));
+    }
+}
+
+/// The subsets that `config` wants of these endpoints of the cluster. Those that were there stay, as requests hold them.
+pub(super) fn make(
+    config: &model::Cluster,
+    endpoints: &[Arc<Endpoint>],
+    old: Option<&Subsets>,
+) -> Option<Arc<Subsets>> {
+    let subset = |(name, wanted): (&Name, &Labels)| {
+        let subset = old.and_then(|old| old.get(name)).cloned().unwrap_or_default();
+        let mut members: Vec<_> = endpoints.iter().filter(|e| e.has_labels(wanted)).cloned().collect();
+        if members.is_empty() && config.subset_fallback == SubsetFallback::Any {
+            members = endpoints.to_vec();
+        }
+        subset.endpoints.store(Arc::new(EndpointSet::new(members, config.into())));
+        (name.clone(), subset)
+    };
+    let subsets: Subsets = config.subsets.iter().map(subset).collect();
+    (!subsets.is_empty()).then(|| Arc::new(subsets))
+}
