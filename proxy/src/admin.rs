@@ -188,7 +188,11 @@ impl Admin {
                 "Requests under way that `concurrency` counts, where it counts all callers together.",
                 Gate::used,
             ),
-            ("outrigger_route_concurrency_limit", "How many may be, just now.", Gate::max),
+            (
+                "outrigger_route_concurrency_limit",
+                "How many may be, just now; listeners that share a route table share it.",
+                Gate::max,
+            ),
             ("outrigger_route_concurrency_waiting", "How many wait for their turn.", Gate::waiting),
         ];
         let snapshot = self.shared.live.load();

@@ -208,3 +208,55 @@ async fn an_adaptive_limit_finds_out_how_many_are_of_use() {
     let refused = refused.lock().unwrap().clone();
     assert!(refused.starts_with("outrigger: concurrency.adaptive is at "), "{refused}");
 }
+
+#[tokio::test]
+async fn who_is_under_way_stays_counted_when_the_limit_changes() {
+    let (origin, _open) = gated().await;
+    let config = |max: u32| web_routed(&format!("concurrency: {{ max: {max} }}"), "", "", [origin.address()]);
+    let proxy = Proxy::start(&config(2)).await;
+    let _inside = ask(&proxy, &["a", "a"]).await;
+    origin.wait_requests(2).await;
+    proxy.reload(&config(3)).await;
+    let _third = ask(&proxy, &["a"]).await;
+    origin.wait_requests(3).await;
+    let reply = proxy.get("web", "/").await;
+    assert_eq!(reply.text(), "outrigger: concurrency.max is 3, and this would be 4\n");
+}
+
+/// Clients that give up before there is an answer tell as much as answers that are late.
+#[tokio::test]
+async fn an_adaptive_limit_hears_of_requests_that_nobody_waits_for() {
+    let slow = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let weather = slow.clone();
+    let origin = Origin::start(move |mut conn| {
+        let slow = weather.clone();
+        async move {
+            while conn.request().await.is_some() {
+                let time = if slow.load(SeqCst) { 60_000 } else { 5 };
+                tokio::time::sleep(Duration::from_millis(time)).await;
+                conn.send(ok("x")).await;
+            }
+        }
+    })
+    .await;
+    let route =
+        "timeout: 300ms\nfallback: { respond: { status: 200 } }\nconcurrency: { max: 60, adaptive: {} }";
+    let proxy = Proxy::start(&web_routed(route, "", "", [origin.address()])).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let web = proxy.address("web");
+        clients.spawn(async move {
+            let mut client = Client::connect(web).await;
+            loop {
+                if client.get("/").await.status == 503 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        });
+    }
+    let limit = "outrigger_route_concurrency_limit{listener=\"web\",route=\"web.routes[0]\"}";
+    proxy.wait_metric(limit, |n| n == 60.0).await;
+    slow.store(true, SeqCst);
+    // It is looked whether half of them are enough.
+    proxy.wait_metric(limit, |n| n <= 30.0).await;
+}

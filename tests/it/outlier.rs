@@ -186,3 +186,36 @@ async fn ejections_outlive_a_reload_and_end_with_their_rules() {
     proxy.reload(&config("")).await;
     until("nobody is left out any more", async || (outlier(&proxy).await == "healthy").then_some(())).await;
 }
+
+/// Who stands in our own line until its time is over says nothing of the endpoint.
+#[tokio::test]
+async fn what_waits_for_a_connection_of_ours_is_no_failure() {
+    let hang = Origin::start(async |mut conn| {
+        conn.rest().await;
+    })
+    .await;
+    let config = format!(
+        "listeners:
+  web:
+    bind: 127.0.0.1:0
+    routes:
+      - {{ match: {{ path: {{ exact: /hold }} }}, to: app }}
+      - {{ to: app, timeout: 100ms }}
+clusters:
+  app:
+    endpoints: [\"{}\"]
+    circuit_breaker: {{ max_connections: 1 }}
+    outlier_detection: {{ consecutive_5xx: 1, consecutive_local: 1 }}
+",
+        hang.address()
+    );
+    let proxy = Proxy::start(&config).await;
+    let mut held = proxy.client("web").await;
+    held.send(outrigger_tests::wire::get("/hold")).await;
+    proxy.wait_metric("outrigger_upstream_connections{cluster=\"app\"}", |n| n == 1.0).await;
+    for _ in 0..3 {
+        assert_eq!(proxy.get("web", "/").await.status, 504);
+    }
+    let clusters = proxy.ask_json("/clusters").await;
+    assert_eq!(clusters["clusters"][0]["endpoints"][0]["failures"], 0, "{clusters:#}");
+}

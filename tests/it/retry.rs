@@ -344,3 +344,23 @@ async fn a_connection_that_died_while_idle_costs_no_attempt() {
     let clusters = proxy.ask_json("/clusters").await;
     assert_eq!(clusters["clusters"][0]["endpoints"][0]["failures"], 0, "{clusters:#}");
 }
+
+/// Whichever endpoint a key belongs to: where that one does not answer, the next attempt is at another.
+#[tokio::test]
+async fn what_was_given_up_is_tried_elsewhere_also_where_a_hash_decides() {
+    let deaf = Origin::start(async |mut conn| {
+        conn.rest().await;
+    })
+    .await;
+    let good = Origin::ok("good").await;
+    for route in ["retry: { attempts: 2, per_try_timeout: 100ms }", "hedge: { after: 50ms }"] {
+        let cluster =
+            "balance: { maglev: { hash: [{ header: x-user }] } }\nretry_budget: { percent: 100, min: 100 }";
+        let proxy = proxy(route, cluster, &[deaf.address(), good.address()]).await;
+        for user in 0..8 {
+            let mut client = proxy.client("web").await;
+            client.send(format!("GET / HTTP/1.1\r\nHost: app\r\nx-user: {user}\r\n\r\n")).await;
+            assert_eq!(client.reply().await.text(), "good", "{route}, user {user}");
+        }
+    }
+}

@@ -72,6 +72,10 @@ pub struct Ledger {
     asked: RefCell<Option<Rc<[u8]>>>,
     unframed: Cell<bool>,
     delayed: Cell<bool>,
+    /// Somebody measures what its answer takes.
+    timed: Cell<bool>,
+    /// When its body was whole; noted for whoever measures.
+    received_at: Cell<Option<Instant>>,
     status: Cell<u16>,
     error: Cell<Option<ProxyError>>,
     whole: Cell<bool>,
@@ -128,6 +132,8 @@ impl Ledger {
             asked: RefCell::new(None),
             unframed: Cell::new(false),
             delayed: Cell::new(false),
+            timed: Cell::new(false),
+            received_at: Cell::new(None),
             status: Cell::new(0),
             error: Cell::new(None),
             whole: Cell::new(false),
@@ -261,10 +267,24 @@ impl Ledger {
         self.delayed.set(true);
     }
 
-    /// Whether what its answer took says something of its cluster: it was sent once, not held up on purpose, and did not
-    /// fall back.
+    /// Whether its answer took what one request to its cluster takes: it was sent once, and did not fall back.
     pub fn is_plain(&self) -> bool {
-        self.trip.attempts() <= 1 && !self.delayed.get() && self.fallback.get().is_empty()
+        self.trip.attempts() <= 1 && self.fallback.get().is_empty()
+    }
+
+    /// Whether it was held up on purpose.
+    pub fn is_delayed(&self) -> bool {
+        self.delayed.get()
+    }
+
+    /// What its answer takes is measured.
+    pub fn set_timed(&self) {
+        self.timed.set(true);
+    }
+
+    /// When its body was whole, if it had one, is [timed](Self::set_timed), and the client has sent it by now.
+    pub fn received_at(&self) -> Option<Instant> {
+        self.received_at.get()
     }
 
     /// The share of the route's split was chosen.
@@ -568,6 +588,7 @@ impl Meter for Ledger {
     fn ended(&self, side: Side, result: Result<(), BodyError>) {
         match (side, result) {
             (Side::Response, Ok(())) => self.whole.set(true),
+            (Side::Request, Ok(())) if self.timed.get() => self.received_at.set(Some(Instant::now())),
             (Side::Request, Ok(())) => {}
             // The framing of the request's body was refused.
             (Side::Request, Err(BodyError::Client)) if self.violation().is_some() => {

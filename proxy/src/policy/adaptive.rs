@@ -9,13 +9,13 @@
 //!   done at once, half the crowd waits half as long: Little's law). Then this is what they take from now on, and what
 //!   was taken away in vain is given back.
 //! - Where it is always crowded, halving goes on now and then until it is in vain: that is the one thing done for the
-//!   sake of the number, and at its worst it costs half of what the service can do for half a second.
+//!   sake of the number, and at its worst it costs half of what the service can do for two windows.
 //!
 //! Time and samples come from the caller; deciding takes place once a [`WINDOW`], by whoever ends it.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use outrigger_proto::model::Adaptive as Config;
@@ -28,7 +28,8 @@ const ENOUGH: u32 = 20;
 const FIRST: u32 = 20;
 /// No window lowers the limit by more than this factor: what halving it does is looked at first.
 const STEEPEST: f64 = 0.5;
-/// Answers that with half of the limit take more than this share of what they took are not slow because of a crowd.
+/// Answers that with half of the limit take more than this share of what they took are not slow because of a crowd; the
+/// less it was lowered, the larger the share.
 const IN_VAIN: f64 = 0.75;
 /// After so many crowded windows what is known is doubted, and looked at anew.
 const DOUBT: u32 = 120;
@@ -46,46 +47,81 @@ pub struct Adaptive {
     most: AtomicU32,
     /// When the window ends, in nanoseconds since the process began.
     ends: AtomicU64,
+    /// What answers take without a crowd, in nanoseconds; 0 while that is not known.
+    alone: AtomicU64,
     gradient: Mutex<Gradient>,
 }
 
+/// How long an answer took, until its head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Took {
+    /// So long.
+    Exactly(Duration),
+    /// Longer than this: it was not waited for, or failed.
+    MoreThan(Duration),
+}
+
 impl Adaptive {
-    /// A limit of at most `max`.
-    pub fn new(config: Config, max: NonZeroU32) -> Self {
+    /// A limit of at most `max`, which goes on from what was learned `before` it, under other settings.
+    pub fn new(config: Config, max: NonZeroU32, before: Option<&Self>) -> Self {
+        let gradient = Gradient::new(config, max, before.map(|before| *before.lock()));
         Self {
             answers: AtomicU32::new(0),
             nanos: AtomicU64::new(0),
             most: AtomicU32::new(0),
             ends: AtomicU64::new(0),
-            gradient: Mutex::new(Gradient::new(config, max)),
+            alone: AtomicU64::new(gradient.alone.map_or(0, |alone| alone as u64)),
+            gradient: Mutex::new(gradient),
         }
     }
 
     /// The limit to begin with.
-    pub fn first(config: Config, max: NonZeroU32) -> u32 {
-        FIRST.clamp(config.min.get(), max.get())
+    pub fn first(&self) -> u32 {
+        self.lock().limit as u32
     }
 
-    /// The head of an answer came so long after its request was let in; so many were under way, and `now` is the time
-    /// since the process began. The limit from now on, when a window is over.
-    pub fn answered(&self, took: Duration, under_way: u32, now: Duration) -> Option<u32> {
+    /// An answer came, or is not waited for any more; so many requests were under way, and `now` is the time since the
+    /// process began. When a window is over, `apply` is called with the limit from now on.
+    pub fn answered(&self, took: Took, under_way: u32, now: Duration, apply: impl FnOnce(u32)) {
+        let nanos = match took {
+            Took::Exactly(took) => super::bucket::nanos(took),
+            // What did not take longer than usual says nothing: most failures are fast.
+            Took::MoreThan(took) => {
+                let nanos = super::bucket::nanos(took);
+                let alone = self.alone.load(Relaxed);
+                if alone == 0 || nanos <= alone {
+                    return;
+                }
+                nanos
+            }
+        };
         let answers = self.answers.fetch_add(1, Relaxed) + 1;
-        self.nanos.fetch_add(super::bucket::nanos(took), Relaxed);
+        self.nanos.fetch_add(nanos, Relaxed);
         self.most.fetch_max(under_way, Relaxed);
         let (now, ends) = (super::bucket::nanos(now), self.ends.load(Relaxed));
         if answers < ENOUGH || now < ends {
-            return None;
+            return;
         }
         // Whoever moves the end decides; the others go on.
         let next = now.saturating_add(super::bucket::nanos(WINDOW));
-        self.ends.compare_exchange(ends, next, Relaxed, Relaxed).ok()?;
+        if self.ends.compare_exchange(ends, next, Relaxed, Relaxed).is_err() {
+            return;
+        }
         let answers = self.answers.swap(0, Relaxed).max(1);
         let mean = self.nanos.swap(0, Relaxed) as f64 / f64::from(answers);
         let most = self.most.swap(0, Relaxed);
         // Not before those that are let in now have come back.
         self.ends.fetch_max(now.saturating_add(mean as u64), Relaxed);
-        let mut gradient = self.gradient.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(gradient.next(mean, most))
+        let mut gradient = self.lock();
+        let limit = gradient.next(mean, most);
+        self.alone.store(gradient.alone.map_or(0, |alone| alone as u64), Relaxed);
+        // Under the lock, or a window that was held up could undo the next one.
+        apply(limit);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gradient> {
+        // Nothing is done under this lock that could leave it half changed.
+        self.gradient.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,19 +145,22 @@ struct Gradient {
 }
 
 impl Gradient {
-    fn new(config: Config, max: NonZeroU32) -> Self {
+    fn new(config: Config, max: NonZeroU32, before: Option<Self>) -> Self {
         let Config { min, tolerance } = config;
-        Self {
-            least: f64::from(min.get()),
-            max: f64::from(max.get()),
-            tolerance: f64::from(tolerance) / 10.0,
-            limit: f64::from(Adaptive::first(config, max)),
+        let (least, max) = (f64::from(min.get()), f64::from(max.get()));
+        let before = before.unwrap_or(Self {
+            least,
+            max,
+            tolerance: 1.0,
+            limit: f64::from(FIRST),
             alone: None,
             unsure: 0,
             begins: true,
             lowered: None,
             settles: false,
-        }
+        });
+        let tolerance = f64::from(tolerance) / 10.0;
+        Self { least, max, tolerance, limit: before.limit.clamp(least, max), ..before }
     }
 
     /// Answers took `mean` nanoseconds, with at most so many requests under way. The limit that follows.
@@ -164,7 +203,7 @@ impl Gradient {
         let (from, took) = *self.lowered.get_or_insert((self.limit, mean));
         let halved = self.limit <= (from / 2.0).max(self.least);
         if halved && self.limit < from {
-            if mean > took * IN_VAIN {
+            if mean > took * IN_VAIN * 2.0 * self.limit / from {
                 (self.alone, self.limit) = (Some(mean), from);
                 (self.lowered, self.unsure) = (None, 0);
                 return;

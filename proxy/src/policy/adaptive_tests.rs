@@ -8,7 +8,7 @@ use super::*;
 const MS: f64 = 1e6;
 
 fn gradient(max: u32) -> Gradient {
-    Gradient::new(Config::default(), NonZeroU32::new(max).unwrap())
+    Gradient::new(Config::default(), NonZeroU32::new(max).unwrap(), None)
 }
 
 #[test]
@@ -53,10 +53,8 @@ fn a_service_that_has_become_slower_is_not_held_down() {
 
 #[test]
 fn at_its_least_it_learns_too() {
-    let mut limit = Gradient::new(
-        Config { min: NonZeroU32::new(5).unwrap(), ..Config::default() },
-        NonZeroU32::new(5).unwrap(),
-    );
+    let five = NonZeroU32::new(5).unwrap();
+    let mut limit = Gradient::new(Config { min: five, ..Config::default() }, five, None);
     limit.next(10.0 * MS, 5);
     for _ in 0..100 {
         assert_eq!(limit.next(50.0 * MS, 5), 5);
@@ -104,8 +102,8 @@ impl World {
         let max = NonZeroU32::new(1000).unwrap();
         let config = Config::default();
         let service = Service { places, takes, busy: BinaryHeap::new(), line: VecDeque::new() };
-        let now_limit = Adaptive::first(config, max);
-        Self { limit: Adaptive::new(config, max), now_limit, service, now: Duration::ZERO }
+        let limit = Adaptive::new(config, max, None);
+        Self { now_limit: limit.first(), limit, service, now: Duration::ZERO }
     }
 
     /// A request comes so often, for so long, whatever becomes of the others.
@@ -119,9 +117,8 @@ impl World {
                 let Reverse((_, came)) = self.service.busy.pop().unwrap();
                 self.now = at;
                 let under_way = (self.service.busy.len() + self.service.line.len() + 1) as u32;
-                if let Some(limit) = self.limit.answered(at - came, under_way, at) {
-                    self.now_limit = limit;
-                }
+                let took = Took::Exactly(at - came);
+                self.limit.answered(took, under_way, at, |limit| self.now_limit = limit);
                 stretch.served += 1;
                 if at + Duration::from_secs(1) > end {
                     stretch.slowest = stretch.slowest.max(at - came);
@@ -190,17 +187,50 @@ fn a_service_that_becomes_slower_and_faster_again_is_followed_without_a_pause() 
 
 #[test]
 fn one_of_many_threads_ends_a_window() {
-    let limit = Adaptive::new(Config::default(), NonZeroU32::new(100).unwrap());
+    let limit = Adaptive::new(Config::default(), NonZeroU32::new(100).unwrap(), None);
     let decided = AtomicU32::new(0);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..1000 {
-                    let next = limit.answered(ms(1), 1, Duration::from_secs(1));
-                    decided.fetch_add(u32::from(next.is_some()), Relaxed);
+                    limit.answered(Took::Exactly(ms(1)), 1, Duration::from_secs(1), |_| {
+                        decided.fetch_add(1, Relaxed);
+                    });
                 }
             });
         }
     });
     assert_eq!(decided.into_inner(), 1);
+}
+
+#[test]
+fn a_little_less_helps_a_little() {
+    let min = NonZeroU32::new(50).unwrap();
+    let config = Config { min, ..Config::default() };
+    let mut limit = Gradient::new(config, NonZeroU32::new(1000).unwrap(), None);
+    limit.next(10.0 * MS, 10);
+    limit.limit = 57.0;
+    assert_eq!(limit.next(28.5 * MS, 57), 50, "lowered as far as it may be");
+    limit.next(26.0 * MS, 57);
+    // In proportion: the crowd was what made them slow.
+    assert_eq!(limit.next(25.0 * MS, 50), 50);
+    assert!(limit.alone.unwrap() < 15.0 * MS, "{limit:?}");
+}
+
+#[test]
+fn what_is_not_waited_for_counts_once_it_is_slow() {
+    let limit = Adaptive::new(Config::default(), NonZeroU32::new(100).unwrap(), None);
+    let tell = |took: fn(Duration) -> Took, time, now| {
+        let mut after = None;
+        for _ in 0..ENOUGH {
+            limit.answered(took(time), 20, Duration::from_secs(now), |limit| after = Some(limit));
+        }
+        after
+    };
+    assert_eq!(tell(Took::MoreThan, ms(500), 1), None, "nothing is known yet");
+    assert_eq!(tell(Took::Exactly, ms(10), 1), Some(40));
+    assert_eq!(tell(Took::MoreThan, ms(5), 2), None, "failures are fast");
+    // All of them time out, and no answer comes at all.
+    assert_eq!(tell(Took::MoreThan, ms(1000), 3), Some(40), "with twenty of forty it is not crowded");
+    assert!(limit.lock().alone.unwrap() > 10.0 * MS);
 }

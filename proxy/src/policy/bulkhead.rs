@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use outrigger_proto::model::{Concurrency, LimitKey};
 
-use super::adaptive::Adaptive;
+use super::adaptive::{Adaptive, Took};
 use super::kept::Kept;
 use super::keyed::digest;
 use crate::gate::{Entry, Gate};
@@ -24,7 +24,7 @@ pub struct Bulkhead {
     config: Concurrency,
     /// For those who have no key of their own.
     common: Arc<Gate>,
-    each: Option<Callers>,
+    each: Option<Arc<Callers>>,
     adaptive: Option<Adaptive>,
 }
 
@@ -50,18 +50,24 @@ impl fmt::Display for Crowd {
 }
 
 impl Bulkhead {
-    /// Nobody is in. The secret must be random.
-    pub fn new(config: Concurrency, secret: RandomState) -> Self {
+    /// The secret must be random. Who is in is known already, and what was learned, where it takes the place of one that
+    /// was `before` it, under other settings.
+    pub fn new(config: Concurrency, secret: RandomState, before: Option<&Self>) -> Self {
+        let callers = || Callers { secret, shards: std::array::from_fn(|_| Mutex::default()) };
         let each = match config.per {
             LimitKey::All => None,
             LimitKey::Header(_) | LimitKey::Source => {
-                Some(Callers { secret, shards: std::array::from_fn(|_| Mutex::default()) })
+                let before = before.filter(|before| before.config.per == config.per);
+                let known = before.and_then(|before| before.each.clone());
+                Some(known.unwrap_or_else(|| Arc::new(callers())))
             }
         };
-        let adaptive = config.adaptive.map(|adaptive| Adaptive::new(adaptive, config.max));
-        let first =
-            config.adaptive.map_or(config.max.get(), |adaptive| Adaptive::first(adaptive, config.max));
-        Self { common: Gate::new(first), each, adaptive, config }
+        let learned = before.and_then(|before| before.adaptive.as_ref());
+        let adaptive = config.adaptive.map(|adaptive| Adaptive::new(adaptive, config.max, learned));
+        let max = adaptive.as_ref().map_or(config.max.get(), Adaptive::first);
+        let common = before.map_or_else(|| Gate::new(max), |before| before.common.clone());
+        common.set_max(max);
+        Self { common, each, adaptive, config }
     }
 
     /// What was configured.
@@ -95,7 +101,8 @@ impl Bulkhead {
 
     /// The limit that this caller has reached.
     pub fn crowd(&self, caller: Option<&[u8]>) -> Crowd {
-        let of = |gate: &Gate| (gate.max(), gate.used().saturating_add(1));
+        // Somebody may have left since.
+        let of = |gate: &Gate| (gate.max(), gate.used().max(gate.max()).saturating_add(1));
         let (max, seen) = match (caller, &self.each) {
             (Some(caller), Some(each)) => of(&each.gate(caller, self.config.max.get())),
             (_, _) => of(&self.common),
@@ -103,11 +110,10 @@ impl Bulkhead {
         Crowd { max, seen, adaptive: self.is_adaptive() }
     }
 
-    /// The head of an answer came so long after its request was let in; `now` is the time since the process began.
-    pub fn answered(&self, took: Duration, now: Duration) {
-        let Some(adaptive) = &self.adaptive else { return };
-        if let Some(limit) = adaptive.answered(took, self.common.used(), now) {
-            self.common.set_max(limit);
+    /// An answer came, or is not waited for any more; `now` is the time since the process began.
+    pub fn answered(&self, took: Took, now: Duration) {
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.answered(took, self.common.used(), now, |limit| self.common.set_max(limit));
         }
     }
 }
@@ -136,7 +142,12 @@ impl Callers {
             shard.gates.forget();
             shard.tidied = shard.gates.len();
         }
-        shard.gates.get_or_make(key, || Gate::new(max))
+        let gate = shard.gates.get_or_make(key, || Gate::new(max));
+        // It may have been made before a reload.
+        if gate.max() != max {
+            gate.set_max(max);
+        }
+        gate
     }
 }
 
@@ -148,7 +159,7 @@ mod tests {
 
     fn bulkhead(max: u32, queue: u32, per: LimitKey) -> Bulkhead {
         let config = Concurrency { queue, per, ..Concurrency::new(NonZeroU32::new(max).unwrap()) };
-        Bulkhead::new(config, RandomState::new())
+        Bulkhead::new(config, RandomState::new(), None)
     }
 
     fn is_in(entry: &Entry) -> bool {
@@ -184,5 +195,37 @@ mod tests {
         let kept: usize = callers.shards.iter().map(|shard| shard.lock().unwrap().gates.len()).sum();
         assert!(kept <= SHARDS * (TIDY + 2), "{kept}");
         assert_eq!(seen(&each, Some(b"b")), Some(2), "who is in stays known");
+    }
+
+    #[test]
+    fn other_settings_do_not_let_anybody_in_twice() {
+        for per in [LimitKey::All, LimitKey::Source] {
+            let old = bulkhead(2, 0, per.clone());
+            let held = [old.enter(Some(b"a"), 0), old.enter(Some(b"a"), 0)];
+            let config = Concurrency { queue: 7, per, ..Concurrency::new(NonZeroU32::new(3).unwrap()) };
+            let new = Bulkhead::new(config, RandomState::new(), Some(&old));
+            let third = new.enter(Some(b"a"), 0);
+            assert!(held.iter().chain([&third]).all(is_in));
+            assert!(matches!(new.enter(Some(b"a"), 0), Entry::Line(_)));
+        }
+    }
+
+    #[test]
+    fn other_settings_leave_what_was_learned() {
+        let adaptive = |max| {
+            let adaptive = Some(outrigger_proto::model::Adaptive::default());
+            Concurrency { adaptive, ..Concurrency::new(NonZeroU32::new(max).unwrap()) }
+        };
+        let old = Bulkhead::new(adaptive(1000), RandomState::new(), None);
+        assert_eq!(old.common().max(), 20);
+        let held: Vec<_> = (0..20).map(|_| old.enter(None, 0)).collect();
+        for _ in 0..20 {
+            old.answered(Took::Exactly(Duration::from_millis(1)), Duration::from_secs(1));
+        }
+        assert_eq!((held.len(), old.common().max()), (20, 40));
+        for (max, first) in [(2000, 40), (30, 30)] {
+            let new = Bulkhead::new(adaptive(max), RandomState::new(), Some(&old));
+            assert_eq!(new.common().max(), first);
+        }
     }
 }

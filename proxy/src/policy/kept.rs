@@ -25,6 +25,16 @@ impl<K: Eq + Hash, V> Kept<K, V> {
         })
     }
 
+    /// What stands under a key.
+    pub(super) fn get(&self, key: &K) -> Option<Arc<V>> {
+        self.0.get(key)?.upgrade()
+    }
+
+    /// From now on this stands under the key.
+    pub(super) fn put(&mut self, key: K, value: &Arc<V>) {
+        self.0.insert(key, Arc::downgrade(value));
+    }
+
     /// Lets go of the keys of what is gone.
     pub(super) fn forget(&mut self) {
         self.0.retain(|_, value| value.strong_count() > 0);

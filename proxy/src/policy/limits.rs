@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use outrigger_proto::model::{
-    self, Action, Concurrency, Destination, Forward, GlobalRateLimit, HeaderEdits, Match, Name, RateLimit,
-    Rewrite, Route,
+    self, Action, Destination, Forward, GlobalRateLimit, HeaderEdits, Match, Name, RateLimit, Rewrite, Route,
 };
 
 use super::bulkhead::Bulkhead;
@@ -45,7 +44,7 @@ impl RouteLimits {
 pub struct Limits {
     secret: RandomState,
     rates: Kept<(Name, Match, RateLimit), RateLimiter>,
-    bulkheads: Kept<(Name, Match, Concurrency), Bulkhead>,
+    bulkheads: Kept<(Name, Match), Bulkhead>,
     refusals: Kept<(Name, Match, GlobalRateLimit), Refusals>,
     stale: Kept<Asked, Stale>,
     /// Bytes of answers that all routes keep.
@@ -86,15 +85,22 @@ impl Limits {
     }
 
     /// The limits of a route of this table. A route is known by what it matches, so that others may come and go before
-    /// it; a limit that was changed begins anew.
+    /// it. A rate limit that was changed begins anew; a concurrency limit knows who is under way, and what it has learned.
     pub fn of(&mut self, table: &Name, route: &Route) -> RouteLimits {
         let rate = route.rate_limit.as_deref().map(|config| {
             let key = (table.clone(), route.matches.clone(), config.clone());
             self.rates.get_or_make(key, || Arc::new(RateLimiter::new(config.clone(), self.secret.clone())))
         });
         let concurrency = route.concurrency.as_deref().map(|config| {
-            let key = (table.clone(), route.matches.clone(), config.clone());
-            self.bulkheads.get_or_make(key, || Arc::new(Bulkhead::new(config.clone(), self.secret.clone())))
+            let key = (table.clone(), route.matches.clone());
+            let before = self.bulkheads.get(&key);
+            if let Some(same) = before.as_ref().filter(|before| before.config() == config) {
+                return same.clone();
+            }
+            // Who is under way stays counted.
+            let made = Arc::new(Bulkhead::new(config.clone(), self.secret.clone(), before.as_deref()));
+            self.bulkheads.put(key, &made);
+            made
         });
         let refusals = route.global_rate_limit.as_deref().and_then(|config| {
             let most = NonZeroU32::new(config.cache)?;

@@ -30,6 +30,8 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
     let result = match upstream.connect(cluster, &trip).await {
         Ok((mut stream, _lease, _open)) => {
             conn.until_ended(pump(&mut client, &mut stream)).await;
+            // Before what counts it, or one more could be open than may be.
+            drop(stream);
             Ok(())
         }
         Err(error) => Err(error),

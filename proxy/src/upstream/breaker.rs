@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use outrigger_proto::model::{BreakerLimits, Priority};
 
 use crate::gate::Gate;
+use crate::policy::budget::Budget;
 
 /// The counts of one cluster and class of requests. Limits come with each call: they are configuration.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub struct Breaker {
     pending: Count,
     requests: Count,
     retries: Count,
+    budget: Budget,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +97,7 @@ impl Breaker {
             pending: Count::default(),
             requests: Count::default(),
             retries: Count::default(),
+            budget: Budget::default(),
         })
     }
 
@@ -103,9 +106,16 @@ impl Breaker {
         self.connections.set_max(limits.max_connections.get());
     }
 
+    /// What is left for further attempts.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// Too many connections.
     pub fn full(&self) -> Overflow {
-        let (max, seen) = (self.connections.max(), self.connections.used().saturating_add(1));
+        let max = self.connections.max();
+        // Somebody may have left since.
+        let seen = self.connections.used().max(max).saturating_add(1);
         Overflow { limit: Limit::Connections, priority: self.priority, max, seen }
     }
 

@@ -18,7 +18,6 @@ use super::latencies::Latencies;
 use super::outlier::{Cause, Change, Detector, Scene, Standing, Verdict};
 use super::subset::{self, Subset, Subsets};
 use crate::observe::{ClusterStats, Registry};
-use crate::policy::budget::Budget;
 
 /// Live state of a cluster, shared by all workers.
 #[derive(Debug)]
@@ -30,7 +29,6 @@ pub struct Cluster {
     breaker: Arc<Breaker>,
     /// That of requests with a higher priority; there from the first of them on.
     high: OnceLock<Arc<Breaker>>,
-    budget: Budget,
     latencies: OnceLock<Box<Latencies>>,
     /// As it was last configured; held while the set of endpoints is made anew.
     config: Mutex<Option<Arc<model::Cluster>>>,
@@ -73,18 +71,13 @@ impl Cluster {
     fn breaker_or_new(&self, priority: Priority) -> &Arc<Breaker> {
         match priority {
             Priority::Default => &self.breaker,
-            // Under the lock, or the limits of a configuration that comes just now could be missed.
-            Priority::High => self.high.get_or_init(|| {
+            Priority::High => self.high.get().unwrap_or_else(|| {
+                // Under the lock until it is there, or it could miss a configuration that comes just now.
                 let config = guard(&self.config);
                 let limits = config.as_deref().map(|config| config.circuit_breaker).unwrap_or_default();
-                Breaker::new(priority, limits.of(priority))
+                self.high.get_or_init(|| Breaker::new(priority, limits.of(priority)))
             }),
         }
-    }
-
-    /// What it has left for further attempts.
-    pub fn budget(&self) -> &Budget {
-        &self.budget
     }
 
     /// How long its responses lately took; noted from the first time that somebody asks.
@@ -214,7 +207,6 @@ impl Clusters {
                 stats: OnceLock::new(),
                 breaker: Breaker::new(Priority::Default, &BreakerLimits::default()),
                 high: OnceLock::new(),
-                budget: Budget::default(),
                 latencies: OnceLock::new(),
                 config: Mutex::default(),
                 detector: Mutex::new(Detector::new(self.epoch.elapsed())),
@@ -300,9 +292,9 @@ impl Clusters {
         let now = self.epoch.elapsed();
         let all: Vec<_> = self.lock().values().cloned().collect();
         for cluster in all {
+            let config = guard(&cluster.config).clone();
             let mut detector = guard(&cluster.detector);
             let endpoints = cluster.endpoints.load();
-            let config = guard(&cluster.config).clone();
             let rules = config.as_ref().and_then(|config| config.outlier_detection);
             let out = || endpoints.endpoints().iter().any(|endpoint| endpoint.standing().is_ejected());
             let due = match &rules {

@@ -225,6 +225,8 @@ async fn drive(conn: Rc<Conn>, mut connection: Driven, sender: Sender<Stream>, o
     .await;
     conn.closed.set(true);
     conn.settle.notify_waiters();
+    // The socket first: whoever is let in for it must not be one too many at the upstream.
+    drop((connection, sender));
     drop(open);
 }
 

@@ -23,7 +23,7 @@ use super::h1::{self, Answer, Failure};
 use super::h2;
 use super::outlier::{Outcome, Probe};
 use super::pool::{PoolKey, Pools, Reclaim};
-use super::trip::{Going, Tried, Trip};
+use super::trip::{GivenUp, Going, Tried, Trip};
 use crate::body::{Body, bodiless};
 use crate::gate::{Call, Entry, Permit};
 use crate::io::activity::Ticks;
@@ -64,11 +64,13 @@ struct Unanswered {
     error: UpstreamError,
     /// The request, where the endpoint has certainly seen nothing of it.
     unsent: Option<Box<Request<Body>>>,
+    /// The connection was dead already, and whoever keeps the request is to send it on a fresh one.
+    stale: bool,
 }
 
 impl From<UpstreamError> for Unanswered {
     fn from(error: UpstreamError) -> Self {
-        Self { error, unsent: None }
+        Self { error, unsent: None, stale: false }
     }
 }
 
@@ -118,24 +120,23 @@ impl Upstream {
         let counted = breaker.count(Limit::Requests, limits);
         let counted = counted.map_err(|overflow| overflowed(to, overflow))?;
         let wire = wire(to.config.protocol, &request);
-        let (going, began) = trip.begin_attempt();
+        let going = trip.begin_attempt();
         if trip.attempts() == 1 && !trip.is_stale() {
-            to.live.budget().deposit(to.config.retry_budget);
+            breaker.budget().deposit(to.config.retry_budget);
         }
         let mut unreachable = Tried::default();
         loop {
-            let lease = self.pick(to, (trip, &going), &unreachable)?;
+            let lease = self.pick(to, &going, &unreachable)?;
             let endpoint = lease.endpoint();
             let result = match wire {
-                Wire::H1 => self.send_h1(to, endpoint, request, trip).await,
-                Wire::H2 => self.send_h2(to, endpoint, request, trip).await,
+                Wire::H1 => self.send_h1(to, endpoint, request, &going).await,
+                Wire::H2 => self.send_h2(to, endpoint, request, &going).await,
             };
-            let took = began.elapsed();
-            let now = began.duration_since(self.epoch) + took;
-            if trip.is_stale()
-                && let Err(Unanswered { error, .. }) = result
-            {
+            let took = going.began().elapsed();
+            let now = going.began().duration_since(self.epoch) + took;
+            if let Err(Unanswered { error, unsent: _, stale: true }) = result {
                 // It does not count, and the endpoint is not to blame: it may close what is idle.
+                trip.stale.set(true);
                 trip.attempts.set(trip.attempts.get() - 1);
                 return Err(error);
             }
@@ -149,7 +150,7 @@ impl Upstream {
                     self.record(to, endpoint, going.take_probe(), (outcome(&answer), took, now));
                     return Ok(Sent { answer, flight: Flight { _lease: lease, _counted: counted } });
                 }
-                Err(Unanswered { error, unsent }) => {
+                Err(Unanswered { error, unsent, stale: _ }) => {
                     if error.blames_endpoint() {
                         endpoint.failed(now);
                         self.record(to, endpoint, going.take_probe(), (Outcome::NoResponse, took, now));
@@ -166,22 +167,33 @@ impl Upstream {
         }
     }
 
-    /// The request was given up before anything came of it, as it took too long: whoever it waits for is to blame.
+    /// The request was given up before anything came of it, as it took too long. Who had most of that time is to blame;
+    /// who was asked at last has had no chance.
     pub fn gave_up(&self, to: &ClusterView, trip: &Trip) {
+        let half = trip.started.elapsed() / 2;
         let last = trip.attempts();
         for number in [last.wrapping_sub(1), last] {
-            self.gave_up_attempt(to, trip, number);
+            if let Some(given_up) = trip.give_up(number)
+                && given_up.since.elapsed() >= half
+            {
+                self.blame(to, given_up);
+            }
         }
     }
 
-    /// One of the request's last two attempts, by its number, was given up so; if it was under way.
+    /// One of the request's last two attempts, by its number, was given up as it took too long; its endpoint is to blame,
+    /// if it got so far.
     pub fn gave_up_attempt(&self, to: &ClusterView, trip: &Trip, number: u32) {
-        if let Some((endpoint, probe)) = trip.give_up(number) {
-            let now = self.epoch.elapsed();
-            endpoint.failed(now);
-            let took = now.saturating_sub(trip.started.duration_since(self.epoch));
-            self.record(to, &endpoint, probe, (Outcome::NoResponse, took, now));
+        if let Some(given_up) = trip.give_up(number) {
+            self.blame(to, given_up);
         }
+    }
+
+    fn blame(&self, to: &ClusterView, GivenUp { endpoint, probe, since }: GivenUp) {
+        let now = self.epoch.elapsed();
+        endpoint.failed(now);
+        let took = now.saturating_sub(since.duration_since(self.epoch));
+        self.record(to, &endpoint, probe, (Outcome::NoResponse, took, now));
     }
 
     /// Tells outlier detection, where there is one.
@@ -210,12 +222,17 @@ impl Upstream {
         trip: &Trip,
     ) -> Result<(Stream, Lease, super::Open), UpstreamError> {
         let mut tried = Tried::default();
-        let going = trip.go();
+        let going = trip.go(trip.started);
         loop {
-            let lease = self.pick(to, (trip, &going), &tried)?;
-            let dialled = match self.admit(to, PoolKey::new(lease.endpoint(), trip.priority()), trip).await {
-                Ok(Some(permit)) => self.dial(to, lease.endpoint(), (trip, permit)).await,
-                Ok(None) => continue,
+            let lease = self.pick(to, &going, &tried)?;
+            let dialled = match self.admit(to, PoolKey::new(lease.endpoint(), trip.priority()), &going).await
+            {
+                Ok(Some(permit)) => self.dial(to, lease.endpoint(), (&going, permit)).await,
+                Ok(None) => {
+                    // Or it would be refused to itself.
+                    drop(going.take_probe());
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             let took = trip.started.elapsed();
@@ -239,14 +256,10 @@ impl Upstream {
         }
     }
 
-    fn pick(
-        &self,
-        to: &ClusterView,
-        (trip, going): (&Trip, &Going<'_>),
-        unreachable: &Tried,
-    ) -> Result<Lease, UpstreamError> {
+    fn pick(&self, to: &ClusterView, going: &Going<'_>, unreachable: &Tried) -> Result<Lease, UpstreamError> {
         let endpoints = to.endpoints();
-        let tried = *trip.tried.borrow();
+        let trip = going.trip;
+        let tried = trip.others(going);
         let facts = PickFacts {
             now: trip.started.duration_since(self.epoch),
             hash: trip.hash.get(),
@@ -281,9 +294,9 @@ impl Upstream {
         &self,
         to: &ClusterView,
         pool: PoolKey,
-        trip: &Trip,
+        going: &Going<'_>,
     ) -> Result<Option<Permit>, UpstreamError> {
-        let (breaker, limits) = to.breaker(trip.priority());
+        let (breaker, limits) = to.breaker(going.trip.priority());
         let gate = breaker.connections();
         if let Some(permit) = gate.try_enter() {
             return Ok(Some(permit));
@@ -297,7 +310,9 @@ impl Upstream {
         };
         self.pools.reclaim();
         self.reclaim.ask();
-        match tokio::time::timeout(to.config.connect_timeout, waiting).await {
+        let called = tokio::time::timeout(to.config.connect_timeout, waiting).await;
+        going.waited();
+        match called {
             Ok(Call::In(permit)) => Ok(Some(permit)),
             Ok(Call::Look) => Ok(None),
             Err(_) => {
@@ -312,8 +327,10 @@ impl Upstream {
         &self,
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
-        (trip, permit): (&Trip, Permit),
+        (going, permit): (&Going<'_>, Permit),
     ) -> Result<(Stream, super::Open), UpstreamError> {
+        going.depends_on_endpoint();
+        let trip = going.trip;
         let start = Instant::now();
         let pool = PoolKey::new(endpoint, trip.priority());
         let how = Dial { permit, pool, timeout: to.config.connect_timeout, ticks: self.ticks.clone() };
@@ -331,24 +348,26 @@ impl Upstream {
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
         mut request: Box<Request<Body>>,
-        trip: &Trip,
+        going: &Going<'_>,
     ) -> Result<Answer, Unanswered> {
+        let trip = going.trip;
         let mut fresh = trip.stale.take();
-        let pool = PoolKey::new(endpoint, trip.priority());
+        let pool = PoolKey::new(endpoint, going.trip.priority());
         loop {
             let pooled = if fresh { None } else { self.pools.take_h1(pool) };
             let Some(conn) = pooled else {
                 // Boxed, as most requests find a connection: dialling is rare, and its future large.
-                let conn = match Box::pin(self.open_h1(to, endpoint, trip)).await {
+                let conn = match Box::pin(self.open_h1(to, endpoint, going)).await {
                     Ok(Some(conn)) => conn,
                     Ok(None) => {
                         fresh = false;
                         continue;
                     }
-                    Err(error) => return Err(Unanswered { error, unsent: Some(request) }),
+                    Err(error) => return Err(Unanswered { error, unsent: Some(request), stale: false }),
                 };
                 return conn.exchange(&self.pools, request).await.map_err(|failure| failure.error.into());
             };
+            going.depends_on_endpoint();
             let replayable = is_replayable(&request);
             let copy = (replayable && !trip.kept.get()).then(|| bodiless(&request));
             let failure = match conn.exchange(&self.pools, request).await {
@@ -364,8 +383,7 @@ impl Upstream {
                     fresh = true;
                 }
                 (None, None) if replayable && failure.error == UpstreamError::Closed && !failure.answered => {
-                    trip.stale.set(true);
-                    return Err(failure.error.into());
+                    return Err(Unanswered { error: failure.error, unsent: None, stale: true });
                 }
                 (None, _) => return Err(failure.error.into()),
             }
@@ -377,11 +395,11 @@ impl Upstream {
         &self,
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
-        trip: &Trip,
+        going: &Going<'_>,
     ) -> Result<Option<Box<h1::Conn>>, UpstreamError> {
-        let pool = PoolKey::new(endpoint, trip.priority());
-        let Some(permit) = self.admit(to, pool, trip).await? else { return Ok(None) };
-        let (stream, open) = self.dial(to, endpoint, (trip, permit)).await?;
+        let pool = PoolKey::new(endpoint, going.trip.priority());
+        let Some(permit) = self.admit(to, pool, going).await? else { return Ok(None) };
+        let (stream, open) = self.dial(to, endpoint, (going, permit)).await?;
         h1::Conn::new(stream, open, to.config.idle_timeout).await.map(Some)
     }
 
@@ -390,17 +408,18 @@ impl Upstream {
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
         mut request: Box<Request<Body>>,
-        trip: &Trip,
+        going: &Going<'_>,
     ) -> Result<Answer, Unanswered> {
-        let pool = PoolKey::new(endpoint, trip.priority());
+        let pool = PoolKey::new(endpoint, going.trip.priority());
         loop {
             let conn = match self.pools.find_h2(pool) {
                 Some(conn) => conn,
-                None => match Box::pin(self.open_h2(to, endpoint, trip)).await {
+                None => match Box::pin(self.open_h2(to, endpoint, going)).await {
                     Ok(conn) => conn,
-                    Err(error) => return Err(Unanswered { error, unsent: Some(request) }),
+                    Err(error) => return Err(Unanswered { error, unsent: Some(request), stale: false }),
                 },
             };
+            going.depends_on_endpoint();
             match conn.exchange(request).await {
                 Ok(answer) => return Ok(answer),
                 // The connection was about to end, and took nothing: another one will.
@@ -415,22 +434,24 @@ impl Upstream {
         &self,
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
-        trip: &Trip,
+        going: &Going<'_>,
     ) -> Result<Rc<h2::Conn>, UpstreamError> {
-        let pool = PoolKey::new(endpoint, trip.priority());
+        let pool = PoolKey::new(endpoint, going.trip.priority());
         loop {
             let dialing = self.dialing.borrow().get(&pool).cloned();
             let settling = self.pools.settling_h2(pool);
             if let Some(dialing) = dialing {
+                going.depends_on_endpoint();
                 dialing.done.notified().await;
                 if let Some(error) = dialing.error.get() {
                     return Err(error);
                 }
             } else if let Some(settling) = settling {
+                going.depends_on_endpoint();
                 settling.settled().await;
-            } else if let Some(permit) = self.admit(to, pool, trip).await? {
+            } else if let Some(permit) = self.admit(to, pool, going).await? {
                 // Whoever opens a connection uses it, even if it turns out to have no room for others.
-                return self.dial_h2(to, endpoint, (trip, permit)).await;
+                return self.dial_h2(to, endpoint, (going, permit)).await;
             }
             if let Some(conn) = self.pools.find_h2(pool) {
                 return Ok(conn);
@@ -443,10 +464,10 @@ impl Upstream {
         &self,
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
-        how: (&Trip, Permit),
+        how: (&Going<'_>, Permit),
     ) -> Result<Rc<h2::Conn>, UpstreamError> {
         let dialing = Rc::new(Dialing::default());
-        let pool = PoolKey::new(endpoint, how.0.priority());
+        let pool = PoolKey::new(endpoint, how.0.trip.priority());
         self.dialing.borrow_mut().insert(pool, dialing.clone());
         let turn = Turn { upstream: self, pool, dialing };
         let result = async {

@@ -117,25 +117,47 @@ impl Trip {
         self.first_byte.get()
     }
 
-    /// Counts an attempt; tells when it began, to measure it from.
-    pub(super) fn begin_attempt(&self) -> (Going<'_>, Instant) {
+    /// Counts an attempt.
+    pub(super) fn begin_attempt(&self) -> Going<'_> {
         let before = self.attempts.replace(self.attempts.get() + 1);
-        (self.go(), if before == 0 { self.ready.get() } else { Instant::now() })
+        self.go(if before == 0 { self.ready.get() } else { Instant::now() })
     }
 
-    /// The attempt that was counted last is under way.
-    pub(super) fn go(&self) -> Going<'_> {
-        Going { trip: self, number: self.attempts.get() }
+    /// The attempt that was counted last begins.
+    pub(super) fn go(&self, began: Instant) -> Going<'_> {
+        Going { trip: self, number: self.attempts.get(), began: Cell::new(began) }
     }
 
-    /// Where an attempt is waited for, and whether it is the one to tell how that endpoint is.
-    pub(super) fn give_up(&self, number: u32) -> Option<(Arc<Endpoint>, Option<Probe>)> {
+    /// Nothing more is waited for of an attempt: its endpoint is tried no more, where another one is left. `None` where
+    /// it waits for nobody but us.
+    pub(super) fn give_up(&self, number: u32) -> Option<GivenUp> {
         let attempt = &mut self.recent.borrow_mut()[place(number)];
-        if !std::mem::take(&mut attempt.under_way) {
-            return None;
-        }
-        attempt.endpoint.clone().map(|endpoint| (endpoint, attempt.probe.take()))
+        let since = attempt.since.take()?;
+        let endpoint = attempt.endpoint.clone()?;
+        self.tried.borrow_mut().add(endpoint.id());
+        Some(GivenUp { endpoint, probe: attempt.probe.take(), since })
     }
+
+    /// Endpoints that were tried, and the one that another attempt is at.
+    pub(super) fn others(&self, going: &Going<'_>) -> Tried {
+        let mut tried = *self.tried.borrow();
+        let beside = &self.recent.borrow()[place(going.number + 1)];
+        if let (Some(_), Some(endpoint)) = (beside.since, &beside.endpoint) {
+            tried.add(endpoint.id());
+        }
+        tried
+    }
+}
+
+/// An attempt that was given up.
+#[derive(Debug)]
+pub(super) struct GivenUp {
+    /// Where it was.
+    pub(super) endpoint: Arc<Endpoint>,
+    /// To be told, if it was to find out how that endpoint is.
+    pub(super) probe: Option<Probe>,
+    /// Since when the endpoint had it.
+    pub(super) since: Instant,
 }
 
 /// One time that a request was sent.
@@ -144,7 +166,8 @@ struct Attempt {
     endpoint: Option<Arc<Endpoint>>,
     /// It finds out how its endpoint is, which was ejected.
     probe: Option<Probe>,
-    under_way: bool,
+    /// Since when the endpoint is waited for; `None` before, as in a line of ours, and after.
+    since: Option<Instant>,
 }
 
 fn place(number: u32) -> usize {
@@ -154,16 +177,33 @@ fn place(number: u32) -> usize {
 /// An attempt that is under way, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Going<'a> {
-    trip: &'a Trip,
+    /// Whose it is.
+    pub(super) trip: &'a Trip,
     number: u32,
+    began: Cell<Instant>,
 }
 
 impl Going<'_> {
-    /// It goes to this endpoint; with a probe, if that one was ejected.
+    /// When it began: what its answer is measured from.
+    pub(super) fn began(&self) -> Instant {
+        self.began.get()
+    }
+
+    /// It is to go to this endpoint; with a probe, if that one was ejected.
     pub(super) fn to(&self, endpoint: &Arc<Endpoint>, probe: Option<Probe>) {
-        let attempt = Attempt { endpoint: Some(endpoint.clone()), probe, under_way: true };
+        let attempt = Attempt { endpoint: Some(endpoint.clone()), probe, since: None };
         self.trip.recent.borrow_mut()[place(self.number)] = attempt;
         self.trip.last.set(self.number);
+    }
+
+    /// It stood in a line of ours until now, which is nobody's fault.
+    pub(super) fn waited(&self) {
+        self.began.set(Instant::now());
+    }
+
+    /// From here on its endpoint is waited for.
+    pub(super) fn depends_on_endpoint(&self) {
+        self.trip.recent.borrow_mut()[place(self.number)].since = Some(self.began.get());
     }
 
     /// Its probe, if it has one, to be told how it went.
@@ -180,7 +220,7 @@ impl Going<'_> {
 impl Drop for Going<'_> {
     fn drop(&mut self) {
         let attempt = &mut self.trip.recent.borrow_mut()[place(self.number)];
-        (attempt.under_way, attempt.probe) = (false, None);
+        (attempt.since, attempt.probe) = (None, None);
     }
 }
 
@@ -225,11 +265,15 @@ mod tests {
     #[test]
     fn of_two_attempts_the_one_that_is_given_up_is_known() {
         let trip = Trip::new(Instant::now());
-        let given_up = |number: u32| trip.give_up(number).map(|(endpoint, _)| endpoint.id());
-        let (first, _) = trip.begin_attempt();
+        let given_up = |number: u32| trip.give_up(number).map(|given_up| given_up.endpoint.id());
+        let first = trip.begin_attempt();
         first.to(&endpoint(1), None);
-        let (second, _) = trip.begin_attempt();
+        assert_eq!(given_up(1), None, "it has not come so far");
+        first.depends_on_endpoint();
+        let second = trip.begin_attempt();
+        assert_eq!(trip.others(&second).ids(), [1], "two at once go to two");
         second.to(&endpoint(2), None);
+        second.depends_on_endpoint();
         assert_eq!((given_up(1), given_up(1)), (Some(1), None), "once");
         first.answered();
         assert_eq!(
@@ -239,5 +283,6 @@ mod tests {
         );
         drop(second);
         assert_eq!(given_up(2), None, "it is under way no longer");
+        assert_eq!(trip.tried.borrow().ids(), [1], "who was given up is not asked again at once");
     }
 }

@@ -11,7 +11,7 @@ use super::super::place::Step;
 use super::super::tree::Node;
 use super::super::words::show_condition;
 use crate::model::{
-    Action, Assignment, Balance, Cluster, Fallback, Forward, HedgeAfter, Labels, Mesh, Name,
+    Action, Assignment, Balance, Cluster, Fallback, Forward, HedgeAfter, Instead, Labels, Mesh, Name,
     OutlierDetection, Percent, Priority, Retry, RetryCondition, Route, SubsetFallback,
 };
 
@@ -221,9 +221,13 @@ pub(in super::super) fn no_high<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh
         Action::Forward(forward) => Some(forward),
         Action::Redirect(_) | Action::Respond(_) => None,
     });
-    let high = forwards.filter(|forward| forward.priority == Priority::High);
-    let used: HashSet<_> =
-        high.flat_map(|forward| forward.to.targets.iter().map(|target| target.to.cluster.as_str())).collect();
+    let high: Vec<_> = forwards.filter(|forward| forward.priority == Priority::High).collect();
+    let targets = high.iter().flat_map(|forward| forward.to.targets.iter().map(|target| &target.to));
+    let fallbacks = high.iter().filter_map(|forward| match forward.fallback.as_deref()?.instead()? {
+        Instead::To(to) => Some(to),
+        Instead::Respond(_) => None,
+    });
+    let used: HashSet<_> = targets.chain(fallbacks).map(|to| to.cluster.as_str()).collect();
     let Some(clusters) = root.get("clusters") else { return };
     for cluster in clusters.value.entries().filter(|cluster| !used.contains(cluster.key)) {
         let keys = ["circuit_breaker", "high"];

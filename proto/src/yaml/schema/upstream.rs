@@ -190,7 +190,7 @@ pub(super) fn circuit_breaker() -> Value {
 
 pub(super) fn breaker_limits() -> Value {
     object(
-        "The same for requests of routes with priority: high, which are counted apart; by default as many again.",
+        "The same for requests of routes with priority: high, which are counted apart; what is not written is as beside it.",
         &[],
         json!({
             "max_connections": described("Open connections.", count()),

@@ -2,9 +2,11 @@
 //! waits for its turn, but never past its own deadline. Of a limit that follows the latency, this is also where it is
 //! measured: from being let in to the head of the answer.
 
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http::Response;
+use http::{Response, StatusCode};
+use http_body::Body as _;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
@@ -15,8 +17,9 @@ use crate::gate::{Call as Turn, Entry, Waiting};
 use crate::http::call::{Call, Ledger};
 use crate::http::caller::Caller;
 use crate::http::layers::timeout;
+use crate::policy::adaptive::Took;
 use crate::policy::bulkhead::Bulkhead;
-use crate::upstream::UpstreamError;
+use crate::policy::retry::grpc_status;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +75,7 @@ fn bulkhead(ledger: &Ledger) -> Option<&Bulkhead> {
     ledger.limits()?.concurrency.as_deref()
 }
 
-async fn in_line<S>(inner: S, call: Call, waiting: Waiting) -> Outcome
+async fn in_line<S>(mut inner: S, call: Call, waiting: Waiting) -> Outcome
 where
     S: Service<Call, Response = Response<Body>, Error = ProxyError>,
 {
@@ -92,31 +95,65 @@ where
             return Err(ProxyError::WaitedTooLong(bulkhead.crowd(caller.key())));
         }
     }
-    measured(inner, call).await
+    if bulkhead.is_adaptive() { measured(inner, call).await } else { Box::pin(inner.call(call)).await }
 }
 
-/// A request that has been let in. A limit that follows the latency is told what its answer took.
+/// A request that has been let in under a limit that follows the latency.
 async fn measured<S>(mut inner: S, call: Call) -> Outcome
 where
     S: Service<Call, Response = Response<Body>, Error = ProxyError>,
 {
-    let (ledger, began) = (call.ledger.clone(), Instant::now());
+    let mut timing = Timing::new(&call);
     // Boxed, as it is moved with the future around it.
     let outcome = Box::pin(inner.call(call)).await;
-    if let Some(bulkhead) = bulkhead(&ledger)
-        && is_telling(&outcome)
-        && ledger.is_plain()
-    {
-        bulkhead.answered(began.elapsed(), ledger.conn().worker().shared().epoch.elapsed());
-    }
+    timing.is_whole = timing.ledger.is_plain() && is_good(&outcome);
     outcome
 }
 
-/// Whether an outcome says how much there is to do. Failures do not: they come faster than answers, or later.
-fn is_telling(outcome: &Outcome) -> bool {
-    match outcome {
-        Ok(response) => !response.status().is_server_error(),
-        Err(ProxyError::Timeout | ProxyError::Upstream(UpstreamError::TooSlow)) => true,
-        Err(_) => false,
+/// Tells the limit what an answer took, when it is dropped: also one that nobody waits for any more has taken that long.
+struct Timing {
+    ledger: Rc<Ledger>,
+    began: Instant,
+    has_body: bool,
+    /// It was answered, and what that took is what such a request takes.
+    is_whole: bool,
+}
+
+impl Timing {
+    fn new(call: &Call) -> Self {
+        call.ledger.set_timed();
+        Self {
+            ledger: call.ledger.clone(),
+            began: Instant::now(),
+            has_body: !call.request.body().is_end_stream(),
+            is_whole: false,
+        }
     }
+}
+
+impl Drop for Timing {
+    fn drop(&mut self) {
+        let Self { ledger, began, has_body, is_whole } = self;
+        let Some(bulkhead) = bulkhead(ledger).filter(|_| !ledger.is_delayed()) else { return };
+        let now = Instant::now();
+        let received_at = ledger.received_at();
+        // What the client takes to send its request is no fault of the service.
+        let took = now - received_at.map_or(*began, |at| at.max(*began));
+        let took = match (*is_whole, *has_body && received_at.is_none()) {
+            (true, _) => Took::Exactly(took),
+            (false, false) => Took::MoreThan(took),
+            (false, true) => return,
+        };
+        bulkhead.answered(took, now - ledger.conn().worker().shared().epoch);
+    }
+}
+
+/// Whether an outcome takes what answers take. Failures come faster, or are waited for in vain.
+fn is_good(outcome: &Outcome) -> bool {
+    let Ok(response) = outcome else { return false };
+    let status = response.status();
+    !status.is_server_error()
+        && status != StatusCode::TOO_MANY_REQUESTS
+        // UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE, DATA_LOSS.
+        && !matches!(grpc_status(response.headers()), Some(2 | 4 | 8 | 13..=15))
 }

@@ -203,12 +203,15 @@ where
             shared.stats.shed.retries.increment(1);
             return Err(Skipped::Overload);
         }
-        let ClusterView { config, live, subset: _ } = &*self.cluster;
         let (breaker, limits) = self.cluster.breaker(self.ledger.trip().priority());
         let permit = breaker.count(Limit::Retries, limits);
         let permit = permit.map_err(|_| Skipped::MaxRetries)?;
         let now = shared.epoch.elapsed();
-        if live.budget().withdraw(config.retry_budget, now) { Ok(permit) } else { Err(Skipped::Budget) }
+        if breaker.budget().withdraw(self.cluster.config.retry_budget, now) {
+            Ok(permit)
+        } else {
+            Err(Skipped::Budget)
+        }
     }
 
     /// One attempt, with another one beside it when it takes long.
