@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use outrigger_proto::model::{Action, Filter, Forward, HttpFilter, Route, Target};
 use tokio::time::{Instant, Sleep};
 
+use super::peek::is_grpc;
 use crate::body::{Body, BodyError, Meter, Side};
 use crate::conn::{Conn, patience};
 use crate::error::ProxyError;
@@ -56,6 +57,7 @@ pub struct Ledger {
     view: Arc<ListenerView>,
     trip: Trip,
     version: Version,
+    grpc: bool,
     route: Cell<Option<usize>>,
     /// Which share of its split it goes to.
     share: Cell<usize>,
@@ -121,6 +123,7 @@ impl Ledger {
             view,
             trip: Trip::new(Instant::now()),
             version: request.version(),
+            grpc: is_grpc(request.headers()),
             route: Cell::new(None),
             share: Cell::new(0),
             fallen_back: Cell::new(false),
@@ -168,6 +171,11 @@ impl Ledger {
                 unreachable!("requests come from HTTP listeners")
             }
         }
+    }
+
+    /// Whether it is a gRPC call, as the client said.
+    pub fn is_grpc(&self) -> bool {
+        self.grpc
     }
 
     /// What is noted upstream.

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::line::Line;
+
 /// The field.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// What the protocol's eight digits can say.
-const MOST: u128 = 99_999_999;
+const MOST: u32 = 99_999_999;
 
 /// Reads it; `None` when it is not there, or not what the protocol says: a caller that cannot be understood has not
 /// asked for anything.
@@ -32,9 +34,10 @@ pub fn asked(headers: &HeaderMap) -> Option<Duration> {
 
 /// Writes it, in the finest unit that it fits into: never more than is left.
 pub fn grpc_timeout(left: Duration) -> HeaderValue {
-    let units = [(left.as_micros(), 'u'), (left.as_millis(), 'm'), (u128::from(left.as_secs()), 'S')];
-    let (count, unit) = units.into_iter().find(|(count, _)| *count <= MOST).unwrap_or((MOST, 'S'));
-    HeaderValue::try_from(format!("{count}{unit}")).expect("digits and a letter")
+    let units = [(left.as_micros(), "u"), (left.as_millis(), "m"), (u128::from(left.as_secs()), "S")];
+    let fits = |(count, unit)| Some((u32::try_from(count).ok().filter(|count| *count <= MOST)?, unit));
+    let (count, unit) = units.into_iter().find_map(fits).unwrap_or((MOST, "S"));
+    Line::new().number(count).text(unit).value()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use outrigger_proto::model::{LimitKey, RateLimit};
 
 use super::bucket::{Bucket, Quota, Rate};
 use super::keyed::Keyed;
+use super::line::Line;
 
 /// A rate limit as it lives.
 #[derive(Debug)]
@@ -72,8 +73,7 @@ fn policy(config: &RateLimit) -> HeaderValue {
 
 /// `ratelimit`: what is left to the caller, and for how long that is all.
 pub fn service_limit(quota: &Quota) -> HeaderValue {
-    let text = format!("\"default\";r={};t={}", quota.left, seconds(quota.next()));
-    HeaderValue::try_from(text).expect("digits and ASCII")
+    Line::new().text("\"default\";r=").number(quota.left).text(";t=").number(seconds(quota.next())).value()
 }
 
 /// `retry-after`: never earlier than the window of [`service_limit`] ends (section 6 of the draft).

@@ -11,6 +11,7 @@ mod kept;
 pub mod keyed;
 pub mod limiter;
 pub mod limits;
+mod line;
 pub mod overload;
 pub mod refusals;
 pub mod retry;

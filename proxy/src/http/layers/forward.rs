@@ -9,7 +9,6 @@ use super::Outcome;
 use super::edit::apply;
 use crate::body::{Body, text};
 use crate::http::call::{Call, Wanted};
-use crate::http::peek::is_grpc;
 use crate::http::{affinity, expect, headers};
 use crate::policy::deadline::{GRPC_TIMEOUT, grpc_timeout};
 use crate::upstream::{Answer, Sent, UpstreamError};
@@ -44,7 +43,7 @@ async fn send(call: Call) -> Outcome {
         apply(request.headers_mut(), &target.request_headers);
     }
     if let Some(deadline) = ledger.deadline()
-        && is_grpc(request.headers())
+        && ledger.is_grpc()
     {
         // What is left of it: whoever is asked knows when nobody waits any more.
         request.headers_mut().insert(GRPC_TIMEOUT, grpc_timeout(deadline - Instant::now()));

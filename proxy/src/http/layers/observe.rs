@@ -17,7 +17,6 @@ use crate::body::{Body, Side, text};
 use crate::error::{Answer, ProxyError};
 use crate::http::call::{Call, Ledger};
 use crate::http::headers::X_OUTRIGGER_RETRIED;
-use crate::http::peek::is_grpc;
 use crate::watch::Leaving;
 
 /// See the module.
@@ -49,8 +48,7 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
 
     fn call(&mut self, call: Call) -> Observed<S::Future> {
         let ledger = call.ledger.clone();
-        let form =
-            Form { grpc: is_grpc(call.request.headers()), head: call.request.method() == Method::HEAD };
+        let form = Form { grpc: ledger.is_grpc(), head: call.request.method() == Method::HEAD };
         Observed { inner: self.inner.call(call), ledger, form }
     }
 }

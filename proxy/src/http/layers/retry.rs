@@ -22,7 +22,7 @@ use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger, Wanted};
 use crate::http::headers::{X_OUTRIGGER_ATTEMPT, X_OUTRIGGER_RETRIED};
-use crate::http::peek::{self, Either, is_grpc, race};
+use crate::http::peek::{self, Either, race};
 use crate::http::replay::Original;
 use crate::policy::retry::{self as decide, Outcome as Attempted, Skipped};
 use crate::upstream::{ClusterView, Counted, Limit, UpstreamError};
@@ -95,7 +95,7 @@ where
         let never = || Policy { attempts: NonZeroU32::MIN, conditions: Vec::new(), ..Policy::default() };
         let never = if retry.is_some() { None } else { Some(never()) };
         let policy = retry.or(never.as_ref()).expect("one or the other");
-        let grpc = decide::wants_grpc(policy) && is_grpc(request.headers());
+        let grpc = decide::wants_grpc(policy) && ledger.is_grpc();
         let max_body = policy.max_body;
         ledger.trip().keep();
         let marked =
@@ -221,22 +221,21 @@ where
         let first = self.send(self.number);
         let limit = self.policy().per_try_timeout;
         let after = self.hedge_after().filter(|after| limit.is_none_or(|limit| *after < limit));
-        let Some(after) = after else { return within(limit, first, (&self.ledger, place)).await };
+        let Some(after) = after else {
+            return within(limit.map(|limit| began + limit), first, (&self.ledger, place)).await;
+        };
         let mut first = first;
-        match tokio::time::timeout(after, &mut first).await {
+        match tokio::time::timeout_at(began + after, &mut first).await {
             Ok(outcome) => outcome,
             // Boxed: few get here.
-            Err(_) => {
-                let left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
-                Box::pin(self.hedge((first, place), left)).await
-            }
+            Err(_) => Box::pin(self.hedge((first, place), limit.map(|limit| began + limit))).await,
         }
     }
 
     /// Goes on with an attempt, and with another one beside it.
-    async fn hedge(&mut self, (first, place): (Pin<Box<S::Future>>, u32), left: Option<Duration>) -> Outcome {
+    async fn hedge(&mut self, (first, place): (Pin<Box<S::Future>>, u32), until: Option<Instant>) -> Outcome {
         let ledger = self.ledger.clone();
-        let mut first = pin!(within(left, first, (&ledger, place)));
+        let mut first = pin!(within(until, first, (&ledger, place)));
         let _permit = match self.pay() {
             Ok(permit) => permit,
             Err(skipped) => {
@@ -249,7 +248,8 @@ where
         self.number += 1;
         let place = self.next_place();
         let second = self.send(self.number);
-        let mut second = pin!(within(self.policy().per_try_timeout, second, (&ledger, place)));
+        let until = self.policy().per_try_timeout.map(|limit| Instant::now() + limit);
+        let mut second = pin!(within(until, second, (&ledger, place)));
         // The first of them that is good counts; where one fails, the other may still be.
         match race(first.as_mut(), second.as_mut()).await {
             Either::First(outcome) if is_bad(&outcome) => second.await,
@@ -281,7 +281,7 @@ where
         if number > 1 {
             let headers = request.headers_mut();
             headers.insert(X_OUTRIGGER_ATTEMPT, HeaderValue::from(number));
-            if is_grpc(headers) {
+            if self.ledger.is_grpc() {
                 headers.insert(GRPC_PREVIOUS, HeaderValue::from(number - 1));
             }
         }
@@ -303,17 +303,17 @@ where
     }
 }
 
-/// An attempt, given up after so long; its endpoint is to blame. `place` is the attempt's number among ours.
+/// An attempt, given up by then; its endpoint is to blame. `place` is the attempt's number among ours.
 async fn within<F>(
-    limit: Option<Duration>,
+    until: Option<Instant>,
     mut sending: Pin<Box<F>>,
     (ledger, place): (&Ledger, u32),
 ) -> Outcome
 where
     F: Future<Output = Outcome>,
 {
-    let Some(limit) = limit else { return sending.await };
-    if let Ok(outcome) = tokio::time::timeout(limit, &mut sending).await {
+    let Some(until) = until else { return sending.await };
+    if let Ok(outcome) = tokio::time::timeout_at(until, &mut sending).await {
         return outcome;
     }
     // As long as it is under way: then it is known where.

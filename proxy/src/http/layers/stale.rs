@@ -59,7 +59,7 @@ impl Asked {
         let kept = ledger.limits()?.stale.as_ref()?;
         let may = match *request.method() {
             // Of a body it is not known what it means.
-            Method::GET if !request.body().is_end_stream() || is_grpc(request.headers()) => return None,
+            Method::GET if !request.body().is_end_stream() || ledger.is_grpc() => return None,
             Method::GET if rules::may_keep(request.headers()) => May::Keep,
             Method::GET => May::Serve,
             ref method if method.is_safe() => return None,

@@ -15,7 +15,6 @@ use super::Outcome;
 use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
-use crate::http::peek::is_grpc;
 use crate::policy::deadline as grpc;
 
 /// See the module.
@@ -56,7 +55,7 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
 
 /// When the last byte of a request's answer is due, if ever: for whoever holds it up on the way here, too.
 pub fn deadline(call: &Call) -> Option<Instant> {
-    let granted = || is_grpc(call.request.headers()).then(|| grpc::asked(call.request.headers()))?;
+    let granted = || call.ledger.is_grpc().then(|| grpc::asked(call.request.headers()))?;
     let forward = call.ledger.forward()?;
     let whole = match (forward.timeout, granted()) {
         (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
