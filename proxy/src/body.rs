@@ -50,7 +50,7 @@ pub enum Side {
 
 /// What the bodies of an exchange pass through: counts, limits, and what must happen when one ends.
 pub trait Meter {
-    /// Before a frame is asked for; an error ends the body.
+    /// Before a frame is asked for that may have to be waited for; an error ends the body.
     ///
     /// # Errors
     /// What ends it.
@@ -144,7 +144,9 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        // What is at hand is neither late nor waited for.
         if let Some((meter, side)) = &this.meter
+            && matches!(this.kind, Kind::Client(_) | Kind::Source(_))
             && let Err(error) = meter.poll_open(*side, cx)
         {
             meter.ended(*side, Err(error));

@@ -364,3 +364,36 @@ async fn what_was_given_up_is_tried_elsewhere_also_where_a_hash_decides() {
         }
     }
 }
+
+/// Whatever other timers there are: the one of a hedge comes before it, is gone when there is no budget for one, and when
+/// the head of an answer has come.
+#[tokio::test]
+async fn the_deadline_holds_whether_there_are_hedges_or_not() {
+    let deaf = Origin::start(async |mut conn| {
+        conn.rest().await;
+    })
+    .await;
+    let stuck = Origin::start(async |mut conn| {
+        conn.request().await;
+        conn.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf ").await;
+        conn.rest().await;
+    })
+    .await;
+    let no_budget = "retry_budget: { percent: 0, min: 0 }";
+    for route in
+        ["timeout: 200ms\nhedge: { after: 20ms }", "timeout: 200ms\nhedge: { after: 150ms }\nretry: {}"]
+    {
+        let reply = proxy(route, no_budget, &[deaf.address()]).await.get("web", "/").await;
+        assert_eq!((reply.status, reply.field("x-outrigger-reason")), (504, Some("timeout")), "{route}");
+        let proxy = proxy(route, no_budget, &[stuck.address()]).await;
+        let mut client = proxy.client("web").await;
+        client.send(outrigger_tests::wire::get("/")).await;
+        let rest = client.rest().await;
+        assert!(rest.ends_with(b"half "), "{}", rest.escape_ascii());
+        proxy
+            .wait_metric("outrigger_downstream_errors_total{listener=\"web\",reason=\"timeout\"}", |n| {
+                n == 1.0
+            })
+            .await;
+    }
+}

@@ -83,7 +83,12 @@ pub struct Ledger {
     whole: Cell<bool>,
     received: Cell<u64>,
     sent: Cell<u64>,
-    deadline: RefCell<Option<Pin<Box<Sleep>>>>,
+    /// When the last byte of its answer is due.
+    deadline: Cell<Option<Instant>>,
+    /// Wakes whoever waits at the deadline; made when no other timer does so before.
+    alarm: RefCell<Option<Pin<Box<Sleep>>>>,
+    /// Another timer wakes whoever waits by then.
+    woken_by: Cell<Option<Instant>>,
     /// HTTP/2 only: an HTTP/1 request is watched with its connection.
     stream: Option<WatchedStream>,
     /// Counts it as a retry.
@@ -142,7 +147,9 @@ impl Ledger {
             whole: Cell::new(false),
             received: Cell::new(0),
             sent: Cell::new(0),
-            deadline: RefCell::new(None),
+            deadline: Cell::new(None),
+            alarm: RefCell::new(None),
+            woken_by: Cell::new(None),
             stream,
             retry: RefCell::new(None),
             fallback: Cell::new(""),
@@ -414,25 +421,36 @@ impl Ledger {
 
     /// From now on the request must be answered by then.
     pub fn set_deadline(&self, at: Instant) {
-        *self.deadline.borrow_mut() = Some(Box::pin(tokio::time::sleep_until(at)));
+        self.deadline.set(Some(at));
+        *self.alarm.borrow_mut() = None;
     }
 
     /// When it must have been answered, if ever.
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline.borrow().as_ref().map(|deadline| deadline.deadline())
+        self.deadline.get()
     }
 
     /// The deadline holds no longer.
     pub fn lift_deadline(&self) {
-        *self.deadline.borrow_mut() = None;
+        self.deadline.set(None);
+        *self.alarm.borrow_mut() = None;
+    }
+
+    /// Whoever waits for the answer is woken by then, for as long as the guard lives: until then the deadline needs no timer
+    /// of its own, which most requests would arm in vain.
+    pub fn woken_by(&self, at: Instant) -> WokenBy<'_> {
+        self.woken_by.set(Some(at));
+        WokenBy(self)
     }
 
     /// Whether the deadline has passed; `cx` is woken when it does.
     pub fn is_late(&self, cx: &mut Context<'_>) -> bool {
-        match &mut *self.deadline.borrow_mut() {
-            Some(deadline) => deadline.as_mut().poll(cx).is_ready(),
-            None => false,
+        let Some(at) = self.deadline.get() else { return false };
+        if self.woken_by.get().is_some_and(|by| by <= at) {
+            return false;
         }
+        let mut alarm = self.alarm.borrow_mut();
+        alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at))).as_mut().poll(cx).is_ready()
     }
 
     /// Whether its HTTP/2 stream has stood still for too long; `cx` is woken when that comes to be.
@@ -535,6 +553,16 @@ impl Ledger {
             first_byte: None,
         };
         conn.worker().log(|logger| logger.log(&record));
+    }
+}
+
+/// See [`Ledger::woken_by`].
+#[derive(Debug)]
+pub struct WokenBy<'a>(&'a Ledger);
+
+impl Drop for WokenBy<'_> {
+    fn drop(&mut self) {
+        self.0.woken_by.set(None);
     }
 }
 

@@ -225,7 +225,11 @@ where
             return within(limit.map(|limit| began + limit), first, (&self.ledger, place)).await;
         };
         let mut first = first;
-        match tokio::time::timeout_at(began + after, &mut first).await {
+        let ledger = self.ledger.clone();
+        let woken = ledger.woken_by(began + after);
+        let outcome = tokio::time::timeout_at(began + after, &mut first).await;
+        drop(woken);
+        match outcome {
             Ok(outcome) => outcome,
             // Boxed: few get here.
             Err(_) => Box::pin(self.hedge((first, place), limit.map(|limit| began + limit))).await,
@@ -313,6 +317,7 @@ where
     F: Future<Output = Outcome>,
 {
     let Some(until) = until else { return sending.await };
+    let _woken = ledger.woken_by(until);
     if let Ok(outcome) = tokio::time::timeout_at(until, &mut sending).await {
         return outcome;
     }
