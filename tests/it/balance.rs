@@ -1,6 +1,7 @@
 //! Balancers: all endpoints get their share, and one that is dead gets nobody's patience.
 
-use outrigger_tests::{Client, Echo, Origin, Proxy};
+use outrigger_tests::origin::ok;
+use outrigger_tests::{Client, Echo, Origin, Proxy, until};
 
 use crate::web_with;
 
@@ -376,4 +377,44 @@ async fn a_subset_without_endpoints_answers_503_or_any_does() {
     assert_eq!((reply.status, reply.field("x-outrigger-reason")), (503, Some("upstream_no_endpoint")));
     proxy.reload(&versioned("app/v2", "subset_fallback: any", [(&origin, "v1")])).await;
     assert_eq!(client.get("/").await.text(), "any");
+}
+
+/// Who was left out as the only one of its level, or of its zone, is asked again although the others suffice.
+#[tokio::test]
+async fn a_level_and_a_zone_that_were_left_out_come_back() {
+    for (placed, more) in [("priority: 1", ""), ("zone: b", "zone_weights: { a: 80, b: 20 }\n")] {
+        let ill = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let weather = ill.clone();
+        let first = Origin::start(move |mut conn| {
+            let ill = weather.clone();
+            async move {
+                while conn.request().await.is_some() {
+                    let bad = "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".to_owned();
+                    let is_ill = ill.load(std::sync::atomic::Ordering::SeqCst);
+                    conn.send(if is_ill { bad } else { ok("first") }).await;
+                }
+            }
+        })
+        .await;
+        let spare = Origin::ok("spare").await;
+        let endpoints = format!(
+            "{{ address: {}, zone: a }}, {{ address: {}, {placed} }}",
+            first.address(),
+            spare.address()
+        );
+        let endpoints = if more.is_empty() { endpoints.replace(", zone: a", "") } else { endpoints };
+        let rules = "outlier_detection: { consecutive_5xx: 1, interval: 50ms, base_ejection: 100ms }";
+        let proxy =
+            Proxy::start(&web_with("", &format!("{more}{rules}"), ["X"]).replace("\"X\"", &endpoints)).await;
+        let mut client = proxy.client("web").await;
+        let ejections = "outrigger_upstream_ejections_total{cluster=\"app\",cause=\"consecutive_5xx\"}";
+        while proxy.metric(ejections).await == 0.0 {
+            client.get("/").await;
+        }
+        ill.store(false, std::sync::atomic::Ordering::SeqCst);
+        until(&format!("{placed}: the first is asked again"), async || {
+            (client.get("/").await.text() == "first").then_some(())
+        })
+        .await;
+    }
 }

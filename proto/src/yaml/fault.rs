@@ -45,6 +45,9 @@ pub(super) fn show(text: &str) -> String {
 
 /// The candidate that `found` is most likely a slip of the pen for.
 pub(super) fn nearest<'a>(found: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if found.is_empty() {
+        return None;
+    }
     let found = fold(found);
     let bound = (found.len() / 3).clamp(1, 3);
     let near = |candidate: &&'a str| {

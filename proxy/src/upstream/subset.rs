@@ -41,7 +41,10 @@ pub(super) fn make(
     let subset = |(name, wanted): (&Name, &Labels)| {
         let subset = old.and_then(|old| old.get(name)).cloned().unwrap_or_default();
         let mut members: Vec<_> = endpoints.iter().filter(|e| e.has_labels(wanted)).cloned().collect();
-        if members.is_empty() && config.subset_fallback == SubsetFallback::Any {
+        // Who stands in a zone that weighs nothing is never chosen.
+        let may_be_chosen =
+            |e: &Arc<Endpoint>| e.zone().and_then(|zone| config.zone_weights.get(&zone).copied()) != Some(0);
+        if config.subset_fallback == SubsetFallback::Any && !members.iter().any(may_be_chosen) {
             members = endpoints.to_vec();
         }
         subset.endpoints.store(Arc::new(EndpointSet::new(members, config.into())));

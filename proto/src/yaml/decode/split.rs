@@ -73,7 +73,7 @@ fn weight<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<u32> {
 
 /// The name of a cluster, or of a part of it.
 pub(super) fn reference<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Destination> {
-    let text = cx.string(node, "a cluster's name")?;
+    let text = cx.string(node, "a cluster's name, or `cluster/subset`")?;
     destination(cx, &text, node.place())
 }
 
@@ -86,7 +86,11 @@ pub(super) fn service<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Name> {
 /// `cluster`, or `cluster/subset`. A cluster's name may hold a `/`, a subset's may not.
 fn destination(cx: &mut Cx<'_>, text: &str, place: Place) -> Option<Destination> {
     match text.rsplit_once('/') {
-        Some((name, subset_name)) if !cx.clusters.contains_key(text) && !subset_name.is_empty() => {
+        Some((name, subset_name))
+            if cx.clusters.contains_key(name)
+                && !cx.clusters.contains_key(text)
+                && !subset_name.is_empty() =>
+        {
             let cluster = cluster(cx, name, place)?;
             let subset = Some(subset(cx, &cluster, subset_name, place)?);
             Some(Destination { cluster, subset })
@@ -108,7 +112,11 @@ fn subset(cx: &mut Cx<'_>, cluster: &Name, text: &str, place: Place) -> Option<N
         return Some(name);
     }
     let fault = Fault::new(format!("the cluster {} has no subset {}", show(cluster.as_str()), show(text)));
-    let fault = fault.choice(text, known.keys().map(Name::as_str), "its subsets are");
+    let names: Vec<Name> = known.keys().cloned().collect();
+    let fault = match cx.may_suggest() {
+        true => fault.choice(text, names.iter().map(Name::as_str), "its subsets are"),
+        false => fault,
+    };
     cx.fail_at(place, fault)
 }
 

@@ -90,7 +90,7 @@ pub(super) fn mirror() -> Value {
         "A copy of requests for another cluster, whose answers nobody sees.",
         &["to"],
         json!({
-            "to": described("The cluster that gets the copy.", string()),
+            "to": described("The cluster that gets the copy, or a part of it: cluster/subset.", string()),
             "percent": percent("Of this share of requests.", Percent::ALL),
         }),
     )
@@ -105,7 +105,7 @@ pub(super) fn fallback() -> Value {
                 "What the cluster itself answered before, if it is kept; for how long, or that and in which room.",
                 json!({ "anyOf": [reference("duration"), reference("stale")] }),
             ),
-            "to": described("What this cluster answers.", string()),
+            "to": described("What this cluster answers, or a part of it: cluster/subset.", string()),
             "respond": reference("respond"),
         }),
     );

@@ -16,6 +16,8 @@ const OVERPROVISIONED: (u64, u64) = (14, 10);
 pub(super) struct Count {
     /// Those that may.
     pub(super) available: usize,
+    /// Those that may take one, to find out how they are.
+    pub(super) half_open: usize,
     /// All of them; never 0.
     pub(super) all: usize,
 }
@@ -71,13 +73,17 @@ fn unavailable(levels: &[Count], threshold: Percent) -> Vec<Share> {
 /// The endpoints of all zones of a level.
 pub(super) fn sum(parts: &[Part]) -> Count {
     let sum = |of: fn(&Count) -> usize| parts.iter().map(|part| of(&part.count)).sum();
-    Count { available: sum(|count| count.available), all: sum(|count| count.all) }
+    Count {
+        available: sum(|count| count.available),
+        half_open: sum(|count| count.half_open),
+        all: sum(|count| count.all),
+    }
 }
 
 /// Where the share of each zone of a level ends, counted from where the level's begins: in proportion to weight x
 /// health, so that a zone gives away what it cannot carry. In panic, and with nothing available, by weight alone.
 pub(super) fn divide(share: Share, parts: &[Part]) -> Vec<u64> {
-    let by_health = !share.panic && sum(parts).available > 0;
+    let by_health = !share.panic && parts.iter().any(|part| health(part.count) > 0);
     let effective = |part: &Part| {
         // No sum of 32-bit weights of any number of zones that fits into memory overflows this.
         u128::from(part.weight) * u128::from(if by_health { health(part.count) } else { 1 })
@@ -91,10 +97,12 @@ pub(super) fn divide(share: Share, parts: &[Part]) -> Vec<u64> {
     parts.iter().map(end).collect()
 }
 
-/// From 0 to [`ALL`].
+/// From 0 to [`ALL`]. Where nobody is available, those that are to be probed stand for what they may turn out to be:
+/// without a share they would never be asked while others are there. All but one of their requests go on to those.
 fn health(level: Count) -> u64 {
     let (over, one) = OVERPROVISIONED;
-    scaled(ALL, level.available as u64 * over, level.all as u64 * one).min(ALL)
+    let hopeful = if level.available == 0 { level.half_open } else { level.available };
+    scaled(ALL, hopeful as u64 * over, level.all as u64 * one).min(ALL)
 }
 
 fn is_below(level: Count, threshold: Percent) -> bool {
@@ -114,7 +122,7 @@ mod tests {
     use super::*;
 
     fn count(percent: usize) -> Count {
-        Count { available: percent, all: 100 }
+        Count { available: percent, half_open: 0, all: 100 }
     }
 
     /// Of levels of a hundred endpoints each: how many are available, and what each gets, in per cent.
@@ -201,16 +209,28 @@ mod tests {
 
     #[test]
     fn with_nothing_available_and_panic_allowed_levels_share_by_size() {
-        let levels = [Count { available: 0, all: 30 }, Count { available: 0, all: 10 }];
+        let levels = [30, 10].map(|all| Count { available: 0, half_open: 0, all });
         let loads: Vec<u64> = shares(&levels, Percent::whole(1)).iter().map(|share| share.load).collect();
         assert_eq!(loads, [ALL / 4 * 3, ALL / 4]);
+    }
+
+    #[test]
+    fn who_is_to_be_probed_is_asked_where_nobody_is_well() {
+        let probed = Count { available: 0, half_open: 1, all: 1 };
+        let level = |counts: &[Count]| shares(counts, Percent::ZERO)[0].load;
+        assert_eq!(level(&[probed, count(100)]), ALL);
+        // Beside one that is well it has its turn there.
+        assert_eq!(level(&[Count { available: 1, half_open: 9, all: 10 }, count(100)]), ALL * 14 / 100);
+        let share = Share { load: ALL, panic: false };
+        let parts = [Part { weight: 80, count: probed }, Part { weight: 20, count: count(100) }];
+        assert_eq!(divide(share, &parts)[0], (u128::from(ALL) * 80 / 100) as u64);
     }
 
     proptest! {
         #[test]
         fn shares_are_of_one_whole(levels in prop::collection::vec((0_usize..50, 1_usize..50), 1..6), threshold in 0_u32..=100) {
             let counts: Vec<Count> =
-                levels.iter().map(|(available, all)| Count { available: *available.min(all), all: *all }).collect();
+                levels.iter().map(|(available, all)| Count { available: *available.min(all), half_open: 0, all: *all }).collect();
             let shares = shares(&counts, Percent::whole(threshold));
             let sum: u64 = shares.iter().map(|share| share.load).sum();
             // What is lost in rounding goes to the first level.

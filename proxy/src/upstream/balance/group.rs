@@ -117,15 +117,23 @@ impl Group {
         Duration::from_nanos(self.eldest.load(Relaxed))
     }
 
-    /// Counts `members`, which are its own. Who is half open takes a probe now and then, and does not count.
+    /// Counts `members`, which are its own.
     pub(super) fn count(&self, members: &[Arc<Endpoint>]) -> Count {
-        let well = members.iter().filter(|e| e.availability() == Availability::Available);
-        let (available, eldest) =
-            well.fold((0, Duration::MAX), |(count, eldest), e| (count + 1, eldest.min(e.since())));
+        let (mut available, mut half_open, mut eldest) = (0, 0, Duration::MAX);
+        for endpoint in members {
+            match endpoint.availability() {
+                Availability::Available => {
+                    available += 1;
+                    eldest = eldest.min(endpoint.since());
+                }
+                Availability::HalfOpen => half_open += 1,
+                Availability::Unavailable => {}
+            }
+        }
         let eldest = if available == 0 { Duration::ZERO } else { eldest };
         self.available.store(available, Relaxed);
         self.eldest.store(eldest.as_nanos() as u64, Relaxed);
-        Count { available, all: members.len() }
+        Count { available, half_open, all: members.len() }
     }
 
     pub(super) fn set_share(&self, until: u64, panic: bool) {
