@@ -85,11 +85,13 @@ pub(super) fn service<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Name> {
 
 /// `cluster`, or `cluster/subset`. A cluster's name may hold a `/`, a subset's may not.
 fn destination(cx: &mut Cx<'_>, text: &str, place: Place) -> Option<Destination> {
+    // Whoever has clusters below that name means one of them.
+    let below = |name: &str| cx.clusters.keys().any(|known| known.as_str().starts_with(&format!("{name}/")));
     match text.rsplit_once('/') {
         Some((name, subset_name))
-            if cx.clusters.contains_key(name)
-                && !cx.clusters.contains_key(text)
-                && !subset_name.is_empty() =>
+            if !cx.clusters.contains_key(text)
+                && !subset_name.is_empty()
+                && (cx.clusters.contains_key(name) || !below(name)) =>
         {
             let cluster = cluster(cx, name, place)?;
             let subset = Some(subset(cx, &cluster, subset_name, place)?);
