@@ -100,7 +100,7 @@ pub(super) fn endpoints<'a>(cx: &mut Cx<'a>, node: Node<'a>, assignment: &Assign
         2.. => {}
     }
     cx.within(Step::Key("endpoints"), |cx| resilience::levels(cx, entry.value, assignment));
-    resilience::zones(cx, node, assignment);
+    resilience::zones(cx, node, (assignment, cluster));
     resilience::subsets(cx, node, (assignment, cluster));
 }
 

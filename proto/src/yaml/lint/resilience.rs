@@ -181,10 +181,16 @@ pub(super) fn levels<'a>(cx: &mut Cx<'a>, list: Node<'a>, assignment: &Assignmen
     }
 }
 
-/// Zones that are weighed and that no endpoint stands in: the others share what was meant for them.
-pub(super) fn zones<'a>(cx: &mut Cx<'a>, node: Node<'a>, assignment: &Assignment) {
+/// Zones that are weighed and that no endpoint stands in: the others share what was meant for them, if there are any.
+pub(super) fn zones<'a>(cx: &mut Cx<'a>, node: Node<'a>, (assignment, cluster): (&Assignment, &Cluster)) {
     let Some(weights) = node.get("zone_weights").filter(|_| !assignment.endpoints.is_empty()) else { return };
     let stands_in = |zone: &str| assignment.endpoints.iter().any(|e| e.zone.as_deref() == Some(zone));
+    if !cluster.zone_weights.iter().any(|(zone, weight)| *weight > 0 && stands_in(zone)) {
+        let fault =
+            Fault::new("all endpoints stand in zones of weight 0: every request is answered with 503");
+        warn(cx, node, &["zone_weights"], fault.hint("give a zone that has endpoints a weight"));
+        return;
+    }
     for entry in weights.value.entries().filter(|entry| !stands_in(entry.key)) {
         let steps = [Step::Key("zone_weights"), Step::Key(entry.key)];
         let fault = Fault::new("no endpoint stands in this zone: the others share its load");
