@@ -61,8 +61,8 @@ impl http_body::Body for Received {
                     this.take(&bytes);
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }
-                // The peer wants no more of what we send, and has said all it had to say (RFC 9113 section 8.1).
-                Some(Err(e)) if e.reason() == Some(Reason::NO_ERROR) => return Poll::Ready(None),
+                // Also NO_ERROR: behind the end of a message it is no error here (RFC 9113 section 8.1), and before it the
+                // message is cut.
                 Some(Err(_)) => return Poll::Ready(Some(Err(this.broken))),
                 None => this.data_ended = true,
             }
@@ -70,7 +70,6 @@ impl http_body::Body for Received {
         Poll::Ready(match ready!(this.stream.poll_trailers(cx)) {
             Ok(Some(trailers)) => Some(Ok(Frame::trailers(trailers))),
             Ok(None) => None,
-            Err(e) if e.reason() == Some(Reason::NO_ERROR) => None,
             Err(_) => Some(Err(this.broken)),
         })
     }

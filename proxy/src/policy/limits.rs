@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 
 use outrigger_proto::model::{
     self, Action, Destination, Forward, GlobalRateLimit, HeaderEdits, Match, Name, RateLimit, Rewrite, Route,
+    Target,
 };
 
 use super::bulkhead::Bulkhead;
@@ -57,7 +58,8 @@ struct Asked {
     table: Name,
     matches: Match,
     config: model::Stale,
-    clusters: Box<[Destination]>,
+    /// Each with what is changed of requests to it, and of its answers.
+    clusters: Box<[(Destination, HeaderEdits, HeaderEdits)]>,
     rewrite: Rewrite,
     request_headers: HeaderEdits,
 }
@@ -68,6 +70,11 @@ fn stale(route: &Route) -> Option<(&model::Stale, &Forward)> {
         Action::Forward(forward) => Some((forward.fallback.as_ref()?.stale()?, forward)),
         Action::Redirect(_) | Action::Respond(_) => None,
     }
+}
+
+fn asked_of(target: &Target) -> (Destination, HeaderEdits, HeaderEdits) {
+    let Target { to, weight: _, request_headers, response_headers } = target;
+    (to.clone(), request_headers.clone(), response_headers.clone())
 }
 
 impl Limits {
@@ -112,7 +119,7 @@ impl Limits {
                 table: table.clone(),
                 matches: route.matches.clone(),
                 config: config.clone(),
-                clusters: forward.to.targets.iter().map(|target| target.to.clone()).collect(),
+                clusters: forward.to.targets.iter().map(asked_of).collect(),
                 rewrite: forward.rewrite.clone(),
                 request_headers: route.request_headers.clone(),
             };

@@ -37,6 +37,21 @@ pub struct Stale {
     shelf: Mutex<Shelf>,
     /// Bytes held by all routes.
     total: Arc<AtomicU64>,
+    /// Bytes of answers that are on their way to be kept.
+    drafts: AtomicU64,
+}
+
+/// Room for an answer that is on its way, given back when dropped.
+#[derive(Debug)]
+pub struct Room {
+    kept: Arc<Stale>,
+    bytes: u64,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.kept.drafts.fetch_sub(self.bytes, Relaxed);
+    }
 }
 
 /// A whole answer of status 200.
@@ -52,7 +67,7 @@ pub struct Answer {
 impl Stale {
     /// Nothing is kept yet. `total` is where bytes are counted for all routes.
     pub fn new(config: model::Stale, total: Arc<AtomicU64>) -> Self {
-        Self { config, shelf: Mutex::default(), total }
+        Self { config, shelf: Mutex::default(), total, drafts: AtomicU64::new(0) }
     }
 
     /// Bytes of the longest body that is kept.
@@ -60,13 +75,27 @@ impl Stale {
         self.config.max_body
     }
 
+    /// Room to copy an answer of at most so many bytes; `None` while those that are copied fill as much as may be kept: a
+    /// client that reads slowly holds up its copy.
+    pub fn room(self: &Arc<Self>, bytes: u64) -> Option<Room> {
+        let more = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.config.memory);
+        self.drafts.fetch_update(Relaxed, Relaxed, more).ok()?;
+        Some(Room { kept: self.clone(), bytes })
+    }
+
+    /// Lets go of what has become too old.
+    pub fn expire(&self, now: Duration) {
+        self.change(|shelf| shelf.expire(now, self.config.keep));
+    }
+
     /// Keeps an answer under this key, in place of the one that was kept of the same terms. `now` is the time since the
     /// process began.
     pub fn put(&self, key: &[u8], terms: Terms, answer: Answer, now: Duration) {
         let entry =
             Entry { number: 0, size: size(key, &terms.vary, &answer), terms, answer: Arc::new(answer) };
+        let is_old = now.saturating_sub(entry.answer.received) >= self.config.keep;
         // One that would push out all others is not worth it.
-        if entry.size > self.config.memory {
+        if is_old || entry.size > self.config.memory {
             return;
         }
         self.change(|shelf| {
@@ -211,6 +240,12 @@ struct Entry {
 
 impl Shelf {
     fn put(&mut self, key: &[u8], mut entry: Entry) {
+        let is_newer =
+            |old: &Entry| old.terms.vary == entry.terms.vary && old.answer.received > entry.answer.received;
+        // A client that read slowly has held it up.
+        if self.entries.get(key).is_some_and(|entries| entries.iter().any(is_newer)) {
+            return;
+        }
         self.retain(key, |old| old.terms.vary != entry.terms.vary);
         if let Some(variants) = self.entries.get(key)
             && variants.len() >= VARIANTS

@@ -69,13 +69,13 @@ where
     S: Service<Call, Response = Response<Body>, Error = ProxyError>,
 {
     let Call { request, tunnel: _, ledger } = call;
-    let asked = Asked::of(&request, &ledger);
+    let mut asked = Asked::of(&request, &ledger);
     if let Some(Instead::To(_)) = instead(&ledger) {
         return Box::pin(to_other_cluster(inner, *request, ledger, asked)).await;
     }
     let call = Call { request, tunnel: Wanted::Nothing, ledger: ledger.clone() };
     // Boxed, as it is moved with the future around it.
-    let outcome = match settled(Box::pin(inner.call(call)).await, asked, &ledger) {
+    let outcome = match settled(Box::pin(inner.call(call)).await, &mut asked, &ledger) {
         ControlFlow::Break(outcome) => return outcome,
         ControlFlow::Continue(outcome) => outcome,
     };
@@ -92,7 +92,7 @@ async fn to_other_cluster<S>(
     mut inner: S,
     request: http::Request<Body>,
     ledger: Rc<Ledger>,
-    asked: Option<Asked>,
+    mut asked: Option<Asked>,
 ) -> Outcome
 where
     S: Service<Call, Response = Response<Body>, Error = ProxyError>,
@@ -101,7 +101,7 @@ where
     let send = |inner: &mut S| {
         inner.call(Call { request: original.copy(), tunnel: Wanted::Nothing, ledger: ledger.clone() })
     };
-    let outcome = match settled(send(&mut inner).await, asked, &ledger) {
+    let outcome = match settled(send(&mut inner).await, &mut asked, &ledger) {
         ControlFlow::Break(outcome) => return outcome,
         ControlFlow::Continue(outcome) => outcome,
     };
@@ -117,6 +117,9 @@ where
     ledger.fell_back("cluster");
     ledger.redirect_to_fallback();
     let response = send(&mut inner).await?;
+    if let Some(asked) = asked {
+        asked.answered_elsewhere(response.status());
+    }
     Ok(marked(response, HeaderValue::from_static("cluster")))
 }
 
@@ -127,14 +130,14 @@ fn instead(ledger: &Ledger) -> Option<&Instead> {
 
 /// Breaks with what is answered, where the cluster has answered, now or before. Otherwise there is only what became of
 /// the request.
-fn settled(outcome: Outcome, asked: Option<Asked>, ledger: &Ledger) -> ControlFlow<Outcome, Outcome> {
+fn settled(outcome: Outcome, asked: &mut Option<Asked>, ledger: &Ledger) -> ControlFlow<Outcome, Outcome> {
     if !failed(&outcome) {
-        return ControlFlow::Break(match asked {
+        return ControlFlow::Break(match asked.take() {
             Some(asked) => outcome.map(|response| asked.answered(response)),
             None => outcome,
         });
     }
-    let Some(response) = asked.and_then(|asked| asked.before()) else {
+    let Some(response) = asked.as_ref().and_then(|asked| asked.before()) else {
         return ControlFlow::Continue(outcome);
     };
     note(ledger, outcome);

@@ -23,7 +23,7 @@ use crate::http::call::Ledger;
 use crate::http::headers;
 use crate::http::peek::is_grpc;
 use crate::policy::stale::rules::{self, Terms};
-use crate::policy::stale::{Answer, Stale};
+use crate::policy::stale::{Answer, Room, Stale};
 
 /// What answers are found by: the host, as the client wrote it but for letter case, and the canonical target. The
 /// host ends where the path begins. `None` for a request without a host.
@@ -83,9 +83,20 @@ impl Asked {
         if self.may == May::Keep && status == StatusCode::NOT_MODIFIED && !self.is_pressed() {
             self.kept.renew(&self.key, &self.fields, response.headers(), self.now());
         }
+        if self.is_pressed() {
+            // Nothing new is kept, so that nothing else would make room.
+            self.kept.expire(self.now());
+        }
         match self.terms(&response) {
             Some(terms) => self.keep(terms, response),
             None => response,
+        }
+    }
+
+    /// Another cluster has answered in place of the one whose answers are kept.
+    pub(super) fn answered_elsewhere(&self, status: StatusCode) {
+        if self.may == May::Forget && (status.is_success() || status.is_redirection()) {
+            self.kept.forget(&self.key);
         }
     }
 
@@ -115,11 +126,12 @@ impl Asked {
     }
 
     fn keep(self, terms: Terms, response: Response<Body>) -> Response<Body> {
+        let length = response.body().size_hint().exact();
+        let Some(room) = self.kept.room(length.unwrap_or(self.kept.max_body())) else { return response };
         let received = self.now();
         let (head, body) = response.into_parts();
-        let length = body.size_hint().exact();
-        let draft =
-            Draft { fields: head.headers.clone(), bytes: Vec::new(), length, received, terms, asked: self };
+        let fields = head.headers.clone();
+        let draft = Draft { fields, bytes: Vec::new(), length, received, terms, asked: self, _room: room };
         if body.is_end_stream() {
             draft.keep();
             return Response::from_parts(head, body);
@@ -146,6 +158,7 @@ struct Draft {
     received: Duration,
     terms: Terms,
     asked: Asked,
+    _room: Room,
 }
 
 impl Draft {
@@ -157,7 +170,7 @@ impl Draft {
     /// All has been read: unless it is shorter than its head has said, it is kept.
     fn keep(self) {
         let whole = self.length.is_none() || self.is_full();
-        let Self { fields, bytes, length: _, received, terms, asked } = self;
+        let Self { fields, bytes, length: _, received, terms, asked, _room } = self;
         if whole && !asked.is_pressed() {
             asked.kept.put(&asked.key, terms, Answer::new(&fields, bytes, received), asked.now());
         }

@@ -46,7 +46,9 @@ pub fn may_keep(request: &HeaderMap) -> bool {
 
 /// Whether a request says whose it is.
 fn is_known(request: &HeaderMap) -> bool {
-    request.contains_key(header::AUTHORIZATION) || request.contains_key(header::COOKIE)
+    [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE]
+        .iter()
+        .any(|name| request.contains_key(name))
 }
 
 /// The fields of a request that its answer depends on, and what they were.
@@ -140,14 +142,14 @@ impl Said {
 }
 
 /// The name of the first directive, and what comes behind it and its argument: a token or a quoted text (RFC 9111
-/// section 5.2, RFC 9110 section 5.6.4). `None` where quotes stand elsewhere, or do not end.
+/// section 5.2, RFC 9110 section 5.6.4). `None` for anything else, as where a semicolon stands for a comma.
 fn directive(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = text.iter().position(|byte| matches!(byte, b',' | b'=')).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
-    if name.contains(&b'"') {
+    let name = name.trim_ascii();
+    if !name.iter().all(is_token) {
         return None;
     }
-    let name = name.trim_ascii();
     let Some(argument) = rest.strip_prefix(b"=") else {
         return Some((name, rest.get(1..).unwrap_or_default()));
     };
@@ -158,10 +160,16 @@ fn directive(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = behind.iter().position(|byte| *byte == b',').unwrap_or(behind.len());
     let (left, after) = behind.split_at(end);
     let quoted = behind.len() != argument.len();
-    if left.contains(&b'"') || (quoted && !left.trim_ascii().is_empty()) {
+    let left = left.trim_ascii();
+    if if quoted { !left.is_empty() } else { !left.iter().all(is_token) } {
         return None;
     }
     Some((name, after.get(1..).unwrap_or_default()))
+}
+
+/// Whether a byte may stand in a token (RFC 9110 section 5.6.2).
+fn is_token(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
 
 /// What comes behind the end of a quoted text.
@@ -195,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_an_answer_says_of_itself() {
-        let rows: [(&[&'static str], bool); 35] = [
+        let rows: [(&[&'static str], bool); 38] = [
             (&[], true),
             (&[""], true),
             (&[","], true),
@@ -232,6 +240,9 @@ mod tests {
             (&["\"no-store\""], false),
             (&["\"a, no-store, b\""], false),
             (&["public, x=\""], false),
+            (&["private; max-age=0"], false),
+            (&["no-store no-cache"], false),
+            (&["max-age=0; private"], false),
         ];
         for (values, is) in rows {
             let answer: Vec<_> = values.iter().map(|value| ("cache-control", *value)).collect();
