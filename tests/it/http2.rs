@@ -416,3 +416,36 @@ async fn a_new_certificate_is_taken_without_a_restart() {
     assert_eq!(proxy.version().await, before);
     assert!(!proxy.log().contains(good.lines().nth(1).unwrap()), "the key stands in the log");
 }
+
+/// RST_STREAM(NO_ERROR) behind the end of an answer is a courtesy; before it, the answer is cut.
+#[tokio::test]
+async fn an_answer_that_is_reset_before_its_end_is_not_passed_on_as_whole() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (seen, half_seen) = tokio::sync::watch::channel(false);
+    let origin = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(socket).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
+            stream.send_data("half".into(), false).unwrap();
+            let mut half_seen = half_seen.clone();
+            tokio::spawn(async move {
+                half_seen.wait_for(|seen| *seen).await.unwrap();
+                stream.send_reset(h2::Reason::NO_ERROR);
+            });
+        }
+    });
+    let proxy = Proxy::start(&web_with("", "protocol: http2", [address])).await;
+    let mut client = proxy.client("web").await;
+    client.send(outrigger_tests::wire::get("/")).await;
+    let (mut stream, mut read) = client.into_parts();
+    while !read.windows(4).any(|four| four == b"half") {
+        assert_ne!(tokio::io::AsyncReadExt::read_buf(&mut stream, &mut read).await.unwrap(), 0);
+    }
+    seen.send(true).unwrap();
+    // The last chunk, which says that it was all, does not come.
+    let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut read).await;
+    assert!(!read.ends_with(b"0\r\n\r\n"), "{}", read.escape_ascii());
+    origin.abort();
+}
