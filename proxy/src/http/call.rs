@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
@@ -10,8 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use outrigger_proto::model::{Action, Filter, Forward, HttpFilter, Route, Target};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
+use super::deadline::Deadline;
 use super::peek::is_grpc;
 use crate::body::{Body, BodyError, Meter, Side};
 use crate::conn::{Conn, patience};
@@ -83,12 +83,7 @@ pub struct Ledger {
     whole: Cell<bool>,
     received: Cell<u64>,
     sent: Cell<u64>,
-    /// When the last byte of its answer is due.
-    deadline: Cell<Option<Instant>>,
-    /// Wakes whoever waits at the deadline; made when no other timer does so before.
-    alarm: RefCell<Option<Pin<Box<Sleep>>>>,
-    /// Another timer wakes whoever waits by then.
-    woken_by: Cell<Option<Instant>>,
+    deadline: Deadline,
     /// HTTP/2 only: an HTTP/1 request is watched with its connection.
     stream: Option<WatchedStream>,
     /// Counts it as a retry.
@@ -147,9 +142,7 @@ impl Ledger {
             whole: Cell::new(false),
             received: Cell::new(0),
             sent: Cell::new(0),
-            deadline: Cell::new(None),
-            alarm: RefCell::new(None),
-            woken_by: Cell::new(None),
+            deadline: Deadline::default(),
             stream,
             retry: RefCell::new(None),
             fallback: Cell::new(""),
@@ -419,38 +412,9 @@ impl Ledger {
         self.tunnel_request.take()
     }
 
-    /// From now on the request must be answered by then.
-    pub fn set_deadline(&self, at: Instant) {
-        self.deadline.set(Some(at));
-        *self.alarm.borrow_mut() = None;
-    }
-
-    /// When it must have been answered, if ever.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.deadline.get()
-    }
-
-    /// The deadline holds no longer.
-    pub fn lift_deadline(&self) {
-        self.deadline.set(None);
-        *self.alarm.borrow_mut() = None;
-    }
-
-    /// Whoever waits for the answer is woken by then, for as long as the guard lives: until then the deadline needs no timer
-    /// of its own, which most requests would arm in vain.
-    pub fn woken_by(&self, at: Instant) -> WokenBy<'_> {
-        self.woken_by.set(Some(at));
-        WokenBy(self)
-    }
-
-    /// Whether the deadline has passed; `cx` is woken when it does.
-    pub fn is_late(&self, cx: &mut Context<'_>) -> bool {
-        let Some(at) = self.deadline.get() else { return false };
-        if self.woken_by.get().is_some_and(|by| by <= at) {
-            return false;
-        }
-        let mut alarm = self.alarm.borrow_mut();
-        alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at))).as_mut().poll(cx).is_ready()
+    /// When it must have been answered.
+    pub fn deadline(&self) -> &Deadline {
+        &self.deadline
     }
 
     /// Whether its HTTP/2 stream has stood still for too long; `cx` is woken when that comes to be.
@@ -556,16 +520,6 @@ impl Ledger {
     }
 }
 
-/// See [`Ledger::woken_by`].
-#[derive(Debug)]
-pub struct WokenBy<'a>(&'a Ledger);
-
-impl Drop for WokenBy<'_> {
-    fn drop(&mut self) {
-        self.0.woken_by.set(None);
-    }
-}
-
 fn count(stats: &ListenerStats, error: ProxyError) {
     stats.error(error.answer().reason);
     if let Some(limit) = error.limit() {
@@ -596,7 +550,7 @@ impl Logged {
 impl Meter for Ledger {
     fn poll_open(&self, side: Side, cx: &mut Context<'_>) -> Result<(), BodyError> {
         match side {
-            Side::Response if self.is_late(cx) => Err(BodyError::Timeout),
+            Side::Response if self.deadline.is_late(cx) => Err(BodyError::Timeout),
             Side::Request | Side::Response => Ok(()),
         }
     }

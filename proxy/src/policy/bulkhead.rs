@@ -92,22 +92,23 @@ impl Bulkhead {
 
     /// Enters for this caller, or for all together when there is `None`; or joins the line, as a request of this worker.
     pub fn enter(&self, caller: Option<&[u8]>, worker: usize) -> Entry {
-        let Concurrency { max, queue, wait: _, per: _, adaptive: _ } = self.config;
-        match (caller, &self.each) {
-            (Some(caller), Some(each)) => each.gate(caller, max.get()).enter((worker, 0), queue),
-            (_, _) => self.common.enter((worker, 0), queue),
-        }
+        self.at_gate(caller, |gate| gate.enter((worker, 0), self.config.queue))
     }
 
     /// The limit that this caller has reached.
     pub fn crowd(&self, caller: Option<&[u8]>) -> Crowd {
-        // Somebody may have left since.
-        let of = |gate: &Gate| (gate.max(), gate.used().max(gate.max()).saturating_add(1));
-        let (max, seen) = match (caller, &self.each) {
-            (Some(caller), Some(each)) => of(&each.gate(caller, self.config.max.get())),
-            (_, _) => of(&self.common),
-        };
-        Crowd { max, seen, adaptive: self.is_adaptive() }
+        self.at_gate(caller, |gate| {
+            let max = gate.max();
+            // Somebody may have left since.
+            Crowd { max, seen: gate.used().max(max).saturating_add(1), adaptive: self.is_adaptive() }
+        })
+    }
+
+    fn at_gate<T>(&self, caller: Option<&[u8]>, f: impl FnOnce(&Arc<Gate>) -> T) -> T {
+        match (caller, &self.each) {
+            (Some(caller), Some(each)) => f(&each.gate(caller, self.config.max.get())),
+            (_, _) => f(&self.common),
+        }
     }
 
     /// An answer came, or is not waited for any more; `now` is the time since the process began.

@@ -234,9 +234,6 @@ impl Clusters {
         if changed {
             let endpoints = cluster.endpoints.load().endpoints().to_vec();
             cluster.endpoints.store(Arc::new(EndpointSet::new(endpoints, (&**config).into())));
-            if let Some(subsets) = &*cluster.subsets.load() {
-                subsets.values().for_each(|subset| subset.settle((&**config).into()));
-            }
         }
     }
 

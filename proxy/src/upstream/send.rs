@@ -225,8 +225,7 @@ impl Upstream {
         let going = trip.go(trip.started);
         loop {
             let lease = self.pick(to, &going, &tried)?;
-            let dialled = match self.admit(to, PoolKey::new(lease.endpoint(), trip.priority()), &going).await
-            {
+            let dialled = match self.admit(to, lease.endpoint(), &going).await {
                 Ok(Some(permit)) => self.dial(to, lease.endpoint(), (&going, permit)).await,
                 Ok(None) => {
                     // Or it would be refused to itself.
@@ -293,7 +292,7 @@ impl Upstream {
     async fn admit(
         &self,
         to: &ClusterView,
-        pool: PoolKey,
+        endpoint: &Endpoint,
         going: &Going<'_>,
     ) -> Result<Option<Permit>, UpstreamError> {
         let (breaker, limits) = to.breaker(going.trip.priority());
@@ -303,7 +302,7 @@ impl Upstream {
         }
         let pending = breaker.count(Limit::Pending, limits);
         let _pending = pending.map_err(|overflow| overflowed(to, overflow))?;
-        let waiting = match gate.enter(pool.tag(self.worker), u32::MAX) {
+        let waiting = match gate.enter(going.pool(endpoint).tag(self.worker), u32::MAX) {
             Entry::In(permit) => return Ok(Some(permit)),
             Entry::Line(waiting) => waiting,
             Entry::Full => return Err(overflowed(to, breaker.full())),
@@ -332,7 +331,7 @@ impl Upstream {
         going.depends_on_endpoint();
         let trip = going.trip;
         let start = Instant::now();
-        let pool = PoolKey::new(endpoint, trip.priority());
+        let pool = going.pool(endpoint);
         let how = Dial { permit, pool, timeout: to.config.connect_timeout, ticks: self.ticks.clone() };
         let stats = to.live.stats();
         let result = dial(endpoint, stats, how).await;
@@ -352,7 +351,7 @@ impl Upstream {
     ) -> Result<Answer, Unanswered> {
         let trip = going.trip;
         let mut fresh = trip.stale.take();
-        let pool = PoolKey::new(endpoint, going.trip.priority());
+        let pool = going.pool(endpoint);
         loop {
             let pooled = if fresh { None } else { self.pools.take_h1(pool) };
             let Some(conn) = pooled else {
@@ -397,8 +396,7 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         going: &Going<'_>,
     ) -> Result<Option<Box<h1::Conn>>, UpstreamError> {
-        let pool = PoolKey::new(endpoint, going.trip.priority());
-        let Some(permit) = self.admit(to, pool, going).await? else { return Ok(None) };
+        let Some(permit) = self.admit(to, endpoint, going).await? else { return Ok(None) };
         let (stream, open) = self.dial(to, endpoint, (going, permit)).await?;
         h1::Conn::new(stream, open, to.config.idle_timeout).await.map(Some)
     }
@@ -410,7 +408,7 @@ impl Upstream {
         mut request: Box<Request<Body>>,
         going: &Going<'_>,
     ) -> Result<Answer, Unanswered> {
-        let pool = PoolKey::new(endpoint, going.trip.priority());
+        let pool = going.pool(endpoint);
         loop {
             let conn = match self.pools.find_h2(pool) {
                 Some(conn) => conn,
@@ -436,7 +434,7 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         going: &Going<'_>,
     ) -> Result<Rc<h2::Conn>, UpstreamError> {
-        let pool = PoolKey::new(endpoint, going.trip.priority());
+        let pool = going.pool(endpoint);
         loop {
             let dialing = self.dialing.borrow().get(&pool).cloned();
             let settling = self.pools.settling_h2(pool);
@@ -449,7 +447,7 @@ impl Upstream {
             } else if let Some(settling) = settling {
                 going.depends_on_endpoint();
                 settling.settled().await;
-            } else if let Some(permit) = self.admit(to, pool, going).await? {
+            } else if let Some(permit) = self.admit(to, endpoint, going).await? {
                 // Whoever opens a connection uses it, even if it turns out to have no room for others.
                 return self.dial_h2(to, endpoint, (going, permit)).await;
             }
@@ -467,7 +465,7 @@ impl Upstream {
         how: (&Going<'_>, Permit),
     ) -> Result<Rc<h2::Conn>, UpstreamError> {
         let dialing = Rc::new(Dialing::default());
-        let pool = PoolKey::new(endpoint, how.0.trip.priority());
+        let pool = how.0.pool(endpoint);
         self.dialing.borrow_mut().insert(pool, dialing.clone());
         let turn = Turn { upstream: self, pool, dialing };
         let result = async {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use outrigger_proto::model::{self, Labels, Name, SubsetFallback};
 
-use super::balance::{EndpointSet, Settings};
+use super::balance::EndpointSet;
 use super::endpoint::Endpoint;
 
 /// The subsets of a cluster.
@@ -23,12 +23,6 @@ impl Subset {
     /// Its endpoints now.
     pub(super) fn endpoints(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
         self.endpoints.load()
-    }
-
-    /// The same endpoints are chosen among in another way.
-    pub(super) fn settle(&self, settings: Settings<'_>) {
-        let endpoints = self.endpoints.load().endpoints().to_vec();
-        self.endpoints.store(Arc::new(EndpointSet::new(endpoints, settings)));
     }
 }
 

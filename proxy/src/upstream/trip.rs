@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
 use super::outlier::Probe;
+use super::pool::PoolKey;
 
 /// What is noted on the way, for metrics and logs.
 #[derive(Debug)]
@@ -184,6 +185,11 @@ pub(super) struct Going<'a> {
 }
 
 impl Going<'_> {
+    /// Whose connections to an endpoint it uses.
+    pub(super) fn pool(&self, endpoint: &Endpoint) -> PoolKey {
+        PoolKey::new(endpoint, self.trip.priority())
+    }
+
     /// When it began: what its answer is measured from.
     pub(super) fn began(&self) -> Instant {
         self.began.get()

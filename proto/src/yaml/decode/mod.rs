@@ -27,7 +27,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::cursor::Cx;
-use super::fault::Fault;
+use super::fault::{Fault, show};
 use super::place::Step;
 use super::scalar::show_duration;
 use super::tree::{Node, View};
@@ -137,6 +137,16 @@ pub(super) fn each_route<'a>(
             }
         }
     }
+}
+
+/// A number with at most one digit after the point, in tenths, that fits.
+fn tenths<'a>(cx: &mut Cx<'a>, node: Node<'a>, expected: &str, fits: impl Fn(u32) -> bool) -> Option<u32> {
+    cx.parsed(node, expected, |text| {
+        let hint = || format!("expected {expected}");
+        let found = ratio::tenths(text).map_err(|fault| fault.hint(hint()))?;
+        let out_of_range = || Fault::new(format!("{} is out of range", show(text))).hint(hint());
+        fits(found).then_some(found).ok_or_else(out_of_range)
+    })
 }
 
 /// A mapping by name.

@@ -11,7 +11,7 @@ use super::super::fault::{Fault, show};
 use super::super::ratio::MAX_TOKENS;
 use super::super::tree::{Node, View};
 use super::super::{lint, ratio, scalar, words};
-use super::{count, headers, percent, route, some_time, split, whole};
+use super::{count, headers, percent, route, some_time, split, tenths, whole};
 use crate::model::{
     self, AbortWith, Adaptive, Backoff, Concurrency, Destination, Fallback, FaultAbort, FaultDelay, Hedge,
     HedgeAfter, Instead, LimitKey, Mirror, Percent, RateLimit, Retry, RetryCondition, Split, Stale,
@@ -153,12 +153,7 @@ fn adaptive<'a>(cx: &mut Cx<'a>, node: Node<'a>, max: Option<NonZeroU32>) -> Opt
     let mut m = cx.fields(node, "adaptive")?;
     let min = m.optional("min", |cx, node| count(cx, node, max.map_or(u32::MAX, NonZeroU32::get)));
     let tolerance = m.optional("tolerance", |cx, node| {
-        cx.parsed(node, "a number, as `1.5`", |text| {
-            let hint = "expected a number from 1.1 to 100, as `1.5`";
-            let found = ratio::tenths(text).map_err(|fault| fault.hint(hint))?;
-            let out_of_range = || Fault::new(format!("{} is out of range", show(text))).hint(hint);
-            TOLERANCES.contains(&found).then_some(found).ok_or_else(out_of_range)
-        })
+        tenths(cx, node, "a number from 1.1 to 100, as `1.5`", |found| TOLERANCES.contains(&found))
     });
     m.finish();
     let default = Adaptive::default();

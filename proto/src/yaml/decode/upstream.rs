@@ -197,17 +197,11 @@ pub(super) fn outlier_detection<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<O
     Some(outliers)
 }
 
-/// A number with at most one digit after the point, in tenths: 0, or within the bounds.
+/// A number in tenths: 0, or within the bounds.
 fn tenths<'a>(cx: &mut Cx<'a>, node: Node<'a>, (least, most): (u32, u32)) -> Option<u32> {
     let shown = |tenths| ratio::show_tenths(tenths);
     let expected = format!("0, or a number from {} to {}, as `1.9`", shown(least), shown(most));
-    cx.parsed(node, &expected, |text| {
-        let hint = || format!("expected {expected}");
-        let found = ratio::tenths(text).map_err(|fault| fault.hint(hint()))?;
-        let fits = found == 0 || (least..=most).contains(&found);
-        fits.then_some(found)
-            .ok_or_else(|| Fault::new(format!("{} is out of range", show(text))).hint(hint()))
-    })
+    super::tenths(cx, node, &expected, |found| found == 0 || (least..=most).contains(&found))
 }
 
 fn interval<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Duration> {

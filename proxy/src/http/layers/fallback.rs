@@ -83,7 +83,7 @@ where
     note(&ledger, outcome);
     ledger.fell_back("response");
     // What we say instead is not late.
-    ledger.lift_deadline();
+    ledger.deadline().set(None);
     let response = text(respond.status, Bytes::copy_from_slice(respond.body.as_bytes()));
     Ok(marked(response, HeaderValue::from_static("response")))
 }
@@ -143,7 +143,7 @@ fn settled(outcome: Outcome, asked: &mut Option<Asked>, ledger: &Ledger) -> Cont
     note(ledger, outcome);
     ledger.fell_back("stale");
     // What is here is not late.
-    ledger.lift_deadline();
+    ledger.deadline().set(None);
     ControlFlow::Break(Ok(marked(response, HeaderValue::from_static("stale"))))
 }
 

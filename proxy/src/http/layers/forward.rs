@@ -42,7 +42,7 @@ async fn send(call: Call) -> Outcome {
     if let Some(target) = target {
         apply(request.headers_mut(), &target.request_headers);
     }
-    if let Some(deadline) = ledger.deadline()
+    if let Some(deadline) = ledger.deadline().at()
         && ledger.is_grpc()
     {
         // What is left of it: whoever is asked knows when nobody waits any more.

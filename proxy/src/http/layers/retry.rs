@@ -191,7 +191,7 @@ where
         if let Ok(response) = result {
             wait = wait.max(decide::retry_after(response.headers(), SystemTime::now())?);
         }
-        if self.ledger.deadline().is_some_and(|deadline| Instant::now() + wait >= deadline) {
+        if self.ledger.deadline().at().is_some_and(|deadline| Instant::now() + wait >= deadline) {
             return Err(Skipped::Deadline);
         }
         self.pay().map(|permit| (wait, permit))
@@ -226,7 +226,7 @@ where
         };
         let mut first = first;
         let ledger = self.ledger.clone();
-        let woken = ledger.woken_by(began + after);
+        let woken = ledger.deadline().woken_by(began + after);
         let outcome = tokio::time::timeout_at(began + after, &mut first).await;
         drop(woken);
         match outcome {
@@ -317,7 +317,7 @@ where
     F: Future<Output = Outcome>,
 {
     let Some(until) = until else { return sending.await };
-    let _woken = ledger.woken_by(until);
+    let _woken = ledger.deadline().woken_by(until);
     if let Ok(outcome) = tokio::time::timeout_at(until, &mut sending).await {
         return outcome;
     }
