@@ -1,8 +1,10 @@
 //! Balancers: all endpoints get their share, and one that is dead gets nobody's patience.
 
-use outrigger_tests::origin::ok;
+use std::sync::atomic::Ordering::SeqCst;
+
 use outrigger_tests::{Client, Echo, Origin, Proxy, until};
 
+use crate::outlier::Patient;
 use crate::web_with;
 
 const ALL: [&str; 4] = ["peak-ewma", "least-request", "round-robin", "random"];
@@ -383,23 +385,12 @@ async fn a_subset_without_endpoints_answers_503_or_any_does() {
 #[tokio::test]
 async fn a_level_and_a_zone_that_were_left_out_come_back() {
     for (placed, more) in [("priority: 1", ""), ("zone: b", "zone_weights: { a: 80, b: 20 }\n")] {
-        let ill = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-        let weather = ill.clone();
-        let first = Origin::start(move |mut conn| {
-            let ill = weather.clone();
-            async move {
-                while conn.request().await.is_some() {
-                    let bad = "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".to_owned();
-                    let is_ill = ill.load(std::sync::atomic::Ordering::SeqCst);
-                    conn.send(if is_ill { bad } else { ok("first") }).await;
-                }
-            }
-        })
-        .await;
+        let first = Patient::start().await;
+        first.ill.store(true, SeqCst);
         let spare = Origin::ok("spare").await;
         let endpoints = format!(
             "{{ address: {}, zone: a }}, {{ address: {}, {placed} }}",
-            first.address(),
+            first.origin.address(),
             spare.address()
         );
         let endpoints = if more.is_empty() { endpoints.replace(", zone: a", "") } else { endpoints };
@@ -408,12 +399,14 @@ async fn a_level_and_a_zone_that_were_left_out_come_back() {
             Proxy::start(&web_with("", &format!("{more}{rules}"), ["X"]).replace("\"X\"", &endpoints)).await;
         let mut client = proxy.client("web").await;
         let ejections = "outrigger_upstream_ejections_total{cluster=\"app\",cause=\"consecutive_5xx\"}";
-        while proxy.metric(ejections).await == 0.0 {
+        until("the first is left out", async || {
             client.get("/").await;
-        }
-        ill.store(false, std::sync::atomic::Ordering::SeqCst);
+            (proxy.metric(ejections).await > 0.0).then_some(())
+        })
+        .await;
+        first.ill.store(false, SeqCst);
         until(&format!("{placed}: the first is asked again"), async || {
-            (client.get("/").await.text() == "first").then_some(())
+            (client.get("/").await.text() == "well").then_some(())
         })
         .await;
     }

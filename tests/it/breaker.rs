@@ -8,7 +8,7 @@ use outrigger_tests::wire::get;
 use outrigger_tests::{Client, Echo, Origin, Proxy};
 use tokio::task::JoinSet;
 
-use crate::web_with;
+use crate::{web_two_routes, web_with};
 
 /// Counts how many are in at once, and the most there ever were.
 #[derive(Debug, Default)]
@@ -211,31 +211,9 @@ async fn a_reload_changes_limits_and_keeps_counts() {
 /// Requests of another class have limits and connections of their own.
 #[tokio::test]
 async fn one_priority_does_not_crowd_out_the_other() {
-    let (open, gate) = tokio::sync::watch::channel(false);
-    let origin = Origin::start(move |mut conn| {
-        let mut gate = gate.clone();
-        async move {
-            while conn.request().await.is_some() {
-                let _ = gate.wait_for(|open| *open).await;
-                conn.send(ok("x")).await;
-            }
-        }
-    })
-    .await;
-    let config = format!(
-        "listeners:
-  web:
-    bind: 127.0.0.1:0
-    routes:
-      - {{ match: {{ path: {{ exact: /pay }} }}, to: app, priority: high }}
-      - to: app
-clusters:
-  app:
-    endpoints: [\"{}\"]
-    circuit_breaker: {{ max_connections: 1, max_requests: 1, high: {{ max_connections: 2, max_requests: 2 }} }}
-",
-        origin.address()
-    );
+    let (origin, open) = Origin::gated().await;
+    let limits = ", circuit_breaker: { max_connections: 1, max_requests: 1, high: { max_connections: 2, max_requests: 2 } }";
+    let config = web_two_routes(("/pay", ", priority: high"), "", (origin.address(), limits));
     let proxy = Proxy::start(&format!("workers: 1\n{config}")).await;
     let mut held = Vec::new();
     for (path, limit) in [("/", "max_requests is 1, and this would be 2"), ("/pay", "")] {
@@ -269,19 +247,9 @@ async fn each_priority_has_connections_of_its_own() {
     let origin = Origin::ok("x").await;
     let h2 = Echo::start("echo").await;
     for (protocol, address) in [("http1", origin.address().to_owned()), ("http2", h2.address().to_string())] {
-        let config = format!(
-            "workers: 1
-listeners:
-  web:
-    bind: 127.0.0.1:0
-    routes:
-      - {{ match: {{ path: {{ exact: /pay }} }}, to: app, priority: high }}
-      - to: app
-clusters:
-  app: {{ endpoints: [\"{address}\"], protocol: {protocol} }}
-"
-        );
-        let proxy = Proxy::start(&config).await;
+        let protocol_is = format!(", protocol: {protocol}");
+        let config = web_two_routes(("/pay", ", priority: high"), "", (&address, &protocol_is));
+        let proxy = Proxy::start(&format!("workers: 1\n{config}")).await;
         for (path, connections) in [("/", 1.0), ("/", 1.0), ("/pay", 2.0), ("/", 2.0), ("/pay", 2.0)] {
             assert_eq!(proxy.get("web", path).await.status, 200);
             let opened = proxy.metric("outrigger_upstream_connections_total{cluster=\"app\"}").await;

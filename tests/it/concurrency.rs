@@ -7,25 +7,8 @@ use std::time::Duration;
 use outrigger_tests::origin::ok;
 use outrigger_tests::wire::get;
 use outrigger_tests::{Client, Origin, Proxy, wait};
-use tokio::sync::watch;
 
 use crate::web_routed;
-
-/// An origin that answers when it is told to.
-async fn gated() -> (Origin, watch::Sender<bool>) {
-    let (open, gate) = watch::channel(false);
-    let origin = Origin::start(move |mut conn| {
-        let mut gate = gate.clone();
-        async move {
-            while conn.request().await.is_some() {
-                let _ = gate.wait_for(|open| *open).await;
-                conn.send(ok("x")).await;
-            }
-        }
-    })
-    .await;
-    (origin, open)
-}
 
 /// So many requests under way, of callers by this header.
 async fn ask(proxy: &Proxy, callers: &[&str]) -> Vec<Client> {
@@ -76,7 +59,7 @@ async fn never_more_than_the_limit_over_all_workers() {
 
 #[tokio::test]
 async fn the_line_ends_and_the_answer_names_the_limit() {
-    let (origin, open) = gated().await;
+    let (origin, open) = Origin::gated().await;
     let proxy = proxy("max: 2, queue: 1, wait: 10s", &origin).await;
     let mut inside = ask(&proxy, &["a", "a"]).await;
     origin.wait_requests(2).await;
@@ -95,14 +78,14 @@ async fn the_line_ends_and_the_answer_names_the_limit() {
 
 #[tokio::test]
 async fn nobody_waits_longer_than_it_may_or_than_its_own_deadline() {
-    let (origin, _open) = gated().await;
+    let (origin, _open) = Origin::gated().await;
     let impatient = proxy("max: 1, queue: 9, wait: 50ms", &origin).await;
     let _inside = ask(&impatient, &["a"]).await;
     origin.wait_requests(1).await;
     let reply = ask(&impatient, &["a"]).await.remove(0).reply().await;
     assert_eq!((reply.status, reply.field("x-outrigger-reason")), (503, Some("concurrency_wait")));
 
-    let (origin, _open) = gated().await;
+    let (origin, _open) = Origin::gated().await;
     let route = "timeout: 100ms\nconcurrency: { max: 1, queue: 9, wait: 1h }";
     let hasty = Proxy::start(&web_routed(route, "", "", [origin.address()])).await;
     let _inside = ask(&hasty, &["a"]).await;
@@ -113,7 +96,7 @@ async fn nobody_waits_longer_than_it_may_or_than_its_own_deadline() {
 
 #[tokio::test]
 async fn one_tenant_does_not_crowd_out_another() {
-    let (origin, open) = gated().await;
+    let (origin, open) = Origin::gated().await;
     let proxy = proxy("max: 1, per: { header: x-tenant }", &origin).await;
     let mut inside = ask(&proxy, &["a", "b"]).await;
     origin.wait_requests(2).await;
@@ -127,7 +110,7 @@ async fn one_tenant_does_not_crowd_out_another() {
 
 #[tokio::test]
 async fn places_come_back_from_clients_that_leave_and_outlive_a_reload() {
-    let (origin, _open) = gated().await;
+    let (origin, _open) = Origin::gated().await;
     let route = "concurrency: { max: 2 }";
     let config = |more: &str| web_routed(route, more, "", [origin.address()]);
     let proxy = Proxy::start(&config("")).await;
@@ -146,7 +129,7 @@ async fn places_come_back_from_clients_that_leave_and_outlive_a_reload() {
 
 #[tokio::test]
 async fn what_is_under_way_and_what_waits_is_to_be_seen_by_route() {
-    let (origin, open) = gated().await;
+    let (origin, open) = Origin::gated().await;
     let proxy = proxy("max: 2, queue: 5, wait: 10s", &origin).await;
     let mut clients = ask(&proxy, &["a", "a"]).await;
     origin.wait_requests(2).await;
@@ -211,7 +194,7 @@ async fn an_adaptive_limit_finds_out_how_many_are_of_use() {
 
 #[tokio::test]
 async fn who_is_under_way_stays_counted_when_the_limit_changes() {
-    let (origin, _open) = gated().await;
+    let (origin, _open) = Origin::gated().await;
     let config = |max: u32| web_routed(&format!("concurrency: {{ max: {max} }}"), "", "", [origin.address()]);
     let proxy = Proxy::start(&config(2)).await;
     let _inside = ask(&proxy, &["a", "a"]).await;

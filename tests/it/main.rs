@@ -62,3 +62,19 @@ fn web_routed<A: Display>(
         indent(cluster),
     )
 }
+
+/// A listener `web` with a route for one path and one for the rest, before a cluster `app` of one endpoint; each with
+/// further keys, behind a comma.
+fn web_two_routes((path, first): (&str, &str), rest: &str, (endpoint, cluster): (&str, &str)) -> String {
+    format!(
+        "listeners:
+  web:
+    bind: 127.0.0.1:0
+    routes:
+      - {{ match: {{ path: {{ exact: {path} }} }}, to: app{first} }}
+      - {{ to: app{rest} }}
+clusters:
+  app: {{ endpoints: [\"{endpoint}\"]{cluster} }}
+"
+    )
+}

@@ -8,19 +8,19 @@ use outrigger_tests::origin::ok;
 use outrigger_tests::{Client, Origin, Proxy, until};
 use serde_json::Value;
 
-use crate::web_with;
+use crate::{web_two_routes, web_with};
 
 const BAD: &str = "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n";
 
 /// An origin that can be made to fail, and to be slow.
-struct Patient {
-    origin: Origin,
-    ill: Arc<AtomicBool>,
+pub(crate) struct Patient {
+    pub(crate) origin: Origin,
+    pub(crate) ill: Arc<AtomicBool>,
     delay_ms: Arc<AtomicU64>,
 }
 
 impl Patient {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (ill, delay_ms) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let state = (ill.clone(), delay_ms.clone());
         let origin = Origin::start(move |mut conn| {
@@ -194,21 +194,8 @@ async fn what_waits_for_a_connection_of_ours_is_no_failure() {
         conn.rest().await;
     })
     .await;
-    let config = format!(
-        "listeners:
-  web:
-    bind: 127.0.0.1:0
-    routes:
-      - {{ match: {{ path: {{ exact: /hold }} }}, to: app }}
-      - {{ to: app, timeout: 100ms }}
-clusters:
-  app:
-    endpoints: [\"{}\"]
-    circuit_breaker: {{ max_connections: 1 }}
-    outlier_detection: {{ consecutive_5xx: 1, consecutive_local: 1 }}
-",
-        hang.address()
-    );
+    let cluster = ", circuit_breaker: { max_connections: 1 }, outlier_detection: { consecutive_5xx: 1, consecutive_local: 1 }";
+    let config = web_two_routes(("/hold", ""), ", timeout: 100ms", (hang.address(), cluster));
     let proxy = Proxy::start(&config).await;
     let mut held = proxy.client("web").await;
     held.send(outrigger_tests::wire::get("/hold")).await;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::wait::until;
@@ -145,6 +146,22 @@ impl Origin {
             }
         });
         Self { address, seen, task }
+    }
+
+    /// Every request is answered once it is told to let them go, with `x`.
+    pub async fn gated() -> (Self, watch::Sender<bool>) {
+        let (open, gate) = watch::channel(false);
+        let origin = Self::start(move |mut conn| {
+            let mut gate = gate.clone();
+            async move {
+                while conn.request().await.is_some() {
+                    let _ = gate.wait_for(|open| *open).await;
+                    conn.send(ok("x")).await;
+                }
+            }
+        })
+        .await;
+        (origin, open)
     }
 
     /// Every request gets these bytes for an answer.
