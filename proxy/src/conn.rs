@@ -1,6 +1,6 @@
 //! One downstream connection, as its requests see it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -14,6 +14,7 @@ use outrigger_proto::model::Filter;
 
 use crate::body::Meter;
 use crate::error::ProxyError;
+use crate::facts::Proven;
 use crate::io::stream::Stream;
 use crate::live::ListenerView;
 use crate::watch::{Patience, Verdict, Watch};
@@ -28,7 +29,7 @@ pub struct Conn {
     peer: Option<SocketAddr>,
     /// The peer's address without the port, as `x-forwarded-for` has it.
     peer_value: HeaderValue,
-    secure: Cell<bool>,
+    proven: OnceCell<Box<Proven>>,
     ended: Cell<Option<ProxyError>>,
     /// A tunnel that the answer being written agrees to; taken over once it is written.
     tunnel: RefCell<Option<Tunnel>>,
@@ -75,7 +76,7 @@ impl Conn {
             view: RefCell::new((0, view)),
             peer,
             peer_value: peer_value.expect("an address is printable ASCII"),
-            secure: Cell::new(false),
+            proven: OnceCell::new(),
             ended: Cell::new(None),
             tunnel: RefCell::new(None),
             _open: open,
@@ -104,12 +105,18 @@ impl Conn {
 
     /// Whether TLS is around it.
     pub fn is_secure(&self) -> bool {
-        self.secure.get()
+        self.proven.get().is_some()
     }
 
-    /// TLS is around it.
-    pub fn set_secure(&self) {
-        self.secure.set(true);
+    /// What its TLS handshake has told of the client; `None` in the clear.
+    pub fn proven(&self) -> Option<&Proven> {
+        self.proven.get().map(|proven| &**proven)
+    }
+
+    /// TLS is around it. To be called once.
+    pub fn set_proven(&self, proven: Proven) {
+        let first = self.proven.set(Box::new(proven)).is_ok();
+        debug_assert!(first, "a connection has one handshake");
     }
 
     /// We end it, requests in flight included, for this reason.

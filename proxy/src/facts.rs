@@ -1,6 +1,7 @@
 //! What is known about a connection or a request, as plain data: what decides reads this and nothing else.
 
 use http::{HeaderMap, Method};
+use outrigger_proto::model::SpiffeId;
 
 /// The head of a request, as everything that decides sees it.
 #[derive(Clone, Copy, Debug)]
@@ -15,4 +16,13 @@ pub struct ReqHead<'a> {
     pub method: &'a Method,
     /// The header fields.
     pub headers: &'a HeaderMap,
+}
+
+/// What a TLS handshake has told of a client.
+#[derive(Debug, Default)]
+pub struct Proven {
+    /// Who it is, by a certificate that was checked against its trust domain.
+    pub identity: Option<SpiffeId>,
+    /// Whom it asked for (RFC 6066 section 3), in lower case.
+    pub sni: Option<Box<str>>,
 }

@@ -32,7 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("live", &["facts", "observe", "policy", "routing", "upstream"]),
     ("worker", &["io", "live", "observe", "policy", "sys", "upstream", "watch"]),
     ("error", &["body", "policy", "routing", "upstream"]),
-    ("conn", &["body", "error", "io", "live", "watch", "worker"]),
+    ("conn", &["body", "error", "facts", "io", "live", "watch", "worker"]),
     // Who speaks with clients. HTTP and TCP do not know each other.
     ("tcp", &["conn", "error", "io", "live", "observe", "routing", "upstream", "watch"]),
     (
@@ -54,7 +54,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
-    ("downstream", &["conn", "http", "io", "live", "tcp", "watch", "worker"]),
+    ("downstream", &["conn", "facts", "http", "io", "live", "tcp", "watch", "worker"]),
     // Beside the road. Where configuration comes from knows nothing of where it goes.
     ("control", &[]),
     ("health", &["io", "observe", "policy", "upstream"]),

@@ -9,6 +9,7 @@ mod global_rate_limit;
 mod listener;
 mod resilience;
 mod route;
+mod spiffe;
 mod values;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub use self::route::{
     Action, Forward, HeaderEdits, HeaderMatch, HostPattern, Match, PathMatch, PathRewrite, QueryMatch,
     Redirect, Respond, Rewrite, Route, RouteTable, Split, StringMatch, Target,
 };
+pub use self::spiffe::{PeerPattern, SpiffeError, SpiffeId, TrustDomain};
 pub use self::values::{Address, Name, Pattern};
 
 /// Everything one source says: what serves, and where its clusters are to be reached.

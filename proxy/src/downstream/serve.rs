@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 
 use crate::conn::{Conn, OpenGuard, patience};
+use crate::facts::Proven;
 use crate::http::stack::Stack;
 use crate::http::{h1, h2};
 use crate::io::activity::Activity;
@@ -105,7 +106,8 @@ async fn unwrap(conn: &Conn, view: &ListenerView, socket: Socket) -> Option<(Tra
     });
     match accepted.await {
         Some(Ok(stream)) => {
-            conn.set_secure();
+            let sni = stream.get_ref().1.server_name().map(|name| name.to_ascii_lowercase().into());
+            conn.set_proven(Proven { identity: None, sni });
             let alpn = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Alpn::H2,
                 Some(b"http/1.1") => Alpn::H1,
