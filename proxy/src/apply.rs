@@ -14,10 +14,10 @@ use outrigger_proto::model::{
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::downstream::tls::{self, Material};
 use crate::health::{Checker, Plan};
 use crate::io::listen::Bound;
 use crate::live::{FilterView, ListenerState, ListenerView, Routes, Snapshot, resolve_split};
+use crate::material::{Keeper, Loaded};
 use crate::observe::Registry;
 use crate::policy::limits::Limits;
 use crate::threads::{Command, Threads};
@@ -34,6 +34,7 @@ pub struct Applier {
     registry: Registry,
     clusters: Arc<Clusters>,
     limits: Limits,
+    keeper: Keeper,
     threads: Arc<Threads>,
     running: BTreeMap<Name, Running>,
     resolving: HashMap<Name, Resolving>,
@@ -51,7 +52,6 @@ struct Running {
     bind: Address,
     bound: Arc<Bound>,
     state: Arc<ListenerState>,
-    tls: Option<Material>,
 }
 
 /// A name that is being resolved.
@@ -68,6 +68,7 @@ impl Applier {
             clusters: Arc::new(Clusters::new(registry.clone(), shared.epoch)),
             limits: Limits::new(RandomState::new(), shared.stats.stale_bytes.clone()),
             checker: Checker::start(shared.epoch),
+            keeper: Keeper::new(shared.identity.clone()),
             shared,
             registry,
             threads,
@@ -99,11 +100,21 @@ impl Applier {
     /// All that kept it from it; what was in force stays.
     pub async fn apply(&mut self, config: Config) -> Result<(), Vec<ConfigError>> {
         let Config { mesh, endpoints } = config;
-        let next = self.open(&mesh)?;
+        let loaded = self.keeper.load(&mesh);
+        let (next, loaded) = match (self.open(&mesh), loaded) {
+            (Ok(next), Ok(loaded)) => (next, loaded),
+            (next, loaded) => {
+                let errors = [next.err(), loaded.err()].into_iter().flatten();
+                return Err(errors.flatten().collect());
+            }
+        };
         Self::warm(self.assign(&mesh, &endpoints)).await;
         self.version += 1;
-        let snapshot = self.snapshot(mesh, &next);
+        let snapshot = self.snapshot(mesh, &next, &loaded);
         let mesh = snapshot.mesh.clone();
+        let plans = self.plans(&mesh, &loaded);
+        // First, or a request could be sent as nobody.
+        self.keeper.install(&mesh, loaded);
         self.shared.live.replace(snapshot);
         self.limits.forget();
         self.switch(next);
@@ -116,7 +127,7 @@ impl Applier {
             }
             kept
         });
-        self.checker.follow(self.plans(&mesh));
+        self.checker.follow(plans);
         Ok(())
     }
 
@@ -136,26 +147,14 @@ impl Applier {
         let mut errors = Vec::new();
         let mut next = BTreeMap::new();
         for (name, listener) in &mesh.listeners {
-            let tls = self.load_tls(name, listener).map_err(|error| errors.push(error)).unwrap_or_default();
             match self.open_one(name, listener, mesh) {
                 Ok((bound, state)) => {
-                    next.insert(name.clone(), Running { bind: listener.bind.clone(), bound, state, tls });
+                    next.insert(name.clone(), Running { bind: listener.bind.clone(), bound, state });
                 }
                 Err(error) => errors.push(error),
             }
         }
         if errors.is_empty() { Ok(next) } else { Err(errors) }
-    }
-
-    fn load_tls(&self, name: &Name, listener: &Listener) -> Result<Option<Material>, ConfigError> {
-        let Some(source) = &listener.chain.tls else { return Ok(None) };
-        let old = self.running.get(name).and_then(|running| running.tls.as_ref());
-        tls::load(source, old).map(Some).map_err(|error| ConfigError {
-            place: None,
-            path: format!("listeners.{name}.tls"),
-            problem: error.to_string(),
-            hint: None,
-        })
     }
 
     fn open_one(
@@ -223,10 +222,11 @@ impl Applier {
     }
 
     /// How endpoints are asked whether they are well.
-    fn plans(&self, mesh: &Mesh) -> Vec<Plan> {
+    fn plans(&self, mesh: &Mesh, loaded: &Loaded) -> Vec<Plan> {
         let plan = |(name, config): (&Name, &Arc<model::Cluster>)| {
             let check = (**config.health_check.as_ref()?).clone();
-            Some(Plan { cluster: self.clusters.get_or_make(name), check, protocol: config.protocol })
+            let (cluster, tls) = (self.clusters.get_or_make(name), loaded.cluster(name));
+            Some(Plan { cluster, check, protocol: config.protocol, tls })
         };
         mesh.clusters.iter().filter_map(plan).collect()
     }
@@ -250,8 +250,8 @@ impl Applier {
         self.resolver.get_or_insert_with(dns::resolver).clone()
     }
 
-    fn snapshot(&mut self, mesh: Mesh, next: &BTreeMap<Name, Running>) -> Snapshot {
-        let views = self.views(&mesh);
+    fn snapshot(&mut self, mesh: Mesh, next: &BTreeMap<Name, Running>, loaded: &Loaded) -> Snapshot {
+        let views = self.views(&mesh, loaded);
         let resolve = |to: &Destination| views[&(&to.cluster, to.subset.as_ref())].clone();
         let limits = &mut self.limits;
         let tables: HashMap<&Name, Arc<Routes>> = mesh
@@ -268,7 +268,7 @@ impl Applier {
                 Filter::Http(http) => FilterView::Http(tables[&http.routes].clone()),
                 Filter::Tcp(tcp) => FilterView::Tcp(resolve_split(&tcp.to, &resolve)),
             };
-            let tls = running.tls.as_ref().map(|material| material.config.clone());
+            let tls = loaded.listener(name);
             let state = running.state.clone();
             (
                 name.clone(),
@@ -280,13 +280,15 @@ impl Applier {
     }
 
     /// One of each cluster, and of each of its subsets, for all routes that lead there.
-    fn views<'m>(&self, mesh: &'m Mesh) -> Views<'m> {
+    fn views<'m>(&self, mesh: &'m Mesh, loaded: &Loaded) -> Views<'m> {
         let views = |(name, config): (&'m Name, &'m Arc<model::Cluster>)| {
             let live = self.clusters.get_or_make(name);
+            let tls = loaded.cluster(name);
             let parts = config.subsets.keys().map(Some).chain([None]);
             let view = |part: Option<&'m Name>| {
                 let subset = part.map(|part| live.subset(part));
-                let view = ClusterView { config: config.clone(), live: live.clone(), subset };
+                let view =
+                    ClusterView { config: config.clone(), live: live.clone(), tls: tls.clone(), subset };
                 ((name, part), Arc::new(view))
             };
             parts.map(view).collect::<Vec<_>>()

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use outrigger_proto::model::{Action, Filter, Mesh, Source};
@@ -10,7 +11,7 @@ use outrigger_proto::yaml::{self, Parsed};
 use crate::app::{self, App, Signals, StartError};
 use crate::control::file::Origin;
 use crate::demo::{self, Mode};
-use crate::downstream::tls;
+use crate::material::{self, Keeper};
 
 /// A sidecar proxy: one process beside a service, that takes over its calls.
 #[derive(Debug, Parser)]
@@ -107,15 +108,11 @@ fn check(origin: &Origin, effective: bool) -> ExitCode {
     for warning in warnings {
         eprintln!("warning: {}:{warning}", origin.name());
     }
-    let mut broken = false;
-    for (name, listener) in &config.mesh.listeners {
-        let loaded = listener.chain.tls.as_ref().map(|source| tls::load(source, None));
-        if let Some(Err(error)) = loaded {
-            eprintln!("{}: listeners.{name}.tls: {error}", origin.name());
-            broken = true;
-        }
+    for (_, warning) in material::exposed(&config.mesh) {
+        eprintln!("warning: {warning}");
     }
-    if broken {
+    if let Err(errors) = Keeper::new(Arc::default()).load(&config.mesh) {
+        errors.iter().for_each(|error| eprintln!("{}: {error}", origin.name()));
         return ExitCode::from(INVALID);
     }
     if effective {

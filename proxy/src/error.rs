@@ -235,6 +235,7 @@ fn upstream(error: UpstreamError) -> Answer {
         UpstreamError::NoEndpoint => (503, GrpcCode::Unavailable, "UH"),
         UpstreamError::ConnectRefused | UpstreamError::ConnectFailed => (503, GrpcCode::Unavailable, "UF"),
         UpstreamError::ConnectTimeout => (504, GrpcCode::Unavailable, "UF"),
+        UpstreamError::Tls(_) | UpstreamError::TlsHandshake => (503, GrpcCode::Unavailable, "UF"),
         UpstreamError::Closed => (502, GrpcCode::Unavailable, "UC"),
         UpstreamError::Refused | UpstreamError::Reset => (502, GrpcCode::Unavailable, "UR"),
         UpstreamError::Protocol => (502, GrpcCode::Unavailable, "UPE"),
@@ -248,6 +249,8 @@ fn upstream(error: UpstreamError) -> Answer {
         UpstreamError::ConnectRefused => "upstream_connect_refused",
         UpstreamError::ConnectTimeout => "upstream_connect_timeout",
         UpstreamError::ConnectFailed => "upstream_connect_failed",
+        UpstreamError::Tls(error) => error.upstream_reason(),
+        UpstreamError::TlsHandshake => "upstream_tls_handshake",
         UpstreamError::Closed => "upstream_closed",
         UpstreamError::Refused => "upstream_refused_stream",
         UpstreamError::Reset => "upstream_reset",
@@ -322,9 +325,10 @@ mod tests {
     use outrigger_proto::model::Priority;
 
     use super::*;
+    use crate::identity::verify::PeerError;
     use crate::upstream::{Limit, Overflow};
 
-    const ALL: [ProxyError; 36] = [
+    const ALL: [ProxyError; 39] = [
         ProxyError::Crowded(Crowd { max: 1, seen: 2, adaptive: false }),
         ProxyError::WaitedTooLong(Crowd { max: 1, seen: 2, adaptive: true }),
         ProxyError::Path(PathError::Backslash),
@@ -349,6 +353,9 @@ mod tests {
         ProxyError::Upstream(UpstreamError::ConnectRefused),
         ProxyError::Upstream(UpstreamError::ConnectTimeout),
         ProxyError::Upstream(UpstreamError::ConnectFailed),
+        ProxyError::Upstream(UpstreamError::Tls(PeerError::Expired)),
+        ProxyError::Upstream(UpstreamError::Tls(PeerError::NotExpected)),
+        ProxyError::Upstream(UpstreamError::TlsHandshake),
         ProxyError::Upstream(UpstreamError::Closed),
         ProxyError::Upstream(UpstreamError::Refused),
         ProxyError::Upstream(UpstreamError::Reset),

@@ -1,7 +1,8 @@
 //! What is known about a connection or a request, as plain data: what decides reads this and nothing else.
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use outrigger_proto::model::SpiffeId;
+use rustls::pki_types::CertificateDer;
 
 /// The head of a request, as everything that decides sees it.
 #[derive(Clone, Copy, Debug)]
@@ -25,4 +26,8 @@ pub struct Proven {
     pub identity: Option<SpiffeId>,
     /// Whom it asked for (RFC 6066 section 3), in lower case.
     pub sni: Option<Box<str>>,
+    /// What is passed on of its certificate, as `x-forwarded-client-cert`.
+    pub certificate: Option<HeaderValue>,
+    /// What [`identity`](Self::identity) was proven with, leaf first: whether it is still believed may be asked again.
+    pub chain: Box<[CertificateDer<'static>]>,
 }

@@ -24,6 +24,7 @@ pub mod io;
 pub mod watch;
 pub mod worker;
 
+pub mod identity;
 pub mod observe;
 
 pub mod admin;
@@ -33,6 +34,7 @@ pub mod cli;
 pub mod control;
 pub mod demo;
 pub mod health;
+pub mod material;
 pub mod overload;
 pub mod sys;
 pub mod threads;

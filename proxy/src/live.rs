@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 use outrigger_proto::model::{self, Destination, Listener, Mesh, Name, Route, RouteTable, Split};
 
+use crate::identity::tls::ListenerTls;
 use crate::observe::ListenerStats;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::limits::RouteLimits;
@@ -59,7 +60,7 @@ pub struct ListenerView {
     /// What was configured.
     pub config: Listener,
     /// TLS towards the client, with its material loaded.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<ListenerTls>,
     /// What outlives configurations.
     pub state: Arc<ListenerState>,
     /// Where its traffic goes.

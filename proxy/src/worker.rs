@@ -12,6 +12,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::time::Instant;
 
+use crate::identity::Identity;
 use crate::io::activity::Ticks;
 use crate::live::{Live, LiveCache, Snapshot};
 use crate::observe::{Logger, ProcessStats};
@@ -36,6 +37,8 @@ pub struct Shared {
     pub stats: Arc<ProcessStats>,
     /// How workers ask each other for idle connections.
     pub reclaim: Arc<Reclaim>,
+    /// Who the process is, and whom it believes.
+    pub identity: Arc<Identity>,
     /// When the process started; what live state measures time from.
     pub epoch: Instant,
     leaving: AtomicU8,
@@ -55,6 +58,7 @@ impl Shared {
             pressure: Pressure::default(),
             stats,
             reclaim: Arc::default(),
+            identity: Arc::default(),
             epoch: Instant::now(),
             leaving: AtomicU8::new(0),
             last_request: AtomicU64::new(0),

@@ -25,12 +25,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("h2_stream", &["body"]),
     // What everybody reports to, and so knows nobody.
     ("observe", &[]),
+    // Who we are, and whom we believe.
+    ("identity", &[]),
     // Deciding, then sending.
     ("routing", &["facts"]),
-    ("upstream", &["body", "gate", "h2_stream", "io", "observe", "policy"]),
+    ("upstream", &["body", "gate", "h2_stream", "identity", "io", "observe", "policy"]),
     // What is in force, and what a thread and a connection have of it.
-    ("live", &["facts", "observe", "policy", "routing", "upstream"]),
-    ("worker", &["io", "live", "observe", "policy", "sys", "upstream", "watch"]),
+    ("live", &["facts", "identity", "observe", "policy", "routing", "upstream"]),
+    ("worker", &["identity", "io", "live", "observe", "policy", "sys", "upstream", "watch"]),
     ("error", &["body", "policy", "routing", "upstream"]),
     ("conn", &["body", "error", "facts", "io", "live", "watch", "worker"]),
     // Who speaks with clients. HTTP and TCP do not know each other.
@@ -54,13 +56,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
-    ("downstream", &["conn", "facts", "http", "io", "live", "tcp", "watch", "worker"]),
+    ("downstream", &["conn", "facts", "http", "identity", "io", "live", "tcp", "watch", "worker"]),
     // Beside the road. Where configuration comes from knows nothing of where it goes.
     ("control", &[]),
     ("health", &["io", "observe", "policy", "upstream"]),
     ("overload", &["observe", "policy", "worker"]),
     ("threads", &["downstream", "http", "io", "observe", "worker"]),
-    ("apply", &["downstream", "health", "io", "live", "observe", "policy", "threads", "upstream", "worker"]),
+    ("material", &["downstream", "identity", "upstream"]),
+    ("apply", &["health", "io", "live", "material", "observe", "policy", "threads", "upstream", "worker"]),
     ("admin", &["body", "gate", "io", "live", "observe", "upstream", "watch", "worker"]),
     (
         "app",
@@ -70,7 +73,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("demo", &["app", "body", "control", "upstream", "watch", "worker"]),
-    ("cli", &["app", "control", "demo", "downstream"]),
+    ("cli", &["app", "control", "demo", "material"]),
 ];
 
 /// Code that decides, and so may not do: no I/O, no task, no clock. `now` and chance are its arguments.

@@ -16,6 +16,7 @@ mod headers;
 mod health;
 mod http1;
 mod http2;
+mod identity;
 mod lifecycle;
 mod limits;
 mod metrics;

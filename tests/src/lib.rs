@@ -11,6 +11,7 @@ pub mod h2client;
 pub mod load;
 pub mod origin;
 pub mod peer;
+pub mod pki;
 pub mod proxy;
 pub mod tls;
 pub mod wait;

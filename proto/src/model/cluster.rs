@@ -5,7 +5,9 @@ use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use super::{Address, CircuitBreaker, HashOn, HealthCheck, Name, OutlierDetection, Percent, RetryBudget};
+use super::{
+    Address, CircuitBreaker, HashOn, HealthCheck, Name, OutlierDetection, Percent, RetryBudget, UpstreamTls,
+};
 
 /// A set of endpoints that are alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +18,9 @@ pub struct Cluster {
     pub balance: Balance,
     /// What is spoken with it.
     pub protocol: Protocol,
-    /// Until a connection is established.
+    /// TLS around it; none by default.
+    pub tls: Option<UpstreamTls>,
+    /// Until a connection is established, TLS included.
     pub connect_timeout: Duration,
     /// A connection that carries nothing is closed after this long. The default is shorter than what most servers
     /// grant, so that it is us who close first, and no request meets a connection that is being closed.
@@ -50,6 +54,7 @@ impl Cluster {
             source,
             balance: Balance::default(),
             protocol: Protocol::default(),
+            tls: None,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(55),
             retry_budget: RetryBudget::default(),

@@ -1,12 +1,11 @@
 //! Where traffic arrives, and what is done with its connections.
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Address, Name, Split};
+use super::{Address, DownstreamTls, Name, Split};
 
 /// A place where connections arrive.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,20 +32,11 @@ pub enum Direction {
 #[derive(Clone, Debug, PartialEq)]
 pub struct FilterChain {
     /// TLS is terminated here when set.
-    pub tls: Option<ServerTls>,
+    pub tls: Option<DownstreamTls>,
     /// What one client may cost us.
     pub limits: Limits,
     /// What the bytes are.
     pub filter: Filter,
-}
-
-/// TLS towards the client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerTls {
-    /// PEM file of the chain, leaf first.
-    pub certificate: PathBuf,
-    /// PEM file of the leaf's private key.
-    pub private_key: PathBuf,
 }
 
 /// What one client, or one listener, may cost us. Each limit names itself when it is hit.

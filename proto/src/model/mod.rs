@@ -10,6 +10,7 @@ mod listener;
 mod resilience;
 mod route;
 mod spiffe;
+mod tls;
 mod values;
 
 use std::collections::BTreeMap;
@@ -23,9 +24,7 @@ pub use self::cluster::{
 };
 pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
-pub use self::listener::{
-    Direction, Filter, FilterChain, HttpFilter, Limits, Listener, ServerTls, TcpFilter,
-};
+pub use self::listener::{Direction, Filter, FilterChain, HttpFilter, Limits, Listener, TcpFilter};
 pub use self::resilience::{
     AbortWith, Adaptive, Backoff, BreakerLimits, CircuitBreaker, Concurrency, Fault, FaultAbort, FaultDelay,
     HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror, OutlierDetection, Percent, Priority, Probe,
@@ -36,6 +35,10 @@ pub use self::route::{
     Redirect, Respond, Rewrite, Route, RouteTable, Split, StringMatch, Target,
 };
 pub use self::spiffe::{PeerPattern, SpiffeError, SpiffeId, TrustDomain};
+pub use self::tls::{
+    CertificateFiles, ClientAuth, ClientTrust, Csr, DownstreamTls, Identity, IdentitySource, Mutual,
+    MutualUpstream, Revocation, Roots, San, ServerAuth, ServerTls, Unknown, UpstreamTls,
+};
 pub use self::values::{Address, Name, Pattern};
 
 /// Everything one source says: what serves, and where its clusters are to be reached.
@@ -52,6 +55,8 @@ pub struct Config {
 pub struct Mesh {
     /// Settings of the process.
     pub process: Process,
+    /// Who the proxy is; nobody by default.
+    pub identity: Option<Arc<Identity>>,
     /// By name.
     pub listeners: BTreeMap<Name, Listener>,
     /// By name. The YAML's short form makes one for each HTTP listener, under the listener's name.

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use super::decode::Known;
 use super::expand::{Expanded, expand};
 use super::fault::{Fault, show};
 use super::place::{Step, render};
@@ -28,6 +29,8 @@ pub(super) struct Cx<'a> {
     pub(super) clusters_known: bool,
     /// The route tables of the document, and whether a listener uses them.
     pub(super) tables: HashMap<Name, bool>,
+    /// What the proxy can prove, and whose proofs it can check.
+    pub(super) identity: Known,
     pub(super) errors: Vec<ConfigError>,
     pub(super) warnings: Vec<ConfigError>,
     steps: Vec<Step<'a>>,
@@ -60,6 +63,7 @@ impl<'a> Cx<'a> {
             subsets: HashMap::new(),
             clusters_known: true,
             tables: HashMap::new(),
+            identity: Known::Nobody,
             errors: Vec::new(),
             warnings: Vec::new(),
             steps: Vec::new(),

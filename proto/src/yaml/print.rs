@@ -6,6 +6,7 @@
 //! resolved: they read back the same when they are absolute, or when the base is the empty path.
 
 mod resilience;
+mod tls;
 mod writer;
 
 use std::path::Path;
@@ -18,15 +19,18 @@ use crate::model::{
     AccessLog, Action, Admin, Assignment, Cluster, Config, Direction, Endpoint, Filter, FilterChain, Forward,
     HeaderEdits, HostPattern, HttpFilter, Limits, Listener, LogFormat, LogTarget, Match, Mesh, Name,
     Overload, PathMatch, PathRewrite, Percent, Process, Protocol, Redirect, Respond, Rewrite, Route,
-    RouteTable, ServerTls, Shutdown, Source, Split, StringMatch, Target, TcpFilter,
+    RouteTable, Shutdown, Source, Split, StringMatch, Target, TcpFilter,
 };
 
 /// The document that says what `config` is, and nothing less.
 pub fn print(config: &Config) -> String {
     let Config { mesh, endpoints } = config;
-    let Mesh { process: settings, listeners, route_tables, clusters } = mesh;
+    let Mesh { process: settings, identity, listeners, route_tables, clusters } = mesh;
     let mut out = Out::default();
     process(&mut out, settings);
+    if let Some(identity) = identity {
+        tls::identity(&mut out, identity);
+    }
     out.map("listeners", listeners.iter(), |out, (name, value)| {
         out.block(&key(name.as_str()), |out| listener(out, name, value, mesh));
     });
@@ -116,11 +120,8 @@ fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
             Direction::Outbound => "outbound",
         },
     );
-    if let Some(ServerTls { certificate, private_key }) = tls {
-        out.block("tls", |out| {
-            out.field("certificate", path(certificate, ""));
-            out.field("private_key", path(private_key, ""));
-        });
+    if let Some(tls) = tls {
+        tls::downstream(out, tls);
     }
     limits(out, limited);
     match filter {
@@ -342,6 +343,7 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
         source,
         balance,
         protocol,
+        tls,
         connect_timeout,
         idle_timeout,
         retry_budget,
@@ -370,6 +372,9 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
             Protocol::Http2 => "http2",
         },
     );
+    if let Some(tls) = tls {
+        tls::upstream(out, tls);
+    }
     out.field("connect_timeout", show_duration(*connect_timeout));
     out.field("idle_timeout", show_duration(*idle_timeout));
     resilience::retry_budget(out, *retry_budget);

@@ -6,6 +6,7 @@
 mod parts;
 mod policy;
 mod serving;
+mod tls;
 mod upstream;
 
 use serde_json::{Map, Value, json};
@@ -116,7 +117,14 @@ fn records() -> Vec<(&'static str, Value)> {
         ("access_log", serving::access_log()),
         ("overload", serving::overload()),
         ("listener", serving::listener()),
-        ("tls", serving::tls()),
+        ("tls", tls::tls()),
+        ("certificate", tls::certificate()),
+        ("revocation", tls::revocation()),
+        ("identity", tls::identity()),
+        ("identity_files", tls::identity_files()),
+        ("csr", tls::csr()),
+        ("cluster_tls", tls::cluster_tls()),
+        ("cluster_mtls", tls::cluster_mtls()),
         ("limits", serving::limits()),
         ("tcp", serving::tcp()),
         ("route", serving::route()),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use outrigger_proto::error::{ConfigError, ConfigErrors};
-use outrigger_proto::model::Mesh;
+use outrigger_proto::model::{DownstreamTls, Mesh, UpstreamTls};
 use outrigger_proto::yaml::{self, Parsed};
 
 /// How often the watch looks.
@@ -98,10 +98,14 @@ impl Fingerprint {
             paths.push(path.clone());
         }
         for listener in mesh.listeners.values() {
-            if let Some(tls) = &listener.chain.tls {
-                paths.extend([tls.certificate.clone(), tls.private_key.clone()]);
-            }
+            paths.extend(listener.chain.tls.iter().flat_map(DownstreamTls::files).cloned());
         }
+        for cluster in mesh.clusters.values() {
+            paths.extend(cluster.tls.iter().flat_map(UpstreamTls::files).cloned());
+        }
+        paths.extend(mesh.identity.iter().flat_map(|identity| identity.files()).cloned());
+        paths.sort_unstable();
+        paths.dedup();
         Self(paths.into_iter().map(|path| (path.clone(), look(&path))).collect())
     }
 

@@ -1,5 +1,6 @@
 //! Connections: accepted, unwrapped, told apart, and handed to what speaks their protocol.
 
 pub mod accept;
+mod handshake;
 pub mod serve;
 pub mod tls;

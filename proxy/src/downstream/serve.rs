@@ -9,10 +9,9 @@ use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio_rustls::TlsAcceptor;
 
+use super::handshake::{self, Unwrapped};
 use crate::conn::{Conn, OpenGuard, patience};
-use crate::facts::Proven;
 use crate::http::stack::Stack;
 use crate::http::{h1, h2};
 use crate::io::activity::Activity;
@@ -98,25 +97,29 @@ enum Alpn {
 
 /// Takes TLS off, where the listener has it; `None` when that failed.
 async fn unwrap(conn: &Conn, view: &ListenerView, socket: Socket) -> Option<(Transport, Alpn)> {
-    let Some(config) = &view.tls else { return Some((Transport::Plain(socket), Alpn::Unsaid)) };
-    let mut accepting = Box::pin(TlsAcceptor::from(config.clone()).accept(socket));
-    let accepted = std::future::poll_fn(|cx| match conn.watch().poll_verdict(cx) {
+    let Some(tls) = &view.tls else { return Some((Transport::Plain(socket), Alpn::Unsaid)) };
+    let mut unwrapping = Box::pin(handshake::unwrap(tls, socket));
+    let unwrapped = std::future::poll_fn(|cx| match conn.watch().poll_verdict(cx) {
         Some(_) => Poll::Ready(None),
-        None => accepting.as_mut().poll(cx).map(Some),
+        None => unwrapping.as_mut().poll(cx).map(Some),
     });
-    match accepted.await {
-        Some(Ok(stream)) => {
-            let sni = stream.get_ref().1.server_name().map(|name| name.to_ascii_lowercase().into());
-            conn.set_proven(Proven { identity: None, sni });
+    match unwrapped.await {
+        Some(Ok(Unwrapped::Clear(socket))) => {
+            view.state.stats.security("plaintext");
+            Some((Transport::Plain(socket), Alpn::Unsaid))
+        }
+        Some(Ok(Unwrapped::Tls(stream, proven))) => {
+            view.state.stats.security(if proven.identity.is_some() { "mtls" } else { "tls" });
+            conn.set_proven(proven);
             let alpn = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Alpn::H2,
                 Some(b"http/1.1") => Alpn::H1,
                 Some(_) | None => Alpn::Unsaid,
             };
-            Some((Transport::Tls(Box::new(stream)), alpn))
+            Some((Transport::Tls(Box::new((*stream).into())), alpn))
         }
         Some(Err(error)) => {
-            view.state.stats.error("tls_handshake");
+            view.state.stats.error(error.reason());
             tracing::debug!(listener = %view.name, peer = ?conn.peer(), %error, "TLS handshake failed");
             None
         }

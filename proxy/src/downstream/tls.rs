@@ -1,98 +1,190 @@
-//! TLS towards clients: material from files, checked whole before it is used.
+//! TLS towards clients: what listeners use, made of files that are checked whole, or of the process's identity.
 
 use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, OnceLock};
 
-use outrigger_proto::model::ServerTls;
+use outrigger_proto::model::{CertificateFiles, ClientAuth, ClientTrust, Mutual, ServerTls};
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+
+use crate::identity::pem::{self, PemError};
+use crate::identity::state::{OfferError, certified};
+use crate::identity::tickets::Tickets;
+use crate::identity::tls::{Believed, ByHost, ListenerTls, Own, Peers};
+use crate::identity::verify::{Lists, PeerError, Roots};
+use crate::identity::{Identity, provider};
 
 /// TLS of a listener, with what it was made from, so that what has not changed is not made anew: sessions that clients
 /// hold stay good.
 #[derive(Clone, Debug)]
 pub struct Material {
     source: ServerTls,
-    certificate: Vec<u8>,
-    key_digest: u64,
-    /// What listeners use.
-    pub config: Arc<ServerConfig>,
+    speaks: Speaks,
+    content: u64,
+    config: Arc<ServerConfig>,
+}
+
+impl Material {
+    /// What the listener uses.
+    pub fn tls(&self) -> ListenerTls {
+        ListenerTls { config: self.config.clone(), identity: None, permissive: false }
+    }
+}
+
+/// What is spoken inside (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Speaks {
+    /// HTTP/2 or HTTP/1.1.
+    Http,
+    /// Whatever client and service agree on.
+    Bytes,
+}
+
+impl Speaks {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Self::Bytes => Vec::new(),
+        }
+    }
 }
 
 /// What is wrong with a listener's TLS.
 #[derive(Debug)]
 pub enum TlsError {
-    /// A file cannot be read.
-    Unreadable(PathBuf, std::io::Error),
-    /// A file holds no certificate.
-    NoCertificate(PathBuf),
-    /// A file holds no private key, or none that can be used.
-    NoKey(PathBuf),
-    /// The certificate and the key do not go together, or cannot be used.
-    Unusable(PathBuf, rustls::Error),
+    /// A file.
+    Pem(PemError),
+    /// A certificate and its key, in these files.
+    Pair(CertificateFiles, OfferError),
+    /// Roots or lists for clients.
+    Clients(PeerError),
+    /// The random source of the system.
+    Random,
 }
 
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
-            Self::NoCertificate(path) => write!(f, "{} holds no PEM certificate", path.display()),
-            Self::NoKey(path) => write!(f, "{} holds no PEM private key that can be used", path.display()),
-            Self::Unusable(path, rustls::Error::InconsistentKeys(_)) => {
-                write!(f, "the private key does not belong to the certificate in {}", path.display())
+            Self::Pem(error) => error.fmt(f),
+            Self::Pair(CertificateFiles { certificate, private_key }, error) => {
+                write!(f, "{error} ({}, {})", certificate.display(), private_key.display())
             }
-            Self::Unusable(path, error) => write!(f, "{} cannot be used: {error}", path.display()),
+            Self::Clients(error) => write!(f, "what clients are checked against cannot be used: {error}"),
+            Self::Random => write!(f, "the system has no random numbers to give"),
         }
     }
 }
 
 impl std::error::Error for TlsError {}
 
-/// Reads and checks a listener's TLS; `old` is used again when nothing has changed.
+impl From<PemError> for TlsError {
+    fn from(error: PemError) -> Self {
+        Self::Pem(error)
+    }
+}
+
+/// Reads and checks a listener's own TLS; `old` is used again when nothing has changed.
 ///
 /// # Errors
 /// What is wrong, with the file's name.
-pub fn load(source: &ServerTls, old: Option<&Material>) -> Result<Material, TlsError> {
-    let certificate = read(&source.certificate)?;
-    let key = read(&source.private_key)?;
-    let key_digest = digest(&key);
+pub fn load(source: &ServerTls, speaks: Speaks, old: Option<&Material>) -> Result<Material, TlsError> {
+    let mut hasher = hasher();
+    let mut keys = Vec::with_capacity(source.certificates.len());
+    for files in &source.certificates {
+        let (chain, key) = pem::pair(files)?;
+        chain.hash(&mut hasher);
+        key.secret_der().hash(&mut hasher);
+        let key = certified(chain, key).map_err(|error| TlsError::Pair(files.clone(), error))?;
+        keys.push(Arc::new(key));
+    }
+    let clients = match &source.client {
+        ClientAuth::None => None,
+        ClientAuth::Optional(trust) => Some((client_trust(trust, &mut hasher)?, false)),
+        ClientAuth::Required(trust) => Some((client_trust(trust, &mut hasher)?, true)),
+    };
+    let content = hasher.finish();
     if let Some(old) = old
-        && old.source == *source
-        && old.certificate == certificate
-        && old.key_digest == key_digest
+        && (&old.source, old.speaks, old.content) == (source, speaks, content)
     {
         return Ok(old.clone());
     }
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(&certificate).filter_map(Result::ok).collect();
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate(source.certificate.clone()));
+    let verifier = clients.map(|(believed, mandatory)| Arc::new(Peers::new(believed, mandatory)));
+    let mut config = config(speaks, verifier, certificates(keys)?);
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|_| TlsError::Random)?;
+    Ok(Material { source: source.clone(), speaks, content, config: Arc::new(config) })
+}
+
+fn certificates(keys: Vec<Arc<CertifiedKey>>) -> Result<Arc<dyn ResolvesServerCert>, TlsError> {
+    let (first, others) = keys.split_first().ok_or(TlsError::Random)?;
+    Ok(Arc::new(ByHost::new(first.clone(), others)))
+}
+
+fn client_trust(trust: &ClientTrust, hasher: &mut impl Hasher) -> Result<Believed, TlsError> {
+    let ClientTrust { roots, revocation } = trust;
+    let roots = pem::certificates(roots)?;
+    let lists = pem::lists(&revocation.crls)?;
+    roots.hash(hasher);
+    lists.iter().for_each(|list| list.as_ref().hash(hasher));
+    let roots = Roots::new(&roots).map_err(TlsError::Clients)?;
+    let lists = Lists::new(&lists, revocation.unknown).map_err(TlsError::Clients)?;
+    Ok(Believed::Roots(roots, lists))
+}
+
+/// TLS with the process's identity, for all listeners that use it: one configuration for each thing spoken inside.
+#[derive(Debug)]
+pub struct Mesh {
+    identity: Arc<Identity>,
+    http: Arc<ServerConfig>,
+    bytes: Arc<ServerConfig>,
+}
+
+impl Mesh {
+    /// With this identity, whatever it is by the time of a handshake.
+    pub fn new(identity: Arc<Identity>) -> Self {
+        let tickets = Arc::new(Tickets::new(identity.clone()));
+        let config = |speaks| {
+            let peers = Peers::new(Believed::Mesh(identity.clone()), true);
+            let mut config = config(speaks, Some(Arc::new(peers)), Arc::new(Own(identity.clone())));
+            config.ticketer = tickets.clone();
+            Arc::new(config)
+        };
+        Self { http: config(Speaks::Http), bytes: config(Speaks::Bytes), identity }
     }
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| TlsError::NoKey(source.private_key.clone()))?;
-    let mut config =
-        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-            .map_err(|error| TlsError::Unusable(source.certificate.clone(), error))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()
-        .map_err(|error| TlsError::Unusable(source.certificate.clone(), error))?;
+
+    /// What a listener uses.
+    pub fn tls(&self, mutual: Mutual, speaks: Speaks) -> ListenerTls {
+        let config = match speaks {
+            Speaks::Http => &self.http,
+            Speaks::Bytes => &self.bytes,
+        };
+        ListenerTls {
+            config: config.clone(),
+            identity: Some(self.identity.clone()),
+            permissive: mutual == Mutual::Permissive,
+        }
+    }
+}
+
+fn config(
+    speaks: Speaks,
+    clients: Option<Arc<Peers>>,
+    certificates: Arc<dyn ResolvesServerCert>,
+) -> ServerConfig {
+    let clients = clients.map_or_else(WebPkiClientVerifier::no_client_auth, |clients| clients as _);
+    let builder = ServerConfig::builder_with_provider(provider().clone());
+    let builder = builder.with_safe_default_protocol_versions().expect("the provider has both versions");
+    let mut config = builder.with_client_cert_verifier(clients).with_cert_resolver(certificates);
+    config.alpn_protocols = speaks.protocols();
     // One ticket is what a client that comes back needs; each is a record to encrypt and send.
     config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;
-    Ok(Material { source: source.clone(), certificate, key_digest, config: Arc::new(config) })
+    config
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|error| TlsError::Unreadable(path.to_owned(), error))
-}
-
-/// The key itself is not kept; this tells whether it changed.
-fn digest(key: &[u8]) -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    use std::sync::OnceLock;
+/// Keys themselves are not kept; this tells whether they changed.
+fn hasher() -> impl Hasher {
     static STATE: OnceLock<RandomState> = OnceLock::new();
-    STATE.get_or_init(RandomState::new).hash_one(key)
+    STATE.get_or_init(RandomState::new).build_hasher()
 }

@@ -9,7 +9,7 @@ use prost::Message;
 
 use super::h2::{Answer, converse};
 use super::probe::USER_AGENT;
-use crate::io::socket::Socket;
+use crate::io::stream::Transport;
 use crate::policy::deadline::{GRPC_TIMEOUT, grpc_timeout};
 use crate::upstream::grpc::{frame, grpc_status, unframe};
 use crate::upstream::health::Outcome;
@@ -32,7 +32,7 @@ struct Status {
 }
 
 /// Asks for a service, which may be empty: the server as a whole.
-pub(super) async fn ask(socket: Socket, host: &str, service: &str, timeout: Duration) -> Outcome {
+pub(super) async fn ask(transport: Transport, host: &str, service: &str, timeout: Duration) -> Outcome {
     let request = Request::post(format!("http://{host}/grpc.health.v1.Health/Check"))
         .header(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
         .header(header::TE, HeaderValue::from_static("trailers"))
@@ -40,7 +40,7 @@ pub(super) async fn ask(socket: Socket, host: &str, service: &str, timeout: Dura
         .header(GRPC_TIMEOUT, grpc_timeout(timeout))
         .body(());
     let Ok(request) = request else { return Outcome::NotAsked };
-    match converse(socket, request, message(service)).await {
+    match converse(transport, request, message(service)).await {
         Ok(answer) => judge(&answer),
         Err(outcome) => outcome,
     }

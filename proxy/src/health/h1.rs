@@ -10,11 +10,11 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use super::probe::{MAX_BODY, MAX_HEAD, get, status};
-use crate::io::socket::Socket;
+use crate::io::stream::Transport;
 use crate::upstream::health::Outcome;
 
 /// Asks for a path; the status decides, of an answer that came whole.
-pub(super) async fn ask(socket: Socket, host: &str, path: &str) -> Outcome {
+pub(super) async fn ask(transport: Transport, host: &str, path: &str) -> Outcome {
     let request = get(path.to_owned()).and_then(|request| {
         let request = request.header(header::HOST, host).header(header::CONNECTION, CLOSE);
         request.body(String::new()).map_err(|_| Outcome::NotAsked)
@@ -24,7 +24,7 @@ pub(super) async fn ask(socket: Socket, host: &str, path: &str) -> Outcome {
         Err(outcome) => return outcome,
     };
     let handshake =
-        http1::Builder::new().max_buf_size(MAX_HEAD as usize).handshake(TokioIo::new(socket)).await;
+        http1::Builder::new().max_buf_size(MAX_HEAD as usize).handshake(TokioIo::new(transport)).await;
     let Ok((requests, connection)) = handshake else { return Outcome::Protocol };
     let mut connection = pin!(connection);
     let mut exchange = pin!(exchange(requests, request));

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, response};
 
 use super::probe::{MAX_BODY, MAX_HEAD, get, status};
-use crate::io::socket::Socket;
+use crate::io::stream::Transport;
 use crate::upstream::health::Outcome;
 
 /// What came, of the body no more than [`MAX_BODY`] and the frame that went beyond.
@@ -20,24 +20,28 @@ pub(super) struct Answer {
 }
 
 /// Asks for a path; the status decides, of an answer that came whole.
-pub(super) async fn ask(socket: Socket, host: &str, path: &str) -> Outcome {
+pub(super) async fn ask(transport: Transport, host: &str, path: &str) -> Outcome {
     let request = get(format!("http://{host}{path}"));
     let request = match request.and_then(|request| request.body(()).map_err(|_| Outcome::NotAsked)) {
         Ok(request) => request,
         Err(outcome) => return outcome,
     };
-    match converse(socket, request, Bytes::new()).await {
+    match converse(transport, request, Bytes::new()).await {
         Ok(answer) => status(answer.head.status),
         Err(outcome) => outcome,
     }
 }
 
 /// Sends a request with this body and collects its answer.
-pub(super) async fn converse(socket: Socket, request: Request<()>, body: Bytes) -> Result<Answer, Outcome> {
+pub(super) async fn converse(
+    transport: Transport,
+    request: Request<()>,
+    body: Bytes,
+) -> Result<Answer, Outcome> {
     let (requests, connection) = h2::client::Builder::new()
         .enable_push(false)
         .max_header_list_size(MAX_HEAD)
-        .handshake::<_, Bytes>(socket)
+        .handshake::<_, Bytes>(transport)
         .await
         .map_err(|error| failed(&error))?;
     let mut connection = pin!(connection);

@@ -12,8 +12,10 @@ use tokio::time::Instant;
 use super::watchlist::{Job, Plan};
 use super::{grpc, h1, h2};
 use crate::io::socket::Socket;
+use crate::io::stream::Transport;
 use crate::upstream::Endpoint;
 use crate::upstream::health::Outcome;
+use crate::upstream::tls::Speak;
 
 /// Who asks.
 pub(super) const USER_AGENT: HeaderValue =
@@ -45,12 +47,33 @@ async fn ask(endpoint: &Arc<Endpoint>, plan: &Plan) -> Outcome {
         Ok(socket) => socket,
         Err(error) => return unconnected(&error),
     };
+    let transport = match secure(socket, endpoint, plan).await {
+        Ok(transport) => transport,
+        Err(outcome) => return outcome,
+    };
     let host = host(endpoint);
     match (&plan.check.probe, plan.protocol) {
         (Probe::Tcp, _) => Outcome::Passed,
-        (Probe::Http(path), Protocol::Auto | Protocol::Http1) => h1::ask(socket, host, path).await,
-        (Probe::Http(path), Protocol::Http2) => h2::ask(socket, host, path).await,
-        (Probe::Grpc(service), _) => grpc::ask(socket, host, service, plan.check.timeout).await,
+        (Probe::Http(path), Protocol::Auto | Protocol::Http1) => h1::ask(transport, host, path).await,
+        (Probe::Http(path), Protocol::Http2) => h2::ask(transport, host, path).await,
+        (Probe::Grpc(service), _) => grpc::ask(transport, host, service, plan.check.timeout).await,
+    }
+}
+
+/// TLS as the cluster has it. An endpoint that is not who is meant is not well.
+async fn secure(socket: Socket, endpoint: &Endpoint, plan: &Plan) -> Result<Transport, Outcome> {
+    let Some(tls) = &plan.tls else { return Ok(Transport::Plain(socket)) };
+    let speak = match (&plan.check.probe, plan.protocol) {
+        (Probe::Tcp, _) => Speak::Bytes,
+        (Probe::Http(_), Protocol::Auto | Protocol::Http1) => Speak::Http1,
+        (Probe::Http(_), Protocol::Http2) | (Probe::Grpc(_), _) => Speak::Http2,
+    };
+    match tls.connect(socket, endpoint.address(), speak).await {
+        Ok(stream) => Ok(Transport::Tls(Box::new(stream.into()))),
+        Err(failure) => {
+            tracing::debug!(endpoint = endpoint.label(), %failure, "no TLS for a health check");
+            Err(Outcome::Tls)
+        }
     }
 }
 

@@ -18,7 +18,7 @@ fn job(address: Address, probe: Probe, protocol: Protocol) -> Job {
         .get_or_make(&Name::new("app").expect("a name"));
     let check = HealthCheck { timeout: LONG, ..HealthCheck::new(probe) };
     let endpoint = Arc::new(Endpoint::new(1, address, NonZeroU32::MIN.get()));
-    Job { endpoint, plan: Arc::new(Plan { cluster, check, protocol }) }
+    Job { endpoint, plan: Arc::new(Plan { cluster, check, protocol, tls: None }) }
 }
 
 /// A server that takes one connection, reads a head, writes these bytes and closes; where it is, and what it read.

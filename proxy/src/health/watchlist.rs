@@ -11,6 +11,7 @@ use std::time::Duration;
 use outrigger_proto::model::{HealthCheck, Name, Protocol};
 
 use crate::upstream::health::{Health, Outcome, first_check, fraction, next_check};
+use crate::upstream::tls::ClientTls;
 use crate::upstream::{Cluster, Endpoint, EndpointSet};
 
 /// A cluster whose endpoints are to be checked.
@@ -22,6 +23,8 @@ pub struct Plan {
     pub check: HealthCheck,
     /// What is spoken with the cluster.
     pub protocol: Protocol,
+    /// TLS around it.
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 /// An endpoint that is due.
@@ -157,7 +160,7 @@ impl Watchlist {
     pub fn done(&mut self, endpoint: u64, why: Outcome, now: Duration, random: Random<'_>) -> Option<Change> {
         let entry = self.entries.get_mut(&endpoint)?;
         let watched = self.clusters.get_mut(&entry.cluster).expect("entries go with their cluster");
-        let Plan { cluster, check, protocol: _ } = &*watched.plan;
+        let Plan { cluster, check, protocol: _, tls: _ } = &*watched.plan;
         let from = entry.endpoint.health().record();
         let to = from.after(why, check);
         entry.endpoint.health().checked(to, now);
@@ -258,8 +261,9 @@ fn requests(set: &EndpointSet) -> u64 {
 }
 
 fn same(old: &Plan, new: &Plan) -> bool {
-    let Plan { cluster: _, check, protocol } = new;
-    (&old.check, old.protocol) == (check, *protocol)
+    let Plan { cluster: _, check, protocol, tls } = new;
+    let key = |tls: &Option<Arc<ClientTls>>| tls.as_ref().map(|tls| tls.key());
+    (&old.check, old.protocol, key(&old.tls)) == (check, *protocol, key(tls))
 }
 
 #[cfg(test)]

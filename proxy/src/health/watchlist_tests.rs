@@ -42,6 +42,7 @@ impl Scene {
             cluster: self.cluster(name),
             check: check.clone(),
             protocol: Protocol::Auto,
+            tls: None,
         };
         let plans = wanted.iter().map(plan).collect();
         self.list.follow(plans, self.now, &mut || self.rng.u64(..));

@@ -21,6 +21,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// How often a request has been sent, by whoever sends it on; absent the first time.
 pub const X_OUTRIGGER_ATTEMPT: HeaderName = HeaderName::from_static("x-outrigger-attempt");
@@ -199,8 +200,13 @@ pub fn forward(request: &mut Request<Body>, conn: &Conn, trusted: &[IpNet]) {
     let scheme = HeaderValue::from_static(if conn.is_secure() { "https" } else { "http" });
     let headers = request.headers_mut();
     if !believed {
-        const SAID: [HeaderName; 4] =
-            [X_FORWARDED_HOST, X_FORWARDED_PORT, header::FORWARDED, X_OUTRIGGER_ATTEMPT];
+        const SAID: [HeaderName; 5] = [
+            X_FORWARDED_HOST,
+            X_FORWARDED_PORT,
+            X_FORWARDED_CLIENT_CERT,
+            header::FORWARDED,
+            X_OUTRIGGER_ATTEMPT,
+        ];
         if headers.keys().any(|name| SAID.contains(name)) {
             for name in SAID {
                 headers.remove(name);
@@ -208,7 +214,14 @@ pub fn forward(request: &mut Request<Body>, conn: &Conn, trusted: &[IpNet]) {
         }
         headers.insert(X_FORWARDED_PROTO, scheme);
         headers.insert(X_FORWARDED_FOR, conn.peer_value().clone());
+        if let Some(certificate) = conn.proven().and_then(|proven| proven.certificate.as_ref()) {
+            headers.insert(X_FORWARDED_CLIENT_CERT, certificate.clone());
+        }
         return;
+    }
+    // Before it the elements of those whom the peer believes.
+    if let Some(certificate) = conn.proven().and_then(|proven| proven.certificate.as_ref()) {
+        headers.append(X_FORWARDED_CLIENT_CERT, certificate.clone());
     }
     headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
     let mut chain = Vec::new();

@@ -2,11 +2,12 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use outrigger_proto::model::Address;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Keep-alive probes start after this much silence: long enough to be free, short enough to notice a peer that
@@ -43,6 +44,23 @@ impl Socket {
                 Ok(Self::Tcp(stream))
             }
             Address::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
+        }
+    }
+}
+
+impl Socket {
+    /// Looks at bytes without taking them; 0 at the end.
+    pub fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_peek(cx, &mut ReadBuf::new(buf)),
+            Self::Unix(stream) => loop {
+                ready!(stream.poll_read_ready(cx))?;
+                let peek = || Ok(rustix::net::recv(stream, &mut *buf, RecvFlags::PEEK)?.0);
+                match stream.try_io(Interest::READABLE, peek) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                }
+            },
         }
     }
 }

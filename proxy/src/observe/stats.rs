@@ -31,6 +31,7 @@ pub struct ListenerStats {
     sent: Counter,
     limits: Named,
     errors: Named,
+    security: Named,
     fallbacks: Named,
     faults: Named,
     rate_limit_service: Named,
@@ -48,6 +49,7 @@ impl ListenerStats {
             sent: Counter::default(),
             limits: Named::default(),
             errors: Named::default(),
+            security: Named::default(),
             fallbacks: Named::default(),
             faults: Named::default(),
             rate_limit_service: Named::default(),
@@ -68,6 +70,11 @@ impl ListenerStats {
     /// We answered for somebody, or a connection broke; `reason` is a reason code of ours.
     pub fn error(&self, reason: &'static str) {
         self.errors.of(reason).increment(1);
+    }
+
+    /// A connection came as one of `mtls`, `tls` or `plaintext`, to a listener that knows of TLS.
+    pub fn security(&self, which: &'static str) {
+        self.security.of(which).increment(1);
     }
 
     /// A route's fallback of this kind was served.
@@ -328,6 +335,11 @@ pub(super) const LISTENER: &[Family<ListenerStats>] = &[
         "outrigger_downstream_errors_total",
         "Requests and connections that failed, by reason.",
         |of, labels, lines| named(&of.errors, "reason", labels, lines),
+    ),
+    Family::counter(
+        "outrigger_downstream_security_total",
+        "Connections to listeners with TLS, by how they came: mtls, tls or plaintext.",
+        |of, labels, lines| named(&of.security, "security", labels, lines),
     ),
     Family::counter(
         "outrigger_downstream_fallbacks_total",

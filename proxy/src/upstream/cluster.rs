@@ -17,6 +17,7 @@ use super::health::{Health, Record};
 use super::latencies::Latencies;
 use super::outlier::{Cause, Change, Detector, Scene, Standing, Verdict};
 use super::subset::{self, Subset, Subsets};
+use super::tls::ClientTls;
 use crate::observe::{ClusterStats, Registry};
 
 /// Live state of a cluster, shared by all workers.
@@ -160,6 +161,8 @@ pub struct ClusterView {
     pub config: Arc<model::Cluster>,
     /// Its live state.
     pub live: Arc<Cluster>,
+    /// TLS towards its endpoints, with its material loaded.
+    pub tls: Option<Arc<ClientTls>>,
     /// The part of it that is meant; all of it without one.
     pub subset: Option<Arc<Subset>>,
 }

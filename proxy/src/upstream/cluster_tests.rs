@@ -51,7 +51,7 @@ fn a_subset_follows_labels_and_settings_and_shares_its_endpoints() {
     clusters.configure(&live, &config);
     clusters.assign(&live, &labelled(&[(1, "v1"), (2, "v2"), (3, "v2")]));
     let subset = Some(live.subset(&v2));
-    let view = ClusterView { config: config.clone(), live: live.clone(), subset };
+    let view = ClusterView { config: config.clone(), live: live.clone(), tls: None, subset };
     assert_eq!(ports(&view), ["2", "3"]);
     assert!(Arc::ptr_eq(&view.endpoints().endpoints()[0], &live.endpoints().endpoints()[1]));
     // Health that changes is counted in it as well.

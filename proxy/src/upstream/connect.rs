@@ -1,4 +1,4 @@
-//! A fresh connection to an endpoint, within the cluster's `connect_timeout`.
+//! A fresh connection to an endpoint, TLS included, within the cluster's `connect_timeout`.
 
 use std::io;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::endpoint::{Endpoint, Open};
 use super::error::UpstreamError;
 use super::pool::PoolKey;
+use super::tls::{ClientTls, Speak, TlsFailure};
 use crate::gate::Permit;
 use crate::io::activity::{Activity, Ticks};
 use crate::io::socket::Socket;
@@ -15,11 +16,13 @@ use crate::observe::ClusterStats;
 
 /// How to dial.
 #[derive(Debug)]
-pub struct Dial {
+pub struct Dial<'a> {
     /// What lets the cluster have one connection more.
     pub permit: Permit,
     /// Whose requests it is for.
     pub pool: PoolKey,
+    /// TLS around it, and what is spoken inside.
+    pub tls: Option<(&'a ClientTls, Speak)>,
     /// Until the connection stands.
     pub timeout: Duration,
     /// The worker's coarse clock, for the connection's notes.
@@ -29,27 +32,41 @@ pub struct Dial {
 /// Connects to an endpoint.
 ///
 /// # Errors
-/// [`UpstreamError::ConnectRefused`], [`ConnectTimeout`](UpstreamError::ConnectTimeout) or
-/// [`ConnectFailed`](UpstreamError::ConnectFailed).
+/// [`UpstreamError::ConnectRefused`], [`ConnectTimeout`](UpstreamError::ConnectTimeout),
+/// [`ConnectFailed`](UpstreamError::ConnectFailed), [`Tls`](UpstreamError::Tls) or
+/// [`TlsHandshake`](UpstreamError::TlsHandshake).
 pub async fn dial(
     endpoint: &Arc<Endpoint>,
     stats: &Arc<ClusterStats>,
-    dial: Dial,
+    dial: Dial<'_>,
 ) -> Result<(Stream, Open), UpstreamError> {
-    let socket = match tokio::time::timeout(dial.timeout, Socket::connect(endpoint.address())).await {
-        Ok(Ok(socket)) => socket,
-        Ok(Err(error)) => {
-            tracing::debug!(endpoint = endpoint.label(), %error, "cannot connect");
-            return Err(match error.kind() {
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => UpstreamError::ConnectRefused,
-                io::ErrorKind::TimedOut => UpstreamError::ConnectTimeout,
-                _ => UpstreamError::ConnectFailed,
-            });
-        }
+    let Dial { permit, pool, tls, timeout, ticks } = dial;
+    let connecting = connect(endpoint, tls);
+    let transport = match tokio::time::timeout(timeout, connecting).await {
+        Ok(connected) => connected?,
         Err(_) => return Err(UpstreamError::ConnectTimeout),
     };
-    Ok((
-        Stream::new(Transport::Plain(socket), Activity::new(dial.ticks)),
-        endpoint.opened(stats, (dial.permit, dial.pool)),
-    ))
+    Ok((Stream::new(transport, Activity::new(ticks)), endpoint.opened(stats, (permit, pool))))
+}
+
+async fn connect(endpoint: &Endpoint, tls: Option<(&ClientTls, Speak)>) -> Result<Transport, UpstreamError> {
+    let socket = Socket::connect(endpoint.address()).await.map_err(|error| {
+        tracing::debug!(endpoint = endpoint.label(), %error, "cannot connect");
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => UpstreamError::ConnectRefused,
+            io::ErrorKind::TimedOut => UpstreamError::ConnectTimeout,
+            _ => UpstreamError::ConnectFailed,
+        }
+    })?;
+    let Some((tls, speak)) = tls else { return Ok(Transport::Plain(socket)) };
+    match tls.connect(socket, endpoint.address(), speak).await {
+        Ok(stream) => Ok(Transport::Tls(Box::new(stream.into()))),
+        Err(failure) => {
+            tracing::debug!(endpoint = endpoint.label(), %failure, "no TLS");
+            Err(match failure {
+                TlsFailure::Peer(error) => UpstreamError::Tls(error),
+                TlsFailure::Handshake(_) | TlsFailure::NotHttp2 => UpstreamError::TlsHandshake,
+            })
+        }
+    }
 }

@@ -413,7 +413,7 @@ mod tests {
         let endpoint = endpoint();
         let stats = crate::observe::Registry::default().cluster("app");
         let permit = Gate::new(1).try_enter().expect("there is room");
-        let pool = PoolKey::new(&endpoint, Priority::Default);
+        let pool = PoolKey::new(&endpoint, Priority::Default, 0);
         let (lease, open) = (endpoint.lease(), endpoint.opened(&stats, (permit, pool)));
         assert_eq!((endpoint.active(), endpoint.connections(), endpoint.requests()), (1, 1, 1));
         drop((lease, open));

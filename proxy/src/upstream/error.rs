@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::breaker::Overflow;
+use crate::identity::verify::PeerError;
 
 /// Why a request got no response from an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,10 @@ pub enum UpstreamError {
     ConnectTimeout,
     /// No connection: another reason.
     ConnectFailed,
+    /// No connection: what the endpoint showed in the TLS handshake is not believed, or not of whom was meant.
+    Tls(PeerError),
+    /// No connection: the TLS handshake failed, or did not come to the protocol that is spoken with the cluster.
+    TlsHandshake,
     /// The connection ended before a response came.
     Closed,
     /// The upstream reset the request's stream, or went away, without having looked at it (HTTP/2
@@ -43,6 +48,8 @@ impl UpstreamError {
             Self::ConnectRefused => Some("connect_refused"),
             Self::ConnectTimeout => Some("connect_timeout"),
             Self::ConnectFailed => Some("connect_failed"),
+            Self::Tls(error) => Some(error.reason()),
+            Self::TlsHandshake => Some("tls_handshake"),
             Self::NoEndpoint | Self::Closed | Self::Refused | Self::Reset | Self::Protocol => None,
             Self::RequestBody | Self::TooSlow | Self::NoTunnel => None,
             Self::Overflow(_) | Self::NoConnectionFree(_) => None,
@@ -55,6 +62,8 @@ impl UpstreamError {
             Self::ConnectRefused
             | Self::ConnectTimeout
             | Self::ConnectFailed
+            | Self::Tls(_)
+            | Self::TlsHandshake
             | Self::Closed
             | Self::Reset => true,
             Self::Refused | Self::Protocol | Self::TooSlow => true,
@@ -72,6 +81,8 @@ impl fmt::Display for UpstreamError {
             Self::NoConnectionFree(overflow) => {
                 return write!(f, "{overflow}, and none became free in time");
             }
+            Self::Tls(error) => return write!(f, "no TLS to the upstream: {error}"),
+            Self::TlsHandshake => "the TLS handshake with the upstream failed",
             Self::TooSlow => "no answer within the route's retry.per_try_timeout",
             Self::NoEndpoint => "the cluster has no endpoint",
             Self::ConnectRefused => "the upstream refused the connection",

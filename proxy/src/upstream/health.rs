@@ -56,6 +56,8 @@ pub enum Outcome {
     Refused,
     /// No connection: another reason.
     Unreachable,
+    /// TLS did not come about, or with somebody else.
+    Tls,
     /// No whole answer within the check's `timeout`.
     TimedOut,
     /// The connection ended before the answer did.
@@ -84,6 +86,7 @@ impl Outcome {
             Self::Passed => "ok",
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
+            Self::Tls => "tls",
             Self::TimedOut => "timeout",
             Self::Closed => "closed",
             Self::Protocol => "protocol",
@@ -101,6 +104,7 @@ impl fmt::Display for Outcome {
             Self::Passed => f.write_str("ok"),
             Self::Refused => f.write_str("connection refused"),
             Self::Unreachable => f.write_str("no connection"),
+            Self::Tls => f.write_str("no TLS, or somebody else's"),
             Self::TimedOut => f.write_str("no answer in time"),
             Self::Closed => f.write_str("the connection was closed before an answer"),
             Self::Protocol => f.write_str("the answer is not of the protocol that was asked in"),
@@ -143,6 +147,7 @@ impl Record {
             // Nobody listens: to ask again would only lose time.
             Outcome::Refused => self.failed(u32::MAX, check.unhealthy_after.get()),
             Outcome::Unreachable
+            | Outcome::Tls
             | Outcome::TimedOut
             | Outcome::Closed
             | Outcome::Protocol

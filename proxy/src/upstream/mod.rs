@@ -16,6 +16,7 @@ pub mod outlier;
 mod pool;
 mod send;
 mod subset;
+pub mod tls;
 mod trip;
 
 pub use self::balance::{

@@ -34,19 +34,22 @@ impl Reclaim {
 }
 
 /// Which pool: requests of one priority use connections that were opened for such, or one class could take all of
-/// another's.
+/// another's; and what was opened under other TLS settings was never shown who must answer now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PoolKey(u64);
+pub struct PoolKey {
+    class: u64,
+    tls: u64,
+}
 
 impl PoolKey {
-    /// That of an endpoint, for a class of requests.
-    pub fn new(endpoint: &Endpoint, priority: Priority) -> Self {
-        Self(endpoint.id() << 1 | u64::from(priority == Priority::High))
+    /// That of an endpoint, for a class of requests, with these settings of TLS; 0 without.
+    pub fn new(endpoint: &Endpoint, priority: Priority, tls: u64) -> Self {
+        Self { class: endpoint.id() << 1 | u64::from(priority == Priority::High), tls }
     }
 
     /// Who waits on this worker for a connection of this pool.
     pub fn tag(self, worker: usize) -> Tag {
-        (worker, self.0)
+        (worker, self.class ^ self.tls)
     }
 }
 

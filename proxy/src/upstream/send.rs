@@ -23,6 +23,7 @@ use super::h1::{self, Answer, Failure};
 use super::h2;
 use super::outlier::{Outcome, Probe};
 use super::pool::{PoolKey, Pools, Reclaim};
+use super::tls::Speak;
 use super::trip::{GivenUp, Going, Tried, Trip};
 use crate::body::{Body, bodiless};
 use crate::gate::{Call, Entry, Permit};
@@ -226,7 +227,7 @@ impl Upstream {
         loop {
             let lease = self.pick(to, &going, &tried)?;
             let dialled = match self.admit(to, lease.endpoint(), &going).await {
-                Ok(Some(permit)) => self.dial(to, lease.endpoint(), (&going, permit)).await,
+                Ok(Some(permit)) => self.dial(to, lease.endpoint(), (&going, permit, Speak::Bytes)).await,
                 Ok(None) => {
                     // Or it would be refused to itself.
                     drop(going.take_probe());
@@ -302,7 +303,7 @@ impl Upstream {
         }
         let pending = breaker.count(Limit::Pending, limits);
         let _pending = pending.map_err(|overflow| overflowed(to, overflow))?;
-        let waiting = match gate.enter(going.pool(endpoint).tag(self.worker), u32::MAX) {
+        let waiting = match gate.enter(going.pool(to, endpoint).tag(self.worker), u32::MAX) {
             Entry::In(permit) => return Ok(Some(permit)),
             Entry::Line(waiting) => waiting,
             Entry::Full => return Err(overflowed(to, breaker.full())),
@@ -326,13 +327,15 @@ impl Upstream {
         &self,
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
-        (going, permit): (&Going<'_>, Permit),
+        (going, permit, speak): (&Going<'_>, Permit, Speak),
     ) -> Result<(Stream, super::Open), UpstreamError> {
         going.depends_on_endpoint();
         let trip = going.trip;
         let start = Instant::now();
-        let pool = going.pool(endpoint);
-        let how = Dial { permit, pool, timeout: to.config.connect_timeout, ticks: self.ticks.clone() };
+        let pool = going.pool(to, endpoint);
+        let tls = to.tls.as_deref().map(|tls| (tls, speak));
+        let timeout = to.config.connect_timeout;
+        let how = Dial { permit, pool, tls, timeout, ticks: self.ticks.clone() };
         let stats = to.live.stats();
         let result = dial(endpoint, stats, how).await;
         trip.connect.set(Some(start.elapsed()));
@@ -351,7 +354,7 @@ impl Upstream {
     ) -> Result<Answer, Unanswered> {
         let trip = going.trip;
         let mut fresh = trip.stale.take();
-        let pool = going.pool(endpoint);
+        let pool = going.pool(to, endpoint);
         loop {
             let pooled = if fresh { None } else { self.pools.take_h1(pool) };
             let Some(conn) = pooled else {
@@ -397,7 +400,7 @@ impl Upstream {
         going: &Going<'_>,
     ) -> Result<Option<Box<h1::Conn>>, UpstreamError> {
         let Some(permit) = self.admit(to, endpoint, going).await? else { return Ok(None) };
-        let (stream, open) = self.dial(to, endpoint, (going, permit)).await?;
+        let (stream, open) = self.dial(to, endpoint, (going, permit, Speak::Http1)).await?;
         h1::Conn::new(stream, open, to.config.idle_timeout).await.map(Some)
     }
 
@@ -408,7 +411,7 @@ impl Upstream {
         mut request: Box<Request<Body>>,
         going: &Going<'_>,
     ) -> Result<Answer, Unanswered> {
-        let pool = going.pool(endpoint);
+        let pool = going.pool(to, endpoint);
         loop {
             let conn = match self.pools.find_h2(pool) {
                 Some(conn) => conn,
@@ -434,7 +437,7 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         going: &Going<'_>,
     ) -> Result<Rc<h2::Conn>, UpstreamError> {
-        let pool = going.pool(endpoint);
+        let pool = going.pool(to, endpoint);
         loop {
             let dialing = self.dialing.borrow().get(&pool).cloned();
             let settling = self.pools.settling_h2(pool);
@@ -462,14 +465,14 @@ impl Upstream {
         &self,
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
-        how: (&Going<'_>, Permit),
+        (going, permit): (&Going<'_>, Permit),
     ) -> Result<Rc<h2::Conn>, UpstreamError> {
         let dialing = Rc::new(Dialing::default());
-        let pool = how.0.pool(endpoint);
+        let pool = going.pool(to, endpoint);
         self.dialing.borrow_mut().insert(pool, dialing.clone());
         let turn = Turn { upstream: self, pool, dialing };
         let result = async {
-            let (stream, open) = self.dial(to, endpoint, how).await?;
+            let (stream, open) = self.dial(to, endpoint, (going, permit, Speak::Http2)).await?;
             h2::Conn::new(stream, open, (self.worker, to.config.idle_timeout)).await
         };
         match result.await {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use outrigger_proto::model::Priority;
 use tokio::time::Instant;
 
+use super::cluster::ClusterView;
 use super::endpoint::Endpoint;
 use super::outlier::Probe;
 use super::pool::PoolKey;
@@ -185,9 +186,9 @@ pub(super) struct Going<'a> {
 }
 
 impl Going<'_> {
-    /// Whose connections to an endpoint it uses.
-    pub(super) fn pool(&self, endpoint: &Endpoint) -> PoolKey {
-        PoolKey::new(endpoint, self.trip.priority())
+    /// Which connections to an endpoint of this cluster it uses.
+    pub(super) fn pool(&self, to: &ClusterView, endpoint: &Endpoint) -> PoolKey {
+        PoolKey::new(endpoint, self.trip.priority(), to.tls.as_ref().map_or(0, |tls| tls.key()))
     }
 
     /// When it began: what its answer is measured from.

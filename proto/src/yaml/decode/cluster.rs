@@ -8,7 +8,7 @@ use super::super::fault::{Fault, show};
 use super::super::place::Step;
 use super::super::tree::{Node, View};
 use super::super::{lint, scalar};
-use super::{address, count, duration, name, named, percent, some_time, upstream, whole};
+use super::{address, count, duration, name, named, percent, some_time, tls, upstream, whole};
 use crate::model::{Address, Assignment, Cluster, Endpoint, Labels, Name, Protocol, Source, SubsetFallback};
 
 /// More levels than anybody tells apart.
@@ -37,11 +37,13 @@ pub(super) fn cluster<'a>(
     });
     let protocols = [("auto", Protocol::Auto), ("http1", Protocol::Http1), ("http2", Protocol::Http2)];
     let fallbacks = [("none", SubsetFallback::None), ("any", SubsetFallback::Any)];
+    let tls = tls::upstream(&mut m, dns.as_ref().map(|(host, _)| &**host));
     let default = Cluster::new(dns.map_or(Source::Static, |(host, port)| Source::Dns { host, port }));
     let cluster = Cluster {
         source: default.source,
         balance: m.optional("balance", upstream::balance).unwrap_or(default.balance),
         protocol: m.optional("protocol", |cx, node| cx.word(node, &protocols)).unwrap_or(default.protocol),
+        tls,
         connect_timeout: m.optional("connect_timeout", some_time).unwrap_or(default.connect_timeout),
         idle_timeout: m.optional("idle_timeout", some_time).unwrap_or(default.idle_timeout),
         retry_budget: m.optional("retry_budget", upstream::retry_budget).unwrap_or(default.retry_budget),

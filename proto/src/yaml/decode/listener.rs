@@ -1,16 +1,15 @@
 //! A listener: where connections arrive, and what is done with them.
 
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::cursor::{Cx, Fields};
 use super::super::fault::{Fault, show};
 use super::super::scalar;
 use super::super::tree::{Node, View};
-use super::{address, count, route, some_time, split};
+use super::{address, count, route, some_time, split, tls};
 use crate::model::{
-    Direction, Filter, FilterChain, HttpFilter, Limits, Listener, Name, RouteTable, ServerTls, TcpFilter,
+    Direction, Filter, FilterChain, HttpFilter, Limits, Listener, Name, RouteTable, TcpFilter,
 };
 
 /// Below this, ordinary browsers with ordinary cookies are turned away.
@@ -30,7 +29,7 @@ pub(super) fn listener<'a>(
     let bind = m.required("bind", address);
     let directions = [("inbound", Direction::Inbound), ("outbound", Direction::Outbound)];
     let direction = m.optional("direction", |cx, node| cx.word(node, &directions)).unwrap_or_default();
-    let tls = m.optional("tls", tls);
+    let tls = tls::downstream(&mut m);
     let limits = m.optional("limits", limits).unwrap_or_default();
     let idle_timeout = limits.idle_timeout;
     let trusted = m.optional("trusted_proxies", |cx, node| {
@@ -79,22 +78,6 @@ fn routes<'a>(cx: &mut Cx<'a>, listener: &Name, node: Node<'a>) -> Option<(Name,
     let fault =
         fault.choice(&text, cx.tables.keys().map(Name::as_str), "expected a list of routes, or one of");
     cx.fail(node, fault)
-}
-
-fn tls<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<ServerTls> {
-    let mut m = cx.fields(node, "tls")?;
-    let certificate = m.required("certificate", file);
-    let private_key = m.required("private_key", file);
-    m.finish();
-    Some(ServerTls { certificate: certificate?, private_key: private_key? })
-}
-
-fn file<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<PathBuf> {
-    let text = cx.string(node, "a file's path")?;
-    if text.is_empty() || text.ends_with('/') {
-        return cx.fail(node, Fault::new(format!("{} is not a file's path", show(&text))));
-    }
-    Some(cx.base.join(&*text))
 }
 
 fn limits<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Limits> {

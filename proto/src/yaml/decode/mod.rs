@@ -12,6 +12,7 @@ mod policy;
 mod process;
 mod route;
 mod split;
+mod tls;
 mod upstream;
 
 pub(super) use self::cluster::{MAX_LABEL, MAX_LABELS, MAX_PRIORITY, MAX_ZONE_WEIGHT};
@@ -20,10 +21,12 @@ pub(super) use self::listener::MAX_HEADERS;
 pub(super) use self::policy::{MAX_ATTEMPTS, MAX_KEYS, TOLERANCES};
 pub(super) use self::process::MAX_WORKERS;
 pub(super) use self::route::REDIRECTS;
+pub(super) use self::tls::Known;
 pub(super) use self::upstream::{LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_ROW, MIN_INTERVAL};
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::cursor::Cx;
@@ -42,6 +45,7 @@ type Listeners = BTreeMap<Name, (Listener, Option<RouteTable>)>;
 pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
     let mut m = cx.fields(root, "config")?;
     let process = process::process(&mut m);
+    let identity = m.optional("identity", tls::identity).map(Arc::new);
     let mut names = m.optional("clusters", index).unwrap_or_default();
     m.optional("clusters", |cx, node| {
         cx.clusters_known = matches!(node.view(), View::Map);
@@ -63,7 +67,7 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
     let listeners = listeners?;
     refuse_taken_binds(cx, root, &process.admin, &listeners);
     lint::process(cx, root, &process, listeners.len());
-    let mut config = Config { mesh: Mesh { process, ..Mesh::default() }, ..Config::default() };
+    let mut config = Config { mesh: Mesh { process, identity, ..Mesh::default() }, ..Config::default() };
     config.mesh.route_tables = tables.unwrap_or_default().into_iter().collect();
     for (name, (listener, inline)) in listeners {
         config.mesh.route_tables.extend(inline.map(|table| (name.clone(), table)));

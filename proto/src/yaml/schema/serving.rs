@@ -9,6 +9,7 @@ use super::parts::{
     boolean, by_name, count, described, duration, object, one_of, one_or_list, reference, string, whole,
     with_default, words,
 };
+use super::tls;
 use crate::model::{Admin, Limits, Overload, Percent, Shutdown};
 
 pub(super) fn config() -> Value {
@@ -24,6 +25,7 @@ pub(super) fn config() -> Value {
                 "anyOf": [{ "const": "none" }, reference("access_log")], "default": "none",
             })),
             "overload": reference("overload"),
+            "identity": reference("identity"),
             "listeners": by_name("Where connections arrive, by name.", reference("listener")),
             "route_tables": by_name("Route tables that listeners may share, by name.", reference("routes")),
             "clusters": by_name("Who answers, by name.", reference("cluster")),
@@ -86,6 +88,7 @@ pub(super) fn listener() -> Value {
                 "bind": described("Where it listens.", reference("address")),
                 "direction": words("Whose traffic it is, seen from the service.", &["inbound", "outbound"], "inbound"),
                 "tls": reference("tls"),
+                "mtls": tls::mtls(),
                 "limits": reference("limits"),
                 "trusted_proxies": with_default("Whose forwarded headers are believed.", networks, json!([])),
                 "merge_slashes": with_default("Whether // in a path is read as /.", slashes, true),
@@ -95,17 +98,6 @@ pub(super) fn listener() -> Value {
                 "tcp": reference("tcp"),
             }),
         ),
-    )
-}
-
-pub(super) fn tls() -> Value {
-    object(
-        "TLS towards the client.",
-        &["certificate", "private_key"],
-        json!({
-            "certificate": described("PEM file of the chain, leaf first; relative to this file.", string()),
-            "private_key": described("PEM file of the leaf's private key; relative to this file.", string()),
-        }),
     )
 }
 

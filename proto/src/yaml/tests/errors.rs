@@ -27,6 +27,15 @@ fn around(place: &str, fragment: &str) -> String {
             format!("listeners: {{ web: {{ bind: 127.0.0.1:1, routes: [{{\n  {fragment} }}] }} }}\n{PARTS}\n")
         }
         "match" => listener(format!("routes: [{{ to: app, match: {{\n  {fragment} }} }}]")),
+        "identity" => format!("listeners: {{}}\nidentity: {{ {fragment} }}\n"),
+        "identified" => listener(format!("routes: [], {fragment}")).replace(
+            CLUSTERS,
+            "identity: { files: { certificate: a, private_key: b, trust: { cluster.local: c } } }",
+        ),
+        "mesh" => format!(
+            "listeners: {{ web: {{ bind: 127.0.0.1:1, tcp: {{ to: app }} }} }}\nclusters: {{ app: {{ {fragment} }} }}\n\
+             identity: {{ files: {{ certificate: a, private_key: b, trust: {{ cluster.local: c }} }} }}\n"
+        ),
         "clusters" => format!(
             "listeners: {{ web: {{ bind: 127.0.0.1:1, tcp: {{ to: app }} }} }}\nclusters: {{ app: {{ {fragment} }} }}\n"
         ),

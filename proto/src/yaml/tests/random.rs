@@ -14,13 +14,15 @@ use proptest::sample::{Index, select};
 use crate::model::*;
 
 mod policies;
+mod tls;
 
 pub(super) fn config() -> impl Strategy<Value = Config> {
     let name = || text_name().prop_map(|n| Name::new(&n).unwrap());
     let clusters = btree_map(name(), cluster_and_endpoints(), 1..5);
     let tables = btree_map(name(), vec(any_route(), 0..4), 0..3);
     let listeners = btree_map(name(), (any_listener(), any::<bool>()), 0..4);
-    (process(), clusters, tables, listeners)
+    let process = (process(), option::of(tls::identity()));
+    (process, clusters, tables, listeners)
         .prop_map(|(process, clusters, tables, listeners)| assemble(process, clusters, tables, listeners))
 }
 
@@ -29,7 +31,7 @@ type RawListener = (Listener, Vec<Index>, Vec<RawRoute>);
 
 /// Points every reference at something that exists, and gives every listener a port of its own.
 fn assemble(
-    process: Process,
+    (process, identity): (Process, Option<Identity>),
     clusters: BTreeMap<Name, (Cluster, Assignment)>,
     tables: BTreeMap<Name, Vec<RawRoute>>,
     listeners: BTreeMap<Name, (RawListener, bool)>,
@@ -52,7 +54,7 @@ fn assemble(
             })
             .collect(),
     };
-    let mut mesh = Mesh { process, ..Mesh::default() };
+    let mut mesh = Mesh { process, identity: identity.map(Into::into), ..Mesh::default() };
     mesh.route_tables = tables.into_iter().map(|(name, routes)| (name, resolve(routes))).collect();
     for (i, (name, ((mut listener, picks, routes), share))) in listeners.into_iter().enumerate() {
         if let Address::Ip(ip) = &mut listener.bind {
@@ -79,6 +81,7 @@ fn assemble(
         }
         mesh.clusters.insert(name, cluster.into());
     }
+    tls::unproven(&mut mesh);
     Config { mesh, endpoints }
 }
 
@@ -187,8 +190,6 @@ fn address() -> impl Strategy<Value = Address> {
 }
 
 fn any_listener() -> impl Strategy<Value = RawListener> {
-    let path = || "[a-z0-9 .$/]{1,9}[a-z]".prop_map(PathBuf::from);
-    let tls = (path(), path()).prop_map(|(certificate, private_key)| ServerTls { certificate, private_key });
     let network = prop_oneof![
         (any::<[u8; 4]>(), 0..=32_u8)
             .prop_map(|(ip, len)| ipnet::IpNet::new(ip.into(), len).unwrap().trunc()),
@@ -202,7 +203,7 @@ fn any_listener() -> impl Strategy<Value = RawListener> {
     let tcp =
         (bare_split(), time()).prop_map(|(to, idle_timeout)| Filter::Tcp(TcpFilter { to, idle_timeout }));
     let direction = select(vec![Direction::Inbound, Direction::Outbound]);
-    let chain = (option::of(tls), limits(), prop_oneof![2 => http, 1 => tcp])
+    let chain = (option::of(tls::downstream()), limits(), prop_oneof![2 => http, 1 => tcp])
         .prop_map(|(tls, limits, filter)| FilterChain { tls, limits, filter });
     let listener = (address(), direction, chain).prop_map(|(bind, direction, chain)| Listener {
         bind,
@@ -414,6 +415,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             source,
             balance,
             protocol,
+            tls: None,
             connect_timeout,
             idle_timeout,
             retry_budget: limits.0,
@@ -438,7 +440,9 @@ fn cluster_and_endpoints() -> impl Strategy<Value = (Cluster, Assignment)> {
     let fallback = select(vec![SubsetFallback::None, SubsetFallback::Any]);
     let subsets = (btree_map(names, labels(), 1..4), fallback);
     let parts = (option::of((weights, places)), option::of(subsets));
-    (cluster(), assignment(), parts).prop_map(|(mut cluster, mut assignment, (zones, subsets))| {
+    let clusters = (cluster(), option::of(tls::upstream()));
+    (clusters, assignment(), parts).prop_map(|((mut cluster, tls), mut assignment, (zones, subsets))| {
+        cluster.tls = tls;
         if let Some((subsets, fallback)) = subsets.filter(|_| cluster.source == Source::Static) {
             (cluster.subsets, cluster.subset_fallback) = (subsets, fallback);
         }

@@ -18,10 +18,11 @@ const EVERYTHING: &str = "
 shutdown: {}
 access_log: {}
 overload: {}
+identity: { files: { certificate: a, private_key: b, trust: { t: c } } }
 listeners:
   a:
     bind: 127.0.0.1:0
-    tls: { certificate: a, private_key: b }
+    tls: { certificates: [{ certificate: a, private_key: b }], client: required, client_trust: c, revocation: { crls: [d] } }
     limits: {}
     routes:
       - match: { path: { exact: /a }, headers: { x: { present: true } } }
@@ -43,6 +44,7 @@ clusters:
   c:
     endpoints: [{ address: 127.0.0.1:1 }]
     protocol: http2
+    tls: { sans: [a] }
     balance: { maglev: { hash: [{ cookie: { name: a } }] } }
     retry_budget: {}
     circuit_breaker: { high: {} }
@@ -50,10 +52,20 @@ clusters:
     health_check: { tcp: {} }
 ";
 
+/// What cannot stand beside that.
+const INSTEAD: &str = "
+identity: { csr: { server: 'https://a:1' } }
+listeners:
+  a: { bind: 127.0.0.1:0, mtls: permissive, tcp: { to: c } }
+  b: { bind: 127.0.0.1:0, tls: { certificate: a, private_key: b }, tcp: { to: c } }
+clusters: { c: { endpoints: [127.0.0.1:1], mtls: { peers: ['spiffe://t/*'] } } }
+";
+
 #[test]
 fn the_keys_are_those_that_the_decoders_ask_for() {
     asked::take();
     read(EVERYTHING).unwrap();
+    read(INSTEAD).unwrap();
     let asked: BTreeSet<_> =
         asked::take().into_iter().map(|(k, key)| (k.to_owned(), key.to_owned())).collect();
     let mut described = BTreeSet::new();
@@ -93,6 +105,7 @@ fn documents_fit_the_schema() {
     check(FULL, true);
     check(RESILIENCE, true);
     check(EVERYTHING, true);
+    check(INSTEAD, true);
     check("listeners: {}\nworkers: ${N:-2}\n", true);
     check("clusters: {}\n", false);
     check("listeners: {}\nworkers: 0\n", false);

@@ -340,6 +340,7 @@ fn attempted(error: ProxyError) -> Attempted {
             UpstreamError::ConnectRefused | UpstreamError::ConnectTimeout | UpstreamError::ConnectFailed => {
                 Attempted::NoConnection
             }
+            UpstreamError::Tls(_) | UpstreamError::TlsHandshake => Attempted::NoConnection,
             UpstreamError::Refused => Attempted::NotLookedAt,
             UpstreamError::Closed | UpstreamError::Reset | UpstreamError::Protocol => Attempted::NoResponse,
             UpstreamError::TooSlow => Attempted::TooSlow,

@@ -1,0 +1,108 @@
+//! Identities, and TLS of both sides.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::time;
+use crate::model::*;
+
+fn path() -> impl Strategy<Value = PathBuf> {
+    "[a-z0-9 .$/]{1,9}[a-z]".prop_map(PathBuf::from)
+}
+
+fn certificate() -> impl Strategy<Value = CertificateFiles> {
+    (path(), path()).prop_map(|(certificate, private_key)| CertificateFiles { certificate, private_key })
+}
+
+fn revocation() -> impl Strategy<Value = Revocation> {
+    let some = (vec(path(), 1..3), select(vec![Unknown::Deny, Unknown::Allow]));
+    option::of(some.prop_map(|(crls, unknown)| Revocation { crls: crls.into(), unknown }))
+        .prop_map(Option::unwrap_or_default)
+}
+
+fn trust_domain() -> impl Strategy<Value = String> {
+    select(vec!["a", "cluster.local", "x_1-2", "null", "10"]).prop_map(str::to_owned)
+}
+
+pub(in super::super) fn peer() -> impl Strategy<Value = PeerPattern> {
+    (trust_domain(), "(/[A-Za-z0-9_-]{1,4}){0,3}", any::<bool>()).prop_map(|(domain, path, below)| {
+        let below = if below { "/*" } else { "" };
+        PeerPattern::new(&format!("spiffe://{domain}{path}{below}")).unwrap()
+    })
+}
+
+fn host() -> impl Strategy<Value = Box<str>> {
+    "[a-z][a-z0-9-]{0,4}(\\.[a-z]{1,3}){0,2}".prop_map(Into::into)
+}
+
+/// Of every trust domain that a peer may be of.
+pub(super) fn identity() -> impl Strategy<Value = Identity> {
+    let all = ["a", "cluster.local", "x_1-2", "null", "10"].map(|name| TrustDomain::new(name).unwrap());
+    let files = (certificate(), vec(path(), all.len())).prop_map(move |(own, files)| IdentitySource::Files {
+        own,
+        trust: all.iter().cloned().zip(files).collect(),
+    });
+    let server = select(vec!["https://ca:1", "http://127.0.0.1:2", "http://[::1]:3", "http://localhost:4"]);
+    let csr = (server, option::of(path()), option::of(path()), time()).prop_map(
+        |(server, trust, token, lifetime)| {
+            IdentitySource::Csr(Csr { server: server.into(), trust, token, lifetime })
+        },
+    );
+    let source = prop_oneof![
+        files,
+        "/[a-z .]{1,9}[a-z]".prop_map(|socket| IdentitySource::WorkloadApi(socket.into())),
+        csr
+    ];
+    (source, revocation()).prop_map(|(source, revocation)| Identity { source, revocation })
+}
+
+pub(super) fn downstream() -> impl Strategy<Value = DownstreamTls> {
+    let trust = || (path(), revocation()).prop_map(|(roots, revocation)| ClientTrust { roots, revocation });
+    let client = prop_oneof![
+        Just(ClientAuth::None),
+        trust().prop_map(ClientAuth::Optional),
+        trust().prop_map(ClientAuth::Required),
+    ];
+    let own = (vec(certificate(), 1..3), client).prop_map(|(certificates, client)| {
+        DownstreamTls::Own(ServerTls { certificates: certificates.into(), client })
+    });
+    prop_oneof![own, select(vec![Mutual::Strict, Mutual::Permissive]).prop_map(DownstreamTls::Mutual)]
+}
+
+pub(super) fn upstream() -> impl Strategy<Value = UpstreamTls> {
+    let mutual = (vec(peer(), 1..3), option::of(host()))
+        .prop_map(|(peers, sni)| UpstreamTls::Mutual(MutualUpstream { peers: peers.into(), sni }));
+    let roots = prop_oneof![Just(Roots::System), path().prop_map(Roots::File)];
+    let san = prop_oneof![
+        host().prop_map(San::Dns),
+        any::<IpAddr>().prop_map(San::Ip),
+        peer().prop_map(San::Spiffe)
+    ];
+    let server = (roots, host(), vec(san, 1..3), option::of(certificate()), revocation()).prop_map(
+        |(roots, sni, sans, certificate, revocation)| {
+            let server = ServerAuth { roots, sni: Some(sni), sans: sans.into(), certificate, revocation };
+            UpstreamTls::Server(server.into())
+        },
+    );
+    prop_oneof![mutual, server]
+}
+
+/// What the proxy's identity proves needs one.
+pub(super) fn unproven(mesh: &mut Mesh) {
+    if mesh.identity.is_some() {
+        return;
+    }
+    for listener in mesh.listeners.values_mut() {
+        let tls = &mut listener.chain.tls;
+        *tls = tls.take().filter(|tls| matches!(tls, DownstreamTls::Own(_)));
+    }
+    for cluster in mesh.clusters.values_mut() {
+        let tls = &mut std::sync::Arc::make_mut(cluster).tls;
+        *tls = tls.take().filter(|tls| matches!(tls, UpstreamTls::Server(_)));
+    }
+}

@@ -1,0 +1,195 @@
+//! What the process can prove, and whom it believes: one immutable value, replaced whole, read by every handshake.
+//!
+//! TLS configurations hold on to this and not to a certificate, so a renewed certificate changes no configuration and
+//! touches no connection. What resumes sessions is bound to it: who was let in by a root that is no longer trusted, or
+//! before a list revoked it, proves itself anew.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use outrigger_proto::model::{SpiffeId, Unknown};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::sign::CertifiedKey;
+
+use super::offer::{Accepted, Offer};
+use super::verify::{self, Chain, Lists, PeerError, Roots, Trust, Usage, Validity};
+
+/// What is in force.
+#[derive(Debug)]
+pub struct Material {
+    /// The certificate and its key.
+    pub key: Arc<CertifiedKey>,
+    /// Who the proxy is.
+    pub id: SpiffeId,
+    /// When that is true.
+    pub validity: Validity,
+    /// Whom it believes.
+    pub trust: Trust,
+    /// What [`Material::trust`] was made of; sessions are bound to it.
+    roots: Believed,
+}
+
+/// An offer that was checked.
+#[derive(Debug)]
+pub struct Prepared(Arc<Material>);
+
+/// Roots and lists, to tell whether they changed.
+#[derive(Debug, PartialEq, Eq)]
+struct Believed {
+    bundles: std::collections::BTreeMap<outrigger_proto::model::TrustDomain, Vec<CertificateDer<'static>>>,
+    crls: Vec<CertificateRevocationListDer<'static>>,
+    unknown: Unknown,
+}
+
+/// The process's identity, which may come later than the process, and change.
+#[derive(Debug, Default)]
+pub struct Identity {
+    material: ArcSwapOption<Material>,
+    /// Counts what was accepted.
+    version: AtomicU64,
+    /// Counts changes of whom is believed.
+    trust_version: AtomicU64,
+}
+
+impl Identity {
+    /// What is in force; `None` as long as there is nothing.
+    pub fn material(&self) -> Option<Arc<Material>> {
+        self.material.load_full()
+    }
+
+    /// How often it has changed.
+    pub fn version(&self) -> u64 {
+        self.version.load(Relaxed)
+    }
+
+    /// How often it has changed whom is believed.
+    pub fn trust_version(&self) -> u64 {
+        self.trust_version.load(Relaxed)
+    }
+
+    /// Puts an offer in force, if all of it is good.
+    ///
+    /// # Errors
+    /// What is wrong; what was in force stays.
+    pub fn accept(&self, offer: Offer, unknown: Unknown, now: SystemTime) -> Result<Accepted, OfferError> {
+        self.prepare(offer, unknown, now).map(|prepared| self.install(prepared))
+    }
+
+    /// Checks all of an offer: the chain leads to a root of the certificate's own trust domain, the key is the
+    /// certificate's, it names a workload, and its time is now. What is in force already is not asked again: that it has
+    /// expired meanwhile must hold up nothing else.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn prepare(&self, offer: Offer, unknown: Unknown, now: SystemTime) -> Result<Prepared, OfferError> {
+        let Offer { chain, key, bundles, crls } = offer;
+        let roots = Believed { bundles, crls, unknown };
+        if let Some(current) = self.material()
+            && current.roots == roots
+            && current.key.cert == chain
+        {
+            return Ok(Prepared(current));
+        }
+        let Believed { bundles, crls, unknown: _ } = &roots;
+        let lists = Lists::new(crls, unknown).map_err(OfferError::List)?;
+        let mut trust = Trust { lists, ..Trust::default() };
+        for (domain, roots) in bundles {
+            let roots = Roots::new(roots).map_err(|error| OfferError::Root(domain.to_string(), error))?;
+            trust.domains.insert(domain.clone(), roots);
+        }
+        let shown = Chain::new(&chain).ok_or(OfferError::Own(PeerError::NoCertificate))?;
+        let unix = now.duration_since(SystemTime::UNIX_EPOCH).map(UnixTime::since_unix_epoch);
+        let unix = unix.unwrap_or(UnixTime::since_unix_epoch(std::time::Duration::ZERO));
+        let mut id = None;
+        for usage in [Usage::Client, Usage::Server] {
+            id = Some(trust.verify(shown, usage, unix).map_err(OfferError::Own)?);
+        }
+        let id = id.ok_or(OfferError::Own(PeerError::NoCertificate))?;
+        let validity = Validity::of(shown.leaf).map_err(OfferError::Own)?;
+        let key = Arc::new(certified(chain, key)?);
+        Ok(Prepared(Arc::new(Material { key, id, validity, trust, roots })))
+    }
+
+    /// Puts in force what was checked.
+    pub fn install(&self, Prepared(new): Prepared) -> Accepted {
+        let Validity { not_before, not_after } = new.validity;
+        let accepted = Accepted { id: new.id.clone(), not_before, not_after };
+        let old = self.material.swap(Some(new.clone()));
+        if old.as_ref().is_some_and(|old| Arc::ptr_eq(old, &new)) {
+            return accepted;
+        }
+        self.version.fetch_add(1, Relaxed);
+        if old.is_none_or(|old| old.roots != new.roots) {
+            self.trust_version.fetch_add(1, Relaxed);
+        }
+        accepted
+    }
+
+    /// The configuration has none any more.
+    pub fn forget(&self) {
+        if self.material.swap(None).is_some() {
+            self.version.fetch_add(1, Relaxed);
+            self.trust_version.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether a peer's chain is still believed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn verify(&self, chain: Chain<'_>, usage: Usage, now: UnixTime) -> Result<SpiffeId, PeerError> {
+        match &*self.material.load() {
+            Some(material) => material.trust.verify(chain, usage, now),
+            None => Err(PeerError::UnknownTrustDomain),
+        }
+    }
+}
+
+/// A chain with its key, which is checked to be the leaf's.
+///
+/// # Errors
+/// The key cannot be used, or is another's.
+pub fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, OfferError> {
+    let key = super::provider().key_provider.load_private_key(key).map_err(|_| OfferError::Key)?;
+    let certified = CertifiedKey::new(chain, key);
+    certified.keys_match().map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => OfferError::OtherKey,
+        _ => OfferError::Own(verify::cause(&error).unwrap_or(PeerError::Malformed)),
+    })?;
+    Ok(certified)
+}
+
+/// Why an offer was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OfferError {
+    /// The certificate is not good.
+    Own(PeerError),
+    /// The key cannot be used.
+    Key,
+    /// The key is another certificate's.
+    OtherKey,
+    /// A root of this trust domain is no certificate.
+    Root(String, PeerError),
+    /// A revocation list is none.
+    List(PeerError),
+}
+
+impl fmt::Display for OfferError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(error) => write!(f, "{error}"),
+            Self::Key => write!(f, "the private key is of a kind that cannot be used"),
+            Self::OtherKey => write!(f, "the private key does not belong to the certificate"),
+            Self::Root(domain, error) => write!(f, "a root of `{domain}` cannot be used: {error}"),
+            Self::List(_) => write!(f, "a revocation list cannot be read"),
+        }
+    }
+}
+
+impl std::error::Error for OfferError {}

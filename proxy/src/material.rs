@@ -1,0 +1,164 @@
+//! What a configuration names and does not hold: certificates, keys, roots and lists. Read and checked before anything
+//! of the configuration comes into force, and put in force with it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use outrigger_proto::error::ConfigError;
+use outrigger_proto::model::{
+    self, DownstreamTls, Filter, IdentitySource, Listener, Mesh, Name, UpstreamTls,
+};
+
+use crate::downstream::tls::{self, Material, Speaks};
+use crate::identity::state::Prepared;
+use crate::identity::tls::ListenerTls;
+use crate::identity::{Identity, files, pem};
+use crate::upstream::tls::{ClientTls, ClientTlsStore};
+
+/// What is in force, and what makes more of it.
+#[derive(Debug)]
+pub struct Keeper {
+    identity: Arc<Identity>,
+    mesh: tls::Mesh,
+    clients: ClientTlsStore,
+    listeners: HashMap<Name, Material>,
+    /// Files of keys that somebody was warned of.
+    exposed: BTreeSet<PathBuf>,
+}
+
+/// What one configuration needs.
+#[derive(Debug)]
+pub struct Loaded {
+    own: HashMap<Name, Material>,
+    mutual: HashMap<Name, ListenerTls>,
+    clusters: HashMap<Name, Arc<ClientTls>>,
+    identity: Option<Prepared>,
+}
+
+impl Loaded {
+    /// What a listener does about TLS.
+    pub fn listener(&self, name: &Name) -> Option<ListenerTls> {
+        self.own.get(name).map(Material::tls).or_else(|| self.mutual.get(name).cloned())
+    }
+
+    /// What is done towards the endpoints of a cluster.
+    pub fn cluster(&self, name: &Name) -> Option<Arc<ClientTls>> {
+        self.clusters.get(name).cloned()
+    }
+}
+
+impl Keeper {
+    /// Nothing is in force yet.
+    pub fn new(identity: Arc<Identity>) -> Self {
+        Self {
+            mesh: tls::Mesh::new(identity.clone()),
+            clients: ClientTlsStore::new(identity.clone()),
+            identity,
+            listeners: HashMap::new(),
+            exposed: BTreeSet::new(),
+        }
+    }
+
+    /// Reads and checks all that a configuration names. Nothing of it is in force yet.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn load(&mut self, mesh: &Mesh) -> Result<Loaded, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        let identity = mesh.identity.as_deref().and_then(|identity| {
+            self.prepare(identity).map_err(|error| errors.push(error)).unwrap_or_default()
+        });
+        let (mut own, mut mutual, mut clusters) = (HashMap::new(), HashMap::new(), HashMap::new());
+        for (name, listener) in &mesh.listeners {
+            match &listener.chain.tls {
+                None => {}
+                Some(DownstreamTls::Mutual(mode)) => {
+                    mutual.insert(name.clone(), self.mesh.tls(*mode, speaks(listener)));
+                }
+                Some(DownstreamTls::Own(source)) => {
+                    match tls::load(source, speaks(listener), self.listeners.get(name)) {
+                        Ok(material) => drop(own.insert(name.clone(), material)),
+                        Err(error) => errors.push(wrong(format!("listeners.{name}.tls"), error)),
+                    }
+                }
+            }
+        }
+        for (name, cluster) in &mesh.clusters {
+            let Some(source) = &cluster.tls else { continue };
+            match self.clients.make(source) {
+                Ok(tls) => drop(clusters.insert(name.clone(), tls)),
+                Err(error) => errors.push(wrong(format!("clusters.{name}.tls"), error)),
+            }
+        }
+        if errors.is_empty() { Ok(Loaded { own, mutual, clusters, identity }) } else { Err(errors) }
+    }
+
+    /// Puts in force what was loaded.
+    pub fn install(&mut self, mesh: &Mesh, loaded: Loaded) {
+        let Loaded { own, mutual: _, clusters: _, identity } = loaded;
+        self.warn_of_exposed(mesh);
+        if let Some(prepared) = identity {
+            self.identity.install(prepared);
+        }
+        if mesh.identity.is_none() {
+            self.identity.forget();
+        }
+        self.listeners = own;
+        self.clients.forget();
+    }
+
+    fn prepare(&self, identity: &model::Identity) -> Result<Option<Prepared>, ConfigError> {
+        let model::Identity { source, revocation } = identity;
+        match source {
+            IdentitySource::Files { own, trust } => {
+                let at = || "identity.files".to_owned();
+                let offer = files::read(own, trust, revocation).map_err(|error| wrong(at(), error))?;
+                let prepared = self.identity.prepare(offer, revocation.unknown, SystemTime::now());
+                prepared.map(Some).map_err(|error| wrong(at(), error))
+            }
+            // It comes when it comes.
+            IdentitySource::WorkloadApi(_) | IdentitySource::Csr(_) => Ok(None),
+        }
+    }
+
+    /// Once for each file.
+    fn warn_of_exposed(&mut self, mesh: &Mesh) {
+        for (path, warning) in exposed(mesh) {
+            if self.exposed.insert(path) {
+                tracing::warn!("{warning}");
+            }
+        }
+    }
+}
+
+/// Files of keys that others than their owner may read or write, and what to say of each.
+pub fn exposed(mesh: &Mesh) -> Vec<(PathBuf, String)> {
+    let identity = mesh.identity.iter().filter_map(|identity| match &identity.source {
+        IdentitySource::Files { own, trust: _ } => Some(&own.private_key),
+        IdentitySource::WorkloadApi(_) | IdentitySource::Csr(_) => None,
+    });
+    let listeners = mesh.listeners.values().flat_map(|listener| match &listener.chain.tls {
+        Some(DownstreamTls::Own(own)) => own.certificates.iter().map(|files| &files.private_key).collect(),
+        Some(DownstreamTls::Mutual(_)) | None => Vec::new(),
+    });
+    let clusters = mesh.clusters.values().filter_map(|cluster| match &cluster.tls {
+        Some(UpstreamTls::Server(server)) => server.certificate.as_ref().map(|files| &files.private_key),
+        Some(UpstreamTls::Mutual(_)) | None => None,
+    });
+    let keys: BTreeSet<_> = identity.chain(listeners).chain(clusters).collect();
+    keys.into_iter().filter_map(|path| Some((path.clone(), pem::exposure(path)?))).collect()
+}
+
+fn speaks(listener: &Listener) -> Speaks {
+    match listener.chain.filter {
+        Filter::Http(_) => Speaks::Http,
+        Filter::Tcp(_) => Speaks::Bytes,
+    }
+}
+
+fn wrong(path: String, error: impl Display) -> ConfigError {
+    ConfigError { place: None, path, problem: error.to_string(), hint: None }
+}

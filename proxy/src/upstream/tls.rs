@@ -1,0 +1,327 @@
+//! TLS towards endpoints: what to show, whom to believe, and who must answer.
+//!
+//! rustls is asked only whether a certificate is believed; whether it is that of whom was meant is looked at here, right
+//! after the handshake and before a byte of anybody's request. So clusters that differ in nothing but their peers share
+//! one configuration, and its sessions: ten thousand clusters of a mesh cost what one does.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Weak};
+
+use outrigger_proto::model::{
+    Address, CertificateFiles, MutualUpstream, PeerPattern, Roots as RootSource, San, ServerAuth, UpstreamTls,
+};
+use rustls::ClientConfig;
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::sign::SingleCertAndKey;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use webpki::EndEntityCert;
+
+use crate::identity::pem::{self, PemError};
+use crate::identity::state::{OfferError, certified};
+use crate::identity::tickets::Sessions;
+use crate::identity::tls::{Believed, Own, Peers};
+use crate::identity::verify::{self, Lists, PeerError, Roots, identity_of};
+use crate::identity::{Identity, provider};
+use crate::io::socket::Socket;
+
+/// What is spoken inside (RFC 7301), as far as we know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Speak {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Whatever client and service agree on.
+    Bytes,
+}
+
+/// TLS towards the endpoints of a cluster.
+#[derive(Debug)]
+pub struct ClientTls {
+    configs: Arc<Configs>,
+    sni: Option<ServerName<'static>>,
+    expected: Expected,
+    /// What tells connections apart that may not be used for one another.
+    key: u64,
+}
+
+#[derive(Debug)]
+enum Expected {
+    Peers(Box<[PeerPattern]>),
+    Names(Box<[San]>),
+}
+
+/// One for each thing spoken inside; they share their sessions.
+#[derive(Debug)]
+struct Configs {
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+    bytes: Arc<ClientConfig>,
+}
+
+impl Configs {
+    fn new(believed: Believed, certificate: Arc<dyn ResolvesClientCert>, sessions: Resumption) -> Self {
+        let builder = ClientConfig::builder_with_provider(provider().clone());
+        let builder = builder.with_safe_default_protocol_versions().expect("the provider has both versions");
+        let peers = Arc::new(Peers::new(believed, true));
+        let builder = builder.dangerous().with_custom_certificate_verifier(peers);
+        let mut config = builder.with_client_cert_resolver(certificate);
+        config.resumption = sessions;
+        let speaking = |protocol: &[&[u8]]| {
+            let mut config = config.clone();
+            config.alpn_protocols = protocol.iter().map(|protocol| protocol.to_vec()).collect();
+            Arc::new(config)
+        };
+        Self { http1: speaking(&[b"http/1.1"]), http2: speaking(&[b"h2"]), bytes: speaking(&[]) }
+    }
+}
+
+impl ClientTls {
+    /// What tells connections apart that may not be used for one another.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// Does the handshake on a fresh connection, and looks at who answered.
+    ///
+    /// # Errors
+    /// It failed, or somebody else answered.
+    pub async fn connect(
+        &self,
+        socket: Socket,
+        to: &Address,
+        speak: Speak,
+    ) -> Result<TlsStream<Socket>, TlsFailure> {
+        let config = match speak {
+            Speak::Http1 => &self.configs.http1,
+            Speak::Http2 => &self.configs.http2,
+            Speak::Bytes => &self.configs.bytes,
+        };
+        // An address is never sent, only used to know the server again.
+        let name = self.sni.clone().unwrap_or_else(|| match to {
+            Address::Ip(address) => ServerName::IpAddress(address.ip().into()),
+            Address::Unix(_) => ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into()),
+        });
+        let connected = TlsConnector::from(config.clone()).connect(name, socket).await;
+        let stream = connected.map_err(|error| match verify::cause_of_io(&error) {
+            Some(cause) => TlsFailure::Peer(cause),
+            None => TlsFailure::Handshake(error),
+        })?;
+        let session = stream.get_ref().1;
+        let leaf = session.peer_certificates().and_then(<[_]>::first).ok_or(PeerError::NoCertificate)?;
+        if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+            verify::still_valid(leaf)?;
+        }
+        self.check(leaf)?;
+        if speak == Speak::Http2 && session.alpn_protocol() != Some(b"h2") {
+            return Err(TlsFailure::NotHttp2);
+        }
+        Ok(stream)
+    }
+
+    fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), PeerError> {
+        let expected = match &self.expected {
+            Expected::Peers(peers) => verify::is_among(&identity_of(leaf)?, peers),
+            Expected::Names(names) => {
+                let certificate = EndEntityCert::try_from(leaf)?;
+                names.iter().any(|name| has_name(&certificate, leaf, name))
+            }
+        };
+        if expected { Ok(()) } else { Err(PeerError::NotExpected) }
+    }
+}
+
+fn has_name(certificate: &EndEntityCert<'_>, leaf: &CertificateDer<'_>, name: &San) -> bool {
+    let name = match name {
+        San::Dns(host) => match ServerName::try_from(&**host) {
+            Ok(name) => name,
+            Err(_) => return false,
+        },
+        San::Ip(ip) => ServerName::IpAddress((*ip).into()),
+        San::Spiffe(peer) => return identity_of(leaf).is_ok_and(|id| peer.matches(&id)),
+    };
+    certificate.verify_is_valid_for_subject_name(&name).is_ok()
+}
+
+/// Why there is no TLS.
+#[derive(Debug)]
+pub enum TlsFailure {
+    /// The other side is not believed, or not who was meant.
+    Peer(PeerError),
+    /// The handshake failed.
+    Handshake(io::Error),
+    /// The other side does not speak HTTP/2.
+    NotHttp2,
+}
+
+impl From<PeerError> for TlsFailure {
+    fn from(error: PeerError) -> Self {
+        Self::Peer(error)
+    }
+}
+
+impl fmt::Display for TlsFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(error) => error.fmt(f),
+            Self::Handshake(error) => error.fmt(f),
+            Self::NotHttp2 => {
+                write!(f, "the endpoint did not agree to HTTP/2 (ALPN); write `protocol: http1`")
+            }
+        }
+    }
+}
+
+/// Makes TLS of clusters, sharing what is the same.
+#[derive(Debug)]
+pub struct ClientTlsStore {
+    mesh: Arc<Configs>,
+    by_content: HashMap<u64, Weak<Configs>>,
+    state: RandomState,
+}
+
+impl ClientTlsStore {
+    /// Nothing yet; the mesh's is of this identity, whatever it is by the time of a handshake.
+    pub fn new(identity: Arc<Identity>) -> Self {
+        let sessions = Resumption::store(Arc::new(Sessions::new(identity.clone())));
+        let mesh = Configs::new(Believed::Mesh(identity.clone()), Arc::new(Own(identity)), sessions);
+        Self { mesh: Arc::new(mesh), by_content: HashMap::new(), state: RandomState::new() }
+    }
+
+    /// TLS as a cluster wants it, with its files read.
+    ///
+    /// # Errors
+    /// What is wrong with a file.
+    pub fn make(&mut self, source: &UpstreamTls) -> Result<Arc<ClientTls>, ClientTlsError> {
+        let name = |host: &Option<Box<str>>| {
+            host.as_deref().and_then(|host| ServerName::try_from(host.to_owned()).ok())
+        };
+        let mut hasher = self.state.build_hasher();
+        let (configs, sni, expected) = match source {
+            UpstreamTls::Mutual(MutualUpstream { peers, sni }) => {
+                peers.hash(&mut hasher);
+                (self.mesh.clone(), name(sni), Expected::Peers(peers.clone()))
+            }
+            UpstreamTls::Server(server) => {
+                let (configs, content) = self.configs(server)?;
+                content.hash(&mut hasher);
+                server.sans.iter().for_each(|san| format!("{san:?}").hash(&mut hasher));
+                (configs, name(&server.sni), Expected::Names(server.sans.clone()))
+            }
+        };
+        sni.hash(&mut hasher);
+        let key = hasher.finish();
+        Ok(Arc::new(ClientTls { configs, sni, expected, key }))
+    }
+
+    /// Forgets what no cluster uses.
+    pub fn forget(&mut self) {
+        self.by_content.retain(|_, configs| configs.strong_count() > 0);
+    }
+
+    fn configs(&mut self, server: &ServerAuth) -> Result<(Arc<Configs>, u64), ClientTlsError> {
+        let ServerAuth { roots, sni: _, sans: _, certificate, revocation } = server;
+        let roots = match roots {
+            RootSource::System => system_roots()?,
+            RootSource::File(path) => pem::certificates(path)?,
+        };
+        let lists = pem::lists(&revocation.crls)?;
+        let own = certificate.as_ref().map(pem::pair).transpose()?;
+        let mut hasher = self.state.build_hasher();
+        roots.hash(&mut hasher);
+        lists.iter().for_each(|list| list.as_ref().hash(&mut hasher));
+        (revocation.unknown as u8).hash(&mut hasher);
+        own.as_ref().map(|(chain, key)| (chain, key.secret_der())).hash(&mut hasher);
+        let content = hasher.finish();
+        if let Some(known) = self.by_content.get(&content).and_then(Weak::upgrade) {
+            return Ok((known, content));
+        }
+        let roots = Roots::new(&roots)?;
+        let lists = Lists::new(&lists, revocation.unknown)?;
+        let shown: Arc<dyn ResolvesClientCert> = match (own, certificate) {
+            (Some((chain, key)), Some(files)) => {
+                let key =
+                    certified(chain, key).map_err(|error| ClientTlsError::Pair(files.clone(), error))?;
+                Arc::new(SingleCertAndKey::from(key))
+            }
+            (_, _) => Arc::new(Nothing),
+        };
+        let configs =
+            Arc::new(Configs::new(Believed::Roots(roots, lists), shown, Resumption::in_memory_sessions(256)));
+        self.by_content.insert(content, Arc::downgrade(&configs));
+        Ok((configs, content))
+    }
+}
+
+fn system_roots() -> Result<Vec<CertificateDer<'static>>, ClientTlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        return Err(ClientTlsError::NoSystemRoots);
+    }
+    Ok(found.certs)
+}
+
+/// Nothing to show.
+#[derive(Debug)]
+struct Nothing;
+
+impl ResolvesClientCert for Nothing {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+/// What is wrong with a cluster's TLS.
+#[derive(Debug)]
+pub enum ClientTlsError {
+    /// A file.
+    Pem(PemError),
+    /// A certificate and its key, in these files.
+    Pair(CertificateFiles, OfferError),
+    /// Roots or lists.
+    Roots(PeerError),
+    /// The system trusts nobody.
+    NoSystemRoots,
+}
+
+impl From<PemError> for ClientTlsError {
+    fn from(error: PemError) -> Self {
+        Self::Pem(error)
+    }
+}
+
+impl From<PeerError> for ClientTlsError {
+    fn from(error: PeerError) -> Self {
+        Self::Roots(error)
+    }
+}
+
+impl fmt::Display for ClientTlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pem(error) => error.fmt(f),
+            Self::Pair(CertificateFiles { certificate, private_key }, error) => {
+                write!(f, "{error} ({}, {})", certificate.display(), private_key.display())
+            }
+            Self::Roots(error) => write!(f, "what endpoints are checked against cannot be used: {error}"),
+            Self::NoSystemRoots => {
+                write!(
+                    f,
+                    "the system has no trusted roots; install its CA certificates, or write `trust: file`"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for ClientTlsError {}
