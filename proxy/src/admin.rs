@@ -26,9 +26,10 @@ use serde_json::{Value, json};
 
 use crate::body::Body;
 use crate::gate::Gate;
+use crate::identity::alarm::Standing;
 use crate::io::listen::Accepting;
 use crate::io::socket::Socket;
-use crate::live::{FilterView, Snapshot};
+use crate::live::FilterView;
 use crate::observe::Registry;
 use crate::upstream::health::HealthCell;
 use crate::upstream::outlier::Phase;
@@ -166,10 +167,20 @@ impl Admin {
         if self.shared.leaving() != Leaving::No {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
         }
-        if self.shared.live.load().version == 0 {
+        let snapshot = self.shared.live.load();
+        if snapshot.version == 0 {
             return text(StatusCode::SERVICE_UNAVAILABLE, "no configuration yet\n".into());
         }
-        text(StatusCode::OK, "ready\n".into())
+        if snapshot.mesh.identity.is_none() {
+            return text(StatusCode::OK, "ready\n".into());
+        }
+        match self.shared.identity.standing(SystemTime::now()) {
+            Standing::Good => text(StatusCode::OK, "ready\n".into()),
+            late @ Standing::Late(_) => text(StatusCode::OK, format!("ready\nwarning: {late}\n")),
+            none @ (Standing::Absent | Standing::Lapsed) => {
+                text(StatusCode::SERVICE_UNAVAILABLE, format!("{none}\n"))
+            }
+        }
     }
 
     fn metrics(&self) -> Response<Body> {
@@ -213,7 +224,7 @@ impl Admin {
     /// What is in force. Files are named, never shown: a private key stays where it is.
     fn config(&self, query: Option<&str>) -> Response<Body> {
         let snapshot = self.shared.live.load();
-        let effective = yaml::print(&self.in_force(&snapshot));
+        let effective = yaml::print(&self.in_force());
         if query == Some("format=yaml") {
             return text(StatusCode::OK, effective);
         }
@@ -227,8 +238,9 @@ impl Admin {
         }))
     }
 
-    fn in_force(&self, snapshot: &Snapshot) -> Config {
-        let mesh = (*snapshot.mesh).clone();
+    /// The configuration that is in force.
+    pub fn in_force(&self) -> Config {
+        let mesh = (*self.shared.live.load().mesh).clone();
         let live = self.clusters.all();
         let endpoints = live.iter().filter(|c| mesh.clusters.contains_key(c.name()));
         let endpoints = endpoints.map(|cluster| (cluster.name().clone(), assignment(cluster))).collect();

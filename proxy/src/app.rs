@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::admin::{self, Admin, Status};
 use crate::apply::Applier;
 use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
+use crate::identity::alarm::Standing;
 use crate::io::listen::Bound;
 use crate::observe::{ProcessStats, Registry, Writer, access_log, queue};
 use crate::overload::{Guard, raise_descriptor_limit};
@@ -70,6 +71,8 @@ pub struct App {
     workers: usize,
     shutdown: Shutdown,
     freed: u32,
+    /// How the identity stood when it was last looked at.
+    standing: Standing,
 }
 
 /// The CPUs that we may use: the affinity mask, or the cgroup's quota rounded up, whichever is less. (The standard
@@ -143,6 +146,7 @@ impl App {
             workers,
             shutdown,
             freed: 0,
+            standing: Standing::Absent,
         };
         app.admin_address = app.open_admin(&config.mesh)?;
         app.bring_into_force(config).await.map_err(StartError::Config)?;
@@ -257,8 +261,9 @@ impl App {
                 }
                 _ = look.tick() => {
                     self.release_memory();
+                    self.warn_of_lapse();
                     if self.seen.has_changed() {
-                        self.reload("the file changed").await;
+                        self.reload("a file changed").await;
                     }
                 }
             }
@@ -277,15 +282,30 @@ impl App {
         }
     }
 
+    /// Says once when the identity should have been renewed, and once when it has lapsed.
+    fn warn_of_lapse(&mut self) {
+        if self.shared.live.load().mesh.identity.is_none() {
+            return;
+        }
+        let standing = self.shared.identity.standing(SystemTime::now());
+        let before = std::mem::replace(&mut self.standing, standing);
+        if std::mem::discriminant(&before) == std::mem::discriminant(&standing) {
+            return;
+        }
+        match standing {
+            Standing::Absent | Standing::Good => {}
+            Standing::Late(_) => tracing::warn!("{standing}"),
+            Standing::Lapsed => tracing::error!("{standing}: no peer believes it"),
+        }
+    }
+
     /// Reads the configuration again. One that is wrong changes nothing.
     async fn reload(&mut self, why: &str) {
-        if self.origin == Origin::Stdin {
-            return tracing::warn!(
-                why,
-                "the configuration was read from standard input and cannot be read again"
-            );
-        }
-        let loaded = self.origin.load();
+        let loaded = match self.origin {
+            Origin::File(_) => self.origin.load(),
+            // It cannot be read again, but what it names can: a certificate that is renewed must come into force.
+            Origin::Stdin => Ok(Parsed { config: self.admin.in_force(), warnings: Vec::new() }),
+        };
         if let Ok(parsed) = &loaded {
             self.seen = Fingerprint::of(&self.origin, &parsed.config.mesh);
         } else {

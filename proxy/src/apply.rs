@@ -68,7 +68,7 @@ impl Applier {
             clusters: Arc::new(Clusters::new(registry.clone(), shared.epoch)),
             limits: Limits::new(RandomState::new(), shared.stats.stale_bytes.clone()),
             checker: Checker::start(shared.epoch),
-            keeper: Keeper::new(shared.identity.clone()),
+            keeper: Keeper::new(shared.identity.clone(), shared.stats.clone()),
             shared,
             registry,
             threads,

@@ -111,7 +111,7 @@ fn check(origin: &Origin, effective: bool) -> ExitCode {
     for (_, warning) in material::exposed(&config.mesh) {
         eprintln!("warning: {warning}");
     }
-    if let Err(errors) = Keeper::new(Arc::default()).load(&config.mesh) {
+    if let Err(errors) = Keeper::new(Arc::default(), Arc::default()).load(&config.mesh) {
         errors.iter().for_each(|error| eprintln!("{}: {error}", origin.name()));
         return ExitCode::from(INVALID);
     }

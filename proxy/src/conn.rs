@@ -113,6 +113,12 @@ impl Conn {
         self.proven.get().map(|proven| &**proven)
     }
 
+    /// The SPIFFE ID that its client has proven; empty without one.
+    pub fn identity(&self) -> &str {
+        let identity = self.proven().and_then(|proven| proven.identity.as_ref());
+        identity.map_or("", |identity| identity.as_str())
+    }
+
     /// TLS is around it. To be called once.
     pub fn set_proven(&self, proven: Proven) {
         let first = self.proven.set(Box::new(proven)).is_ok();

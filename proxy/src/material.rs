@@ -13,9 +13,11 @@ use outrigger_proto::model::{
 };
 
 use crate::downstream::tls::{self, Material, Speaks};
+use crate::identity::offer::Accepted;
 use crate::identity::state::Prepared;
 use crate::identity::tls::ListenerTls;
 use crate::identity::{Identity, files, pem};
+use crate::observe::ProcessStats;
 use crate::upstream::tls::{ClientTls, ClientTlsStore};
 
 /// What is in force, and what makes more of it.
@@ -27,6 +29,7 @@ pub struct Keeper {
     listeners: HashMap<Name, Material>,
     /// Files of keys that somebody was warned of.
     exposed: BTreeSet<PathBuf>,
+    stats: Arc<ProcessStats>,
 }
 
 /// What one configuration needs.
@@ -52,13 +55,14 @@ impl Loaded {
 
 impl Keeper {
     /// Nothing is in force yet.
-    pub fn new(identity: Arc<Identity>) -> Self {
+    pub fn new(identity: Arc<Identity>, stats: Arc<ProcessStats>) -> Self {
         Self {
             mesh: tls::Mesh::new(identity.clone()),
             clients: ClientTlsStore::new(identity.clone()),
             identity,
             listeners: HashMap::new(),
             exposed: BTreeSet::new(),
+            stats,
         }
     }
 
@@ -69,7 +73,11 @@ impl Keeper {
     pub fn load(&mut self, mesh: &Mesh) -> Result<Loaded, Vec<ConfigError>> {
         let mut errors = Vec::new();
         let identity = mesh.identity.as_deref().and_then(|identity| {
-            self.prepare(identity).map_err(|error| errors.push(error)).unwrap_or_default()
+            let prepared = self.prepare(identity);
+            if prepared.is_err() {
+                self.stats.identity_failures.increment(1);
+            }
+            prepared.map_err(|error| errors.push(error)).unwrap_or_default()
         });
         let (mut own, mut mutual, mut clusters) = (HashMap::new(), HashMap::new(), HashMap::new());
         for (name, listener) in &mesh.listeners {
@@ -101,7 +109,12 @@ impl Keeper {
         let Loaded { own, mutual: _, clusters: _, identity } = loaded;
         self.warn_of_exposed(mesh);
         if let Some(prepared) = identity {
-            self.identity.install(prepared);
+            let version = self.identity.version();
+            let Accepted { id, not_before: _, not_after } = self.identity.install(prepared);
+            if self.identity.version() != version {
+                self.stats.identity(not_after);
+                tracing::info!(%id, "the identity is in force");
+            }
         }
         if mesh.identity.is_none() {
             self.identity.forget();

@@ -62,14 +62,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("health", &["io", "observe", "policy", "upstream"]),
     ("overload", &["observe", "policy", "worker"]),
     ("threads", &["downstream", "http", "io", "observe", "worker"]),
-    ("material", &["downstream", "identity", "upstream"]),
+    ("material", &["downstream", "identity", "observe", "upstream"]),
     ("apply", &["health", "io", "live", "material", "observe", "policy", "threads", "upstream", "worker"]),
-    ("admin", &["body", "gate", "io", "live", "observe", "upstream", "watch", "worker"]),
+    ("admin", &["body", "gate", "identity", "io", "live", "observe", "upstream", "watch", "worker"]),
     (
         "app",
         &[
-            "admin", "apply", "control", "io", "observe", "overload", "sys", "threads", "upstream", "watch",
-            "worker",
+            "admin", "apply", "control", "identity", "io", "observe", "overload", "sys", "threads",
+            "upstream", "watch", "worker",
         ],
     ),
     ("demo", &["app", "body", "control", "upstream", "watch", "worker"]),

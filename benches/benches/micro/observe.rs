@@ -69,6 +69,7 @@ fn request(endpoint: &Address) -> Record<'_> {
         cluster: "customers",
         endpoint: Some(endpoint),
         attempts: 1,
+        identity: "",
         fallback: "",
         connect: None,
         first_byte: Some(Duration::from_micros(980)),

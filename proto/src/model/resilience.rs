@@ -142,6 +142,8 @@ pub enum LimitKey {
     Header(HeaderName),
     /// Each client address apart.
     Source,
+    /// Each SPIFFE ID that a client has proven apart; those who have none together.
+    Identity,
 }
 
 /// How many requests of a route may be under way at once: a bulkhead.

@@ -12,7 +12,7 @@ use super::headers;
 pub enum Caller<'a> {
     /// By nothing: all are counted together, or it did not say.
     Anybody,
-    /// By a field's value.
+    /// By a field's value, or a name that it has proven.
     Value(&'a [u8]),
     /// By an address; one form for both families, as an IPv4 address is the same however it came.
     Address([u8; 16]),
@@ -26,6 +26,10 @@ impl<'a> Caller<'a> {
             LimitKey::All => Self::Anybody,
             LimitKey::Header(name) => match request.headers().get(name) {
                 Some(value) => Self::Value(value.as_bytes()),
+                None => Self::Anybody,
+            },
+            LimitKey::Identity => match ledger.conn().proven().and_then(|proven| proven.identity.as_ref()) {
+                Some(id) => Self::Value(id.as_str().as_bytes()),
                 None => Self::Anybody,
             },
             LimitKey::Source => {

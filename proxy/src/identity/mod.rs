@@ -4,6 +4,7 @@
 //! Sources ([`files`]) offer; [`state`] takes or refuses; [`tls`] is how rustls asks. Nothing here knows what a request
 //! is.
 
+pub mod alarm;
 pub mod files;
 pub mod offer;
 pub mod pem;

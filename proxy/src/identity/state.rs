@@ -14,6 +14,7 @@ use outrigger_proto::model::{SpiffeId, Unknown};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
 
+use super::alarm::{self, Standing};
 use super::offer::{Accepted, Offer};
 use super::verify::{self, Chain, Lists, PeerError, Roots, Trust, Usage, Validity};
 
@@ -58,6 +59,11 @@ impl Identity {
     /// What is in force; `None` as long as there is nothing.
     pub fn material(&self) -> Option<Arc<Material>> {
         self.material.load_full()
+    }
+
+    /// How it stands at this time.
+    pub fn standing(&self, now: SystemTime) -> Standing {
+        alarm::standing(self.material().map(|material| material.validity), now)
     }
 
     /// How often it has changed.

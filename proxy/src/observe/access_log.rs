@@ -71,6 +71,8 @@ pub struct Record<'a> {
     pub endpoint: Option<&'a Address>,
     /// How often it was tried.
     pub attempts: u32,
+    /// The SPIFFE ID that the client has proven.
+    pub identity: &'a str,
     /// What was served instead of the cluster's answer: `cluster` or `response`.
     pub fallback: &'static str,
     /// How long a connection to the endpoint took, if a new one was made.

@@ -42,6 +42,7 @@ fn json(clock: &mut Clock, record: &Record<'_>, out: &mut Vec<u8>) {
         cluster,
         endpoint,
         attempts,
+        identity,
         fallback,
         connect,
         first_byte,
@@ -73,6 +74,7 @@ fn json(clock: &mut Clock, record: &Record<'_>, out: &mut Vec<u8>) {
         out.push(b'"');
     }
     integer("attempts", (attempts != 0).then_some(attempts.into()), out);
+    string("identity", identity.as_bytes(), out);
     string("fallback", fallback.as_bytes(), out);
     time("connect_ms", connect, out);
     time("first_byte_ms", first_byte, out);
@@ -127,9 +129,7 @@ fn time(name: &str, took: Option<Duration>, out: &mut Vec<u8>) {
 /// Fields in fixed places (`-` stands for what is not known), then what else is known as `key=value`.
 fn text(clock: &mut Clock, record: &Record<'_>, out: &mut Vec<u8>) {
     let Record { start, duration, client, listener, status, flag, bytes_received, bytes_sent, .. } = *record;
-    let Record {
-        cluster, endpoint, route, reason, attempts, fallback, connect, first_byte, user_agent, ..
-    } = *record;
+    let Record { cluster, endpoint, .. } = *record;
     clock.write(start, out);
     bare(listener, out);
     out.push(b' ');
@@ -154,7 +154,15 @@ fn text(clock: &mut Clock, record: &Record<'_>, out: &mut Vec<u8>) {
         Some(endpoint) => address(Style::Bare, endpoint, out),
         None => out.push(b'-'),
     }
-    for (name, value) in [(" route=", route), (" reason=", reason), (" fallback=", fallback)] {
+    text_rest(record, out);
+}
+
+/// What is known beside.
+fn text_rest(record: &Record<'_>, out: &mut Vec<u8>) {
+    let Record { route, reason, attempts, identity, fallback, connect, first_byte, user_agent, .. } = *record;
+    let words =
+        [(" route=", route), (" reason=", reason), (" identity=", identity), (" fallback=", fallback)];
+    for (name, value) in words {
         if !value.is_empty() {
             out.extend_from_slice(name.as_bytes());
             escape(Style::Bare, value.as_bytes(), out);

@@ -29,6 +29,7 @@ pub(in crate::observe) fn request() -> Record<'static> {
         cluster: "cart",
         endpoint: Some(&ENDPOINT),
         attempts: 1,
+        identity: "",
         fallback: "",
         connect: None,
         first_byte: Some(Duration::from_micros(980)),
@@ -48,6 +49,7 @@ fn refused() -> Record<'static> {
         reason: "connect_refused",
         route: "",
         attempts: 2,
+        identity: "",
         fallback: "",
         connect: Some(Duration::from_millis(5)),
         first_byte: None,
@@ -71,6 +73,7 @@ fn tcp() -> Record<'static> {
         cluster: "",
         endpoint: None,
         attempts: 0,
+        identity: "",
         fallback: "",
         first_byte: None,
         ..request()

@@ -54,6 +54,7 @@ fn the_whole_text() {
     process.overload_level.set(1);
     process.stale_bytes.store(4096, Ordering::Relaxed);
     process.shed.requests.increment(3);
+    process.identity(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
     let text: String = registry
         .render()
         .split_inclusive('\n')

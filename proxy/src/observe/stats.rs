@@ -222,6 +222,12 @@ pub struct ProcessStats {
     pub access_log_dropped: Arc<Counter>,
     /// Bytes of answers that are kept to fall back to; counted where they are kept.
     pub stale_bytes: Arc<AtomicU64>,
+    /// When the identity in force expires, in seconds since 1970; 0 while there is none.
+    pub identity_expiry: Gauge,
+    /// Identities, roots or revocation lists that came into force.
+    pub identity_updates: Counter,
+    /// The same, refused or not to be had.
+    pub identity_failures: Counter,
     pub(super) folded: Counter,
     version: Gauge,
     loaded: Counter,
@@ -251,6 +257,13 @@ impl ProcessStats {
         self.succeeded.set(1);
         let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         self.loaded_at.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// An identity came into force, or what belongs to it.
+    pub fn identity(&self, expires: SystemTime) {
+        self.identity_updates.increment(1);
+        let seconds = expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.identity_expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// A configuration was refused; the one before stays in force.
@@ -522,6 +535,21 @@ pub(super) const PROCESS: &[Family<ProcessStats>] = &[
         "outrigger_metrics_folded_total",
         "Label sets that were folded into `other`.",
         |of, labels, lines| lines.sample(labels, None, of.folded.get()),
+    ),
+    Family::gauge(
+        "outrigger_identity_expiry_timestamp_seconds",
+        "When the identity in force expires; 0 while there is none.",
+        |of, labels, lines| lines.sample(labels, None, of.identity_expiry.get()),
+    ),
+    Family::counter(
+        "outrigger_identity_updates_total",
+        "Certificates, roots or revocation lists of the identity that came into force.",
+        |of, labels, lines| lines.sample(labels, None, of.identity_updates.get()),
+    ),
+    Family::counter(
+        "outrigger_identity_failures_total",
+        "Times that the identity could not be renewed, or what was offered was refused.",
+        |of, labels, lines| lines.sample(labels, None, of.identity_failures.get()),
     ),
     Family::gauge(
         "outrigger_overload_level",

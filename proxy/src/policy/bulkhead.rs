@@ -56,7 +56,7 @@ impl Bulkhead {
         let callers = || Callers { secret, shards: std::array::from_fn(|_| Mutex::default()) };
         let each = match config.per {
             LimitKey::All => None,
-            LimitKey::Header(_) | LimitKey::Source => {
+            LimitKey::Header(_) | LimitKey::Source | LimitKey::Identity => {
                 let before = before.filter(|before| before.config.per == config.per);
                 let known = before.and_then(|before| before.each.clone());
                 Some(known.unwrap_or_else(|| Arc::new(callers())))

@@ -29,7 +29,9 @@ impl RateLimiter {
     pub fn new(config: RateLimit, secret: RandomState) -> Self {
         let each = match config.per {
             LimitKey::All => None,
-            LimitKey::Header(_) | LimitKey::Source => Some(Keyed::new(config.keys, secret)),
+            LimitKey::Header(_) | LimitKey::Source | LimitKey::Identity => {
+                Some(Keyed::new(config.keys, secret))
+            }
         };
         let policy = policy(&config);
         Self { rate: Rate::new(&config), common: Bucket::default(), each, policy, config }

@@ -80,6 +80,7 @@ fn log(conn: &Conn, view: &ListenerView, done: &Done<'_>) {
         cluster,
         endpoint: endpoint.as_ref().map(|e| e.address()),
         attempts: 1,
+        identity: conn.identity(),
         fallback: "",
         connect: trip.connect(),
         first_byte: None,

@@ -187,10 +187,12 @@ pub(super) fn rate_limit<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<RateLimi
 /// What callers are told apart by.
 fn per<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<LimitKey> {
     if !matches!(node.view(), View::Map) {
-        let expected = "`source`, or a header field, as `{ header: x-tenant }`";
+        let expected = "`source`, `identity`, or a header field, as `{ header: x-tenant }`";
         let text = cx.string(node, expected)?;
-        if text == "source" {
-            return Some(LimitKey::Source);
+        match &*text {
+            "source" => return Some(LimitKey::Source),
+            "identity" => return Some(LimitKey::Identity),
+            _ => {}
         }
         let fault = Fault::new(format!("{} does not tell callers apart", show(&text)));
         return cx.fail(node, fault.hint(format!("expected {expected}")));

@@ -128,6 +128,7 @@ fn limit_key(out: &mut Out, per: &LimitKey) {
         LimitKey::All => out.comment("per: (default: all requests together)"),
         LimitKey::Header(name) => out.block("per", |out| out.field("header", text(name.as_str()))),
         LimitKey::Source => out.field("per", "source"),
+        LimitKey::Identity => out.field("per", "identity"),
     }
 }
 

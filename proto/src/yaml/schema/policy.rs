@@ -227,7 +227,7 @@ pub(super) fn adaptive() -> Value {
 pub(super) fn per() -> Value {
     json!({
         "description": "Counted for each caller apart; by default all together.",
-        "anyOf": [{ "const": "source" }, reference("variable"), reference("limit_key")],
+        "anyOf": [{ "enum": ["source", "identity"] }, reference("variable"), reference("limit_key")],
     })
 }
 

@@ -97,7 +97,8 @@ fn hedge() -> impl Strategy<Value = Hedge> {
 }
 
 fn per() -> impl Strategy<Value = LimitKey> {
-    prop_oneof![Just(LimitKey::All), Just(LimitKey::Source), header().prop_map(LimitKey::Header)]
+    let words = select(vec![LimitKey::All, LimitKey::Source, LimitKey::Identity]);
+    prop_oneof![3 => words, 1 => header().prop_map(LimitKey::Header)]
 }
 
 pub(super) fn rate_limit() -> impl Strategy<Value = RateLimit> {
