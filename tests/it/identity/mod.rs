@@ -1,6 +1,7 @@
 //! Who calls, proven: mutual TLS on both sides, by SPIFFE identity.
 
 mod mutual;
+mod rotation;
 mod zoo;
 
 use std::sync::Arc;
