@@ -9,7 +9,7 @@ use std::time::Duration;
 use hickory_resolver::TokioResolver;
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::{
-    self, Address, Assignment, Config, Destination, Filter, Listener, Mesh, Name, Source,
+    self, Address, Assignment, Authorization, Config, Destination, Filter, Listener, Mesh, Name, Source,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -19,6 +19,7 @@ use crate::io::listen::Bound;
 use crate::live::{FilterView, ListenerState, ListenerView, Routes, Snapshot, resolve_split};
 use crate::material::{Keeper, Loaded};
 use crate::observe::Registry;
+use crate::policy::authz::Rules;
 use crate::policy::limits::Limits;
 use crate::threads::{Command, Threads};
 use crate::upstream::{ClusterView, Clusters, dns};
@@ -268,15 +269,33 @@ impl Applier {
                 Filter::Http(http) => FilterView::Http(tables[&http.routes].clone()),
                 Filter::Tcp(tcp) => FilterView::Tcp(resolve_split(&tcp.to, &resolve)),
             };
-            let tls = loaded.listener(name);
-            let state = running.state.clone();
-            (
-                name.clone(),
-                Arc::new(ListenerView { name: name.clone(), config: config.clone(), tls, state, filter }),
-            )
+            let port = match &running.bound.address {
+                Address::Ip(address) => Some(address.port()),
+                Address::Unix(_) => None,
+            };
+            let view = ListenerView {
+                name: name.clone(),
+                config: config.clone(),
+                port,
+                authorization: self.rules(name, config.chain.authorization.as_ref()),
+                tls: loaded.listener(name),
+                state: running.state.clone(),
+                filter,
+            };
+            (name.clone(), Arc::new(view))
         };
         let listeners = mesh.listeners.iter().map(view).collect();
         Snapshot { version: self.version, listeners, mesh: Arc::new(mesh) }
+    }
+
+    /// Rules that have not changed stay the same, so that connections need not be held against them again.
+    fn rules(&self, listener: &Name, wanted: Option<&Authorization>) -> Option<Arc<Rules>> {
+        let wanted = wanted?;
+        let current = self.shared.live.load();
+        let current = current.listeners.get(listener);
+        let same = current.filter(|current| current.config.chain.authorization.as_ref() == Some(wanted));
+        let same = same.and_then(|same| same.authorization.clone());
+        Some(same.unwrap_or_else(|| Arc::new(Rules::new(wanted))))
     }
 
     /// One of each cluster, and of each of its subsets, for all routes that lead there.

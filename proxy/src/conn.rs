@@ -4,20 +4,23 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 use ::http::HeaderValue;
 use outrigger_proto::model::Filter;
+use rustls::pki_types::UnixTime;
 
 use crate::body::Meter;
 use crate::error::ProxyError;
-use crate::facts::Proven;
+use crate::facts::{Caller, Proven};
+use crate::identity::verify::{Chain, Usage};
 use crate::io::stream::Stream;
 use crate::live::ListenerView;
-use crate::watch::{Patience, Verdict, Watch};
+use crate::policy::authz::{Fitting, Rules};
+use crate::watch::{Patience, Subject, Verdict, Watch};
 use crate::worker::{Watched, Worker};
 
 /// One downstream connection.
@@ -33,6 +36,8 @@ pub struct Conn {
     ended: Cell<Option<ProxyError>>,
     /// A tunnel that the answer being written agrees to; taken over once it is written.
     tunnel: RefCell<Option<Tunnel>>,
+    /// The rules of authorization that it fits as far as it goes, and of which.
+    fitting: RefCell<Option<(Arc<Rules>, Fitting)>>,
     _watched: Watched,
     _open: OpenGuard,
 }
@@ -69,7 +74,7 @@ impl Conn {
             None => HeaderValue::try_from("unix"),
         };
         let view = open.0.clone();
-        Rc::new(Self {
+        let conn = Rc::new(Self {
             _watched: worker.watch(watch.clone()),
             worker,
             watch,
@@ -79,8 +84,12 @@ impl Conn {
             proven: OnceCell::new(),
             ended: Cell::new(None),
             tunnel: RefCell::new(None),
+            fitting: RefCell::default(),
             _open: open,
-        })
+        });
+        let subject: Weak<Self> = Rc::downgrade(&conn);
+        conn.watch.set_subject(subject);
+        conn
     }
 
     /// The worker it lives on.
@@ -123,6 +132,26 @@ impl Conn {
     pub fn set_proven(&self, proven: Proven) {
         let first = self.proven.set(Box::new(proven)).is_ok();
         debug_assert!(first, "a connection has one handshake");
+    }
+
+    /// Who is at its other end.
+    pub fn caller(&self) -> Caller<'_> {
+        let proven = self.proven();
+        Caller {
+            identity: proven.and_then(|proven| proven.identity.as_ref()),
+            source: self.peer.map(|peer| peer.ip().to_canonical()),
+            sni: proven.and_then(|proven| proven.sni.as_deref()),
+            port: self.view.borrow().1.port,
+        }
+    }
+
+    /// What `decide` makes of the rules that the connection fits, as far as it goes.
+    pub fn with_fitting<T>(&self, rules: &Arc<Rules>, decide: impl FnOnce(&Fitting) -> T) -> T {
+        let mut known = self.fitting.borrow_mut();
+        match &mut *known {
+            Some((of, fitting)) if Arc::ptr_eq(of, rules) => decide(fitting),
+            other => decide(&other.insert((rules.clone(), rules.fitting(&self.caller()))).1),
+        }
     }
 
     /// We end it, requests in flight included, for this reason.
@@ -179,6 +208,43 @@ pub struct Tunnel {
     pub upstream: Box<Stream>,
     /// What counts its bytes; kept until it ends.
     pub meter: Rc<dyn Meter>,
+}
+
+impl Subject for Conn {
+    fn is_welcome(&self) -> bool {
+        let view = self.view();
+        let welcome = self.is_believed(&view)
+            && view.authorization.as_ref().is_none_or(|rules| {
+                self.with_fitting(rules, |fitting| self.speaks_for_others(&view) || rules.could_pass(fitting))
+            });
+        if !welcome {
+            self.set_ended(ProxyError::Unwelcome);
+        }
+        welcome
+    }
+}
+
+impl Conn {
+    /// Whether what the client has proven is still believed: its root may have been withdrawn, its certificate revoked.
+    /// That it has expired meanwhile ends nothing.
+    fn is_believed(&self, view: &ListenerView) -> bool {
+        let Some(proven) = self.proven().filter(|proven| proven.identity.is_some()) else { return true };
+        let identity = view.tls.as_ref().and_then(|tls| tls.identity.as_ref());
+        let chain = Chain::new(&proven.chain);
+        let (Some(identity), Some(chain)) = (identity, chain) else { return false };
+        identity.verify(chain, Usage::Client, UnixTime::since_unix_epoch(proven.at)).is_ok()
+    }
+
+    /// Whether its requests may come from others than who is at its other end.
+    fn speaks_for_others(&self, view: &ListenerView) -> bool {
+        match &view.config.chain.filter {
+            Filter::Http(http) => {
+                let peer = self.peer.map(|peer| peer.ip().to_canonical());
+                peer.is_some_and(|peer| http.trusted_proxies.iter().any(|network| network.contains(&peer)))
+            }
+            Filter::Tcp(_) => false,
+        }
+    }
 }
 
 impl std::fmt::Debug for Tunnel {

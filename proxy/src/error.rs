@@ -34,6 +34,10 @@ pub enum ProxyError {
     Overloaded,
     /// No route takes the request.
     NoRoute,
+    /// The listener's `authorization` refuses it. By which rule is for the log alone.
+    Denied,
+    /// Who asks would not be let in any longer: a policy has changed, or what it has proven is not believed any more.
+    Unwelcome,
     /// The route's rate limit was exceeded.
     RateLimited(Exceeded),
     /// The service of the route's global rate limit refused the request.
@@ -180,6 +184,8 @@ impl ProxyError {
             Self::BodyTooLarge => (413, GrpcCode::ResourceExhausted, "DPE", "body_too_large"),
             Self::Overloaded => (503, GrpcCode::Unavailable, "OM", "overload"),
             Self::NoRoute => (404, GrpcCode::Unimplemented, "NR", "no_route"),
+            Self::Denied => (403, GrpcCode::PermissionDenied, "UAEX", "authorization_denied"),
+            Self::Unwelcome => (403, GrpcCode::PermissionDenied, "UAEX", "authorization_withdrawn"),
             Self::RateLimited(_) => (429, GrpcCode::ResourceExhausted, "RL", "rate_limited"),
             Self::RateLimitedGlobally => (429, GrpcCode::ResourceExhausted, "RL", "rate_limited_globally"),
             Self::RateLimitUnavailable => (503, GrpcCode::Unavailable, "RLSE", "rate_limit_unavailable"),
@@ -213,6 +219,7 @@ impl ProxyError {
             Self::RateLimitedGlobally => Some("global_rate_limit"),
             Self::Crowded(_) | Self::WaitedTooLong(_) => Some("concurrency"),
             Self::Path(_) | Self::Host | Self::Head(_) | Self::TargetTooLong | Self::NoRoute => None,
+            Self::Denied | Self::Unwelcome => None,
             Self::Overloaded | Self::FaultAbort(_) | Self::Timeout | Self::RateLimitUnavailable => None,
             Self::ClientGone | Self::Upstream(_) | Self::ResponseBroken => None,
         }
@@ -301,6 +308,8 @@ impl fmt::Display for ProxyError {
             Self::BodyTooLarge => f.write_str("the request's body is too large (limits.body)"),
             Self::Overloaded => f.write_str("the proxy has more to do than it has room for; try again later"),
             Self::NoRoute => f.write_str("no route takes this request"),
+            Self::Denied => f.write_str("this is not allowed to who asks"),
+            Self::Unwelcome => f.write_str("who asks is no longer allowed here"),
             Self::RateLimited(limit) => write!(f, "this route takes {limit}, and no more (rate_limit)"),
             Self::RateLimitedGlobally => f.write_str("this route takes no more for now (global_rate_limit)"),
             Self::RateLimitUnavailable => {
@@ -328,7 +337,7 @@ mod tests {
     use crate::identity::verify::PeerError;
     use crate::upstream::{Limit, Overflow};
 
-    const ALL: [ProxyError; 39] = [
+    const ALL: [ProxyError; 41] = [
         ProxyError::Crowded(Crowd { max: 1, seen: 2, adaptive: false }),
         ProxyError::WaitedTooLong(Crowd { max: 1, seen: 2, adaptive: true }),
         ProxyError::Path(PathError::Backslash),
@@ -341,6 +350,8 @@ mod tests {
         ProxyError::BodyTooLarge,
         ProxyError::Overloaded,
         ProxyError::NoRoute,
+        ProxyError::Denied,
+        ProxyError::Unwelcome,
         ProxyError::RateLimited(Exceeded::SAMPLE),
         ProxyError::RateLimitedGlobally,
         ProxyError::RateLimitUnavailable,

@@ -1,5 +1,8 @@
 //! What is known about a connection or a request, as plain data: what decides reads this and nothing else.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderValue, Method};
 use outrigger_proto::model::SpiffeId;
 use rustls::pki_types::CertificateDer;
@@ -30,4 +33,23 @@ pub struct Proven {
     pub certificate: Option<HeaderValue>,
     /// What [`identity`](Self::identity) was proven with, leaf first: whether it is still believed may be asked again.
     pub chain: Box<[CertificateDer<'static>]>,
+    /// When that was good, since 1970.
+    pub at: Duration,
 }
+
+/// Who is at the other end of a connection, as everything that decides sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// Who it has proven to be.
+    pub identity: Option<&'a SpiffeId>,
+    /// Where it is; `None` for a unix socket.
+    pub source: Option<IpAddr>,
+    /// Whom it asked for in the TLS handshake, in lower case.
+    pub sni: Option<&'a str>,
+    /// The port of ours that it came to; `None` for a unix socket.
+    pub port: Option<u16>,
+}
+
+/// What a token says that was checked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Claims(pub serde_json::Map<String, serde_json::Value>);

@@ -12,6 +12,7 @@ use outrigger_proto::model::{self, Destination, Listener, Mesh, Name, Route, Rou
 
 use crate::identity::tls::ListenerTls;
 use crate::observe::ListenerStats;
+use crate::policy::authz::Rules;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::limits::RouteLimits;
 use crate::routing::RouteIndex;
@@ -59,6 +60,10 @@ pub struct ListenerView {
     pub name: Name,
     /// What was configured.
     pub config: Listener,
+    /// The port that it listens on; `None` for a unix socket.
+    pub port: Option<u16>,
+    /// Who may do what.
+    pub authorization: Option<Arc<Rules>>,
     /// TLS towards the client, with its material loaded.
     pub tls: Option<ListenerTls>,
     /// What outlives configurations.

@@ -4,7 +4,7 @@
 //! task, which acts.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -17,6 +17,15 @@ const PARK_AFTER_MS: u64 = 1000;
 /// While the process is overloaded a connection may be idle for this long: longer than a client that means to go on
 /// takes, so that few are closed just as they are used.
 const CROWDED_IDLE_MS: u64 = 5000;
+
+/// What one whom nobody wants to serve any longer is given to end: for answers that are on their way.
+const FAREWELL_MS: u64 = 5000;
+
+/// Whose connection it is, to be asked again whether it may stay when what decides about that has changed.
+pub trait Subject: std::fmt::Debug {
+    /// Whether it would be let in now.
+    fn is_welcome(&self) -> bool;
+}
 
 /// What a connection is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +99,9 @@ pub struct Watch {
     drained: Cell<bool>,
     patience: Cell<Patience>,
     waker: RefCell<Waker>,
+    subject: RefCell<Option<Weak<dyn Subject>>>,
+    /// Since when it is not to be here, by the worker's clock.
+    unwelcome: Cell<Option<u64>>,
 }
 
 impl Watch {
@@ -103,7 +115,27 @@ impl Watch {
             drained: Cell::new(false),
             patience: Cell::new(patience),
             waker: RefCell::new(Waker::noop().clone()),
+            subject: RefCell::default(),
+            unwelcome: Cell::new(None),
         }
+    }
+
+    /// Whose connection it is.
+    pub fn set_subject(&self, subject: Weak<dyn Subject>) {
+        *self.subject.borrow_mut() = Some(subject);
+    }
+
+    /// Asks whether it would still be let in. To be called when what decides about that has changed.
+    pub fn reconsider(&self) {
+        let subject = self.subject.borrow().as_ref().and_then(Weak::upgrade);
+        let Some(subject) = subject else { return };
+        let since = self.unwelcome.get().unwrap_or_else(|| self.activity.now());
+        self.unwelcome.set((!subject.is_welcome()).then_some(since));
+    }
+
+    /// Whether it is about to end, as it would no longer be let in.
+    pub fn is_unwelcome(&self) -> bool {
+        self.unwelcome.get().is_some()
     }
 
     /// What its bytes are doing.
@@ -156,6 +188,7 @@ impl Watch {
             fresh: self.activity.received() == 0,
             write_blocked: self.activity.write_blocked(),
             drained: self.drained.get(),
+            unwelcome_ms: self.unwelcome.get().map(|since| self.activity.now().saturating_sub(since)),
         };
         let Some(verdict) = judge(&facts, self.patience.get(), standing) else { return };
         if verdict == Verdict::Drain {
@@ -222,6 +255,8 @@ struct Facts {
     fresh: bool,
     write_blocked: bool,
     drained: bool,
+    /// For how long it has not been welcome.
+    unwelcome_ms: Option<u64>,
 }
 
 fn judge(facts: &Facts, patience: Patience, standing: Standing) -> Option<Verdict> {
@@ -247,6 +282,9 @@ fn judge(facts: &Facts, patience: Patience, standing: Standing) -> Option<Verdic
         return Some(Verdict::IdleTimeout);
     }
     let idle = facts.active == 0 && facts.phase == Phase::BetweenMessages && !facts.write_blocked;
+    if let Some(verdict) = facts.unwelcome_ms.and_then(|since| farewell(facts, idle, since)) {
+        return Some(verdict);
+    }
     let in_the_way = crowded && facts.idle_ms >= CROWDED_IDLE_MS;
     match facts.stage {
         Stage::Http1 | Stage::Parked if idle && (leaving >= Leaving::Quiet || in_the_way) => {
@@ -260,6 +298,19 @@ fn judge(facts: &Facts, patience: Patience, standing: Standing) -> Option<Verdic
             Some(Verdict::Close)
         }
         Stage::Opening | Stage::Http1 | Stage::Parked | Stage::Http2 | Stage::Tunnel => None,
+    }
+}
+
+/// How one who is not welcome any longer is seen off: what is on its way may still arrive, nothing new may begin.
+fn farewell(facts: &Facts, idle: bool, since: u64) -> Option<Verdict> {
+    match facts.stage {
+        // What it is let in by has not been looked at yet.
+        Stage::Opening => None,
+        Stage::Tunnel | Stage::Parked => Some(Verdict::Close),
+        Stage::Http1 | Stage::Http2 if since >= FAREWELL_MS => Some(Verdict::Close),
+        Stage::Http1 => idle.then_some(Verdict::Close),
+        Stage::Http2 if !facts.drained => Some(Verdict::Drain),
+        Stage::Http2 => (facts.active == 0 && facts.idle_ms >= PARK_AFTER_MS).then_some(Verdict::Close),
     }
 }
 
@@ -277,6 +328,7 @@ mod tests {
         fresh: false,
         write_blocked: false,
         drained: false,
+        unwelcome_ms: None,
     };
 
     #[test]
@@ -331,6 +383,29 @@ mod tests {
         for (facts, leaving, expected) in rows {
             let standing = Standing { leaving, crowded: false };
             assert_eq!(judge(&facts, PATIENCE, standing), expected, "{facts:?} {leaving:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_not_welcome_any_longer_is_seen_off() {
+        let told = Facts { unwelcome_ms: Some(0), ..IDLE };
+        let late = |facts| Facts { unwelcome_ms: Some(5000), ..facts };
+        let busy = Facts { active: 1, ..told };
+        let h2 = Facts { stage: Stage::Http2, ..busy };
+        let rows = [
+            (told, Some(Verdict::Close)),
+            (busy, None),
+            (late(busy), Some(Verdict::Close)),
+            (Facts { stage: Stage::Parked, ..told }, Some(Verdict::Close)),
+            (Facts { stage: Stage::Tunnel, ..busy }, Some(Verdict::Close)),
+            (Facts { stage: Stage::Opening, ..told }, None),
+            (h2, Some(Verdict::Drain)),
+            (Facts { drained: true, ..h2 }, None),
+            (late(Facts { drained: true, ..h2 }), Some(Verdict::Close)),
+            (Facts { drained: true, active: 0, idle_ms: 1000, ..h2 }, Some(Verdict::Close)),
+        ];
+        for (facts, expected) in rows {
+            assert_eq!(judge(&facts, PATIENCE, Standing::default()), expected, "{facts:?}");
         }
     }
 

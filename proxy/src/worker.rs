@@ -24,6 +24,9 @@ use crate::watch::{Leaving, Standing, StreamWatch, Watch};
 /// How often connections are looked at: the coarseness of idle and header timeouts.
 const SWEEP: Duration = Duration::from_millis(200);
 
+/// Connections that are asked in one sweep whether they may stay.
+const RECONSIDERED: usize = 200;
+
 /// What all workers and management see.
 #[derive(Debug)]
 pub struct Shared {
@@ -125,6 +128,10 @@ pub struct Worker {
     mirrors: Places,
     /// How many of the releases of memory this thread has seen.
     releases: Cell<u32>,
+    /// The versions of policy and trust that connections are held against.
+    decided_by: Cell<(u64, u64)>,
+    /// Connections before this one, by the key of their watch, have been.
+    reconsidered: Cell<usize>,
 }
 
 impl Worker {
@@ -143,6 +150,8 @@ impl Worker {
             last_request: Cell::new(0),
             mirrors: Places::default(),
             releases: Cell::new(0),
+            decided_by: Cell::default(),
+            reconsidered: Cell::new(usize::MAX),
         })
     }
 
@@ -235,6 +244,7 @@ impl Worker {
             self.shared.last_request.fetch_max(self.last_request.get(), Relaxed);
             let standing =
                 Standing { leaving: self.shared.leaving(), crowded: self.shared.pressure.is_overloaded() };
+            self.reconsider();
             for (_, watch) in &*self.watches.borrow() {
                 watch.sweep(standing);
             }
@@ -248,6 +258,23 @@ impl Worker {
                 sys::release_memory();
             }
         }
+    }
+}
+
+impl Worker {
+    /// Where a policy, or whom we believe, has changed, asks of each connection whether it may stay: so many at a time, as
+    /// a certificate takes a while to check.
+    fn reconsider(&self) {
+        let version = self.with_snapshot(|snapshot| snapshot.version);
+        let decides = (version, self.shared.identity.trust_version());
+        if self.decided_by.replace(decides) != decides {
+            self.reconsidered.set(0);
+        }
+        let watches = self.watches.borrow();
+        let from = self.reconsidered.get();
+        let next = from.saturating_add(RECONSIDERED).min(watches.capacity());
+        (from..next).filter_map(|key| watches.get(key)).for_each(|watch| watch.reconsider());
+        self.reconsidered.set(if next == watches.capacity() { usize::MAX } else { next });
     }
 }
 

@@ -17,8 +17,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sys", &[]),
     // Limits that threads share.
     ("gate", &[]),
-    // Deciding what may go on, and what is tried again.
-    ("policy", &["facts", "gate"]),
+    // Deciding which way, what may go on, and what is tried again.
+    ("routing", &["facts"]),
+    ("policy", &["facts", "gate", "routing"]),
     // Bytes, and who watches over connections.
     ("io", &[]),
     ("watch", &["io"]),
@@ -27,14 +28,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("observe", &[]),
     // Who we are, and whom we believe.
     ("identity", &[]),
-    // Deciding, then sending.
-    ("routing", &["facts"]),
+    // Sending.
     ("upstream", &["body", "gate", "h2_stream", "identity", "io", "observe", "policy"]),
     // What is in force, and what a thread and a connection have of it.
     ("live", &["facts", "identity", "observe", "policy", "routing", "upstream"]),
     ("worker", &["identity", "io", "live", "observe", "policy", "sys", "upstream", "watch"]),
     ("error", &["body", "policy", "routing", "upstream"]),
-    ("conn", &["body", "error", "facts", "io", "live", "watch", "worker"]),
+    ("conn", &["body", "error", "facts", "identity", "io", "live", "policy", "watch", "worker"]),
     // Who speaks with clients. HTTP and TCP do not know each other.
     ("tcp", &["conn", "error", "io", "live", "observe", "routing", "upstream", "watch"]),
     (

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod admin;
+mod authorization;
 mod balance;
 mod breaker;
 mod cli;

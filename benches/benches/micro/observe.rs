@@ -70,6 +70,7 @@ fn request(endpoint: &Address) -> Record<'_> {
         endpoint: Some(endpoint),
         attempts: 1,
         identity: "",
+        authorization: "",
         fallback: "",
         connect: None,
         first_byte: Some(Duration::from_micros(980)),

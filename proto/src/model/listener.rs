@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Address, DownstreamTls, Name, Split};
+use super::{Address, Authorization, DownstreamTls, Name, Split};
 
 /// A place where connections arrive.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,8 @@ pub enum Direction {
 pub struct FilterChain {
     /// TLS is terminated here when set.
     pub tls: Option<DownstreamTls>,
+    /// Who may do what; everybody everything by default.
+    pub authorization: Option<Authorization>,
     /// What one client may cost us.
     pub limits: Limits,
     /// What the bytes are.

@@ -7,7 +7,10 @@ use super::cursor::Cx;
 use super::fault::{Fault, show};
 use super::place::Step;
 use super::tree::Node;
-use crate::model::{Assignment, Cluster, HostPattern, Match, PathMatch, Percent, Process, Route};
+use crate::model::{
+    Assignment, Authorization, Cluster, Effect, HostPattern, Match, PathMatch, Percent, Process, Route, Rule,
+    When,
+};
 
 /// Clusters that nothing leads to, and route tables that no listener uses.
 pub(super) fn unused<'a>(cx: &mut Cx<'a>, root: Node<'a>) {
@@ -110,5 +113,23 @@ pub(super) fn star<'a>(cx: &mut Cx<'a>, node: Node<'a>, path: &str) {
         let fault = Fault::new(format!("the `*` in {} is an ordinary character", show(path)));
         let above = if before.is_empty() { "/" } else { before };
         cx.warn_at(node.place(), fault.hint(format!("everything below is `prefix: {above}`")));
+    }
+}
+
+/// Rules that let nobody in, and such that change nothing.
+pub(super) fn authorization<'a>(cx: &mut Cx<'a>, node: Node<'a>, authorization: &Authorization) {
+    let rules = &authorization.rules;
+    let enforced = |rule: &&Rule| !rule.dry_run && rule.effect != Effect::Audit;
+    if rules.iter().any(|rule| enforced(&rule))
+        && !rules.iter().filter(enforced).any(|rule| rule.effect == Effect::Allow)
+    {
+        let fault = Fault::new("no rule allows anybody: everybody is refused");
+        cx.warn_at(node.place(), fault.hint("add `{ allow: {} }` to let everybody else in"));
+    }
+    for (index, (rule, item)) in rules.iter().zip(node.items()).enumerate() {
+        if rule.effect == Effect::Deny && rule.when == When::default() && !rule.dry_run {
+            let fault = Fault::new("this rule refuses everybody, whatever the others say");
+            cx.within(Step::Item(index), |cx| cx.warn_at(item.place(), fault));
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! default that differs from the same value written, stands in a comment. File paths are printed as they were
 //! resolved: they read back the same when they are absolute, or when the base is the empty path.
 
+mod authorization;
 mod resilience;
 mod tls;
 mod writer;
@@ -111,7 +112,8 @@ fn path(path: &Path, beside: &str) -> String {
 }
 
 fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
-    let Listener { bind, direction, chain: FilterChain { tls, limits: limited, filter } } = listener;
+    let Listener { bind, direction, chain } = listener;
+    let FilterChain { tls, authorization, limits: limited, filter } = chain;
     out.field("bind", text(&bind.to_string()));
     out.field(
         "direction",
@@ -122,6 +124,9 @@ fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
     );
     if let Some(tls) = tls {
         tls::downstream(out, tls);
+    }
+    if let Some(authorization) = authorization {
+        authorization::authorization(out, authorization);
     }
     limits(out, limited);
     match filter {

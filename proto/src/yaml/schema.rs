@@ -3,6 +3,7 @@
 //! A test holds its properties against the keys that the decoders ask for; defaults come from the model. It says less
 //! than the decoders do: what it refuses is wrong, what it accepts may still be.
 
+mod authorization;
 mod parts;
 mod policy;
 mod serving;
@@ -119,6 +120,8 @@ fn records() -> Vec<(&'static str, Value)> {
         ("listener", serving::listener()),
         ("tls", tls::tls()),
         ("certificate", tls::certificate()),
+        ("authorization_rule", authorization::rule()),
+        ("authorization_when", authorization::when()),
         ("revocation", tls::revocation()),
         ("identity", tls::identity()),
         ("identity_files", tls::identity_files()),

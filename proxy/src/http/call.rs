@@ -1,7 +1,7 @@
 //! One request on its way, and what is written down about it.
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
@@ -16,11 +16,13 @@ use super::peek::is_grpc;
 use crate::body::{Body, BodyError, Meter, Side};
 use crate::conn::{Conn, patience};
 use crate::error::ProxyError;
+use crate::facts::Claims;
 use crate::gate::Permit;
 use crate::io::framing::Violation;
 use crate::io::stream::Stream;
 use crate::live::{FilterView, ListenerView, RouteExtras, Routes};
 use crate::observe::{ListenerStats, Peer, Record};
+use crate::policy::authz::Decision;
 use crate::policy::bucket::Quota;
 use crate::policy::limits::RouteLimits;
 use crate::upstream::{ClusterView, Counted, Flight, Trip};
@@ -94,6 +96,10 @@ pub struct Ledger {
     tunnel: RefCell<Option<Box<Stream>>>,
     tunnel_request: RefCell<Option<Body>>,
     logged: Option<RefCell<Logged>>,
+    /// What became of it by the listener's rules, where that is worth a word.
+    decision: Cell<Decision>,
+    /// What its token says.
+    claims: OnceCell<Box<Claims>>,
 }
 
 /// What only an access log wants to know.
@@ -150,6 +156,8 @@ impl Ledger {
             tunnel: RefCell::new(None),
             tunnel_request: RefCell::new(None),
             logged,
+            decision: Cell::default(),
+            claims: OnceCell::new(),
         })
     }
 
@@ -375,6 +383,21 @@ impl Ledger {
         count(&self.view.state.stats, error);
     }
 
+    /// What became of it by the listener's rules.
+    pub fn set_decision(&self, decision: Decision) {
+        self.decision.set(decision);
+    }
+
+    /// What its token says, if it had one that was good.
+    pub fn claims(&self) -> Option<&Claims> {
+        self.claims.get().map(|claims| &**claims)
+    }
+
+    /// Its token was good, and says this. To be called once.
+    pub fn set_claims(&self, claims: Claims) {
+        let _ = self.claims.set(Box::new(claims));
+    }
+
     /// The status of the answer.
     pub fn set_status(&self, status: http::StatusCode) {
         self.status.set(status.as_u16());
@@ -456,6 +479,10 @@ impl Ledger {
             (Some(answer), false) => Cow::Borrowed(answer.flag),
             (Some(answer), true) => Cow::Owned(["DI,", answer.flag].concat()),
         };
+        let authorization =
+            self.view.authorization.as_ref().filter(|_| self.decision.get() != Decision::default());
+        let authorization = authorization.map(|rules| rules.tell(self.decision.get()).to_string());
+        let authorization = authorization.unwrap_or_default();
         let target = &logged.target;
         let endpoint = self.trip.endpoint();
         let record = Record {
@@ -479,6 +506,7 @@ impl Ledger {
             endpoint: endpoint.as_ref().map(|e| e.address()),
             attempts: self.trip.attempts(),
             identity: self.conn.identity(),
+            authorization: &authorization,
             fallback: self.fallback.get(),
             connect: self.trip.connect(),
             first_byte: self.trip.first_byte(),
@@ -514,6 +542,7 @@ impl Ledger {
             endpoint: None,
             attempts: 0,
             identity: conn.identity(),
+            authorization: "",
             fallback: "",
             connect: None,
             first_byte: None,

@@ -57,6 +57,11 @@ impl Activity {
         })
     }
 
+    /// The time of the worker's coarse clock, in ms.
+    pub fn now(&self) -> u64 {
+        self.ticks.now()
+    }
+
     /// Milliseconds since a byte moved in either direction.
     pub fn idle_ms(&self) -> u64 {
         self.ticks.now().saturating_sub(self.last.get())

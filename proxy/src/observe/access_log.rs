@@ -73,6 +73,8 @@ pub struct Record<'a> {
     pub attempts: u32,
     /// The SPIFFE ID that the client has proven.
     pub identity: &'a str,
+    /// What became of it by the listener's `authorization`, where that is worth a word.
+    pub authorization: &'a str,
     /// What was served instead of the cluster's answer: `cluster` or `response`.
     pub fallback: &'static str,
     /// How long a connection to the endpoint took, if a new one was made.

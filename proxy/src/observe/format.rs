@@ -43,6 +43,7 @@ fn json(clock: &mut Clock, record: &Record<'_>, out: &mut Vec<u8>) {
         endpoint,
         attempts,
         identity,
+        authorization,
         fallback,
         connect,
         first_byte,
@@ -75,6 +76,7 @@ fn json(clock: &mut Clock, record: &Record<'_>, out: &mut Vec<u8>) {
     }
     integer("attempts", (attempts != 0).then_some(attempts.into()), out);
     string("identity", identity.as_bytes(), out);
+    string("authorization", authorization.as_bytes(), out);
     string("fallback", fallback.as_bytes(), out);
     time("connect_ms", connect, out);
     time("first_byte_ms", first_byte, out);
@@ -159,7 +161,18 @@ fn text(clock: &mut Clock, record: &Record<'_>, out: &mut Vec<u8>) {
 
 /// What is known beside.
 fn text_rest(record: &Record<'_>, out: &mut Vec<u8>) {
-    let Record { route, reason, attempts, identity, fallback, connect, first_byte, user_agent, .. } = *record;
+    let Record {
+        route,
+        reason,
+        attempts,
+        identity,
+        fallback,
+        connect,
+        first_byte,
+        user_agent,
+        authorization,
+        ..
+    } = *record;
     let words =
         [(" route=", route), (" reason=", reason), (" identity=", identity), (" fallback=", fallback)];
     for (name, value) in words {
@@ -178,10 +191,13 @@ fn text_rest(record: &Record<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(b"ms");
         }
     }
-    if !user_agent.is_empty() {
-        out.extend_from_slice(b" user_agent=\"");
-        escape(Style::Quoted, user_agent, out);
-        out.push(b'"');
+    for (name, value) in [(" authorization=", authorization.as_bytes()), (" user_agent=", user_agent)] {
+        if !value.is_empty() {
+            out.extend_from_slice(name.as_bytes());
+            out.push(b'"');
+            escape(Style::Quoted, value, out);
+            out.push(b'"');
+        }
     }
     out.push(b'\n');
 }

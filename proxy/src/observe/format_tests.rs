@@ -30,6 +30,7 @@ pub(in crate::observe) fn request() -> Record<'static> {
         endpoint: Some(&ENDPOINT),
         attempts: 1,
         identity: "",
+        authorization: "",
         fallback: "",
         connect: None,
         first_byte: Some(Duration::from_micros(980)),
@@ -50,6 +51,7 @@ fn refused() -> Record<'static> {
         route: "",
         attempts: 2,
         identity: "",
+        authorization: "",
         fallback: "",
         connect: Some(Duration::from_millis(5)),
         first_byte: None,
@@ -74,6 +76,7 @@ fn tcp() -> Record<'static> {
         endpoint: None,
         attempts: 0,
         identity: "",
+        authorization: "",
         fallback: "",
         first_byte: None,
         ..request()

@@ -32,6 +32,7 @@ pub struct ListenerStats {
     limits: Named,
     errors: Named,
     security: Named,
+    authorization: Named,
     fallbacks: Named,
     faults: Named,
     rate_limit_service: Named,
@@ -50,6 +51,7 @@ impl ListenerStats {
             limits: Named::default(),
             errors: Named::default(),
             security: Named::default(),
+            authorization: Named::default(),
             fallbacks: Named::default(),
             faults: Named::default(),
             rate_limit_service: Named::default(),
@@ -75,6 +77,11 @@ impl ListenerStats {
     /// A connection came as one of `mtls`, `tls` or `plaintext`, to a listener that knows of TLS.
     pub fn security(&self, which: &'static str) {
         self.security.of(which).increment(1);
+    }
+
+    /// The listener's rules have decided so about a request or a connection.
+    pub fn authorization(&self, decision: &'static str) {
+        self.authorization.of(decision).increment(1);
     }
 
     /// A route's fallback of this kind was served.
@@ -348,6 +355,11 @@ pub(super) const LISTENER: &[Family<ListenerStats>] = &[
         "outrigger_downstream_errors_total",
         "Requests and connections that failed, by reason.",
         |of, labels, lines| named(&of.errors, "reason", labels, lines),
+    ),
+    Family::counter(
+        "outrigger_downstream_authorization_total",
+        "Requests, and connections of TCP, by what `authorization` decided: allowed, denied, would_allow or would_deny.",
+        |of, labels, lines| named(&of.authorization, "decision", labels, lines),
     ),
     Family::counter(
         "outrigger_downstream_security_total",

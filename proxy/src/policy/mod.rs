@@ -2,6 +2,7 @@
 //! numbers in, a decision out. The layers of the stack carry it out.
 
 pub mod adaptive;
+pub mod authz;
 pub mod bucket;
 pub mod budget;
 pub mod bulkhead;

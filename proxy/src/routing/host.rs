@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use outrigger_proto::model::HostPattern;
+
 /// Longer than any DNS name; what is longer still is lower-cased on the heap.
 pub(super) const BUFFER: usize = 256;
 
@@ -42,6 +44,16 @@ pub(super) fn domains(host: &[u8], longest: usize) -> impl Iterator<Item = &[u8]
     // The bound keeps a host that is all dots from costing the square of its length.
     let first = host.len().saturating_sub(longest).max(1);
     (first..host.len()).filter(|&dot| host[dot] == b'.').map(|dot| &host[dot..])
+}
+
+/// Whether one of these patterns is for this host, in whatever letters and with whatever port.
+pub fn host_fits(patterns: &[HostPattern], host: &str) -> bool {
+    let mut buffer = [0; BUFFER];
+    let host = normal(host, &mut buffer);
+    patterns.iter().any(|pattern| match pattern {
+        HostPattern::Exact(exact) => exact.as_bytes() == &*host,
+        HostPattern::Suffix(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_bytes()),
+    })
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ mod split;
 #[cfg(test)]
 mod tests;
 
+pub use self::host::host_fits;
 pub use self::index::RouteIndex;
 pub use self::naive::matches;
+pub use self::predicates::text_fits;
 pub use self::query::query_value;
 pub use self::split::pick_target;

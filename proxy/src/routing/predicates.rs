@@ -40,15 +40,21 @@ fn header_matches(wanted: &HeaderMatch, headers: &HeaderMap) -> bool {
 /// Whether one of the `values` fits; for `Absent`, whether there is none.
 pub(super) fn text_matches<'v>(wanted: &StringMatch, mut values: impl Iterator<Item = &'v [u8]>) -> bool {
     match wanted {
-        StringMatch::Present => values.next().is_some(),
         StringMatch::Absent => values.next().is_none(),
+        StringMatch::Present | StringMatch::Exact(_) | StringMatch::Prefix(_) | StringMatch::Regex(_) => {
+            values.any(|value| text_fits(wanted, value))
+        }
+    }
+}
+
+/// Whether a value that is there fits.
+pub fn text_fits(wanted: &StringMatch, value: &[u8]) -> bool {
+    match wanted {
+        StringMatch::Present => true,
+        StringMatch::Absent => false,
         // A value equal to a text is one: no need to look at it as UTF-8.
-        StringMatch::Exact(exact) => values.any(|value| value == exact.as_bytes()),
-        StringMatch::Prefix(prefix) => {
-            values.any(|value| value.starts_with(prefix.as_bytes()) && str::from_utf8(value).is_ok())
-        }
-        StringMatch::Regex(pattern) => {
-            values.any(|value| str::from_utf8(value).is_ok_and(|value| pattern.is_match(value)))
-        }
+        StringMatch::Exact(exact) => value == exact.as_bytes(),
+        StringMatch::Prefix(prefix) => value.starts_with(prefix.as_bytes()) && str::from_utf8(value).is_ok(),
+        StringMatch::Regex(pattern) => str::from_utf8(value).is_ok_and(|value| pattern.is_match(value)),
     }
 }

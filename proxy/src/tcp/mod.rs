@@ -13,7 +13,7 @@ use crate::io::stream::Stream;
 use crate::live::{FilterView, ListenerView};
 use crate::observe::{Peer, Record};
 use crate::routing::pick_target;
-use crate::upstream::{Trip, UpstreamError};
+use crate::upstream::Trip;
 use crate::watch::Stage;
 
 /// Serves a connection until both sides have ended.
@@ -27,14 +27,22 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
     let chosen = pick_target(&filter.to, upstream.random());
     let cluster = &clusters[chosen];
     let trip = Trip::new(Instant::now());
-    let result = match upstream.connect(cluster, &trip).await {
+    let authorization = match authorize(conn, view) {
+        Ok(told) => told,
+        Err(told) => {
+            view.state.stats.error(ProxyError::Denied.answer().reason);
+            let result = Err(ProxyError::Denied);
+            return log(conn, view, &Done { at, trip: &trip, cluster: "", result, authorization: &told });
+        }
+    };
+    let result: Result<(), ProxyError> = match upstream.connect(cluster, &trip).await {
         Ok((mut stream, _lease, _open)) => {
             conn.until_ended(pump(&mut client, &mut stream)).await;
             // Before what counts it, or one more could be open than may be.
             drop(stream);
             Ok(())
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     };
     let activity = conn.watch().activity();
     let (received, sent) = (activity.received(), activity.sent());
@@ -42,23 +50,40 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
     // Seen from there, what the client sent is what the endpoint was sent.
     cluster.live.stats().bytes(sent, received);
     if let Err(error) = result {
-        view.state.stats.error(ProxyError::from(error).answer().reason);
+        view.state.stats.error(error.answer().reason);
         tracing::debug!(listener = %view.name, cluster = %cluster.live.name(), %error, "connection not passed on");
     }
-    log(conn, view, &Done { at, trip: &trip, cluster: cluster.live.name().as_str(), result });
+    let cluster = cluster.live.name().as_str();
+    log(conn, view, &Done { at, trip: &trip, cluster, result, authorization: &authorization });
+}
+
+/// Whether the listener's rules let the connection pass; what is to be told of it.
+fn authorize(conn: &Conn, view: &ListenerView) -> Result<String, String> {
+    let Some(rules) = &view.authorization else { return Ok(String::new()) };
+    let decision = conn.with_fitting(rules, |fitting| rules.decide(fitting, None));
+    view.state.stats.authorization(decision.word());
+    let told = rules.tell(decision).to_string();
+    match decision.denied {
+        None => Ok(told),
+        Some(_) => {
+            tracing::debug!(listener = %view.name, peer = ?conn.peer(), "connection {told}");
+            Err(told)
+        }
+    }
 }
 
 struct Done<'a> {
     at: SystemTime,
     trip: &'a Trip,
     cluster: &'a str,
-    result: Result<(), UpstreamError>,
+    result: Result<(), ProxyError>,
+    authorization: &'a str,
 }
 
 fn log(conn: &Conn, view: &ListenerView, done: &Done<'_>) {
-    let Done { at, trip, cluster, result } = done;
+    let Done { at, trip, cluster, result, authorization } = done;
     let endpoint = trip.endpoint();
-    let answer = result.err().map(|error| ProxyError::from(error).answer());
+    let answer = result.err().map(ProxyError::answer);
     let activity = conn.watch().activity();
     let record = Record {
         start: *at,
@@ -81,6 +106,7 @@ fn log(conn: &Conn, view: &ListenerView, done: &Done<'_>) {
         endpoint: endpoint.as_ref().map(|e| e.address()),
         attempts: 1,
         identity: conn.identity(),
+        authorization,
         fallback: "",
         connect: trip.connect(),
         first_byte: None,

@@ -7,9 +7,10 @@ use super::super::cursor::{Cx, Fields};
 use super::super::fault::{Fault, show};
 use super::super::scalar;
 use super::super::tree::{Node, View};
+use super::authorization::{self, Around};
 use super::{address, count, route, some_time, split, tls};
 use crate::model::{
-    Direction, Filter, FilterChain, HttpFilter, Limits, Listener, Name, RouteTable, TcpFilter,
+    Direction, DownstreamTls, Filter, FilterChain, HttpFilter, Limits, Listener, Name, RouteTable, TcpFilter,
 };
 
 /// Below this, ordinary browsers with ordinary cookies are turned away.
@@ -30,6 +31,15 @@ pub(super) fn listener<'a>(
     let directions = [("inbound", Direction::Inbound), ("outbound", Direction::Outbound)];
     let direction = m.optional("direction", |cx, node| cx.word(node, &directions)).unwrap_or_default();
     let tls = tls::downstream(&mut m);
+    let around = Around {
+        http: m.has("routes"),
+        identified: matches!(tls, Some(DownstreamTls::Mutual(_))),
+        tls: tls.is_some(),
+    };
+    let authorization =
+        m.optional("authorization", |cx, node| authorization::authorization(cx, node, around));
+    // Without it, what was meant to be guarded would stand open.
+    let unguarded = m.has("authorization") && authorization.is_none();
     let limits = m.optional("limits", limits).unwrap_or_default();
     let idle_timeout = limits.idle_timeout;
     let trusted = m.optional("trusted_proxies", |cx, node| {
@@ -44,6 +54,9 @@ pub(super) fn listener<'a>(
         refuse_http(&mut m);
     }
     m.finish();
+    if unguarded {
+        return None;
+    }
     let (filter, table) = match (routes, tcp) {
         (Some((routes, table)), _) => {
             let http = HttpFilter { routes, trusted_proxies: trusted.unwrap_or_default(), merge_slashes };
@@ -51,7 +64,10 @@ pub(super) fn listener<'a>(
         }
         (None, tcp) => (Filter::Tcp(tcp?), None),
     };
-    Some((Listener { bind: bind?, direction, chain: FilterChain { tls, limits, filter } }, table))
+    Some((
+        Listener { bind: bind?, direction, chain: FilterChain { tls, authorization, limits, filter } },
+        table,
+    ))
 }
 
 fn refuse_http(m: &mut Fields<'_, '_>) {

@@ -43,7 +43,7 @@ pub(super) fn matches<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Match> {
     })
 }
 
-fn hosts<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Vec<HostPattern>> {
+pub(super) fn hosts<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Vec<HostPattern>> {
     let mut seen = Vec::new();
     let patterns = cx.one_or_more(node, "a host, or a list of hosts", |cx, node| {
         let text = cx.string(node, "a host, as `shop.example.com` or `\"*.example.com\"`")?;
@@ -133,7 +133,7 @@ pub(super) fn canonical_path<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Stri
     Some(text.into_owned())
 }
 
-fn pattern<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Pattern> {
+pub(super) fn pattern<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Pattern> {
     let text = cx.string(node, "a regular expression")?;
     match Pattern::new(&text) {
         Ok(pattern) => Some(pattern),
@@ -146,7 +146,7 @@ fn pattern<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Pattern> {
     }
 }
 
-fn methods<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Vec<Method>> {
+pub(super) fn methods<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Vec<Method>> {
     let mut seen = Vec::new();
     cx.one_or_more(node, "a method, or a list of methods", |cx, node| {
         let text = cx.string(node, "a method, as `GET`")?;
@@ -170,7 +170,7 @@ fn methods<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Vec<Method>> {
 }
 
 /// A text, `{exact | prefix | regex | present}`; a string alone is exact.
-fn string_match<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<StringMatch> {
+pub(super) fn string_match<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<StringMatch> {
     let expected = "a text";
     if !matches!(node.view(), View::Map) {
         return Some(StringMatch::Exact(cx.string(node, expected)?.into()));

@@ -3,6 +3,7 @@
 //! One function a kind of mapping, in the order of the document. Clusters and route tables are indexed by name before
 //! anything that refers to them is read, so that they may be written in any order.
 
+mod authorization;
 mod cluster;
 mod global_rate_limit;
 mod headers;

@@ -9,7 +9,7 @@ use super::parts::{
     boolean, by_name, count, described, duration, object, one_of, one_or_list, reference, string, whole,
     with_default, words,
 };
-use super::tls;
+use super::{authorization, tls};
 use crate::model::{Admin, Limits, Overload, Percent, Shutdown};
 
 pub(super) fn config() -> Value {
@@ -89,6 +89,7 @@ pub(super) fn listener() -> Value {
                 "direction": words("Whose traffic it is, seen from the service.", &["inbound", "outbound"], "inbound"),
                 "tls": reference("tls"),
                 "mtls": tls::mtls(),
+                "authorization": authorization::authorization(),
                 "limits": reference("limits"),
                 "trusted_proxies": with_default("Whose forwarded headers are believed.", networks, json!([])),
                 "merge_slashes": with_default("Whether // in a path is read as /.", slashes, true),

@@ -13,6 +13,7 @@ use proptest::sample::{Index, select};
 
 use crate::model::*;
 
+mod authorization;
 mod policies;
 mod tls;
 
@@ -189,22 +190,35 @@ fn address() -> impl Strategy<Value = Address> {
     ]
 }
 
-fn any_listener() -> impl Strategy<Value = RawListener> {
-    let network = prop_oneof![
+fn network() -> impl Strategy<Value = ipnet::IpNet> {
+    prop_oneof![
         (any::<[u8; 4]>(), 0..=32_u8)
             .prop_map(|(ip, len)| ipnet::IpNet::new(ip.into(), len).unwrap().trunc()),
         (any::<[u16; 8]>(), 0..=128_u8)
             .prop_map(|(ip, len)| ipnet::IpNet::new(ip.into(), len).unwrap().trunc()),
-    ];
+    ]
+}
+
+fn any_listener() -> impl Strategy<Value = RawListener> {
     let routes = Name::new("set-later").unwrap();
-    let http = (vec(network, 0..3), any::<bool>()).prop_map(move |(trusted_proxies, merge_slashes)| {
+    let http = (vec(network(), 0..3), any::<bool>()).prop_map(move |(trusted_proxies, merge_slashes)| {
         Filter::Http(HttpFilter { routes: routes.clone(), trusted_proxies, merge_slashes })
     });
     let tcp =
         (bare_split(), time()).prop_map(|(to, idle_timeout)| Filter::Tcp(TcpFilter { to, idle_timeout }));
     let direction = select(vec![Direction::Inbound, Direction::Outbound]);
-    let chain = (option::of(tls::downstream()), limits(), prop_oneof![2 => http, 1 => tcp])
-        .prop_map(|(tls, limits, filter)| FilterChain { tls, limits, filter });
+    let chain = (option::of(tls::downstream()), limits(), prop_oneof![2 => http, 1 => tcp]);
+    let chain = chain.prop_flat_map(|(tls, limits, filter)| {
+        let http = matches!(filter, Filter::Http(_));
+        let around = (http, matches!(tls, Some(DownstreamTls::Mutual(_))), tls.is_some());
+        option::of(authorization::authorization(around)).prop_map(move |authorization| FilterChain {
+            tls: tls.clone(),
+            authorization,
+            limits: limits.clone(),
+            filter: filter.clone(),
+        })
+    });
+    let chain = chain.boxed();
     let listener = (address(), direction, chain).prop_map(|(bind, direction, chain)| Listener {
         bind,
         direction,

@@ -2,6 +2,7 @@
 //! function decides.
 
 pub mod admit;
+pub mod authorize;
 pub mod concurrency;
 pub mod edit;
 pub mod fallback;

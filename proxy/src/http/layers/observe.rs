@@ -93,8 +93,10 @@ impl<F: Future<Output = Outcome>> Future for Observed<F> {
         this.ledger.set_status(response.status());
         rate_limit::announce(this.ledger, response.headers_mut());
         global_rate_limit::announce(this.ledger, response.headers_mut());
-        let shared = this.ledger.conn().worker().shared();
-        if shared.leaving() != Leaving::No || shared.pressure.is_pressed() {
+        let conn = this.ledger.conn();
+        let shared = conn.worker().shared();
+        let unwelcome = conn.watch().is_unwelcome();
+        if shared.leaving() != Leaving::No || shared.pressure.is_pressed() || unwelcome {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if this.form.head {

@@ -98,8 +98,10 @@ pub(super) fn unproven(mesh: &mut Mesh) {
         return;
     }
     for listener in mesh.listeners.values_mut() {
-        let tls = &mut listener.chain.tls;
-        *tls = tls.take().filter(|tls| matches!(tls, DownstreamTls::Own(_)));
+        let FilterChain { tls, authorization, .. } = &mut listener.chain;
+        if let Some(DownstreamTls::Mutual(_)) = tls {
+            (*tls, *authorization) = (None, None);
+        }
     }
     for cluster in mesh.clusters.values_mut() {
         let tls = &mut std::sync::Arc::make_mut(cluster).tls;

@@ -1,0 +1,96 @@
+//! Rules of authorization.
+
+use http::{HeaderName, Method};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::tls::peer;
+use super::{network, text, text_name};
+use crate::model::*;
+
+fn host() -> impl Strategy<Value = HostPattern> {
+    select(vec![
+        HostPattern::Exact("a.example".into()),
+        HostPattern::Exact("[::1]".into()),
+        HostPattern::Suffix(".b.example".into()),
+    ])
+}
+
+fn path() -> impl Strategy<Value = PathPattern> {
+    let text = || "(/[a-z0-9]{1,3}){1,3}";
+    prop_oneof![
+        text().prop_map(|path| PathPattern::Exact(path.into())),
+        Just(PathPattern::Below("/".into())),
+        text().prop_map(|path| PathPattern::Below(format!("{path}/").into())),
+        text().prop_map(|path| PathPattern::Prefix(path.into())),
+        Just(PathPattern::Prefix("".into())),
+        Just(PathPattern::Regex(Pattern::new("^/v[0-9]+$").unwrap())),
+    ]
+}
+
+fn headers() -> impl Strategy<Value = Vec<HeaderRule>> {
+    let value = prop_oneof![
+        Just(StringMatch::Present),
+        Just(StringMatch::Absent),
+        text().prop_map(|text| StringMatch::Exact(text.into())),
+        "[a-z]{1,3}".prop_map(|text| StringMatch::Prefix(text.into())),
+    ];
+    let fields = btree_map("x-[a-z]{1,3}", value, 0..3);
+    fields.prop_map(|fields| {
+        let field =
+            |(name, value): (String, _)| HeaderRule { name: HeaderName::try_from(name).unwrap(), value };
+        fields.into_iter().map(field).collect()
+    })
+}
+
+fn claims() -> impl Strategy<Value = Vec<ClaimRule>> {
+    let values = vec(text().prop_map(Into::into), 1..3);
+    btree_map(text_name(), values, 0..3).prop_map(|claims| {
+        let claim =
+            |(name, values): (String, Vec<Box<str>>)| ClaimRule { name: name.into(), values: values.into() };
+        claims.into_iter().map(claim).collect()
+    })
+}
+
+fn methods() -> impl Strategy<Value = Vec<Method>> {
+    proptest::sample::subsequence(vec![Method::GET, Method::POST, Method::from_bytes(b"X-A").unwrap()], 0..=3)
+}
+
+fn when(around: (bool, bool, bool)) -> impl Strategy<Value = When> {
+    let conn = (vec(peer(), 0..3), vec(network(), 0..3), vec(host(), 0..2), vec(1..=u16::MAX, 0..3));
+    let request = (methods(), vec(host(), 0..2), vec(path(), 0..3), headers(), claims());
+    (conn, request).prop_map(
+        move |((peers, source, sni, ports), (methods, hosts, paths, headers, claims))| {
+            let (http, identified, tls) = around;
+            let sni = sni.into_iter().take(1).filter(|_| tls).collect();
+            let all = When {
+                peers: if identified { peers.into() } else { Box::default() },
+                source: source.into(),
+                sni,
+                ports: ports.into(),
+                ..When::default()
+            };
+            if !http {
+                return all;
+            }
+            let hosts = hosts.into_iter().take(1).collect();
+            let (paths, headers, claims) = (paths.into(), headers.into(), claims.into());
+            When { methods: methods.into(), hosts, paths, headers, claims, ..all }
+        },
+    )
+}
+
+/// For a listener of HTTP or not, whose clients prove who they are or not, with TLS or not.
+pub(super) fn authorization(around: (bool, bool, bool)) -> impl Strategy<Value = Authorization> {
+    let name = option::of("[a-z]{1,5}".prop_map(Into::into));
+    let effect = select(vec![Effect::Allow, Effect::Deny, Effect::Audit]);
+    let rule = (name, effect, any::<bool>(), when(around)).prop_map(|(name, effect, dry_run, when)| Rule {
+        name,
+        effect,
+        dry_run: dry_run && effect != Effect::Audit,
+        when,
+    });
+    vec(rule, 1..4).prop_map(|rules| Authorization { rules: rules.into() })
+}
