@@ -11,12 +11,11 @@ use std::task::Poll;
 
 use ::http::HeaderValue;
 use outrigger_proto::model::Filter;
-use rustls::pki_types::UnixTime;
 
 use crate::body::Meter;
 use crate::error::ProxyError;
 use crate::facts::{Caller, Proven};
-use crate::identity::verify::{Chain, Usage};
+use crate::identity::verify::Usage;
 use crate::io::stream::Stream;
 use crate::live::ListenerView;
 use crate::policy::authz::{Fitting, Rules};
@@ -225,14 +224,11 @@ impl Subject for Conn {
 }
 
 impl Conn {
-    /// Whether what the client has proven is still believed: its root may have been withdrawn, its certificate revoked.
-    /// That it has expired meanwhile ends nothing.
+    /// Whether what the client has proven is still believed.
     fn is_believed(&self, view: &ListenerView) -> bool {
-        let Some(proven) = self.proven().filter(|proven| proven.identity.is_some()) else { return true };
+        let Some(proof) = self.proven().and_then(|proven| proven.proof.as_ref()) else { return true };
         let identity = view.tls.as_ref().and_then(|tls| tls.identity.as_ref());
-        let chain = Chain::new(&proven.chain);
-        let (Some(identity), Some(chain)) = (identity, chain) else { return false };
-        identity.verify(chain, Usage::Client, UnixTime::since_unix_epoch(proven.at)).is_ok()
+        identity.is_some_and(|identity| identity.still_believes(proof, Usage::Client))
     }
 
     /// Whether its requests may come from others than who is at its other end.

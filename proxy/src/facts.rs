@@ -31,7 +31,14 @@ pub struct Proven {
     pub sni: Option<Box<str>>,
     /// What is passed on of its certificate, as `x-forwarded-client-cert`.
     pub certificate: Option<HeaderValue>,
-    /// What [`identity`](Self::identity) was proven with, leaf first: whether it is still believed may be asked again.
+    /// What [`identity`](Self::identity) was proven with.
+    pub proof: Option<Proof>,
+}
+
+/// What an identity was proven with: whether it is still believed may be asked again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Proof {
+    /// Leaf first.
     pub chain: Box<[CertificateDer<'static>]>,
     /// When that was good, since 1970.
     pub at: Duration,

@@ -251,7 +251,7 @@ impl Worker {
             for (_, stream) in &*self.streams.borrow() {
                 stream.sweep();
             }
-            self.upstream.pools().sweep();
+            self.upstream.pools().sweep(&self.shared.identity);
             self.log(Logger::flush);
             let releases = self.shared.releases.load(Relaxed);
             if self.releases.replace(releases) != releases {

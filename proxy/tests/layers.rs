@@ -27,9 +27,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // What everybody reports to, and so knows nobody.
     ("observe", &[]),
     // Who we are, and whom we believe.
-    ("identity", &[]),
+    ("identity", &["facts"]),
     // Sending.
-    ("upstream", &["body", "gate", "h2_stream", "identity", "io", "observe", "policy"]),
+    ("upstream", &["body", "facts", "gate", "h2_stream", "identity", "io", "observe", "policy"]),
     // What is in force, and what a thread and a connection have of it.
     ("live", &["facts", "identity", "observe", "policy", "routing", "upstream"]),
     ("worker", &["identity", "io", "live", "observe", "policy", "sys", "upstream", "watch"]),

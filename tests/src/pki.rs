@@ -4,11 +4,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -42,13 +43,18 @@ pub struct Svid {
     pub chain: String,
     /// The leaf's.
     pub key: String,
+    /// The leaf's.
+    pub serial: SerialNumber,
 }
 
 impl Authority {
     /// A root of its own.
     pub fn new(domain: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, format!("root of {domain}"));
+        // Two of one trust domain are not to be taken for one.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let name = format!("root {} of {domain}", NEXT.fetch_add(1, Relaxed));
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -79,10 +85,33 @@ impl Authority {
     }
 
     /// Whatever this is.
-    pub fn sign(&self, params: CertificateParams) -> Svid {
+    pub fn sign(&self, mut params: CertificateParams) -> Svid {
         let key = KeyPair::generate().unwrap();
+        static NEXT: AtomicU64 = AtomicU64::new(1000);
+        let serial = SerialNumber::from(NEXT.fetch_add(1, Relaxed));
+        params.serial_number = Some(serial.clone());
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Svid { chain: certificate.pem(), key: key.serialize_pem() }
+        Svid { chain: certificate.pem(), key: key.serialize_pem(), serial }
+    }
+
+    /// A list that takes these back, as PEM; good from a minute ago for so long.
+    pub fn revoke(&self, revoked: &[&Svid], lifetime: Duration) -> String {
+        let now = OffsetDateTime::now_utc();
+        let revoked = revoked.iter().map(|svid| rcgen::RevokedCertParams {
+            serial_number: svid.serial.clone(),
+            revocation_time: now - Duration::from_secs(1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: now - Duration::from_secs(60),
+            next_update: now + lifetime,
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// The issuer itself, to sign what is no certificate of a workload.

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::io;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
@@ -15,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 use crate::facts::Proven;
 use crate::identity::Identity;
 use crate::identity::tls::ListenerTls;
-use crate::identity::verify::{self, PeerError, Validity, identity_of};
+use crate::identity::verify::{self, PeerError, identity_of};
 use crate::io::socket::Socket;
 
 /// What a TLS record that begins a handshake begins with (RFC 8446 section 5.1). No HTTP request does.
@@ -93,17 +92,13 @@ fn proven(session: &ServerConnection, identity: Option<&Identity>) -> Result<Pro
     if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
         verify::still_valid(leaf)?;
     }
-    // Of a session that was resumed, the certificate may have expired since it began.
-    let now = SystemTime::now().min(Validity::of(leaf)?.not_after);
-    let at = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let Some(identity) = identity else {
         return Ok(Proven { sni, certificate: forwarded(leaf, None), ..Proven::default() });
     };
     let id = identity_of(leaf)?;
     let by = identity.material().map(|material| material.id.clone());
     let certificate = forwarded(leaf, Some((id.as_str(), by.as_ref().map(|by| by.as_str()))));
-    let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-    Ok(Proven { identity: Some(id), sni, certificate, chain, at })
+    Ok(Proven { identity: Some(id), sni, certificate, proof: Some(verify::proof(chain)?) })
 }
 
 /// The element of `x-forwarded-client-cert`, in Envoy's form.

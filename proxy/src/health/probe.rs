@@ -69,7 +69,7 @@ async fn secure(socket: Socket, endpoint: &Endpoint, plan: &Plan) -> Result<Tran
         (Probe::Http(_), Protocol::Http2) | (Probe::Grpc(_), _) => Speak::Http2,
     };
     match tls.connect(socket, endpoint.address(), speak).await {
-        Ok(stream) => Ok(Transport::Tls(Box::new(stream.into()))),
+        Ok((stream, _)) => Ok(Transport::Tls(Box::new(stream.into()))),
         Err(failure) => {
             tracing::debug!(endpoint = endpoint.label(), %failure, "no TLS for a health check");
             Err(Outcome::Tls)

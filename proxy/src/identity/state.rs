@@ -17,6 +17,7 @@ use rustls::sign::CertifiedKey;
 use super::alarm::{self, Standing};
 use super::offer::{Accepted, Offer};
 use super::verify::{self, Chain, Lists, PeerError, Roots, Trust, Usage, Validity};
+use crate::facts::Proof;
 
 /// What is in force.
 #[derive(Debug)]
@@ -101,7 +102,7 @@ impl Identity {
         }
         let Believed { bundles, crls, unknown: _ } = &roots;
         let lists = Lists::new(crls, unknown).map_err(OfferError::List)?;
-        let mut trust = Trust { lists, ..Trust::default() };
+        let mut trust = Trust::default();
         for (domain, roots) in bundles {
             let roots = Roots::new(roots).map_err(|error| OfferError::Root(domain.to_string(), error))?;
             trust.domains.insert(domain.clone(), roots);
@@ -114,6 +115,8 @@ impl Identity {
             id = Some(trust.verify(shown, usage, unix).map_err(OfferError::Own)?);
         }
         let id = id.ok_or(OfferError::Own(PeerError::NoCertificate))?;
+        // After our own was looked at: a list that takes that back, or has expired, must still keep others out.
+        trust.lists = lists;
         let validity = Validity::of(shown.leaf).map_err(OfferError::Own)?;
         let key = Arc::new(certified(chain, key)?);
         Ok(Prepared(Arc::new(Material { key, id, validity, trust, roots })))
@@ -140,6 +143,13 @@ impl Identity {
             self.version.fetch_add(1, Relaxed);
             self.trust_version.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Whether what somebody has proven is still believed: a root may have been withdrawn, a certificate revoked. That it
+    /// has expired meanwhile ends nothing.
+    pub fn still_believes(&self, Proof { chain, at }: &Proof, usage: Usage) -> bool {
+        let chain = Chain::new(chain);
+        chain.is_some_and(|chain| self.verify(chain, usage, UnixTime::since_unix_epoch(*at)).is_ok())
     }
 
     /// Whether a peer's chain is still believed.

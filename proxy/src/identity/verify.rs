@@ -1,5 +1,5 @@
 //! Whether a certificate is good, and whose it is (RFC 5280 section 6; X509-SVID, section 5). Pure, but for
-//! [`still_valid`]: time is an argument.
+//! [`still_valid`] and [`proof`]: time is an argument.
 //!
 //! A peer's name is the one URI of its certificate and nothing else: no subject, no DNS name. Which roots may vouch for
 //! it is decided by the trust domain in that name, before any signature is looked at; a root of one trust domain says
@@ -19,6 +19,8 @@ use webpki::{
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+
+use crate::facts::Proof;
 
 /// What a certificate is shown for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +175,18 @@ pub const GRACE: Duration = Duration::from_secs(600);
 pub fn still_valid(leaf: &CertificateDer<'_>) -> Result<(), PeerError> {
     let Validity { not_before: _, not_after } = Validity::of(leaf)?;
     if SystemTime::now() > not_after + GRACE { Err(PeerError::Expired) } else { Ok(()) }
+}
+
+/// What is to be kept of a chain that was believed, leaf first.
+///
+/// # Errors
+/// There is none.
+pub fn proof(chain: &[CertificateDer<'_>]) -> Result<Proof, PeerError> {
+    let leaf = chain.first().ok_or(PeerError::NoCertificate)?;
+    // Of a session that was resumed, the certificate may have expired since it began.
+    let good = SystemTime::now().min(Validity::of(leaf)?.not_after);
+    let at = good.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Proof { chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(), at })
 }
 
 /// Whose certificate this is, by what it says itself.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoint::{Endpoint, Open};
+use super::endpoint::{Endpoint, Open, Proven};
 use super::error::UpstreamError;
 use super::pool::PoolKey;
 use super::tls::{ClientTls, Speak, TlsFailure};
@@ -42,14 +42,17 @@ pub async fn dial(
 ) -> Result<(Stream, Open), UpstreamError> {
     let Dial { permit, pool, tls, timeout, ticks } = dial;
     let connecting = connect(endpoint, tls);
-    let transport = match tokio::time::timeout(timeout, connecting).await {
+    let (transport, proven) = match tokio::time::timeout(timeout, connecting).await {
         Ok(connected) => connected?,
         Err(_) => return Err(UpstreamError::ConnectTimeout),
     };
-    Ok((Stream::new(transport, Activity::new(ticks)), endpoint.opened(stats, (permit, pool))))
+    Ok((Stream::new(transport, Activity::new(ticks)), endpoint.opened(stats, (permit, pool), proven)))
 }
 
-async fn connect(endpoint: &Endpoint, tls: Option<(&ClientTls, Speak)>) -> Result<Transport, UpstreamError> {
+async fn connect(
+    endpoint: &Endpoint,
+    tls: Option<(&ClientTls, Speak)>,
+) -> Result<(Transport, Option<Proven>), UpstreamError> {
     let socket = Socket::connect(endpoint.address()).await.map_err(|error| {
         tracing::debug!(endpoint = endpoint.label(), %error, "cannot connect");
         match error.kind() {
@@ -58,9 +61,9 @@ async fn connect(endpoint: &Endpoint, tls: Option<(&ClientTls, Speak)>) -> Resul
             _ => UpstreamError::ConnectFailed,
         }
     })?;
-    let Some((tls, speak)) = tls else { return Ok(Transport::Plain(socket)) };
+    let Some((tls, speak)) = tls else { return Ok((Transport::Plain(socket), None)) };
     match tls.connect(socket, endpoint.address(), speak).await {
-        Ok(stream) => Ok(Transport::Tls(Box::new(stream.into()))),
+        Ok((stream, proven)) => Ok((Transport::Tls(Box::new(stream.into())), proven)),
         Err(failure) => {
             tracing::debug!(endpoint = endpoint.label(), %failure, "no TLS");
             Err(match failure {

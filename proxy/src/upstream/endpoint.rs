@@ -1,5 +1,6 @@
 //! One endpoint while we know it: how busy, how fast, whether it is still ours. It outlives configurations.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,10 @@ use outrigger_proto::model::{Address, Labels};
 use super::health::{HealthCell, Record};
 use super::outlier::{Phase, Standing};
 use super::pool::PoolKey;
+use crate::facts::Proof;
 use crate::gate::{Gate, Permit};
+use crate::identity::Identity;
+use crate::identity::verify::Usage;
 use crate::observe::ClusterStats;
 
 /// How long a latency is remembered: after this much time without news, a third of it still counts.
@@ -273,11 +277,16 @@ impl Endpoint {
     }
 
     /// A connection for this pool was opened, as this permit allowed; closed by [`Open::drop`].
-    pub fn opened(self: &Arc<Self>, stats: &Arc<ClusterStats>, (permit, pool): (Permit, PoolKey)) -> Open {
+    pub fn opened(
+        self: &Arc<Self>,
+        stats: &Arc<ClusterStats>,
+        (permit, pool): (Permit, PoolKey),
+        proven: Option<Proven>,
+    ) -> Open {
         self.connections.fetch_add(1, Relaxed);
         stats.connections.increment(1);
         stats.connections_total.increment(1);
-        Open { endpoint: self.clone(), stats: stats.clone(), permit, pool }
+        Open { endpoint: self.clone(), stats: stats.clone(), permit, pool, proven }
     }
 }
 
@@ -305,9 +314,44 @@ pub struct Open {
     stats: Arc<ClusterStats>,
     permit: Permit,
     pool: PoolKey,
+    proven: Option<Proven>,
+}
+
+/// What an endpoint has proven, and the version of what we believe by which that was last found good.
+#[derive(Debug)]
+pub struct Proven {
+    proof: Proof,
+    version: Cell<u64>,
+}
+
+impl Proven {
+    /// It was found good just now.
+    pub fn new(proof: Proof, identity: &Identity) -> Self {
+        Self { proof, version: Cell::new(identity.trust_version()) }
+    }
+
+    /// Whether it is still believed.
+    pub fn is_believed(&self, identity: &Identity) -> bool {
+        let current = identity.trust_version();
+        let believed = self.version.get() == current || identity.still_believes(&self.proof, Usage::Server);
+        if believed {
+            self.version.set(current);
+        }
+        believed
+    }
 }
 
 impl Open {
+    /// What whoever is at the other end has proven, if anything.
+    pub fn proven(&self) -> Option<&Proven> {
+        self.proven.as_ref()
+    }
+
+    /// The same, to be kept elsewhere.
+    pub fn take_proven(&mut self) -> Option<Proven> {
+        self.proven.take()
+    }
+
     /// What counts the cluster's connections.
     pub fn gate(&self) -> &Arc<Gate> {
         self.permit.gate()
@@ -414,7 +458,7 @@ mod tests {
         let stats = crate::observe::Registry::default().cluster("app");
         let permit = Gate::new(1).try_enter().expect("there is room");
         let pool = PoolKey::new(&endpoint, Priority::Default, 0);
-        let (lease, open) = (endpoint.lease(), endpoint.opened(&stats, (permit, pool)));
+        let (lease, open) = (endpoint.lease(), endpoint.opened(&stats, (permit, pool), None));
         assert_eq!((endpoint.active(), endpoint.connections(), endpoint.requests()), (1, 1, 1));
         drop((lease, open));
         assert_eq!((endpoint.active(), endpoint.connections(), endpoint.requests()), (0, 0, 1));

@@ -17,13 +17,14 @@ use http::{Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::Notify;
 
-use super::endpoint::{Endpoint, Open};
+use super::endpoint::{Endpoint, Open, Proven};
 use super::error::UpstreamError;
 use super::h1::{Answer, Failure};
 use super::pool::PoolKey;
 use crate::body::{Body, BodyError};
 use crate::gate::Gate;
 use crate::h2_stream::{CONNECTION_WINDOW, Pump, PumpError, Received, STREAM_WINDOW};
+use crate::identity::Identity;
 use crate::io::activity::Activity;
 use crate::io::deferred::{Sender, deferred};
 use crate::io::stream::Stream;
@@ -51,7 +52,19 @@ pub struct Conn {
     settle: Notify,
     closed: Cell<bool>,
     close: Notify,
+    /// Whether whoever answers is who it has proven to be.
+    trust: Trust,
 }
+
+/// Whether an upstream is believed; and since when not, by the clock of its connection, in ms.
+#[derive(Debug)]
+struct Trust {
+    proven: Option<Proven>,
+    lost: Cell<Option<u64>>,
+}
+
+/// What is under way with an upstream that is not believed any longer is given this long to end.
+const FAREWELL_MS: u64 = 5000;
 
 impl Conn {
     /// Speaks HTTP/2 with prior knowledge on a fresh connection. Returns before the upstream's settings came: the first
@@ -61,7 +74,7 @@ impl Conn {
     /// [`UpstreamError::Protocol`].
     pub async fn new(
         stream: Stream,
-        open: Open,
+        mut open: Open,
         (worker, idle_timeout): (usize, Duration),
     ) -> Result<Rc<Self>, UpstreamError> {
         let activity = stream.activity().clone();
@@ -88,6 +101,7 @@ impl Conn {
             settle: Notify::new(),
             closed: Cell::new(false),
             close: Notify::new(),
+            trust: Trust { proven: open.take_proven(), lost: Cell::new(None) },
         });
         tokio::task::spawn_local(drive(conn.clone(), connection, sender, open));
         Ok(conn)
@@ -112,6 +126,7 @@ impl Conn {
     pub fn has_room(&self) -> bool {
         !self.closed.get()
             && !self.endpoint.is_retired()
+            && self.trust.lost.get().is_none()
             && self.active.get() < MAX_STREAMS.min(self.requests.borrow().current_max_send_streams())
             && !self.is_leaving()
     }
@@ -148,6 +163,20 @@ impl Conn {
     /// Whether it has carried nothing for longer than it may.
     pub fn is_stale(&self) -> bool {
         self.is_idle() && Duration::from_millis(self.activity.idle_ms()) >= self.idle_timeout
+    }
+
+    /// Whether it is to end, as whoever answers is not believed any longer: at once where nothing is under way, and after
+    /// a while in any case.
+    pub fn is_to_be_cut(&self, identity: &Identity) -> bool {
+        let Trust { proven, lost } = &self.trust;
+        if proven.as_ref().is_none_or(|proven| proven.is_believed(identity)) {
+            lost.set(None);
+            return false;
+        }
+        let now = self.activity.now();
+        let since = lost.get().unwrap_or(now);
+        lost.set(Some(since));
+        self.is_idle() || now.saturating_sub(since) >= FAREWELL_MS
     }
 
     /// Ends an idle connection.

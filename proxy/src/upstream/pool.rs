@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::endpoint::Endpoint;
 use super::{h1, h2};
 use crate::gate::Tag;
+use crate::identity::Identity;
 
 /// Asks every worker to let go of idle connections where somebody waits for leave to open one.
 #[derive(Debug, Default)]
@@ -137,20 +138,23 @@ impl Pools {
         self.by_key.borrow_mut().entry(conn.pool()).or_default().h2.push(conn);
     }
 
-    /// Closes connections that have been idle for too long, whose endpoint has left its cluster, or that the upstream
-    /// has closed.
-    pub fn sweep(&self) {
+    /// Closes connections that have been idle for too long, whose endpoint has left its cluster or is not believed any
+    /// longer, or that the upstream has closed.
+    pub fn sweep(&self, identity: &Identity) {
         let mut dropped = Vec::new();
         self.by_key.borrow_mut().retain(|_, pool| {
             let keep = |conn: &mut Box<h1::Conn>| {
                 conn.rest();
-                !conn.is_stale() && !conn.endpoint().is_retired() && conn.is_ready()
+                let wanted = !conn.endpoint().is_retired()
+                    && conn.open().proven().is_none_or(|proven| proven.is_believed(identity));
+                !conn.is_stale() && wanted && conn.is_ready()
             };
             dropped.extend(pool.h1.extract_if(.., |conn| !keep(conn)));
             // Who was called and has not come by now has given up.
             pool.promised = 0;
             pool.h2.retain(|conn| {
-                if conn.is_stale() || (conn.is_idle() && conn.endpoint().is_retired()) {
+                let gone = conn.endpoint().is_retired();
+                if conn.is_stale() || (conn.is_idle() && gone) || conn.is_to_be_cut(identity) {
                     conn.close();
                 }
                 !conn.is_closed()

@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use webpki::EndEntityCert;
 
+use super::endpoint::Proven;
 use crate::identity::pem::{self, PemError};
 use crate::identity::state::{OfferError, certified};
 use crate::identity::tickets::Sessions;
@@ -53,7 +54,8 @@ pub struct ClientTls {
 
 #[derive(Debug)]
 enum Expected {
-    Peers(Box<[PeerPattern]>),
+    /// These, whom the process's identity believes.
+    Peers(Box<[PeerPattern]>, Arc<Identity>),
     Names(Box<[San]>),
 }
 
@@ -97,7 +99,7 @@ impl ClientTls {
         socket: Socket,
         to: &Address,
         speak: Speak,
-    ) -> Result<TlsStream<Socket>, TlsFailure> {
+    ) -> Result<(TlsStream<Socket>, Option<Proven>), TlsFailure> {
         let config = match speak {
             Speak::Http1 => &self.configs.http1,
             Speak::Http2 => &self.configs.http2,
@@ -114,7 +116,8 @@ impl ClientTls {
             None => TlsFailure::Handshake(error),
         })?;
         let session = stream.get_ref().1;
-        let leaf = session.peer_certificates().and_then(<[_]>::first).ok_or(PeerError::NoCertificate)?;
+        let chain = session.peer_certificates().unwrap_or_default();
+        let leaf = chain.first().ok_or(PeerError::NoCertificate)?;
         if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
             verify::still_valid(leaf)?;
         }
@@ -122,12 +125,16 @@ impl ClientTls {
         if speak == Speak::Http2 && session.alpn_protocol() != Some(b"h2") {
             return Err(TlsFailure::NotHttp2);
         }
-        Ok(stream)
+        let proven = match &self.expected {
+            Expected::Peers(_, identity) => Some(Proven::new(verify::proof(chain)?, identity)),
+            Expected::Names(_) => None,
+        };
+        Ok((stream, proven))
     }
 
     fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), PeerError> {
         let expected = match &self.expected {
-            Expected::Peers(peers) => verify::is_among(&identity_of(leaf)?, peers),
+            Expected::Peers(peers, _) => verify::is_among(&identity_of(leaf)?, peers),
             Expected::Names(names) => {
                 let certificate = EndEntityCert::try_from(leaf)?;
                 names.iter().any(|name| has_name(&certificate, leaf, name))
@@ -181,6 +188,7 @@ impl fmt::Display for TlsFailure {
 /// Makes TLS of clusters, sharing what is the same.
 #[derive(Debug)]
 pub struct ClientTlsStore {
+    identity: Arc<Identity>,
     mesh: Arc<Configs>,
     by_content: HashMap<u64, Weak<Configs>>,
     state: RandomState,
@@ -190,8 +198,8 @@ impl ClientTlsStore {
     /// Nothing yet; the mesh's is of this identity, whatever it is by the time of a handshake.
     pub fn new(identity: Arc<Identity>) -> Self {
         let sessions = Resumption::store(Arc::new(Sessions::new(identity.clone())));
-        let mesh = Configs::new(Believed::Mesh(identity.clone()), Arc::new(Own(identity)), sessions);
-        Self { mesh: Arc::new(mesh), by_content: HashMap::new(), state: RandomState::new() }
+        let mesh = Configs::new(Believed::Mesh(identity.clone()), Arc::new(Own(identity.clone())), sessions);
+        Self { identity, mesh: Arc::new(mesh), by_content: HashMap::new(), state: RandomState::new() }
     }
 
     /// TLS as a cluster wants it, with its files read.
@@ -206,7 +214,7 @@ impl ClientTlsStore {
         let (configs, sni, expected) = match source {
             UpstreamTls::Mutual(MutualUpstream { peers, sni }) => {
                 peers.hash(&mut hasher);
-                (self.mesh.clone(), name(sni), Expected::Peers(peers.clone()))
+                (self.mesh.clone(), name(sni), Expected::Peers(peers.clone(), self.identity.clone()))
             }
             UpstreamTls::Server(server) => {
                 let (configs, content) = self.configs(server)?;

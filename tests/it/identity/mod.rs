@@ -2,6 +2,7 @@
 
 mod mutual;
 mod rotation;
+mod withdrawn;
 mod zoo;
 
 use std::sync::Arc;
@@ -27,6 +28,6 @@ const IDENTITY: &str =
 /// A listener `in` with this `mtls`, in front of `app`.
 fn inbound(mtls: &str, app: &str) -> String {
     format!(
-        "{IDENTITY}listeners:\n  in: {{ bind: 127.0.0.1:0, mtls: {mtls}, routes: [{{ to: app }}] }}\nclusters:\n  app: {{ endpoints: [\"{app}\"] }}\n"
+        "{IDENTITY}listeners:\n  in: {{ bind: 127.0.0.1:0, mtls: {mtls}, routes: [{{ to: app }}] }}\nclusters:\n  app: {{ endpoints: [\"{app}\"], protocol: http1 }}\n"
     )
 }

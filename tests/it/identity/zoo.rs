@@ -37,10 +37,14 @@ fn animals(authority: &Authority) -> Vec<(&'static str, Svid, &'static str)> {
     let by = |issuer: &CertifiedIssuer<'static, KeyPair>, chain: &str| {
         let key = KeyPair::generate().unwrap();
         let signed = leaf(&[ID]).signed_by(&key, issuer).unwrap();
-        Svid { chain: format!("{}{chain}", signed.pem()), key: key.serialize_pem() }
+        Svid { chain: format!("{}{chain}", signed.pem()), key: key.serialize_pem(), serial: 1.into() }
     };
     let own = KeyPair::generate().unwrap();
-    let self_signed = Svid { chain: leaf(&[ID]).self_signed(&own).unwrap().pem(), key: own.serialize_pem() };
+    let self_signed = Svid {
+        chain: leaf(&[ID]).self_signed(&own).unwrap().pem(),
+        key: own.serialize_pem(),
+        serial: 1.into(),
+    };
     let other = signing(false);
     let mut animals = vec![
         ("expired", with(&[ID], &|p| p.not_after = now - Duration::from_secs(30)), "tls_expired"),

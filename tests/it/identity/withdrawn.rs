@@ -1,0 +1,122 @@
+//! Trust that is taken back: certificates that are revoked, roots that are withdrawn. Who was let in by them is seen off,
+//! nobody new is let in, and who has nothing to do with it notices nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_tests::pki::{self, Authority};
+use outrigger_tests::{Client, Dir, Origin, Proxy, until};
+
+use super::{DOMAIN, identity};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A proxy with revocation lists, in front of an origin, for HTTP and for bytes.
+async fn start(authority: &Authority, more: &str, dir: Arc<Dir>) -> (Origin, Proxy) {
+    let origin = Origin::ok("").await;
+    dir.write("revoked.crl", &authority.revoke(&[], HOUR));
+    let config = format!(
+        "identity: {{ files: {{ certificate: own.crt, private_key: own.key, trust: {{ cluster.local: ca.crt }} }}, revocation: {{ crls: [revoked.crl]{more} }} }}\n\
+         listeners:\n  in: {{ bind: 127.0.0.1:0, mtls: strict, routes: [{{ to: app }}] }}\n  db: {{ bind: 127.0.0.1:0, mtls: strict, tcp: {{ to: app }} }}\n\
+         clusters:\n  app: {{ endpoints: [\"{}\"] }}\n",
+        origin.address()
+    );
+    let proxy = Proxy::start_in(dir, &config).await;
+    (origin, proxy)
+}
+
+async fn refused(proxy: &Proxy, reason: &str) -> f64 {
+    proxy.metric(&format!("outrigger_downstream_errors_total{{listener=\"in\",reason=\"{reason}\"}}")).await
+}
+
+#[tokio::test]
+async fn who_is_revoked_is_cut_and_the_others_stay() {
+    let authority = Authority::new(DOMAIN);
+    let dir = identity(&authority, "/app");
+    let (_origin, proxy) = start(&authority, "", dir.clone()).await;
+    let (good, bad) = (authority.svid("/good"), authority.svid("/bad"));
+    let mut kept = pki::client(proxy.address("in"), Some(&good)).await;
+    let mut cut = pki::client(proxy.address("in"), Some(&bad)).await;
+    let mut pair = pki::client(proxy.address("db"), Some(&bad)).await;
+    assert_eq!(
+        (kept.get("/").await.status, cut.get("/").await.status, pair.get("/").await.status),
+        (200, 200, 200)
+    );
+    dir.write("revoked.crl", &authority.revoke(&[&bad], HOUR));
+    assert_eq!((cut.rest().await, pair.rest().await), (vec![], vec![]));
+    assert_eq!(kept.get("/").await.status, 200);
+    assert_eq!(pki::status(proxy.address("in"), Some(&bad), "/").await, None);
+    assert!(refused(&proxy, "tls_revoked").await >= 1.0);
+    assert_eq!(pki::status(proxy.address("in"), Some(&good), "/").await, Some(200));
+}
+
+#[tokio::test]
+async fn what_no_good_list_covers_is_refused_unless_that_is_let_pass() {
+    let authority = Authority::new(DOMAIN);
+    let other = Authority::new(DOMAIN);
+    let dir = identity(&authority, "/app");
+    // Two roots of one trust domain, and a list of one of them.
+    dir.write("ca.crt", &format!("{}{}", authority.pem(), other.pem()));
+    let (_origin, proxy) = start(&authority, "", dir.clone()).await;
+    let (covered, uncovered) = (authority.svid("/a"), other.svid("/a"));
+    assert_eq!(pki::status(proxy.address("in"), Some(&covered), "/").await, Some(200));
+    assert_eq!(pki::status(proxy.address("in"), Some(&uncovered), "/").await, None);
+    assert_eq!(refused(&proxy, "tls_unknown_revocation").await, 1.0);
+    // A list that has expired is as good as none.
+    dir.write("revoked.crl", &authority.revoke(&[], Duration::ZERO));
+    until("an old list", async || {
+        let refused = pki::status(proxy.address("in"), Some(&covered), "/").await.is_none();
+        refused.then_some(())
+    })
+    .await;
+    assert!(refused(&proxy, "tls_old_revocation_list").await >= 1.0);
+    let (_origin, lenient) = start(&authority, ", unknown: allow", dir).await;
+    assert_eq!(pki::status(lenient.address("in"), Some(&uncovered), "/").await, Some(200));
+}
+
+#[tokio::test]
+async fn a_root_that_is_withdrawn_takes_its_own_with_it() {
+    let (old, new) = (Authority::new(DOMAIN), Authority::new(DOMAIN));
+    let dir = Arc::new(Dir::new());
+    dir.write("ca.crt", &format!("{}{}", old.pem(), new.pem()));
+    new.svid("/in").write(&dir, "own");
+    let origin = Origin::ok("").await;
+    let proxy = Proxy::start_in(dir.clone(), &super::inbound("strict", origin.address())).await;
+    let mut of_old = pki::client(proxy.address("in"), Some(&old.svid("/a"))).await;
+    let mut of_new = pki::client(proxy.address("in"), Some(&new.svid("/a"))).await;
+    assert_eq!((of_old.get("/").await.status, of_new.get("/").await.status), (200, 200));
+    dir.write("ca.crt", &new.pem());
+    assert_eq!(of_old.rest().await, b"");
+    assert_eq!(of_new.get("/").await.status, 200);
+    assert_eq!(pki::status(proxy.address("in"), Some(&old.svid("/a")), "/").await, None);
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_not_believed_any_longer_gets_nothing_more() {
+    let (old, new) = (Authority::new(DOMAIN), Authority::new(DOMAIN));
+    let origin = Origin::ok("").await;
+    let both = format!("{}{}", old.pem(), new.pem());
+    let inner = Arc::new(Dir::new());
+    inner.write("ca.crt", &both);
+    old.svid("/in").write(&inner, "own");
+    let inner = Proxy::start_in(inner, &super::inbound("strict", origin.address())).await;
+    for protocol in ["http1", "http2"] {
+        let outer = Arc::new(Dir::new());
+        outer.write("ca.crt", &both);
+        new.svid("/out").write(&outer, "own");
+        let config = format!(
+            "{}listeners:\n  out: {{ bind: 127.0.0.1:0, routes: [{{ to: in }}] }}\nclusters:\n  in: {{ endpoints: [\"{}\"], protocol: {protocol}, mtls: {{ peers: [\"spiffe://cluster.local/in\"] }} }}\n",
+            super::IDENTITY,
+            inner.address("in")
+        );
+        let outer_proxy = Proxy::start_in(outer.clone(), &config).await;
+        let mut client = Client::connect(outer_proxy.address("out")).await;
+        assert_eq!(client.get("/").await.status, 200, "{protocol}");
+        outer.write("ca.crt", &new.pem());
+        until("nothing more", async || {
+            let reply = client.get("/").await;
+            (reply.status == 503 && reply.text().contains("no trusted root")).then_some(())
+        })
+        .await;
+    }
+}
