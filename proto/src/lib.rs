@@ -5,5 +5,6 @@
 //! nobody checks a value again. There is no I/O here: bytes in, a [`model::Config`] or every [`error::ConfigError`] out.
 
 pub mod error;
+pub mod identity;
 pub mod model;
 pub mod yaml;

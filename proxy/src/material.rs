@@ -9,14 +9,16 @@ use std::time::SystemTime;
 
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::{
-    self, DownstreamTls, Filter, IdentitySource, Listener, Mesh, Name, UpstreamTls,
+    self, DownstreamTls, Filter, IdentitySource, Listener, Mesh, Name, Revocation, UpstreamTls,
 };
+use tokio::task::{AbortHandle, spawn_local};
 
 use crate::downstream::tls::{self, Material, Speaks};
-use crate::identity::offer::Accepted;
-use crate::identity::state::Prepared;
+use crate::identity::offer::{Accepted, Taker};
+use crate::identity::state::{Local, Prepared};
 use crate::identity::tls::ListenerTls;
-use crate::identity::{Identity, files, pem};
+use crate::identity::verify::Lists;
+use crate::identity::{Identity, csr, files, pem, workload_api};
 use crate::observe::ProcessStats;
 use crate::upstream::tls::{ClientTls, ClientTlsStore};
 
@@ -29,7 +31,22 @@ pub struct Keeper {
     listeners: HashMap<Name, Material>,
     /// Files of keys that somebody was warned of.
     exposed: BTreeSet<PathBuf>,
-    stats: Arc<ProcessStats>,
+    taker: Taker,
+    /// What brings the identity, where it does not come with the configuration.
+    source: Option<Following>,
+}
+
+/// A source that is followed, until this is dropped.
+#[derive(Debug)]
+struct Following {
+    source: IdentitySource,
+    task: AbortHandle,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// What one configuration needs.
@@ -39,6 +56,7 @@ pub struct Loaded {
     mutual: HashMap<Name, ListenerTls>,
     clusters: HashMap<Name, Arc<ClientTls>>,
     identity: Option<Prepared>,
+    local: Local,
 }
 
 impl Loaded {
@@ -56,13 +74,15 @@ impl Loaded {
 impl Keeper {
     /// Nothing is in force yet.
     pub fn new(identity: Arc<Identity>, stats: Arc<ProcessStats>) -> Self {
+        let taker = Taker { identity: identity.clone(), stats };
         Self {
             mesh: tls::Mesh::new(identity.clone()),
             clients: ClientTlsStore::new(identity.clone()),
             identity,
             listeners: HashMap::new(),
             exposed: BTreeSet::new(),
-            stats,
+            taker,
+            source: None,
         }
     }
 
@@ -72,10 +92,11 @@ impl Keeper {
     /// All that is wrong.
     pub fn load(&mut self, mesh: &Mesh) -> Result<Loaded, Vec<ConfigError>> {
         let mut errors = Vec::new();
+        let local = self.local(mesh).map_err(|error| errors.push(error)).unwrap_or_default();
         let identity = mesh.identity.as_deref().and_then(|identity| {
-            let prepared = self.prepare(identity);
+            let prepared = self.prepare(identity, &local);
             if prepared.is_err() {
-                self.stats.identity_failures.increment(1);
+                self.taker.stats.identity_failures.increment(1);
             }
             prepared.map_err(|error| errors.push(error)).unwrap_or_default()
         });
@@ -101,35 +122,69 @@ impl Keeper {
                 Err(error) => errors.push(wrong(format!("clusters.{name}.tls"), error)),
             }
         }
-        if errors.is_empty() { Ok(Loaded { own, mutual, clusters, identity }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Loaded { own, mutual, clusters, identity, local }) } else { Err(errors) }
     }
 
     /// Puts in force what was loaded.
     pub fn install(&mut self, mesh: &Mesh, loaded: Loaded) {
-        let Loaded { own, mutual: _, clusters: _, identity } = loaded;
+        let Loaded { own, mutual: _, clusters: _, identity, local } = loaded;
         self.warn_of_exposed(mesh);
         if let Some(prepared) = identity {
             let version = self.identity.version();
             let Accepted { id, not_before: _, not_after } = self.identity.install(prepared);
             if self.identity.version() != version {
-                self.stats.identity(not_after);
+                self.taker.stats.identity(not_after);
                 tracing::info!(%id, "the identity is in force");
             }
         }
+        if let Err(error) = self.identity.set_local(local) {
+            // It was read before, and was good.
+            tracing::error!(%error, "revocation lists could not be put in force");
+        }
         if mesh.identity.is_none() {
             self.identity.forget();
+            self.taker.stats.identity_expiry.set(0);
         }
+        self.follow(mesh.identity.as_deref().map(|identity| &identity.source));
         self.listeners = own;
         self.clients.forget();
     }
 
-    fn prepare(&self, identity: &model::Identity) -> Result<Option<Prepared>, ConfigError> {
-        let model::Identity { source, revocation } = identity;
+    /// What brings the identity by itself. One that has not changed goes on; what another one brought stays until the new
+    /// one brings something.
+    fn follow(&mut self, wanted: Option<&IdentitySource>) {
+        if self.source.as_ref().map(|following| &following.source) == wanted {
+            return;
+        }
+        let taker = self.taker.clone();
+        let task = match wanted {
+            None | Some(IdentitySource::Files { .. }) => None,
+            Some(IdentitySource::WorkloadApi(socket)) => {
+                Some(spawn_local(workload_api::follow(socket.clone(), taker)).abort_handle())
+            }
+            Some(IdentitySource::Csr(csr)) => {
+                Some(spawn_local(csr::follow(csr.clone(), taker)).abort_handle())
+            }
+        };
+        self.source = wanted.cloned().zip(task).map(|(source, task)| Following { source, task });
+    }
+
+    fn local(&self, mesh: &Mesh) -> Result<Local, ConfigError> {
+        let Some(identity) = mesh.identity.as_deref() else { return Ok(Local::default()) };
+        let Revocation { crls, unknown } = &identity.revocation;
+        let at = || "identity.revocation.crls".to_owned();
+        let crls = pem::lists(crls).map_err(|error| wrong(at(), error))?;
+        Lists::new(&crls, *unknown).map_err(|error| wrong(at(), error))?;
+        Ok(Local { crls, unknown: *unknown })
+    }
+
+    fn prepare(&self, identity: &model::Identity, local: &Local) -> Result<Option<Prepared>, ConfigError> {
+        let model::Identity { source, revocation: _ } = identity;
         match source {
             IdentitySource::Files { own, trust } => {
                 let at = || "identity.files".to_owned();
-                let offer = files::read(own, trust, revocation).map_err(|error| wrong(at(), error))?;
-                let prepared = self.identity.prepare(offer, revocation.unknown, SystemTime::now());
+                let offer = files::read(own, trust).map_err(|error| wrong(at(), error))?;
+                let prepared = self.identity.prepare(offer, local, SystemTime::now());
                 prepared.map(Some).map_err(|error| wrong(at(), error))
             }
             // It comes when it comes.

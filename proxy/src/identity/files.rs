@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use outrigger_proto::model::{CertificateFiles, Revocation, TrustDomain};
+use outrigger_proto::model::{CertificateFiles, TrustDomain};
 
 use super::offer::Offer;
 use super::pem::{self, PemError};
@@ -12,17 +12,8 @@ use super::pem::{self, PemError};
 ///
 /// # Errors
 /// A file cannot be read, or holds something else.
-pub fn read(
-    own: &CertificateFiles,
-    trust: &BTreeMap<TrustDomain, PathBuf>,
-    revocation: &Revocation,
-) -> Result<Offer, PemError> {
+pub fn read(own: &CertificateFiles, trust: &BTreeMap<TrustDomain, PathBuf>) -> Result<Offer, PemError> {
     let (chain, key) = pem::pair(own)?;
     let bundles = trust.iter().map(|(domain, path)| Ok((domain.clone(), pem::certificates(path)?)));
-    Ok(Offer {
-        chain,
-        key,
-        bundles: bundles.collect::<Result<_, PemError>>()?,
-        crls: pem::lists(&revocation.crls)?,
-    })
+    Ok(Offer { chain, key, bundles: bundles.collect::<Result<_, PemError>>()?, crls: Vec::new() })
 }

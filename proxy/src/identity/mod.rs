@@ -1,17 +1,21 @@
 //! Who the proxy is and whom it believes: material from its sources, checked whole before it is in force, and checks of
 //! what others show.
 //!
-//! Sources ([`files`]) offer; [`state`] takes or refuses; [`tls`] is how rustls asks. Nothing here knows what a request
+//! Sources ([`files`], [`workload_api`], [`csr`]) offer; [`state`] takes or refuses; [`tls`] is how rustls asks. Nothing here knows what a request
 //! is.
 
 pub mod alarm;
+mod backoff;
+pub mod csr;
 pub mod files;
 pub mod offer;
 pub mod pem;
+mod renewal;
 pub mod state;
 pub mod tickets;
 pub mod tls;
 pub mod verify;
+pub mod workload_api;
 
 use std::sync::{Arc, OnceLock};
 

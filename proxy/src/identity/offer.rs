@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use outrigger_proto::model::{SpiffeId, TrustDomain};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+use super::Identity;
+use crate::observe::ProcessStats;
 
 /// What a source has to offer, not yet checked.
 pub struct Offer {
@@ -40,4 +44,39 @@ pub struct Accepted {
     pub not_before: SystemTime,
     /// Until then.
     pub not_after: SystemTime,
+}
+
+/// Whom sources offer to.
+#[derive(Clone, Debug)]
+pub struct Taker {
+    /// What is in force.
+    pub identity: Arc<Identity>,
+    /// What is told of it.
+    pub stats: Arc<ProcessStats>,
+}
+
+impl Taker {
+    /// Puts an offer in force, if all of it is good; what came of it is logged and counted.
+    pub fn take(&self, offer: Offer) -> Option<Accepted> {
+        let version = self.identity.version();
+        match self.identity.accept(offer, SystemTime::now()) {
+            Ok(accepted) => {
+                if self.identity.version() != version {
+                    self.stats.identity(accepted.not_after);
+                    tracing::info!(id = %accepted.id, "the identity is in force");
+                }
+                Some(accepted)
+            }
+            Err(error) => {
+                self.failed(&error);
+                None
+            }
+        }
+    }
+
+    /// There was nothing to be had, or nothing good.
+    pub fn failed(&self, error: &dyn fmt::Display) {
+        self.stats.identity_failures.increment(1);
+        tracing::warn!(%error, "the identity could not be renewed; the last good one stays");
+    }
 }

@@ -4,13 +4,14 @@
 //! touches no connection. What resumes sessions is bound to it: who was let in by a root that is no longer trusted, or
 //! before a list revoked it, proves itself anew.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
-use outrigger_proto::model::{SpiffeId, Unknown};
+use outrigger_proto::model::{SpiffeId, TrustDomain, Unknown};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
 
@@ -39,17 +40,41 @@ pub struct Material {
 pub struct Prepared(Arc<Material>);
 
 /// Roots and lists, to tell whether they changed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Believed {
-    bundles: std::collections::BTreeMap<outrigger_proto::model::TrustDomain, Vec<CertificateDer<'static>>>,
+    bundles: BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
     crls: Vec<CertificateRevocationListDer<'static>>,
-    unknown: Unknown,
+    local: Local,
+}
+
+/// What the configuration says of revocation, whatever the identity's source says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Local {
+    /// Lists.
+    pub crls: Vec<CertificateRevocationListDer<'static>>,
+    /// What becomes of what no list covers.
+    pub unknown: Unknown,
+}
+
+impl Believed {
+    fn trust(&self) -> Result<Trust, OfferError> {
+        let Self { bundles, crls, local } = self;
+        let lists = Lists::new(crls.iter().chain(&local.crls), local.unknown).map_err(OfferError::List)?;
+        let mut trust = Trust { lists, ..Trust::default() };
+        for (domain, roots) in bundles {
+            let roots = Roots::new(roots).map_err(|error| OfferError::Root(domain.to_string(), error))?;
+            trust.domains.insert(domain.clone(), roots);
+        }
+        Ok(trust)
+    }
 }
 
 /// The process's identity, which may come later than the process, and change.
 #[derive(Debug, Default)]
 pub struct Identity {
     material: ArcSwapOption<Material>,
+    /// Held while the material is replaced.
+    local: Mutex<Local>,
     /// Counts what was accepted.
     version: AtomicU64,
     /// Counts changes of whom is believed.
@@ -81,8 +106,28 @@ impl Identity {
     ///
     /// # Errors
     /// What is wrong; what was in force stays.
-    pub fn accept(&self, offer: Offer, unknown: Unknown, now: SystemTime) -> Result<Accepted, OfferError> {
-        self.prepare(offer, unknown, now).map(|prepared| self.install(prepared))
+    pub fn accept(&self, offer: Offer, now: SystemTime) -> Result<Accepted, OfferError> {
+        let local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared = self.prepare(offer, &local, now)?;
+        Ok(self.install(prepared))
+    }
+
+    /// The configuration says so of revocation from now on.
+    ///
+    /// # Errors
+    /// A list is none; what was in force stays.
+    pub fn set_local(&self, new: Local) -> Result<(), OfferError> {
+        let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(current) = self.material()
+            && current.roots.local != new
+        {
+            let roots = Believed { local: new.clone(), ..current.roots.clone() };
+            let Material { key, id, validity, trust: _, roots: _ } = &*current;
+            let (key, id, validity, trust) = (key.clone(), id.clone(), *validity, roots.trust()?);
+            self.install(Prepared(Arc::new(Material { key, id, validity, trust, roots })));
+        }
+        *local = new;
+        Ok(())
     }
 
     /// Checks all of an offer: the chain leads to a root of the certificate's own trust domain, the key is the
@@ -91,22 +136,18 @@ impl Identity {
     ///
     /// # Errors
     /// What is wrong.
-    pub fn prepare(&self, offer: Offer, unknown: Unknown, now: SystemTime) -> Result<Prepared, OfferError> {
+    pub fn prepare(&self, offer: Offer, local: &Local, now: SystemTime) -> Result<Prepared, OfferError> {
         let Offer { chain, key, bundles, crls } = offer;
-        let roots = Believed { bundles, crls, unknown };
+        let roots = Believed { bundles, crls, local: local.clone() };
         if let Some(current) = self.material()
             && current.roots == roots
             && current.key.cert == chain
         {
             return Ok(Prepared(current));
         }
-        let Believed { bundles, crls, unknown: _ } = &roots;
-        let lists = Lists::new(crls, unknown).map_err(OfferError::List)?;
-        let mut trust = Trust::default();
-        for (domain, roots) in bundles {
-            let roots = Roots::new(roots).map_err(|error| OfferError::Root(domain.to_string(), error))?;
-            trust.domains.insert(domain.clone(), roots);
-        }
+        let mut trust = roots.trust()?;
+        // A list that takes our own back, or has expired, must still keep others out: it comes after.
+        let lists = std::mem::take(&mut trust.lists);
         let shown = Chain::new(&chain).ok_or(OfferError::Own(PeerError::NoCertificate))?;
         let unix = now.duration_since(SystemTime::UNIX_EPOCH).map(UnixTime::since_unix_epoch);
         let unix = unix.unwrap_or(UnixTime::since_unix_epoch(std::time::Duration::ZERO));
@@ -115,7 +156,6 @@ impl Identity {
             id = Some(trust.verify(shown, usage, unix).map_err(OfferError::Own)?);
         }
         let id = id.ok_or(OfferError::Own(PeerError::NoCertificate))?;
-        // After our own was looked at: a list that takes that back, or has expired, must still keep others out.
         trust.lists = lists;
         let validity = Validity::of(shown.leaf).map_err(OfferError::Own)?;
         let key = Arc::new(certified(chain, key)?);

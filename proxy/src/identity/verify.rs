@@ -58,11 +58,14 @@ impl Lists {
     ///
     /// # Errors
     /// One of them is no revocation list.
-    pub fn new(lists: &[CertificateRevocationListDer<'_>], unknown: Unknown) -> Result<Self, PeerError> {
+    pub fn new<'a>(
+        lists: impl IntoIterator<Item = &'a CertificateRevocationListDer<'static>>,
+        unknown: Unknown,
+    ) -> Result<Self, PeerError> {
         let owned = |der: &CertificateRevocationListDer<'_>| {
             OwnedCertRevocationList::from_der(der).map(CertRevocationList::from)
         };
-        Ok(Self { lists: lists.iter().map(owned).collect::<Result<_, _>>()?, unknown })
+        Ok(Self { lists: lists.into_iter().map(owned).collect::<Result<_, _>>()?, unknown })
     }
 }
 

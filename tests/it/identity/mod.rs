@@ -2,6 +2,7 @@
 
 mod mutual;
 mod rotation;
+mod sources;
 mod withdrawn;
 mod zoo;
 

@@ -1,0 +1,190 @@
+//! A signing service: we make a key, it signs a certificate for it, and again before that one lapses. The protocol is
+//! `outrigger.identity.v1`; the key is made anew each time and never leaves this process.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hyper_util::rt::TokioIo;
+use outrigger_proto::identity::{SIGN, SignRequest, SignResponse};
+use outrigger_proto::model::{Csr, TrustDomain};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tonic::client::Grpc;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+use tonic_prost::ProstCodec;
+use zeroize::Zeroizing;
+
+use super::backoff::Backoff;
+use super::offer::{Accepted, Offer, Taker};
+use super::pem;
+use super::provider;
+use super::renewal::Plan;
+use super::verify::Validity;
+
+/// For a connection, and for the whole of an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of an answer.
+const LARGEST: usize = 4 << 20;
+
+/// Between two tries, while there is nothing to lose yet.
+const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Gets a certificate, and a new one in time, for as long as this is polled.
+pub async fn follow(config: Csr, taker: Taker) {
+    let mut backoff = Backoff::new(WAITS);
+    loop {
+        match ask(&config).await {
+            Ok(offer) => {
+                if let Some(accepted) = taker.take(offer) {
+                    backoff = rest(accepted).await;
+                    continue;
+                }
+            }
+            Err(error) => taker.failed(&format_args!("{}: {error}", config.server)),
+        }
+        tokio::time::sleep(backoff.next(fastrand::u64(..))).await;
+    }
+}
+
+/// Waits until a certificate is to be renewed; how to wait between tries from then on.
+async fn rest(Accepted { id: _, not_before, not_after }: Accepted) -> Backoff {
+    let begun = Instant::now();
+    let plan = Plan::new(Validity { not_before, not_after }, SystemTime::now(), fastrand::u64(..));
+    while let Some(wait) = plan.wait(SystemTime::now(), begun.elapsed()) {
+        tokio::time::sleep(wait).await;
+    }
+    let (base, max) = WAITS;
+    let longest = plan.longest_wait().clamp(Duration::from_millis(100), max);
+    Backoff::new((base.min(longest), longest))
+}
+
+async fn ask(config: &Csr) -> Result<Offer, CsrError> {
+    let key = KeyPair::generate().map_err(|_| CsrError::Key)?;
+    // It names nobody: who we are is the service's to say.
+    let params = CertificateParams::default();
+    let csr = params.serialize_request(&key).map_err(|_| CsrError::Key)?;
+    let mut request =
+        Request::new(SignRequest { csr: csr.der().to_vec(), lifetime_seconds: config.lifetime.as_secs() });
+    if let Some(path) = &config.token {
+        let token = Zeroizing::new(std::fs::read_to_string(path).map_err(CsrError::Token)?);
+        let bearer = Zeroizing::new(format!("Bearer {}", token.trim()));
+        let mut bearer = MetadataValue::try_from(bearer.as_str()).map_err(|_| CsrError::NoToken)?;
+        bearer.set_sensitive(true);
+        request.metadata_mut().insert("authorization", bearer);
+    }
+    let exchange = async {
+        let mut grpc = Grpc::new(connect(config).await?).max_decoding_message_size(LARGEST);
+        grpc.ready().await.map_err(|error| CsrError::Unreachable(error.to_string()))?;
+        let codec = ProstCodec::<SignRequest, SignResponse>::default();
+        let answered = grpc.unary(request, http::uri::PathAndQuery::from_static(SIGN), codec).await;
+        Ok::<_, CsrError>(answered?.into_inner())
+    };
+    let response = tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| CsrError::Silent)??;
+    offer(response, &key)
+}
+
+fn offer(SignResponse { chain, bundles }: SignResponse, key: &KeyPair) -> Result<Offer, CsrError> {
+    let certificates = |list: Vec<Vec<u8>>| list.into_iter().map(CertificateDer::from).collect::<Vec<_>>();
+    let bundle = |(name, bundle): (String, outrigger_proto::identity::Bundle)| {
+        let domain = TrustDomain::new(&name).map_err(|_| CsrError::TrustDomain(name))?;
+        Ok((domain, certificates(bundle.roots)))
+    };
+    Ok(Offer {
+        chain: certificates(chain),
+        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        bundles: bundles.into_iter().map(bundle).collect::<Result<_, CsrError>>()?,
+        crls: Vec::new(),
+    })
+}
+
+async fn connect(config: &Csr) -> Result<Channel, CsrError> {
+    let uri: http::Uri = config.server.parse().map_err(|_| CsrError::Unreachable("no address".to_owned()))?;
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let port = uri.port_u16().unwrap_or(443);
+    let tls = (uri.scheme_str() == Some("https")).then(|| tls(config)).transpose()?;
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let (host, tls) = (host.clone(), tls.clone());
+        async move {
+            let socket = TcpStream::connect((host.as_str(), port)).await?;
+            let stream: Box<dyn Io> = match tls {
+                None => Box::new(socket),
+                Some(tls) => {
+                    let name = ServerName::try_from(host).map_err(io::Error::other)?;
+                    Box::new(TlsConnector::from(tls).connect(name, socket).await?)
+                }
+            };
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    });
+    // The scheme of the address would have tonic ask for TLS of its own.
+    let plain = format!("http://{}", uri.authority().map_or("localhost", |authority| authority.as_str()));
+    let endpoint = Endpoint::from_shared(plain).map_err(|error| CsrError::Unreachable(error.to_string()))?;
+    endpoint.connect_timeout(PATIENCE).connect_with_connector(connector).await.map_err(|error| {
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        CsrError::Unreachable(cause.to_string())
+    })
+}
+
+fn tls(config: &Csr) -> Result<Arc<ClientConfig>, CsrError> {
+    let roots = match &config.trust {
+        Some(path) => pem::certificates(path).map_err(|error| CsrError::Unreachable(error.to_string()))?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots);
+    let builder = ClientConfig::builder_with_provider(provider().clone());
+    let builder = builder.with_safe_default_protocol_versions().expect("the provider has both versions");
+    let mut config = builder.with_root_certificates(store).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A connection, with TLS around it or not.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Why there is no certificate.
+#[derive(Debug)]
+enum CsrError {
+    Key,
+    Token(io::Error),
+    NoToken,
+    Unreachable(String),
+    Silent,
+    TrustDomain(String),
+    Refused(Status),
+}
+
+impl From<Status> for CsrError {
+    fn from(status: Status) -> Self {
+        Self::Refused(status)
+    }
+}
+
+impl fmt::Display for CsrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key => write!(f, "no key could be made"),
+            Self::Token(error) => write!(f, "the token cannot be read: {error}"),
+            Self::NoToken => write!(f, "the token's file holds no token"),
+            Self::Unreachable(error) => write!(f, "cannot be reached: {error}"),
+            Self::Silent => write!(f, "no answer within {PATIENCE:?}"),
+            Self::TrustDomain(name) => write!(f, "the answer names a trust domain that is none: {name:?}"),
+            Self::Refused(status) => write!(f, "{:?}: {}", status.code(), status.message()),
+        }
+    }
+}
