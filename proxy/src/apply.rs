@@ -102,14 +102,17 @@ impl Applier {
     pub async fn apply(&mut self, config: Config) -> Result<(), Vec<ConfigError>> {
         let Config { mesh, endpoints } = config;
         let loaded = self.keeper.load(&mesh);
-        let (next, loaded) = match (self.open(&mesh), loaded) {
+        let (next, mut loaded) = match (self.open(&mesh), loaded) {
             (Ok(next), Ok(loaded)) => (next, loaded),
             (next, loaded) => {
                 let errors = [next.err(), loaded.err()].into_iter().flatten();
                 return Err(errors.flatten().collect());
             }
         };
-        Self::warm(self.assign(&mesh, &endpoints)).await;
+        let mut waiting = self.assign(&mesh, &endpoints);
+        self.keeper.start();
+        waiting.extend(loaded.take_waiting());
+        Self::warm(waiting).await;
         self.version += 1;
         let snapshot = self.snapshot(mesh, &next, &loaded);
         let mesh = snapshot.mesh.clone();
@@ -242,7 +245,7 @@ impl Applier {
             }
         };
         if tokio::time::timeout(WARM, all).await.is_err() {
-            tracing::warn!(after = ?WARM, "going on with clusters whose names are not resolved yet");
+            tracing::warn!(after = ?WARM, "going on with names that are not resolved, or keys of tokens that are not fetched, yet");
         }
     }
 
@@ -277,6 +280,7 @@ impl Applier {
                 name: name.clone(),
                 config: config.clone(),
                 port,
+                tokens: loaded.tokens(name),
                 authorization: self.rules(name, config.chain.authorization.as_ref()),
                 tls: loaded.listener(name),
                 state: running.state.clone(),

@@ -7,6 +7,7 @@ use outrigger_proto::model::AbortWith;
 
 use crate::body::BodyError;
 use crate::policy::bulkhead::Crowd;
+use crate::policy::jwt::JwtError;
 use crate::policy::limiter::Exceeded;
 use crate::routing::path::PathError;
 use crate::upstream::UpstreamError;
@@ -34,6 +35,8 @@ pub enum ProxyError {
     Overloaded,
     /// No route takes the request.
     NoRoute,
+    /// Its token is not good, or there is none.
+    Unauthenticated(JwtError),
     /// The listener's `authorization` refuses it. By which rule is for the log alone.
     Denied,
     /// Who asks would not be let in any longer: a policy has changed, or what it has proven is not believed any more.
@@ -184,6 +187,7 @@ impl ProxyError {
             Self::BodyTooLarge => (413, GrpcCode::ResourceExhausted, "DPE", "body_too_large"),
             Self::Overloaded => (503, GrpcCode::Unavailable, "OM", "overload"),
             Self::NoRoute => (404, GrpcCode::Unimplemented, "NR", "no_route"),
+            Self::Unauthenticated(error) => (401, GrpcCode::Unauthenticated, "UAEX", error.reason()),
             Self::Denied => (403, GrpcCode::PermissionDenied, "UAEX", "authorization_denied"),
             Self::Unwelcome => (403, GrpcCode::PermissionDenied, "UAEX", "authorization_withdrawn"),
             Self::RateLimited(_) => (429, GrpcCode::ResourceExhausted, "RL", "rate_limited"),
@@ -219,7 +223,7 @@ impl ProxyError {
             Self::RateLimitedGlobally => Some("global_rate_limit"),
             Self::Crowded(_) | Self::WaitedTooLong(_) => Some("concurrency"),
             Self::Path(_) | Self::Host | Self::Head(_) | Self::TargetTooLong | Self::NoRoute => None,
-            Self::Denied | Self::Unwelcome => None,
+            Self::Unauthenticated(_) | Self::Denied | Self::Unwelcome => None,
             Self::Overloaded | Self::FaultAbort(_) | Self::Timeout | Self::RateLimitUnavailable => None,
             Self::ClientGone | Self::Upstream(_) | Self::ResponseBroken => None,
         }
@@ -308,6 +312,8 @@ impl fmt::Display for ProxyError {
             Self::BodyTooLarge => f.write_str("the request's body is too large (limits.body)"),
             Self::Overloaded => f.write_str("the proxy has more to do than it has room for; try again later"),
             Self::NoRoute => f.write_str("no route takes this request"),
+            Self::Unauthenticated(JwtError::Missing) => f.write_str("a token is needed"),
+            Self::Unauthenticated(_) => f.write_str("the token is not good"),
             Self::Denied => f.write_str("this is not allowed to who asks"),
             Self::Unwelcome => f.write_str("who asks is no longer allowed here"),
             Self::RateLimited(limit) => write!(f, "this route takes {limit}, and no more (rate_limit)"),
@@ -337,7 +343,7 @@ mod tests {
     use crate::identity::verify::PeerError;
     use crate::upstream::{Limit, Overflow};
 
-    const ALL: [ProxyError; 41] = [
+    const ALL: [ProxyError; 43] = [
         ProxyError::Crowded(Crowd { max: 1, seen: 2, adaptive: false }),
         ProxyError::WaitedTooLong(Crowd { max: 1, seen: 2, adaptive: true }),
         ProxyError::Path(PathError::Backslash),
@@ -350,6 +356,8 @@ mod tests {
         ProxyError::BodyTooLarge,
         ProxyError::Overloaded,
         ProxyError::NoRoute,
+        ProxyError::Unauthenticated(JwtError::Missing),
+        ProxyError::Unauthenticated(JwtError::Expired),
         ProxyError::Denied,
         ProxyError::Unwelcome,
         ProxyError::RateLimited(Exceeded::SAMPLE),

@@ -34,6 +34,7 @@ pub mod cli;
 pub mod control;
 pub mod demo;
 pub mod health;
+pub mod jwks;
 pub mod material;
 pub mod overload;
 pub mod sys;

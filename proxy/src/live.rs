@@ -14,6 +14,7 @@ use crate::identity::tls::ListenerTls;
 use crate::observe::ListenerStats;
 use crate::policy::authz::Rules;
 use crate::policy::bulkhead::Bulkhead;
+use crate::policy::jwt::Tokens;
 use crate::policy::limits::RouteLimits;
 use crate::routing::RouteIndex;
 use crate::upstream::ClusterView;
@@ -62,6 +63,8 @@ pub struct ListenerView {
     pub config: Listener,
     /// The port that it listens on; `None` for a unix socket.
     pub port: Option<u16>,
+    /// Whose tokens it takes.
+    pub tokens: Option<Arc<Tokens>>,
     /// Who may do what.
     pub authorization: Option<Arc<Rules>>,
     /// TLS towards the client, with its material loaded.

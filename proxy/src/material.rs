@@ -9,8 +9,10 @@ use std::time::SystemTime;
 
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::{
-    self, DownstreamTls, Filter, IdentitySource, Listener, Mesh, Name, Revocation, UpstreamTls,
+    self, DownstreamTls, Filter, HttpFilter, IdentitySource, JwksSource, Listener, Mesh, Name, Revocation,
+    UpstreamTls,
 };
+use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::downstream::tls::{self, Material, Speaks};
@@ -19,7 +21,9 @@ use crate::identity::state::{Local, Prepared};
 use crate::identity::tls::ListenerTls;
 use crate::identity::verify::Lists;
 use crate::identity::{Identity, csr, files, pem, workload_api};
+use crate::jwks::{self, Jwks};
 use crate::observe::ProcessStats;
+use crate::policy::jwt::{Keys, Tokens};
 use crate::upstream::tls::{ClientTls, ClientTlsStore};
 
 /// What is in force, and what makes more of it.
@@ -32,6 +36,7 @@ pub struct Keeper {
     /// Files of keys that somebody was warned of.
     exposed: BTreeSet<PathBuf>,
     taker: Taker,
+    jwks: Jwks,
     /// What brings the identity, where it does not come with the configuration.
     source: Option<Following>,
 }
@@ -55,6 +60,9 @@ pub struct Loaded {
     own: HashMap<Name, Material>,
     mutual: HashMap<Name, ListenerTls>,
     clusters: HashMap<Name, Arc<ClientTls>>,
+    tokens: HashMap<Name, Arc<Tokens>>,
+    /// Told when keys that are asked for have been.
+    waiting: Vec<oneshot::Receiver<()>>,
     identity: Option<Prepared>,
     local: Local,
 }
@@ -63,6 +71,16 @@ impl Loaded {
     /// What a listener does about TLS.
     pub fn listener(&self, name: &Name) -> Option<ListenerTls> {
         self.own.get(name).map(Material::tls).or_else(|| self.mutual.get(name).cloned())
+    }
+
+    /// Whose tokens a listener takes.
+    pub fn tokens(&self, name: &Name) -> Option<Arc<Tokens>> {
+        self.tokens.get(name).cloned()
+    }
+
+    /// What is worth waiting for, for a moment.
+    pub fn take_waiting(&mut self) -> Vec<oneshot::Receiver<()>> {
+        std::mem::take(&mut self.waiting)
     }
 
     /// What is done towards the endpoints of a cluster.
@@ -74,6 +92,7 @@ impl Loaded {
 impl Keeper {
     /// Nothing is in force yet.
     pub fn new(identity: Arc<Identity>, stats: Arc<ProcessStats>) -> Self {
+        let jwks = Jwks::new(stats.clone());
         let taker = Taker { identity: identity.clone(), stats };
         Self {
             mesh: tls::Mesh::new(identity.clone()),
@@ -82,6 +101,7 @@ impl Keeper {
             listeners: HashMap::new(),
             exposed: BTreeSet::new(),
             taker,
+            jwks,
             source: None,
         }
     }
@@ -122,12 +142,32 @@ impl Keeper {
                 Err(error) => errors.push(wrong(format!("clusters.{name}.tls"), error)),
             }
         }
-        if errors.is_empty() { Ok(Loaded { own, mutual, clusters, identity, local }) } else { Err(errors) }
+        let (mut tokens, mut waiting) = (HashMap::new(), Vec::new());
+        for (name, listener) in &mesh.listeners {
+            match self.tokens(name, listener, &mut waiting) {
+                Ok(found) => tokens.extend(found.map(|found| (name.clone(), found))),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() {
+            Ok(Loaded { own, mutual, clusters, tokens, waiting, identity, local })
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// Begins to ask for what is new and comes by itself.
+    pub fn start(&mut self) {
+        self.jwks.start();
     }
 
     /// Puts in force what was loaded.
     pub fn install(&mut self, mesh: &Mesh, loaded: Loaded) {
-        let Loaded { own, mutual: _, clusters: _, identity, local } = loaded;
+        let Loaded { own, mutual: _, clusters: _, tokens, waiting: _, identity, local } = loaded;
+        let used = |source: &JwksSource| {
+            tokens.values().any(|tokens| tokens.issuers.iter().any(|issuer| issuer.keys == *source))
+        };
+        self.jwks.retain(used);
         self.warn_of_exposed(mesh);
         if let Some(prepared) = identity {
             let version = self.identity.version();
@@ -167,6 +207,34 @@ impl Keeper {
             }
         };
         self.source = wanted.cloned().zip(task).map(|(source, task)| Following { source, task });
+    }
+
+    fn tokens(
+        &mut self,
+        name: &Name,
+        listener: &Listener,
+        waiting: &mut Vec<oneshot::Receiver<()>>,
+    ) -> Result<Option<Arc<Tokens>>, ConfigError> {
+        let Filter::Http(HttpFilter { jwt, .. }) = &listener.chain.filter else { return Ok(None) };
+        if jwt.is_empty() {
+            return Ok(None);
+        }
+        let mut keys = Vec::with_capacity(jwt.len());
+        for (place, issuer) in jwt.iter().enumerate() {
+            keys.push(match &issuer.keys {
+                JwksSource::File(path) => {
+                    let read = jwks::read(path);
+                    let at = || format!("listeners.{name}.jwt[{place}].jwks");
+                    Arc::new(Keys::new(read.map_err(|error| wrong(at(), error))?))
+                }
+                source @ JwksSource::Url { .. } => {
+                    let (keys, first) = self.jwks.at(source);
+                    waiting.extend(first);
+                    keys
+                }
+            });
+        }
+        Ok(Some(Arc::new(Tokens { issuers: jwt.clone(), keys: keys.into() })))
     }
 
     fn local(&self, mesh: &Mesh) -> Result<Local, ConfigError> {

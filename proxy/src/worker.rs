@@ -16,6 +16,7 @@ use crate::identity::Identity;
 use crate::io::activity::Ticks;
 use crate::live::{Live, LiveCache, Snapshot};
 use crate::observe::{Logger, ProcessStats};
+use crate::policy::jwt::Seen;
 use crate::policy::overload::Pressure;
 use crate::sys;
 use crate::upstream::{Reclaim, Upstream};
@@ -126,6 +127,7 @@ pub struct Worker {
     /// When the last request began here.
     last_request: Cell<u64>,
     mirrors: Places,
+    tokens: Seen,
     /// How many of the releases of memory this thread has seen.
     releases: Cell<u32>,
     /// The versions of policy and trust that connections are held against.
@@ -149,6 +151,7 @@ impl Worker {
             logger: RefCell::default(),
             last_request: Cell::new(0),
             mirrors: Places::default(),
+            tokens: Seen::default(),
             releases: Cell::new(0),
             decided_by: Cell::default(),
             reconsidered: Cell::new(usize::MAX),
@@ -163,6 +166,11 @@ impl Worker {
     /// What all workers see.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Tokens that were good.
+    pub fn tokens(&self) -> &Seen {
+        &self.tokens
     }
 
     /// Copies of requests under way.

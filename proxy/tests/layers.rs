@@ -62,7 +62,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("health", &["io", "observe", "policy", "upstream"]),
     ("overload", &["observe", "policy", "worker"]),
     ("threads", &["downstream", "http", "io", "observe", "worker"]),
-    ("material", &["downstream", "identity", "observe", "upstream"]),
+    ("jwks", &["identity", "observe", "policy"]),
+    ("material", &["downstream", "identity", "jwks", "observe", "policy", "upstream"]),
     ("apply", &["health", "io", "live", "material", "observe", "policy", "threads", "upstream", "worker"]),
     ("admin", &["body", "gate", "identity", "io", "live", "observe", "upstream", "watch", "worker"]),
     (

@@ -18,6 +18,7 @@ mod health;
 mod http1;
 mod http2;
 mod identity;
+mod jwt;
 mod lifecycle;
 mod limits;
 mod metrics;

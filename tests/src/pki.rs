@@ -239,3 +239,16 @@ impl ServerCertVerifier for Anybody {
         rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
+
+/// Base64 as tokens have it (RFC 4648 section 5), without padding.
+pub fn b64url(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let group = |chunk: &[u8]| {
+        let bits =
+            chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let letters: Vec<char> =
+            (0..=chunk.len()).map(|n| ALPHABET[(bits >> (18 - 6 * n) & 63) as usize].into()).collect();
+        letters
+    };
+    bytes.chunks(3).flat_map(group).collect()
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Address, Authorization, DownstreamTls, Name, Split};
+use super::{Address, Authorization, DownstreamTls, JwtIssuer, Name, Split};
 
 /// A place where connections arrive.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +86,8 @@ pub enum Filter {
 /// How requests are read and routed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpFilter {
+    /// Whose tokens requests may carry; nobody's by default, and nobody looks.
+    pub jwt: Box<[JwtIssuer]>,
     /// The route table that decides.
     pub routes: Name,
     /// Whose `x-forwarded-*` and `forwarded` headers are believed and added to. From everybody else they are

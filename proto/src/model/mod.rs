@@ -7,6 +7,7 @@ mod authorization;
 mod cluster;
 mod fallback;
 mod global_rate_limit;
+mod jwt;
 mod listener;
 mod resilience;
 mod route;
@@ -26,6 +27,7 @@ pub use self::cluster::{
 };
 pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
+pub use self::jwt::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse};
 pub use self::listener::{Direction, Filter, FilterChain, HttpFilter, Limits, Listener, TcpFilter};
 pub use self::resilience::{
     AbortWith, Adaptive, Backoff, BreakerLimits, CircuitBreaker, Concurrency, Fault, FaultAbort, FaultDelay,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    Concurrency, Destination, Fallback, Fault, GlobalRateLimit, Hedge, Mirror, Pattern, Priority, RateLimit,
-    Retry,
+    Concurrency, Destination, Fallback, Fault, GlobalRateLimit, Hedge, JwtUse, Mirror, Pattern, Priority,
+    RateLimit, Retry,
 };
 
 /// Routes in the order they were written.
@@ -28,6 +28,8 @@ pub struct Route {
     pub matches: Match,
     /// What becomes of them.
     pub action: Action,
+    /// What it asks of tokens; `None` is what the listener asks.
+    pub jwt: Option<JwtUse>,
     /// How many of them are taken; `None` takes all.
     pub rate_limit: Option<Box<RateLimit>>,
     /// A service that is asked whether they are taken; `None` asks nobody.
@@ -48,6 +50,7 @@ impl Route {
         Self {
             matches,
             action,
+            jwt: None,
             rate_limit: None,
             global_rate_limit: None,
             concurrency: None,

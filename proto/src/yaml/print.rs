@@ -6,6 +6,7 @@
 //! resolved: they read back the same when they are absolute, or when the base is the empty path.
 
 mod authorization;
+mod jwt;
 mod resilience;
 mod tls;
 mod writer;
@@ -18,7 +19,7 @@ use super::scalar::{show_duration, show_size};
 use super::words::show_priority;
 use crate::model::{
     AccessLog, Action, Admin, Assignment, Cluster, Config, Direction, Endpoint, Filter, FilterChain, Forward,
-    HeaderEdits, HostPattern, HttpFilter, Limits, Listener, LogFormat, LogTarget, Match, Mesh, Name,
+    HeaderEdits, HostPattern, HttpFilter, JwtUse, Limits, Listener, LogFormat, LogTarget, Match, Mesh, Name,
     Overload, PathMatch, PathRewrite, Percent, Process, Protocol, Redirect, Respond, Rewrite, Route,
     RouteTable, Shutdown, Source, Split, StringMatch, Target, TcpFilter,
 };
@@ -130,7 +131,10 @@ fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
     }
     limits(out, limited);
     match filter {
-        Filter::Http(HttpFilter { routes: table, trusted_proxies, merge_slashes }) => {
+        Filter::Http(HttpFilter { jwt, routes: table, trusted_proxies, merge_slashes }) => {
+            if !jwt.is_empty() {
+                jwt::issuers(out, jwt);
+            }
             out.field(
                 "trusted_proxies",
                 list(trusted_proxies.iter().map(|network| text(&network.to_string()))),
@@ -173,6 +177,7 @@ fn route(out: &mut Out, route: &Route) {
     let Route {
         matches: matched,
         action,
+        jwt,
         rate_limit,
         global_rate_limit,
         concurrency,
@@ -182,6 +187,12 @@ fn route(out: &mut Out, route: &Route) {
     } = route;
     if *matched != Match::default() {
         out.block("match", |out| matches(out, matched));
+    }
+    match jwt {
+        Some(JwtUse::Required) => out.field("jwt", "required"),
+        Some(JwtUse::Optional) => out.field("jwt", "optional"),
+        Some(JwtUse::None) => out.field("jwt", "none"),
+        None => {}
     }
     match action {
         Action::Forward(sent) => forward(out, sent),

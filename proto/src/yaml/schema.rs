@@ -4,6 +4,7 @@
 //! than the decoders do: what it refuses is wrong, what it accepts may still be.
 
 mod authorization;
+mod jwt;
 mod parts;
 mod policy;
 mod serving;
@@ -120,6 +121,7 @@ fn records() -> Vec<(&'static str, Value)> {
         ("listener", serving::listener()),
         ("tls", tls::tls()),
         ("certificate", tls::certificate()),
+        ("jwt_issuer", jwt::issuer()),
         ("authorization_rule", authorization::rule()),
         ("authorization_when", authorization::when()),
         ("revocation", tls::revocation()),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use outrigger_proto::error::{ConfigError, ConfigErrors};
-use outrigger_proto::model::{DownstreamTls, Mesh, UpstreamTls};
+use outrigger_proto::model::{DownstreamTls, Filter, JwksSource, Mesh, UpstreamTls};
 use outrigger_proto::yaml::{self, Parsed};
 
 /// How often the watch looks.
@@ -99,6 +99,13 @@ impl Fingerprint {
         }
         for listener in mesh.listeners.values() {
             paths.extend(listener.chain.tls.iter().flat_map(DownstreamTls::files).cloned());
+        }
+        for listener in mesh.listeners.values() {
+            let Filter::Http(http) = &listener.chain.filter else { continue };
+            paths.extend(http.jwt.iter().filter_map(|issuer| match &issuer.keys {
+                JwksSource::File(path) => Some(path.clone()),
+                JwksSource::Url { .. } => None,
+            }));
         }
         for cluster in mesh.clusters.values() {
             paths.extend(cluster.tls.iter().flat_map(UpstreamTls::files).cloned());

@@ -99,7 +99,7 @@ pub struct Ledger {
     /// What became of it by the listener's rules, where that is worth a word.
     decision: Cell<Decision>,
     /// What its token says.
-    claims: OnceCell<Box<Claims>>,
+    claims: OnceCell<Rc<Claims>>,
 }
 
 /// What only an access log wants to know.
@@ -394,8 +394,8 @@ impl Ledger {
     }
 
     /// Its token was good, and says this. To be called once.
-    pub fn set_claims(&self, claims: Claims) {
-        let _ = self.claims.set(Box::new(claims));
+    pub fn set_claims(&self, claims: Rc<Claims>) {
+        let _ = self.claims.set(claims);
     }
 
     /// The status of the answer.

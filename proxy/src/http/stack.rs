@@ -7,6 +7,7 @@ use tower::{Service, ServiceBuilder, service_fn};
 
 use super::call::Call;
 use super::layers::admit::AdmitLayer;
+use super::layers::authenticate::AuthenticateLayer;
 use super::layers::authorize::AuthorizeLayer;
 use super::layers::concurrency::ConcurrencyLayer;
 use super::layers::edit::EditLayer;
@@ -38,6 +39,8 @@ pub fn stack() -> impl Stack {
         // Before routing: what is routed, authorized, logged and sent on must be the same host and path.
         .layer(AdmitLayer)
         .layer(RouteLayer)
+        // First who somebody is, then what it may.
+        .layer(AuthenticateLayer)
         // Of what is canonical, and before anything is spent on who may not.
         .layer(AuthorizeLayer)
         // Before anything is spent on a request.

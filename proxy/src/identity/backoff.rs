@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// The waits between tries.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Backoff {
+pub struct Backoff {
     base: Duration,
     max: Duration,
     bound: Duration,
@@ -13,17 +13,17 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// The first bound, and the last.
-    pub(super) fn new((base, max): (Duration, Duration)) -> Self {
+    pub fn new((base, max): (Duration, Duration)) -> Self {
         Self { base, max, bound: base }
     }
 
     /// It went well.
-    pub(super) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.bound = self.base;
     }
 
     /// How long to wait now; at least half of the first bound.
-    pub(super) fn next(&mut self, random: u64) -> Duration {
+    pub fn next(&mut self, random: u64) -> Duration {
         let bound = self.bound;
         self.bound = (bound * 2).min(self.max);
         let share = f64::from(u32::try_from(random >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX);

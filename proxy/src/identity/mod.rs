@@ -5,7 +5,7 @@
 //! is.
 
 pub mod alarm;
-mod backoff;
+pub mod backoff;
 pub mod csr;
 pub mod files;
 pub mod offer;

@@ -33,6 +33,7 @@ pub struct ListenerStats {
     errors: Named,
     security: Named,
     authorization: Named,
+    jwt: Named,
     fallbacks: Named,
     faults: Named,
     rate_limit_service: Named,
@@ -52,6 +53,7 @@ impl ListenerStats {
             errors: Named::default(),
             security: Named::default(),
             authorization: Named::default(),
+            jwt: Named::default(),
             fallbacks: Named::default(),
             faults: Named::default(),
             rate_limit_service: Named::default(),
@@ -72,6 +74,11 @@ impl ListenerStats {
     /// We answered for somebody, or a connection broke; `reason` is a reason code of ours.
     pub fn error(&self, reason: &'static str) {
         self.errors.of(reason).increment(1);
+    }
+
+    /// A token was `good`, or not good for this reason.
+    pub fn jwt(&self, result: &'static str) {
+        self.jwt.of(result).increment(1);
     }
 
     /// A connection came as one of `mtls`, `tls` or `plaintext`, to a listener that knows of TLS.
@@ -235,6 +242,8 @@ pub struct ProcessStats {
     pub identity_updates: Counter,
     /// The same, refused or not to be had.
     pub identity_failures: Counter,
+    /// Times that keys of tokens could not be fetched, or read.
+    pub jwks_failures: Counter,
     pub(super) folded: Counter,
     version: Gauge,
     loaded: Counter,
@@ -360,6 +369,11 @@ pub(super) const LISTENER: &[Family<ListenerStats>] = &[
         "outrigger_downstream_authorization_total",
         "Requests, and connections of TCP, by what `authorization` decided: allowed, denied, would_allow or would_deny.",
         |of, labels, lines| named(&of.authorization, "decision", labels, lines),
+    ),
+    Family::counter(
+        "outrigger_downstream_jwt_total",
+        "Tokens of requests, and tokens that were missing, by result: good, or why not.",
+        |of, labels, lines| named(&of.jwt, "result", labels, lines),
     ),
     Family::counter(
         "outrigger_downstream_security_total",
@@ -562,6 +576,11 @@ pub(super) const PROCESS: &[Family<ProcessStats>] = &[
         "outrigger_identity_failures_total",
         "Times that the identity could not be renewed, or what was offered was refused.",
         |of, labels, lines| lines.sample(labels, None, of.identity_failures.get()),
+    ),
+    Family::counter(
+        "outrigger_jwks_failures_total",
+        "Times that keys of tokens could not be fetched, or read.",
+        |of, labels, lines| lines.sample(labels, None, of.jwks_failures.get()),
     ),
     Family::gauge(
         "outrigger_overload_level",

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod bulkhead;
 pub mod deadline;
 pub mod fault;
+pub mod jwt;
 mod kept;
 pub mod keyed;
 pub mod limiter;

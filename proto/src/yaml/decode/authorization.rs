@@ -16,6 +16,8 @@ const MAX_RULES: usize = 10_000;
 pub(super) struct Around {
     /// Requests can be looked at.
     pub(super) http: bool,
+    /// Tokens are looked at.
+    pub(super) claims: bool,
     /// Clients prove who they are.
     pub(super) identified: bool,
     /// There is TLS.
@@ -118,6 +120,12 @@ fn refuse(m: &mut Fields<'_, '_>, around: Around) {
                     .hint("remove it, or write `routes`")
             });
         }
+    }
+    if around.http && !around.claims {
+        m.refuse("claims", || {
+            Fault::new("nobody looks at tokens here: no claim would ever fit")
+                .hint("write `jwt` at the listener")
+        });
     }
     if !around.identified {
         m.refuse("peers", || {

@@ -8,7 +8,7 @@ use super::super::fault::{Fault, show};
 use super::super::scalar;
 use super::super::tree::{Node, View};
 use super::authorization::{self, Around};
-use super::{address, count, route, some_time, split, tls};
+use super::{address, count, jwt, route, some_time, split, tls};
 use crate::model::{
     Direction, DownstreamTls, Filter, FilterChain, HttpFilter, Limits, Listener, Name, RouteTable, TcpFilter,
 };
@@ -31,15 +31,17 @@ pub(super) fn listener<'a>(
     let directions = [("inbound", Direction::Inbound), ("outbound", Direction::Outbound)];
     let direction = m.optional("direction", |cx, node| cx.word(node, &directions)).unwrap_or_default();
     let tls = tls::downstream(&mut m);
+    let jwt = m.optional("jwt", jwt::issuers);
     let around = Around {
         http: m.has("routes"),
+        claims: m.has("jwt"),
         identified: matches!(tls, Some(DownstreamTls::Mutual(_))),
         tls: tls.is_some(),
     };
     let authorization =
         m.optional("authorization", |cx, node| authorization::authorization(cx, node, around));
     // Without it, what was meant to be guarded would stand open.
-    let unguarded = m.has("authorization") && authorization.is_none();
+    let unguarded = (m.has("authorization") && authorization.is_none()) || (m.has("jwt") && jwt.is_none());
     let limits = m.optional("limits", limits).unwrap_or_default();
     let idle_timeout = limits.idle_timeout;
     let trusted = m.optional("trusted_proxies", |cx, node| {
@@ -59,7 +61,9 @@ pub(super) fn listener<'a>(
     }
     let (filter, table) = match (routes, tcp) {
         (Some((routes, table)), _) => {
-            let http = HttpFilter { routes, trusted_proxies: trusted.unwrap_or_default(), merge_slashes };
+            let trusted_proxies = trusted.unwrap_or_default();
+            let jwt = jwt.unwrap_or_default();
+            let http = HttpFilter { jwt, routes, trusted_proxies, merge_slashes };
             (Filter::Http(http), table)
         }
         (None, tcp) => (Filter::Tcp(tcp?), None),
@@ -71,7 +75,7 @@ pub(super) fn listener<'a>(
 }
 
 fn refuse_http(m: &mut Fields<'_, '_>) {
-    for key in ["trusted_proxies", "merge_slashes"] {
+    for key in ["trusted_proxies", "merge_slashes", "jwt"] {
         m.refuse(key, || {
             Fault::new("this is about HTTP, and the listener passes bytes")
                 .hint("remove it, or write `routes`")

@@ -7,6 +7,7 @@ mod authorization;
 mod cluster;
 mod global_rate_limit;
 mod headers;
+mod jwt;
 mod listener;
 mod matches;
 mod policy;

@@ -11,7 +11,7 @@ use super::super::words;
 use super::matches::{canonical_path, matches};
 use super::{global_rate_limit, headers, policy, some_time, split};
 use crate::model::{
-    Action, Forward, Name, PathMatch, PathRewrite, Redirect, Respond, Rewrite, Route, RouteTable,
+    Action, Forward, JwtUse, Name, PathMatch, PathRewrite, Redirect, Respond, Rewrite, Route, RouteTable,
 };
 
 /// The statuses that a redirect may have (RFC 9110 section 15.4).
@@ -42,6 +42,8 @@ fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Route> {
     let forward = forward(&mut m, prefixed);
     let redirect = m.optional("redirect", redirect);
     let respond = m.optional("respond", respond);
+    let uses = [("required", JwtUse::Required), ("optional", JwtUse::Optional), ("none", JwtUse::None)];
+    let jwt = m.optional("jwt", |cx, node| cx.word(node, &uses));
     let rate_limit = m.optional("rate_limit", policy::rate_limit).map(Box::new);
     let global_rate_limit =
         m.optional("global_rate_limit", global_rate_limit::global_rate_limit).map(Box::new);
@@ -65,6 +67,7 @@ fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Route> {
     let route = Route {
         matches: matched.unwrap_or_default(),
         action,
+        jwt,
         rate_limit,
         global_rate_limit,
         concurrency,

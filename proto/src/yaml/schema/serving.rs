@@ -9,7 +9,7 @@ use super::parts::{
     boolean, by_name, count, described, duration, object, one_of, one_or_list, reference, string, whole,
     with_default, words,
 };
-use super::{authorization, tls};
+use super::{authorization, jwt, tls};
 use crate::model::{Admin, Limits, Overload, Percent, Shutdown};
 
 pub(super) fn config() -> Value {
@@ -89,6 +89,7 @@ pub(super) fn listener() -> Value {
                 "direction": words("Whose traffic it is, seen from the service.", &["inbound", "outbound"], "inbound"),
                 "tls": reference("tls"),
                 "mtls": tls::mtls(),
+                "jwt": jwt::issuers(),
                 "authorization": authorization::authorization(),
                 "limits": reference("limits"),
                 "trusted_proxies": with_default("Whose forwarded headers are believed.", networks, json!([])),
@@ -153,6 +154,7 @@ pub(super) fn route() -> Value {
                 "priority": words("Which limits of the cluster's circuit_breaker hold.", &["default", "high"], "default"),
                 "mirror": reference("mirror"),
                 "fallback": reference("fallback"),
+                "jwt": jwt::of_route(),
                 "rate_limit": reference("rate_limit"),
                 "global_rate_limit": reference("global_rate_limit"),
                 "concurrency": reference("concurrency"),

@@ -201,16 +201,21 @@ fn network() -> impl Strategy<Value = ipnet::IpNet> {
 
 fn any_listener() -> impl Strategy<Value = RawListener> {
     let routes = Name::new("set-later").unwrap();
-    let http = (vec(network(), 0..3), any::<bool>()).prop_map(move |(trusted_proxies, merge_slashes)| {
-        Filter::Http(HttpFilter { routes: routes.clone(), trusted_proxies, merge_slashes })
+    let http = (vec(network(), 0..3), any::<bool>(), authorization::jwt());
+    let http = http.prop_map(move |(trusted_proxies, merge_slashes, jwt)| {
+        let (routes, jwt) = (routes.clone(), jwt.into());
+        Filter::Http(HttpFilter { jwt, routes, trusted_proxies, merge_slashes })
     });
     let tcp =
         (bare_split(), time()).prop_map(|(to, idle_timeout)| Filter::Tcp(TcpFilter { to, idle_timeout }));
     let direction = select(vec![Direction::Inbound, Direction::Outbound]);
     let chain = (option::of(tls::downstream()), limits(), prop_oneof![2 => http, 1 => tcp]);
     let chain = chain.prop_flat_map(|(tls, limits, filter)| {
-        let http = matches!(filter, Filter::Http(_));
-        let around = (http, matches!(tls, Some(DownstreamTls::Mutual(_))), tls.is_some());
+        let (http, claims) = match &filter {
+            Filter::Http(http) => (true, !http.jwt.is_empty()),
+            Filter::Tcp(_) => (false, false),
+        };
+        let around = (http, claims, matches!(tls, Some(DownstreamTls::Mutual(_))), tls.is_some());
         option::of(authorization::authorization(around)).prop_map(move |authorization| FilterChain {
             tls: tls.clone(),
             authorization,
@@ -260,10 +265,11 @@ fn any_route() -> impl Strategy<Value = RawRoute> {
         option::of(policies::global_rate_limit().prop_map(Box::new)),
         option::of(policies::concurrency().prop_map(Box::new)),
         option::of(policies::fault().prop_map(Box::new)),
+        option::of(select(vec![JwtUse::Required, JwtUse::Optional, JwtUse::None])),
     );
     let route = (matches(), action, limits, edits(), edits());
     let route = route.prop_map(|(matches, mut action, limits, request_headers, response_headers)| {
-        let (rate_limit, global_rate_limit, concurrency, fault) = limits;
+        let (rate_limit, global_rate_limit, concurrency, fault, jwt) = limits;
         if let Action::Forward(Forward { rewrite, .. }) = &mut action
             && matches!(rewrite.path, Some(PathRewrite::Prefix(_)))
             && !matches!(matches.path, PathMatch::Prefix(_))
@@ -273,6 +279,7 @@ fn any_route() -> impl Strategy<Value = RawRoute> {
         Route {
             matches,
             action,
+            jwt,
             rate_limit,
             global_rate_limit,
             concurrency,

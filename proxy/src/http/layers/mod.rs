@@ -2,6 +2,7 @@
 //! function decides.
 
 pub mod admit;
+pub mod authenticate;
 pub mod authorize;
 pub mod concurrency;
 pub mod edit;

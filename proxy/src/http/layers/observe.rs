@@ -12,7 +12,7 @@ use http::{Method, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::{Outcome, global_rate_limit, rate_limit};
+use super::{Outcome, authenticate, global_rate_limit, rate_limit};
 use crate::body::{Body, Side, text};
 use crate::error::{Answer, ProxyError};
 use crate::http::call::{Call, Ledger};
@@ -125,6 +125,9 @@ fn reply(error: ProxyError, grpc: bool) -> Response<Body> {
     if error == ProxyError::Overloaded {
         // Long enough to be looked at anew, short enough to miss nothing.
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if let ProxyError::Unauthenticated(error) = error {
+        authenticate::challenge(error, response.headers_mut());
     }
     response.headers_mut().insert("x-outrigger-reason", HeaderValue::from_static(reason));
     if status == StatusCode::BAD_REQUEST || status == StatusCode::PAYLOAD_TOO_LARGE {

@@ -58,12 +58,12 @@ fn methods() -> impl Strategy<Value = Vec<Method>> {
     proptest::sample::subsequence(vec![Method::GET, Method::POST, Method::from_bytes(b"X-A").unwrap()], 0..=3)
 }
 
-fn when(around: (bool, bool, bool)) -> impl Strategy<Value = When> {
+fn when(around: (bool, bool, bool, bool)) -> impl Strategy<Value = When> {
     let conn = (vec(peer(), 0..3), vec(network(), 0..3), vec(host(), 0..2), vec(1..=u16::MAX, 0..3));
     let request = (methods(), vec(host(), 0..2), vec(path(), 0..3), headers(), claims());
     (conn, request).prop_map(
         move |((peers, source, sni, ports), (methods, hosts, paths, headers, claims))| {
-            let (http, identified, tls) = around;
+            let (http, said, identified, tls) = around;
             let sni = sni.into_iter().take(1).filter(|_| tls).collect();
             let all = When {
                 peers: if identified { peers.into() } else { Box::default() },
@@ -76,14 +76,15 @@ fn when(around: (bool, bool, bool)) -> impl Strategy<Value = When> {
                 return all;
             }
             let hosts = hosts.into_iter().take(1).collect();
-            let (paths, headers, claims) = (paths.into(), headers.into(), claims.into());
+            let claims = if said { claims.into() } else { Box::default() };
+            let (paths, headers) = (paths.into(), headers.into());
             When { methods: methods.into(), hosts, paths, headers, claims, ..all }
         },
     )
 }
 
-/// For a listener of HTTP or not, whose clients prove who they are or not, with TLS or not.
-pub(super) fn authorization(around: (bool, bool, bool)) -> impl Strategy<Value = Authorization> {
+/// For a listener of HTTP or not, that looks at tokens or not, whose clients prove who they are or not, with TLS or not.
+pub(super) fn authorization(around: (bool, bool, bool, bool)) -> impl Strategy<Value = Authorization> {
     let name = option::of("[a-z]{1,5}".prop_map(Into::into));
     let effect = select(vec![Effect::Allow, Effect::Deny, Effect::Audit]);
     let rule = (name, effect, any::<bool>(), when(around)).prop_map(|(name, effect, dry_run, when)| Rule {
@@ -93,4 +94,38 @@ pub(super) fn authorization(around: (bool, bool, bool)) -> impl Strategy<Value =
         when,
     });
     vec(rule, 1..4).prop_map(|rules| Authorization { rules: rules.into() })
+}
+
+/// Issuers of tokens, each once.
+pub(super) fn jwt() -> impl Strategy<Value = Vec<JwtIssuer>> {
+    let file = "[a-z0-9 .$/]{1,9}[a-z]".prop_filter("no address", |path| !path.contains("://"));
+    let url = select(vec!["https://a/b", "https://a.b:1/c?d=e", "http://127.0.0.1:1/a", "http://localhost/"]);
+    let trust = option::of("[a-z]{1,5}".prop_map(Into::into));
+    let keys = prop_oneof![
+        file.prop_map(|path| JwksSource::File(path.into())),
+        (url, trust).prop_map(|(url, trust)| JwksSource::Url { url: url.into(), trust }),
+    ];
+    let some = || text().prop_filter("something", |text| !text.is_empty()).prop_map(Box::<str>::from);
+    let algorithms = proptest::sample::subsequence(JwtAlgorithm::ALL.map(|(_, one)| one).to_vec(), 1..=9);
+    let claims = btree_map("x-[a-z]{1,3}", text_name(), 0..3);
+    let rest = (vec(some(), 1..3), any::<bool>(), algorithms, super::time(), claims);
+    let issuer = (keys, rest).prop_map(|(keys, (audiences, required, algorithms, leeway, claims))| {
+        let header = |(name, claim): (String, String)| (claim.into(), HeaderName::try_from(name).unwrap());
+        let mut claims_to_headers: Vec<(Box<str>, HeaderName)> = claims.into_iter().map(header).collect();
+        claims_to_headers.sort_by(|a, b| a.0.cmp(&b.0));
+        claims_to_headers.dedup_by(|a, b| a.0 == b.0);
+        JwtIssuer {
+            issuer: "".into(),
+            keys,
+            audiences: audiences.into(),
+            required,
+            algorithms: algorithms.into(),
+            leeway,
+            claims_to_headers: claims_to_headers.into(),
+        }
+    });
+    btree_map(some(), issuer, 0..3).prop_map(|issuers| {
+        let named = |(name, issuer): (Box<str>, JwtIssuer)| JwtIssuer { issuer: name, ..issuer };
+        issuers.into_iter().map(named).collect()
+    })
 }

@@ -1,0 +1,130 @@
+//! Whether the token that a request carries is good, and what it says (RFC 6750 section 2.1).
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, header};
+use outrigger_proto::model::JwtUse;
+use serde_json::Value;
+use tower::{Layer, Service};
+
+use super::Admitted;
+use crate::body::Body;
+use crate::error::ProxyError;
+use crate::facts::Claims;
+use crate::http::call::Call;
+use crate::policy::jwt::{JwtError, Tokens};
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthenticateLayer;
+
+impl<S> Layer<S> for AuthenticateLayer {
+    type Service = Authenticate<S>;
+
+    fn layer(&self, inner: S) -> Authenticate<S> {
+        Authenticate { inner }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Authenticate<S> {
+    inner: S,
+}
+
+impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Call> for Authenticate<S> {
+    type Response = Response<Body>;
+    type Error = ProxyError;
+    type Future = Admitted<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut call: Call) -> Admitted<S::Future> {
+        let Some(tokens) = call.ledger.view().tokens.clone() else {
+            return Admitted::on(self.inner.call(call));
+        };
+        let result = authenticate(&mut call, &tokens);
+        let stats = &call.ledger.view().state.stats;
+        match result {
+            Ok(true) => stats.jwt("good"),
+            Ok(false) => {}
+            Err(error) => stats.jwt(error.reason()),
+        }
+        match result {
+            Ok(_) => Admitted::on(self.inner.call(call)),
+            Err(error) => Admitted::off(ProxyError::Unauthenticated(error)),
+        }
+    }
+}
+
+/// Whether there was a token, and it was good.
+fn authenticate(call: &mut Call, tokens: &Arc<Tokens>) -> Result<bool, JwtError> {
+    let Call { request, tunnel: _, ledger } = call;
+    // What we say of a caller nobody else may have said, whatever becomes of its token.
+    for (_, name) in tokens.issuers.iter().flat_map(|issuer| &issuer.claims_to_headers) {
+        request.headers_mut().remove(name);
+    }
+    let required = tokens.issuers.iter().any(|issuer| issuer.required);
+    let of_route = ledger.route().and_then(|route| route.jwt);
+    let wanted = of_route.unwrap_or(if required { JwtUse::Required } else { JwtUse::Optional });
+    if wanted == JwtUse::None {
+        return Ok(false);
+    }
+    let Some(token) = bearer(request.headers())? else {
+        return if wanted == JwtUse::Required { Err(JwtError::Missing) } else { Ok(false) };
+    };
+    let seen = ledger.conn().worker().tokens();
+    let (place, claims) = seen.verify(token, tokens, SystemTime::now())?;
+    let passed_on = &tokens.issuers[place].claims_to_headers;
+    let fields = passed_on.iter().filter_map(|(claim, name)| field(&claims, claim, name).transpose());
+    let fields: Vec<_> = fields.collect::<Result<_, _>>()?;
+    for (name, value) in fields {
+        request.headers_mut().insert(name, value);
+    }
+    ledger.set_claims(Rc::clone(&claims));
+    Ok(true)
+}
+
+/// The one bearer token, if there is any. Of two, who stands behind us might take the other.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, JwtError> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(JwtError::Several);
+    }
+    let Some((scheme, token)) = value.as_bytes().split_at_checked(7) else { return Ok(None) };
+    if !scheme.eq_ignore_ascii_case(b"bearer ") {
+        return Ok(None);
+    }
+    std::str::from_utf8(token).map(|token| Some(token.trim_matches(' '))).map_err(|_| JwtError::Malformed)
+}
+
+/// A claim as a field: texts, numbers and truth as they are, other things as JSON. What a field cannot carry is refused,
+/// not mangled.
+fn field(
+    Claims(claims): &Claims,
+    claim: &str,
+    name: &HeaderName,
+) -> Result<Option<(HeaderName, HeaderValue)>, JwtError> {
+    let value = match claims.get(claim) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => HeaderValue::from_str(text),
+        Some(other) => HeaderValue::from_str(&other.to_string()),
+    };
+    value.map(|value| Some((name.clone(), value))).map_err(|_| JwtError::Claim)
+}
+
+/// What a caller without a good token is told (RFC 6750 section 3).
+pub fn challenge(error: JwtError, headers: &mut HeaderMap) {
+    let value = match error {
+        JwtError::Missing => "Bearer",
+        _ => "Bearer error=\"invalid_token\"",
+    };
+    headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(value));
+}

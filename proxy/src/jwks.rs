@@ -1,0 +1,222 @@
+//! Keys of issuers that are published at an address: asked for again and again, on the management thread, so that no
+//! request ever waits for them. What cannot be had or read changes nothing; the last good keys stay.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io;
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http_body::Body as _;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use outrigger_proto::model::JwksSource;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, spawn_local};
+use tokio_rustls::TlsConnector;
+
+use crate::identity::backoff::Backoff;
+use crate::identity::{pem, provider};
+use crate::observe::ProcessStats;
+use crate::policy::jwt::{KeySet, Keys};
+
+/// For a whole answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of an answer.
+const LARGEST: usize = 256 << 10;
+
+/// Between two answers, give or take a tenth.
+const REFRESH: Duration = Duration::from_secs(300);
+
+/// Between two tries when there was none.
+const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// All sources of keys that are followed.
+#[derive(Debug)]
+pub struct Jwks {
+    followed: BTreeMap<JwksSource, Followed>,
+    stats: Arc<ProcessStats>,
+}
+
+#[derive(Debug)]
+struct Followed {
+    keys: Arc<Keys>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nobody has asked yet; who is to be told when somebody has.
+    New(oneshot::Sender<()>),
+    Asking(AbortHandle),
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        if let State::Asking(task) = &self.state {
+            task.abort();
+        }
+    }
+}
+
+impl Jwks {
+    /// None yet.
+    pub fn new(stats: Arc<ProcessStats>) -> Self {
+        Self { followed: BTreeMap::new(), stats }
+    }
+
+    /// The keys at an address, which [`start`](Self::start) begins to follow. Whoever is first is told when they were asked
+    /// for once.
+    pub fn at(&mut self, source: &JwksSource) -> (Arc<Keys>, Option<oneshot::Receiver<()>>) {
+        if let Some(followed) = self.followed.get(source) {
+            return (followed.keys.clone(), None);
+        }
+        let keys = Arc::<Keys>::default();
+        let (asked, answered) = oneshot::channel();
+        let followed = Followed { keys: keys.clone(), state: State::New(asked) };
+        self.followed.insert(source.clone(), followed);
+        (keys, Some(answered))
+    }
+
+    /// Follows those that are new.
+    pub fn start(&mut self) {
+        for (source, followed) in &mut self.followed {
+            if let State::New(asked) = &mut followed.state {
+                let asked = std::mem::replace(asked, oneshot::channel().0);
+                let following = follow(source.clone(), followed.keys.clone(), (self.stats.clone(), asked));
+                followed.state = State::Asking(spawn_local(following).abort_handle());
+            }
+        }
+    }
+
+    /// Follows no others than these.
+    pub fn retain(&mut self, keep: impl Fn(&JwksSource) -> bool) {
+        self.followed.retain(|source, _| keep(source));
+    }
+}
+
+async fn follow(
+    source: JwksSource,
+    keys: Arc<Keys>,
+    (stats, asked): (Arc<ProcessStats>, oneshot::Sender<()>),
+) {
+    let JwksSource::Url { url, trust } = source else { return };
+    let mut backoff = Backoff::new(WAITS);
+    let mut asked = Some(asked);
+    loop {
+        let wait = match fetch(&url, trust.as_ref()).await {
+            Ok(set) => {
+                keys.set(set);
+                backoff.reset();
+                REFRESH.mul_f64(0.9 + 0.2 * fastrand::f64())
+            }
+            Err(error) => {
+                stats.jwks_failures.increment(1);
+                let stay = if keys.are_there() { "the last good ones stay" } else { "there are none yet" };
+                tracing::warn!(%url, error, "keys could not be fetched; {stay}");
+                backoff.next(fastrand::u64(..))
+            }
+        };
+        if let Some(asked) = asked.take() {
+            // Nobody may be waiting any more.
+            let _ = asked.send(());
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn fetch(url: &str, trust: Option<&PathBuf>) -> Result<KeySet, String> {
+    let body = tokio::time::timeout(PATIENCE, get(url, trust)).await;
+    let body = body.map_err(|_| format!("no whole answer within {PATIENCE:?}"))??;
+    KeySet::parse(&body).map_err(|error| error.to_string())
+}
+
+trait Io: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+
+async fn get(url: &str, trust: Option<&PathBuf>) -> Result<Vec<u8>, String> {
+    let uri: Uri = url.parse().map_err(|_| "no address")?;
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let secure = uri.scheme_str() == Some("https");
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let socket = TcpStream::connect((host.as_str(), port)).await.map_err(|error| error.to_string())?;
+    let stream: Box<dyn Io> = if secure {
+        let name = ServerName::try_from(host).map_err(|error| error.to_string())?;
+        let connected = TlsConnector::from(tls(trust)?).connect(name, socket).await;
+        Box::new(connected.map_err(|error| error.to_string())?)
+    } else {
+        Box::new(socket)
+    };
+    let (mut requests, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let mut connection = pin!(connection);
+    let mut exchange = pin!(async {
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let request = Request::get(path)
+            .header(header::HOST, authority)
+            .header(
+                header::USER_AGENT,
+                HeaderValue::from_static(concat!("outrigger/", env!("CARGO_PKG_VERSION"))),
+            )
+            .header(header::CONNECTION, "close")
+            .body(String::new())
+            .map_err(|error| error.to_string())?;
+        let response = requests.send_request(request).await.map_err(|error| error.to_string())?;
+        // Not followed: whoever answers for the address that is configured may not send us elsewhere.
+        if response.status() != StatusCode::OK {
+            return Err(format!("status {}", response.status()));
+        }
+        let mut body = response.into_body();
+        let mut read = Vec::new();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let frame = frame.map_err(|error| error.to_string())?;
+            read.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]));
+            if read.len() > LARGEST {
+                return Err(format!("the answer is longer than {LARGEST} bytes"));
+            }
+        }
+        Ok(read)
+    });
+    tokio::select! {
+        biased;
+        read = &mut exchange => read,
+        // What came before the end is still there to be read.
+        _ = &mut connection => exchange.await,
+    }
+}
+
+fn tls(trust: Option<&PathBuf>) -> Result<Arc<ClientConfig>, String> {
+    let roots = match trust {
+        Some(path) => pem::certificates(path).map_err(|error| error.to_string())?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots);
+    let builder = ClientConfig::builder_with_provider(provider().clone());
+    let builder = builder.with_safe_default_protocol_versions().expect("the provider has both versions");
+    Ok(Arc::new(builder.with_root_certificates(store).with_no_client_auth()))
+}
+
+/// The keys in a file.
+///
+/// # Errors
+/// What is wrong.
+pub fn read(path: &std::path::Path) -> Result<KeySet, String> {
+    let shown = path.display();
+    let file =
+        std::fs::File::open(path).map_err(|error: io::Error| format!("cannot read {shown}: {error}"))?;
+    let mut text = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, LARGEST as u64), &mut text)
+        .map_err(|error| format!("cannot read {shown}: {error}"))?;
+    KeySet::parse(&text).map_err(|error| format!("{shown}: {error}"))
+}
