@@ -140,7 +140,8 @@ impl Conn {
             identity: proven.and_then(|proven| proven.identity.as_ref()),
             source: self.peer.map(|peer| peer.ip().to_canonical()),
             sni: proven.and_then(|proven| proven.sni.as_deref()),
-            port: self.view.borrow().1.port,
+            // Where it came to, wherever the listener is now.
+            port: self._open.0.port,
         }
     }
 

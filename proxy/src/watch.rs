@@ -127,6 +127,10 @@ impl Watch {
 
     /// Asks whether it would still be let in. To be called when what decides about that has changed.
     pub fn reconsider(&self) {
+        // Who it is is not known yet, and what is decided now would be about nobody.
+        if self.stage.get() == Stage::Opening {
+            return;
+        }
         let subject = self.subject.borrow().as_ref().and_then(Weak::upgrade);
         let Some(subject) = subject else { return };
         let since = self.unwelcome.get().unwrap_or_else(|| self.activity.now());

@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 use crate::facts::Proven;
 use crate::identity::Identity;
 use crate::identity::tls::ListenerTls;
-use crate::identity::verify::{self, PeerError, identity_of};
+use crate::identity::verify::{self, PeerError, Usage, identity_of};
 use crate::io::socket::Socket;
 
 /// What a TLS record that begins a handshake begins with (RFC 8446 section 5.1). No HTTP request does.
@@ -67,12 +67,20 @@ pub(super) async fn unwrap(tls: &ListenerTls, socket: Socket) -> Result<Unwrappe
     if tls.permissive && !begins_handshake(&socket).await.map_err(HandshakeError::Other)? {
         return Ok(Unwrapped::Clear(socket));
     }
+    let believed_by = tls.identity.as_ref().map(|identity| identity.trust_version());
     let accepted = TlsAcceptor::from(tls.config.clone()).accept(socket).await;
     let stream = accepted.map_err(|error| match verify::cause_of_io(&error) {
         Some(cause) => HandshakeError::Peer(cause),
         None => HandshakeError::Other(error),
     })?;
     let proven = proven(stream.get_ref().1, tls.identity.as_deref())?;
+    // A client may take its time between its certificate and the end: whom we believe may have changed since.
+    if let (Some(identity), Some(proof)) = (&tls.identity, &proven.proof)
+        && believed_by != Some(identity.trust_version())
+        && !identity.still_believes(proof, Usage::Client)
+    {
+        return Err(PeerError::UnknownIssuer.into());
+    }
     Ok(Unwrapped::Tls(Box::new(stream), proven))
 }
 

@@ -180,6 +180,8 @@ fn config(
     // One ticket is what a client that comes back needs; each is a record to encrypt and send.
     config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;
+    // Ours: a client that was talked into a weak order must not have it. All of them are strong as it is.
+    config.ignore_client_order = true;
     config
 }
 

@@ -17,7 +17,7 @@ use outrigger_proto::model::{
 use serde_json::Value;
 
 use crate::facts::{Caller, Claims, ReqHead};
-use crate::routing::{host_fits, text_fits};
+use crate::routing::host_fits;
 
 /// The rules of a listener.
 #[derive(Debug)]
@@ -47,14 +47,14 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// A word for it, for metrics.
-    pub fn word(&self) -> &'static str {
-        match (self.denied, self.otherwise) {
-            (Some(_), None) => "denied",
-            (Some(_), Some(_)) => "would_allow",
-            (None, Some(_)) => "would_deny",
-            (None, None) => "allowed",
-        }
+    /// Words for it, for metrics: what is done, what would be done, whether somebody looks.
+    pub fn words(&self) -> impl Iterator<Item = &'static str> {
+        let done = if self.denied.is_some() { "denied" } else { "allowed" };
+        let otherwise = self.otherwise.map(|otherwise| match otherwise {
+            Otherwise::Allowed => "would_allow",
+            Otherwise::Denied(_) => "would_deny",
+        });
+        [Some(done), otherwise, self.audited.map(|_| "audit")].into_iter().flatten()
     }
 }
 
@@ -246,6 +246,18 @@ fn path_fits(pattern: &PathPattern, path: &str) -> bool {
     }
 }
 
+/// Whether a value fits. Bytes that are no text fit every expression that denies and none that allows: nobody knows what
+/// whoever stands behind us makes of them.
+fn value_fits(wanted: &StringMatch, value: &[u8], denies: bool) -> bool {
+    match wanted {
+        StringMatch::Present => true,
+        StringMatch::Absent => false,
+        StringMatch::Exact(exact) => value == exact.as_bytes(),
+        StringMatch::Prefix(prefix) => value.starts_with(prefix.as_bytes()),
+        StringMatch::Regex(pattern) => str::from_utf8(value).map_or(denies, |value| pattern.is_match(value)),
+    }
+}
+
 /// Of a field that is repeated, each value is looked at by itself: joined, they could be made to look like another.
 fn header_fits(HeaderRule { name, value }: &HeaderRule, headers: &HeaderMap, any: bool) -> bool {
     let mut values = headers.get_all(name).into_iter().map(|value| value.as_bytes());
@@ -253,13 +265,13 @@ fn header_fits(HeaderRule { name, value }: &HeaderRule, headers: &HeaderMap, any
         StringMatch::Present => values.next().is_some(),
         StringMatch::Absent => values.next().is_none(),
         StringMatch::Exact(_) | StringMatch::Prefix(_) | StringMatch::Regex(_) if any => {
-            values.any(|one| text_fits(value, one))
+            values.any(|one| value_fits(value, one, true))
         }
         StringMatch::Exact(_) | StringMatch::Prefix(_) | StringMatch::Regex(_) => {
             let mut there = false;
             values.all(|one| {
                 there = true;
-                text_fits(value, one)
+                value_fits(value, one, false)
             }) && there
         }
     }

@@ -48,7 +48,7 @@ pub(super) fn text_matches<'v>(wanted: &StringMatch, mut values: impl Iterator<I
 }
 
 /// Whether a value that is there fits.
-pub fn text_fits(wanted: &StringMatch, value: &[u8]) -> bool {
+fn text_fits(wanted: &StringMatch, value: &[u8]) -> bool {
     match wanted {
         StringMatch::Present => true,
         StringMatch::Absent => false,

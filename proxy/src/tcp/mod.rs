@@ -59,9 +59,11 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
 
 /// Whether the listener's rules let the connection pass; what is to be told of it.
 fn authorize(conn: &Conn, view: &ListenerView) -> Result<String, String> {
-    let Some(rules) = &view.authorization else { return Ok(String::new()) };
+    // Those of now: a handshake may have taken its time.
+    let current = conn.view();
+    let Some(rules) = &current.authorization else { return Ok(String::new()) };
     let decision = conn.with_fitting(rules, |fitting| rules.decide(fitting, None));
-    view.state.stats.authorization(decision.word());
+    decision.words().for_each(|word| view.state.stats.authorization(word));
     let told = rules.tell(decision).to_string();
     match decision.denied {
         None => Ok(told),

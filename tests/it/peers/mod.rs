@@ -9,6 +9,7 @@ mod loads;
 mod postgres;
 mod redis;
 mod rls;
+mod tls;
 mod websocket;
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Who may do what: `authorization` of a listener.
 
+use http::HeaderName;
+
 use super::super::cursor::{Cx, Fields};
 use super::super::fault::{Fault, show};
 use super::super::tree::{Node, View};
@@ -176,9 +178,28 @@ fn header_rules<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Vec<HeaderRule>> 
     let mut seen = Vec::new();
     cx.entries(node, "values by header name, as `{ x-team: shop }`", |cx, key, place, node| {
         let name = headers::name(cx, key, place, &mut seen);
+        if let Some(name) = name.as_ref().filter(|name| of_one_hop(name)) {
+            let fault = Fault::new(format!("`{name}` is of the connection, and is not looked at here"));
+            return cx.fail_at(place, fault.hint("write `hosts` for the host; the others no rule needs"));
+        }
         let value = string_match(cx, node);
         Some(HeaderRule { name: name?, value: value? })
     })
+}
+
+/// Fields that are taken out, or that HTTP/2 has in another place, before anybody looks.
+pub(super) fn of_one_hop(name: &HeaderName) -> bool {
+    const NAMES: [&str; 8] = [
+        "host",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    NAMES.contains(&name.as_str())
 }
 
 fn claims<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Vec<ClaimRule>> {

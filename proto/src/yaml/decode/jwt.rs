@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::super::cursor::Cx;
 use super::super::fault::{Fault, show};
 use super::super::tree::{Node, View};
+use super::authorization::of_one_hop;
 use super::{duration, headers, tls};
 use crate::model::{JwksSource, JwtAlgorithm, JwtIssuer};
 
@@ -53,6 +54,10 @@ fn issuer<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<JwtIssuer> {
         cx.entries(node, "header names by claim, as `{ sub: x-user }`", |cx, key, _, node| {
             let name = cx.string(node, "a header's name")?;
             let name = headers::name(cx, &name, node.place(), &mut seen)?;
+            if of_one_hop(&name) || matches!(name.as_str(), "authorization" | "content-length") {
+                let fault = Fault::new(format!("`{name}` means something to whoever gets the request"));
+                return cx.fail(node, fault.hint("expected a name of its own, as `x-user`"));
+            }
             Some((Box::<str>::from(key), name))
         })
     });

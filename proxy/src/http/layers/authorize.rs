@@ -58,7 +58,7 @@ fn authorize(call: &Call) -> Result<(), ProxyError> {
     }
     let Some(rules) = &ledger.view().authorization else { return Ok(()) };
     let decision = decide(call, rules).ok_or(ProxyError::Host)?;
-    ledger.view().state.stats.authorization(decision.word());
+    decision.words().for_each(|word| ledger.view().state.stats.authorization(word));
     if decision != Decision::default() {
         ledger.set_decision(decision);
     }

@@ -109,6 +109,15 @@ fn each_value_of_a_field_is_looked_at_by_itself() {
         |value: StringMatch| When { headers: [HeaderRule { name: name(), value }].into(), ..When::default() };
     let exact = || StringMatch::Exact("admin".into());
     let prefix = || StringMatch::Prefix("adm".into());
+    let regex = || StringMatch::Regex(outrigger_proto::model::Pattern::new("^adm").unwrap());
+    let opaque: &[u8] = b"adm\xff";
+    for (value, allows, denies) in [(prefix(), true, true), (exact(), false, false), (regex(), false, true)] {
+        assert_eq!(
+            (value_fits(&value, opaque, false), value_fits(&value, opaque, true)),
+            (allows, denies),
+            "{value:?}"
+        );
+    }
     let rows: [(&[&str], StringMatch, bool, bool); 9] = [
         (&["admin"], exact(), true, true),
         (&["user", "admin"], exact(), false, true),
