@@ -96,7 +96,7 @@ pub fn load(source: &ServerTls, speaks: Speaks, old: Option<&Material>) -> Resul
         let (chain, key) = pem::pair(files)?;
         chain.hash(&mut hasher);
         key.secret_der().hash(&mut hasher);
-        let key = certified(chain, key).map_err(|error| TlsError::Pair(files.clone(), error))?;
+        let key = certified(chain, &key).map_err(|error| TlsError::Pair(files.clone(), error))?;
         keys.push(Arc::new(key));
     }
     let clients = match &source.client {

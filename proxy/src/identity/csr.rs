@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use outrigger_proto::identity::{SIGN, SignRequest, SignResponse};
 use outrigger_proto::model::{Csr, TrustDomain};
 use rcgen::{CertificateParams, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -69,10 +69,10 @@ async fn rest(Accepted { id: _, not_before, not_after }: Accepted) -> Backoff {
 }
 
 async fn ask(config: &Csr) -> Result<Offer, CsrError> {
-    let key = KeyPair::generate().map_err(|_| CsrError::Key)?;
+    let key = Zeroizing::new(KeyPair::generate().map_err(|_| CsrError::Key)?);
     // It names nobody: who we are is the service's to say.
     let params = CertificateParams::default();
-    let csr = params.serialize_request(&key).map_err(|_| CsrError::Key)?;
+    let csr = params.serialize_request(&*key).map_err(|_| CsrError::Key)?;
     let mut request =
         Request::new(SignRequest { csr: csr.der().to_vec(), lifetime_seconds: config.lifetime.as_secs() });
     if let Some(path) = &config.token {
@@ -101,7 +101,7 @@ fn offer(SignResponse { chain, bundles }: SignResponse, key: &KeyPair) -> Result
     };
     Ok(Offer {
         chain: certificates(chain),
-        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        key: Zeroizing::new(PrivateKeyDer::Pkcs8(key.serialize_der().into())),
         bundles: bundles.into_iter().map(bundle).collect::<Result<_, CsrError>>()?,
         crls: Vec::new(),
     })

@@ -7,16 +7,20 @@ use std::time::SystemTime;
 
 use outrigger_proto::model::{SpiffeId, TrustDomain};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 use super::Identity;
 use crate::observe::ProcessStats;
+
+/// A private key, wiped when it is dropped: what is refused is never loaded by who would wipe it.
+pub type Key = Zeroizing<PrivateKeyDer<'static>>;
 
 /// What a source has to offer, not yet checked.
 pub struct Offer {
     /// Leaf first.
     pub chain: Vec<CertificateDer<'static>>,
     /// The leaf's key.
-    pub key: PrivateKeyDer<'static>,
+    pub key: Key,
     /// The roots of each trust domain.
     pub bundles: BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
     /// Revocation lists that came with it.

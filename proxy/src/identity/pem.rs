@@ -11,6 +11,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
+use super::offer::Key;
+
 /// Largest file that is read: a bundle of a thousand roots fits, and a path that leads to a device does no harm.
 const LARGEST: u64 = 16 << 20;
 
@@ -61,18 +63,17 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemErro
 ///
 /// # Errors
 /// See [`PemError`].
-pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
+pub fn private_key(path: &Path) -> Result<Key, PemError> {
     let text = read(path)?;
-    PrivateKeyDer::from_pem_slice(&text).map_err(|_| PemError::NoKey(path.to_owned()))
+    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|_| PemError::NoKey(path.to_owned()));
+    key.map(Zeroizing::new)
 }
 
 /// A chain and its key.
 ///
 /// # Errors
 /// See [`PemError`].
-pub fn pair(
-    files: &CertificateFiles,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PemError> {
+pub fn pair(files: &CertificateFiles) -> Result<(Vec<CertificateDer<'static>>, Key), PemError> {
     let CertificateFiles { certificate, private_key: key } = files;
     Ok((certificates(certificate)?, private_key(key)?))
 }

@@ -158,7 +158,7 @@ impl Identity {
         let id = id.ok_or(OfferError::Own(PeerError::NoCertificate))?;
         trust.lists = lists;
         let validity = Validity::of(shown.leaf).map_err(OfferError::Own)?;
-        let key = Arc::new(certified(chain, key)?);
+        let key = Arc::new(certified(chain, &key)?);
         Ok(Prepared(Arc::new(Material { key, id, validity, trust, roots })))
     }
 
@@ -210,9 +210,11 @@ impl Identity {
 /// The key cannot be used, or is another's.
 pub fn certified(
     chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    key: &PrivateKeyDer<'static>,
 ) -> Result<CertifiedKey, OfferError> {
-    let key = super::provider().key_provider.load_private_key(key).map_err(|_| OfferError::Key)?;
+    // rustls wipes what it is given.
+    let key = super::provider().key_provider.load_private_key(key.clone_key());
+    let key = key.map_err(|_| OfferError::Key)?;
     let certified = CertifiedKey::new(chain, key);
     certified.keys_match().map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => OfferError::OtherKey,

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use outrigger_proto::model::{SpiffeId, TrustDomain};
 use prost::Message;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use tokio::net::UnixStream;
 use tonic::client::Grpc;
 use tonic::metadata::MetadataValue;
@@ -20,7 +21,7 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 use x509_parser::asn1_rs::Any;
 use x509_parser::prelude::FromDer as _;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::backoff::Backoff;
 use super::offer::{Offer, Taker};
@@ -57,8 +58,9 @@ pub struct SvidResponse {
     pub federated_bundles: HashMap<String, Vec<u8>>,
 }
 
-/// `X509SVID`.
+/// `X509SVID`; its key is shown to nobody, and wiped when it is dropped.
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 pub struct Svid {
     /// The name.
     #[prost(string, tag = "1")]
@@ -72,6 +74,18 @@ pub struct Svid {
     /// Roots of its trust domain, as DER one behind the other.
     #[prost(bytes = "vec", tag = "4")]
     pub bundle: Vec<u8>,
+}
+
+impl fmt::Debug for Svid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Svid").field("spiffe_id", &self.spiffe_id).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Svid {
+    fn drop(&mut self) {
+        self.x509_svid_key.zeroize();
+    }
 }
 
 /// Follows what the agent says, for as long as this is polled.
@@ -133,10 +147,9 @@ async fn connect(socket: &Path) -> Result<Channel, ApiError> {
 /// What a response offers.
 fn offer(response: SvidResponse) -> Result<Offer, ApiError> {
     let SvidResponse { svids, crl, federated_bundles } = response;
-    let Svid { spiffe_id, x509_svid, x509_svid_key, bundle } =
-        svids.into_iter().next().ok_or(ApiError::NoSvid)?;
-    let key = Zeroizing::new(x509_svid_key);
-    let id = SpiffeId::new(&spiffe_id).map_err(|_| ApiError::Malformed("spiffe_id"))?;
+    let mut svid = svids.into_iter().next().ok_or(ApiError::NoSvid)?;
+    let Svid { spiffe_id, x509_svid, x509_svid_key, bundle } = &mut svid;
+    let id = SpiffeId::new(spiffe_id).map_err(|_| ApiError::Malformed("spiffe_id"))?;
     let mut bundles = BTreeMap::new();
     for (domain, bundle) in federated_bundles {
         let name = domain.strip_prefix("spiffe://").unwrap_or(&domain);
@@ -144,10 +157,10 @@ fn offer(response: SvidResponse) -> Result<Offer, ApiError> {
         bundles.insert(domain, certificates(&bundle, "federated_bundles")?);
     }
     let own = TrustDomain::new(id.trust_domain()).map_err(|_| ApiError::Malformed("spiffe_id"))?;
-    bundles.insert(own, certificates(&bundle, "bundle")?);
+    bundles.insert(own, certificates(bundle, "bundle")?);
     Ok(Offer {
-        chain: certificates(&x509_svid, "x509_svid")?,
-        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_vec())),
+        chain: certificates(x509_svid, "x509_svid")?,
+        key: Zeroizing::new(PrivateKeyDer::Pkcs8(mem::take(x509_svid_key).into())),
         bundles,
         crls: crl.into_iter().map(CertificateRevocationListDer::from).collect(),
     })

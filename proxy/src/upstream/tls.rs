@@ -255,7 +255,7 @@ impl ClientTlsStore {
         let shown: Arc<dyn ResolvesClientCert> = match (own, certificate) {
             (Some((chain, key)), Some(files)) => {
                 let key =
-                    certified(chain, key).map_err(|error| ClientTlsError::Pair(files.clone(), error))?;
+                    certified(chain, &key).map_err(|error| ClientTlsError::Pair(files.clone(), error))?;
                 Arc::new(SingleCertAndKey::from(key))
             }
             (_, _) => Arc::new(Nothing),
