@@ -77,20 +77,28 @@ async fn ask(config: &Csr) -> Result<Offer, CsrError> {
         Request::new(SignRequest { csr: csr.der().to_vec(), lifetime_seconds: config.lifetime.as_secs() });
     if let Some(path) = &config.token {
         let token = Zeroizing::new(std::fs::read_to_string(path).map_err(CsrError::Token)?);
-        let bearer = Zeroizing::new(format!("Bearer {}", token.trim()));
+        let token = Some(token.trim()).filter(|token| !token.is_empty()).ok_or(CsrError::NoToken)?;
+        let bearer = Zeroizing::new(format!("Bearer {token}"));
         let mut bearer = MetadataValue::try_from(bearer.as_str()).map_err(|_| CsrError::NoToken)?;
         bearer.set_sensitive(true);
         request.metadata_mut().insert("authorization", bearer);
     }
+    offer(exchange(connect(config), request).await?, &key)
+}
+
+/// One answer, on a connection of its own.
+async fn exchange(
+    connecting: impl Future<Output = Result<Channel, CsrError>>,
+    request: Request<SignRequest>,
+) -> Result<SignResponse, CsrError> {
     let exchange = async {
-        let mut grpc = Grpc::new(connect(config).await?).max_decoding_message_size(LARGEST);
+        let mut grpc = Grpc::new(connecting.await?).max_decoding_message_size(LARGEST);
         grpc.ready().await.map_err(|error| CsrError::Unreachable(error.to_string()))?;
         let codec = ProstCodec::<SignRequest, SignResponse>::default();
         let answered = grpc.unary(request, http::uri::PathAndQuery::from_static(SIGN), codec).await;
-        Ok::<_, CsrError>(answered?.into_inner())
+        Ok(answered.map_err(CsrError::Refused)?.into_inner())
     };
-    let response = tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| CsrError::Silent)??;
-    offer(response, &key)
+    tokio::time::timeout(PATIENCE, exchange).await.unwrap_or(Err(CsrError::Silent))
 }
 
 fn offer(SignResponse { chain, bundles }: SignResponse, key: &KeyPair) -> Result<Offer, CsrError> {
@@ -169,12 +177,6 @@ enum CsrError {
     Refused(Status),
 }
 
-impl From<Status> for CsrError {
-    fn from(status: Status) -> Self {
-        Self::Refused(status)
-    }
-}
-
 impl fmt::Display for CsrError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -188,3 +190,7 @@ impl fmt::Display for CsrError {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "csr_tests.rs"]
+mod tests;

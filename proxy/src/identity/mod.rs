@@ -1,8 +1,8 @@
 //! Who the proxy is and whom it believes: material from its sources, checked whole before it is in force, and checks of
 //! what others show.
 //!
-//! Sources ([`files`], [`workload_api`], [`csr`]) offer; [`state`] takes or refuses; [`tls`] is how rustls asks. Nothing here knows what a request
-//! is.
+//! Sources ([`files`], [`workload_api`], [`csr`]) offer; [`state`] takes or refuses; [`tls`] is how rustls asks. Nothing
+//! here knows what a request is.
 
 pub mod alarm;
 pub mod backoff;
@@ -10,6 +10,8 @@ pub mod csr;
 pub mod files;
 pub mod offer;
 pub mod pem;
+#[cfg(test)]
+mod pipe;
 mod renewal;
 pub mod state;
 pub mod tickets;

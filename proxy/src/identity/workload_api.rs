@@ -14,10 +14,11 @@ use outrigger_proto::model::{SpiffeId, TrustDomain};
 use prost::Message;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 use tonic::client::Grpc;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 use x509_parser::asn1_rs::Any;
 use x509_parser::prelude::FromDer as _;
@@ -39,6 +40,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two tries.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// A stream that lasted this long was one: an agent that hangs up after each answer is not asked again at once.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// `X509SVIDRequest`.
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -92,39 +96,62 @@ impl Drop for Svid {
 pub async fn follow(socket: PathBuf, taker: Taker) {
     let mut backoff = Backoff::new(WAITS);
     loop {
-        if let Err(error) = listen(&socket, &taker, &mut backoff).await {
-            taker.failed(&format_args!("Workload API at {}: {error}", socket.display()));
-        }
+        let begun = Instant::now();
+        let ended = match connect(&socket).await {
+            Ok(channel) => listen(channel, &taker).await,
+            Err(error) => error,
+        };
+        taker.failed(&format_args!("Workload API at {}: {ended}", socket.display()));
+        after(&mut backoff, begun.elapsed());
         tokio::time::sleep(backoff.next(fastrand::u64(..))).await;
     }
 }
 
-async fn listen(socket: &Path, taker: &Taker, backoff: &mut Backoff) -> Result<(), ApiError> {
-    let mut grpc = Grpc::new(connect(socket).await?).max_decoding_message_size(LARGEST);
-    grpc.ready().await.map_err(|error| ApiError::Unreachable(error.to_string()))?;
-    let mut request = Request::new(SvidRequest {});
-    request.metadata_mut().insert(HEADER, MetadataValue::from_static("true"));
-    let codec = ProstCodec::<SvidRequest, SvidResponse>::default();
-    let asked = grpc.server_streaming(request, http::uri::PathAndQuery::from_static(PATH), codec);
-    let answered = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| ApiError::Silent)?;
-    let mut stream = answered?.into_inner();
+/// A stream has ended that lasted so long.
+fn after(backoff: &mut Backoff, lasted: Duration) {
+    if lasted >= STEADY {
+        backoff.reset();
+    }
+}
+
+/// Takes what comes, until nothing comes any more: why.
+async fn listen(channel: Channel, taker: &Taker) -> ApiError {
+    let mut stream = match ask(channel).await {
+        Ok(stream) => stream,
+        Err(error) => return error,
+    };
     let mut patience = Some(PATIENCE);
     loop {
         // An agent that has nothing for us says so at once; after that it speaks when it has something to say.
         let next = match patience.take() {
-            Some(patience) => {
-                tokio::time::timeout(patience, stream.message()).await.map_err(|_| ApiError::Silent)?
-            }
-            None => stream.message().await,
+            Some(patience) => tokio::time::timeout(patience, stream.message()).await,
+            None => Ok(stream.message().await),
         };
-        let Some(response) = next? else { return Err(ApiError::Ended) };
-        let accepted = offer(response).map(|offer| taker.take(offer));
-        match accepted {
-            Ok(Some(_)) => backoff.reset(),
-            Ok(None) => {}
+        let response = match next {
+            Ok(Ok(Some(response))) => response,
+            Ok(Ok(None)) => return ApiError::Ended,
+            Ok(Err(status)) => return ApiError::Refused(status),
+            Err(_) => return ApiError::Silent,
+        };
+        match offer(response) {
+            // What is not taken is logged and counted there.
+            Ok(offer) => drop(taker.take(offer)),
             Err(error) => taker.failed(&error),
         }
     }
+}
+
+async fn ask(channel: Channel) -> Result<Streaming<SvidResponse>, ApiError> {
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST);
+    let mut request = Request::new(SvidRequest {});
+    request.metadata_mut().insert(HEADER, MetadataValue::from_static("true"));
+    let asked = async {
+        grpc.ready().await.map_err(|error| ApiError::Unreachable(error.to_string()))?;
+        let codec = ProstCodec::<SvidRequest, SvidResponse>::default();
+        let path = http::uri::PathAndQuery::from_static(PATH);
+        Ok(grpc.server_streaming(request, path, codec).await.map_err(ApiError::Refused)?.into_inner())
+    };
+    tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err(ApiError::Silent))
 }
 
 async fn connect(socket: &Path) -> Result<Channel, ApiError> {
@@ -154,7 +181,10 @@ fn offer(response: SvidResponse) -> Result<Offer, ApiError> {
     for (domain, bundle) in federated_bundles {
         let name = domain.strip_prefix("spiffe://").unwrap_or(&domain);
         let domain = TrustDomain::new(name).map_err(|_| ApiError::Malformed("federated_bundles"))?;
-        bundles.insert(domain, certificates(&bundle, "federated_bundles")?);
+        // An empty one is one that was taken back (section 4.4): that domain is unknown, the others are not.
+        if !bundle.is_empty() {
+            bundles.insert(domain, certificates(&bundle, "federated_bundles")?);
+        }
     }
     let own = TrustDomain::new(id.trust_domain()).map_err(|_| ApiError::Malformed("spiffe_id"))?;
     bundles.insert(own, certificates(bundle, "bundle")?);
@@ -189,12 +219,6 @@ enum ApiError {
     Refused(Status),
 }
 
-impl From<Status> for ApiError {
-    fn from(status: Status) -> Self {
-        Self::Refused(status)
-    }
-}
-
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -210,3 +234,7 @@ impl fmt::Display for ApiError {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "workload_api_tests.rs"]
+mod tests;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use outrigger_tests::pki::{self, Authority, Svid, leaf};
 use outrigger_tests::proxy::with_admin;
+use outrigger_tests::tls::write_certificate;
 use outrigger_tests::{Dir, Origin, Proxy, until};
 use rcgen::{CertificateSigningRequestParams, SanType};
 use time::OffsetDateTime;
@@ -15,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use super::DOMAIN;
 
@@ -229,22 +231,20 @@ async fn an_agent_says_who_we_are_and_says_it_anew() {
 }
 
 /// Signs what it is asked to, for who has the token.
-async fn signer(
-    authority: Arc<Authority>,
-    lifetime: Duration,
-    asked: Arc<Mutex<Vec<String>>>,
-) -> std::net::SocketAddr {
+async fn signer(signing: Signing, tls: Option<TlsAcceptor>) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let (authority, asked) = (authority.clone(), asked.clone());
+            let (signing, tls) = (signing.clone(), tls.clone());
             tokio::spawn(async move {
-                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
-                let mut answering = JoinSet::new();
-                while let Some(Ok((request, respond))) = connection.accept().await {
-                    answering.spawn(sign(request, respond, (authority.clone(), lifetime, asked.clone())));
+                match tls {
+                    None => sign_all(stream, signing).await,
+                    Some(tls) => {
+                        let Ok(stream) = tls.accept(stream).await else { return };
+                        sign_all(stream, signing).await;
+                    }
                 }
             });
         }
@@ -252,6 +252,15 @@ async fn signer(
     address
 }
 
+async fn sign_all(stream: impl AsyncRead + AsyncWrite + Unpin, signing: Signing) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    let mut answering = JoinSet::new();
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        answering.spawn(sign(request, respond, signing.clone()));
+    }
+}
+
+/// By whom, for how long, and what was asked.
 type Signing = (Arc<Authority>, Duration, Arc<Mutex<Vec<String>>>);
 
 async fn sign(
@@ -298,7 +307,7 @@ async fn sign(
 async fn a_service_signs_and_signs_again_in_time() {
     let authority = Arc::new(Authority::new(DOMAIN));
     let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-    let address = signer(authority.clone(), Duration::from_secs(6), asked.clone()).await;
+    let address = signer((authority.clone(), Duration::from_secs(6), asked.clone()), None).await;
     let dir = Arc::new(Dir::new());
     dir.write("token", "wrong\n");
     let csr = format!("csr: {{ server: \"http://{address}\", token: token, lifetime: 6s }}");
@@ -320,4 +329,40 @@ async fn a_service_signs_and_signs_again_in_time() {
     let told =
         format!("{}{}{}", proxy.log(), proxy.ask("/config").await.text(), proxy.ask("/metrics").await.text());
     assert!(!told.contains("joined") && !told.contains("PRIVATE"));
+}
+
+#[tokio::test]
+async fn a_token_is_told_to_the_right_service_alone() {
+    let authority = Arc::new(Authority::new(DOMAIN));
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let dir = Arc::new(Dir::new());
+    write_certificate(&dir, &["localhost"]);
+    let signing = (authority.clone(), Duration::from_secs(3600), asked.clone());
+    let address = signer(signing, Some(acceptor(&dir))).await;
+    dir.write("token", "joined\n");
+    // That of somebody else, first.
+    dir.write("trust.crt", &authority.pem());
+    let server = format!("https://localhost:{}", address.port());
+    let (_origin, proxy) =
+        start(&dir, &format!("csr: {{ server: \"{server}\", trust: trust.crt, token: token }}")).await;
+    proxy.wait_log("UnknownIssuer").await;
+    assert_eq!(proxy.ask("/ready").await.status, 503);
+    assert!(asked.lock().unwrap().is_empty());
+    dir.write("trust.crt", &std::fs::read_to_string(dir.file("ca.crt")).unwrap());
+    ready(&proxy).await;
+    assert_eq!(pki::status(proxy.address("in"), Some(&authority.svid("/web")), "/").await, Some(200));
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}
+
+/// TLS by `tls.crt` and `tls.key`, for HTTP/2.
+fn acceptor(dir: &Dir) -> TlsAcceptor {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    let chain = CertificateDer::pem_file_iter(dir.file("tls.crt")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(dir.file("tls.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let mut config = builder.with_single_cert(chain, key).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config).into()
 }
