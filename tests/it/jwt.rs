@@ -217,7 +217,7 @@ async fn a_server_of_keys_that_hangs_holds_nobody_up() {
     let answer = Arc::new(Mutex::new(String::new()));
     let (issuer, origin) = (server(answer.clone()).await, Origin::ok("").await);
     let url = format!("http://{}/jwks", issuer.address());
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let proxy = Proxy::start(&config(&url, origin.address())).await;
     // It was waited for, but not for long.
     assert!(started.elapsed() < Duration::from_secs(10));

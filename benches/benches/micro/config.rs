@@ -54,5 +54,5 @@ fn document(routes: usize) -> String {
 fn cluster() -> Arc<ClusterView> {
     let name = Name::new(tables::CLUSTER).expect("a name");
     let live = Clusters::new(Registry::default(), tokio::time::Instant::now()).get_or_make(&name);
-    Arc::new(ClusterView { config: Arc::new(Cluster::new(Source::Static)), live, subset: None })
+    Arc::new(ClusterView { config: Arc::new(Cluster::new(Source::Static)), live, tls: None, subset: None })
 }

@@ -193,7 +193,7 @@ fn snapshot(config: Config) -> (Arc<ListenerView>, Snapshot) {
     let (name, cluster) = mesh.clusters.first_key_value().expect("it has one");
     let live = clusters.get_or_make(name);
     clusters.assign(&live, &endpoints[name]);
-    let view = Arc::new(ClusterView { config: cluster.clone(), live, subset: None });
+    let view = Arc::new(ClusterView { config: cluster.clone(), live, tls: None, subset: None });
 
     let (name, listener) = mesh.listeners.first_key_value().expect("it has one");
     let Filter::Http(http) = &listener.chain.filter else { unreachable!("it has routes") };
@@ -201,6 +201,9 @@ fn snapshot(config: Config) -> (Arc<ListenerView>, Snapshot) {
     let listener = ListenerView {
         name: name.clone(),
         config: listener.clone(),
+        port: None,
+        tokens: None,
+        authorization: None,
         tls: None,
         state: Arc::new(ListenerState { open: 0.into(), stats: registry.listener(name.as_str()) }),
         filter: FilterView::Http(Arc::new(routes)),
