@@ -39,6 +39,7 @@ pub(crate) struct Verdict {
 
 const PEERS: &[Proxy] = &[Proxy::Haproxy, Proxy::Nginx];
 const HAPROXY: &[Proxy] = &[Proxy::Haproxy];
+const ALL: &[Proxy] = &[Proxy::Envoy, Proxy::Haproxy, Proxy::Nginx];
 const ENVOY: &[Proxy] = &[Proxy::Envoy];
 const OURS: &[Proxy] = &[Proxy::Outrigger];
 
@@ -51,6 +52,9 @@ pub(crate) const BARS: &[Bar] = &[
     bar(Case::H2c, Metric::Cpu, Limit::Times(1.5, HAPROXY)),
     bar(Case::H2c, Metric::Cpu, Limit::Times(0.35, ENVOY)),
     bar(Case::TlsH2H1, Metric::Cpu, Limit::Times(1.5, HAPROXY)),
+    bar(Case::TlsHandshake, Metric::Cpu, Limit::Times(1.0, ALL)),
+    bar(Case::TlsResumed, Metric::Cpu, Limit::Times(1.0, ALL)),
+    bar(Case::MtlsPair, Metric::Cpu, Limit::Times(1.0, HAPROXY)),
     bar(Case::Tcp, Metric::CpuPerGb, Limit::Times(1.0, HAPROXY)),
     bar(Case::IdleMemory, Metric::Resident, Limit::Value(10.0)),
     bar(Case::IdleConnection, Metric::PerConnection, Limit::Value(12.0)),

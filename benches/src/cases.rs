@@ -87,6 +87,12 @@ pub(crate) enum Case {
     /// Nothing but handshakes.
     #[value(name = "tls-handshake")]
     TlsHandshake,
+    /// Handshakes of those who come back.
+    #[value(name = "tls-resumed")]
+    TlsResumed,
+    /// Two hops, and mutual TLS between them.
+    #[value(name = "mtls-pair")]
+    MtlsPair,
     /// Bytes.
     #[value(name = "tcp")]
     Tcp,
@@ -126,10 +132,12 @@ pub(crate) enum Work {
         /// Busy streams of each.
         streams: u64,
     },
-    /// HTTP/1.1 over TLS, a full handshake for each request.
+    /// HTTP/1.1 over TLS, a handshake for each request.
     Handshakes {
         /// Connections at a time.
         parallel: usize,
+        /// Whether sessions are resumed.
+        resumed: bool,
     },
     /// Bytes, down and then up.
     Transfer,
@@ -179,6 +187,8 @@ impl Case {
             | Self::H2c
             | Self::TlsH2H1
             | Self::TlsHandshake
+            | Self::TlsResumed
+            | Self::MtlsPair
             | Self::Tcp
             | Self::IdleConnection => true,
         }
@@ -209,7 +219,19 @@ impl Case {
             Self::TlsHandshake => Plan {
                 about: "a full TLS 1.3 handshake for each HTTP/1.1 request, 256 B, 16 at a time",
                 shape: Shape { front: Front::Tls, back: Back::Http1, routes: Routes::Catchall },
-                work: Work::Handshakes { parallel: 16 },
+                work: Work::Handshakes { parallel: 16, resumed: false },
+                columns: REQUESTS,
+            },
+            Self::TlsResumed => Plan {
+                about: "a resumed TLS 1.3 handshake for each HTTP/1.1 request, 256 B, 16 at a time",
+                shape: Shape { front: Front::Tls, back: Back::Http1, routes: Routes::Catchall },
+                work: Work::Handshakes { parallel: 16, resumed: true },
+                columns: REQUESTS,
+            },
+            Self::MtlsPair => Plan {
+                about: "two proxies with mutual TLS between them, HTTP/1.1 keep-alive, 256 B, 32 connections; CPU of both",
+                shape: Shape { front: Front::Http1, back: Back::Mtls, routes: Routes::Catchall },
+                work: Work::Wrk { connections: 32, path: "/", fresh: false },
                 columns: REQUESTS,
             },
             Self::Tcp => Plan {

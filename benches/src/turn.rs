@@ -21,7 +21,7 @@ use crate::load::handshakes::Handshakes;
 use crate::load::wrk::Wrk;
 use crate::measure::Usage;
 use crate::net;
-use crate::proxy::{self, Back, Front, Proxy, Routes, Serving, Setup, TlsFiles};
+use crate::proxy::{self, Back, Front, Proxy, Routes, Serving, Setup, Shape, TlsFiles};
 use crate::tcp::{self, Direction};
 use crate::tools::Tools;
 
@@ -74,6 +74,19 @@ impl Bench {
     /// Starts `proxy`, gives it the work of `case`, and stops it.
     pub(crate) fn turn(&self, case: Case, proxy: Proxy) -> Result<Sample> {
         let plan = case.plan();
+        // The second hop, where there are two.
+        let inner = Setup {
+            shape: Shape { front: Front::Mtls, back: Back::Http1, ..plan.shape },
+            dir: self.folder(&format!("{}-{}-inner", case.name(), proxy.name()))?,
+            listen: net::free_port()?,
+            admin: net::free_port()?,
+            backend: self.backend.http1,
+            tls: &self.tls,
+        };
+        let second = match plan.shape.back {
+            Back::Mtls => Some(proxy::start(proxy, &inner, &self.tools)?),
+            Back::Http1 | Back::Http2 | Back::Tcp => None,
+        };
         let setup = Setup {
             shape: plan.shape,
             dir: self.folder(&format!("{}-{}", case.name(), proxy.name()))?,
@@ -83,11 +96,12 @@ impl Bench {
                 Back::Http1 => self.backend.http1,
                 Back::Http2 => self.backend.http2,
                 Back::Tcp => self.backend.tcp,
+                Back::Mtls => inner.listen,
             },
             tls: &self.tls,
         };
         let serving = proxy::start(proxy, &setup, &self.tools)?;
-        let turn = Turn { bench: self, setup: &setup, serving: &serving };
+        let turn = Turn { bench: self, setup: &setup, serving: &serving, second: second.as_ref() };
         turn.work(plan.work).map_err(|failure| serving.process.explain(&failure))
     }
 
@@ -104,6 +118,8 @@ struct Turn<'a> {
     bench: &'a Bench,
     setup: &'a Setup<'a>,
     serving: &'a Serving,
+    /// The second hop, where there are two.
+    second: Option<&'a Serving>,
 }
 
 impl Turn<'_> {
@@ -111,7 +127,7 @@ impl Turn<'_> {
         let mut sample = match work {
             Work::Wrk { connections, path, fresh } => self.wrk(connections, path, fresh),
             Work::H2load { clients, streams } => self.h2load(clients, streams),
-            Work::Handshakes { parallel } => self.handshakes(parallel),
+            Work::Handshakes { parallel, resumed } => self.handshakes(parallel, resumed),
             Work::Transfer => self.transfer(),
             Work::Rest => {
                 thread::sleep(self.bench.size.rest);
@@ -125,7 +141,10 @@ impl Turn<'_> {
     }
 
     fn usage(&self) -> Result<Usage> {
-        Usage::of(self.serving.process.group())
+        let first = Usage::of(self.serving.process.group())?;
+        let Some(second) = self.second else { return Ok(first) };
+        let Usage { cpu, resident_mib } = Usage::of(second.process.group())?;
+        Ok(Usage { cpu: first.cpu + cpu, resident_mib: first.resident_mib + resident_mib })
     }
 
     /// Runs `load`; anything but good answers fails the turn. Divides the CPU time by the requests.
@@ -164,9 +183,10 @@ impl Turn<'_> {
         self.of_requests(|| run(size.seconds))
     }
 
-    fn handshakes(&self, parallel: usize) -> Result<Sample> {
+    fn handshakes(&self, parallel: usize, resumed: bool) -> Result<Sample> {
         let Bench { handshakes, size, .. } = self.bench;
-        let run = |seconds| handshakes.run(self.setup.listen, parallel, Duration::from_secs(seconds));
+        let run =
+            |seconds| handshakes.run(self.setup.listen, (parallel, resumed), Duration::from_secs(seconds));
         self.checked(run(1))?;
         self.of_requests(|| Ok(run(size.seconds)))
     }

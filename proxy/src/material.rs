@@ -12,6 +12,7 @@ use outrigger_proto::model::{
     self, DownstreamTls, Filter, HttpFilter, IdentitySource, JwksSource, Listener, Mesh, Name, Revocation,
     UpstreamTls,
 };
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, spawn_local};
 
@@ -169,6 +170,9 @@ impl Keeper {
         };
         self.jwks.retain(used);
         self.warn_of_exposed(mesh);
+        if !own.is_empty() || mesh.identity.is_some() {
+            keep_out_of_cores();
+        }
         if let Some(prepared) = identity {
             let version = self.identity.version();
             let Accepted { id, not_before: _, not_after } = self.identity.install(prepared);
@@ -267,6 +271,17 @@ impl Keeper {
                 tracing::warn!("{warning}");
             }
         }
+    }
+}
+
+/// From now on there are keys in memory: a core file would carry them away, and so would a debugger of another process of
+/// the same user.
+fn keep_out_of_cores() {
+    let Rlimit { current: _, maximum } = getrlimit(Resource::Core);
+    let kept = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum })
+        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = kept {
+        tracing::warn!(%error, "a core file of this process could hold private keys: the system lets us not prevent it");
     }
 }
 

@@ -42,7 +42,7 @@ async fn everyone_gets_a_share() {
         let counts = spread(balance, [1, 1, 1]).await;
         assert_eq!(counts.iter().sum::<usize>(), 300, "{balance}: {counts:?}");
         // How even it is depends on how fast each was: nobody is left out, though.
-        let least = if balance == "peak-ewma" { 10 } else { 50 };
+        let least = if balance == "peak-ewma" { 1 } else { 50 };
         assert!(counts.iter().all(|count| *count >= least), "{balance}: {counts:?}");
     }
 }

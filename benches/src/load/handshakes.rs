@@ -1,6 +1,7 @@
-//! New TLS connections, each with a full handshake and one request.
+//! New TLS connections, each with a handshake and one request: all of them full, or all but the first of each thread
+//! resumed.
 //!
-//! Our own, because `wrk` and `h2load` resume the session of the connection before. That spares the
+//! Our own, because `wrk` and `h2load` resume the session of the connection before as it pleases them. That spares the
 //! proxy its signature, the very thing that is to be measured.
 
 use std::fs::File;
@@ -22,7 +23,7 @@ use crate::error::{Doing, Failure, Result};
 use crate::measure::percentile;
 use crate::net;
 
-/// A client that agrees to one version, group and cipher, and never resumes.
+/// A client that agrees to one version, group and cipher.
 #[derive(Clone, Debug)]
 pub(crate) struct Handshakes(Arc<ClientConfig>);
 
@@ -46,18 +47,25 @@ impl Handshakes {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config.resumption = Resumption::disabled();
         Ok(Self(Arc::new(config)))
     }
 
     /// Keeps `parallel` connections going for `length`. The first that fails ends its share, and is reported.
-    pub(crate) fn run(&self, port: u16, parallel: usize, length: Duration) -> Load {
+    pub(crate) fn run(&self, port: u16, (parallel, resumed): (usize, bool), length: Duration) -> Load {
         let began = Instant::now();
         let share = || {
             let mut times = Vec::new();
+            let mut config = (*self.0).clone();
+            config.resumption =
+                if resumed { Resumption::in_memory_sessions(8) } else { Resumption::disabled() };
+            let config = Arc::new(config);
+            let mut kind = HandshakeKind::Full;
             while began.elapsed() < length {
                 let one = Instant::now();
-                self.once(port)?;
+                once(&config, port, kind)?;
+                if resumed {
+                    kind = HandshakeKind::Resumed;
+                }
                 times.push(u64::try_from(one.elapsed().as_micros()).unwrap_or(u64::MAX));
             }
             Ok(times)
@@ -78,22 +86,22 @@ impl Handshakes {
             errors,
         }
     }
+}
 
-    fn once(&self, port: u16) -> Result<()> {
-        let name = ServerName::try_from("localhost").expect("a valid name");
-        let session = ClientConnection::new(Arc::clone(&self.0), name)
-            .map_err(|error| Failure::new(format!("setting up TLS: {error}")))?;
-        let mut stream = StreamOwned::new(session, net::connect(port)?);
-        let status = net::request(&mut stream, "/", "close")?;
-        let group = stream.conn.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name);
-        if status != 200 {
-            return Err(Failure::new(format!("answered {status}")));
-        }
-        if group != Some(NamedGroup::X25519) || stream.conn.handshake_kind() != Some(HandshakeKind::Full) {
-            return Err(Failure::new("not a full handshake over X25519"));
-        }
-        // The proxy closes first: the ports that wait out their time are then not ours.
-        let _either_way = stream.read(&mut [0]);
-        Ok(())
+fn once(config: &Arc<ClientConfig>, port: u16, kind: HandshakeKind) -> Result<()> {
+    let name = ServerName::try_from("localhost").expect("a valid name");
+    let session = ClientConnection::new(Arc::clone(config), name)
+        .map_err(|error| Failure::new(format!("setting up TLS: {error}")))?;
+    let mut stream = StreamOwned::new(session, net::connect(port)?);
+    let status = net::request(&mut stream, "/", "close")?;
+    let group = stream.conn.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name);
+    if status != 200 {
+        return Err(Failure::new(format!("answered {status}")));
     }
+    if group != Some(NamedGroup::X25519) || stream.conn.handshake_kind() != Some(kind) {
+        return Err(Failure::new(format!("not a handshake over X25519, or not {kind:?}")));
+    }
+    // The proxy closes first: the ports that wait out their time are then not ours.
+    let _either_way = stream.read(&mut [0]);
+    Ok(())
 }

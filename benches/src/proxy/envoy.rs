@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::process::Command;
 
-use super::{Back, Front, Setup};
+use super::{Back, Front, SPIFFE_ID, Setup};
 use crate::error::Result;
 use crate::tools::Tools;
 
@@ -19,7 +19,7 @@ fn config(setup: &Setup<'_>) -> String {
     let Setup { shape, dir: _, listen, admin: _, backend, tls: _ } = setup;
     let filter = match shape.front {
         Front::Tcp => TCP_PROXY.to_owned(),
-        Front::Http1 | Front::Http2 | Front::Tls => connection_manager(setup),
+        Front::Http1 | Front::Http2 | Front::Tls | Front::Mtls => connection_manager(setup),
     };
     let mut text = format!(
         "static_resources:
@@ -34,8 +34,16 @@ fn config(setup: &Setup<'_>) -> String {
         transport_socket(setup)
     );
     let protocol = match shape.back {
-        Back::Http1 | Back::Tcp => "",
-        Back::Http2 => HTTP2_UPSTREAM,
+        Back::Http1 | Back::Tcp => String::new(),
+        Back::Http2 => HTTP2_UPSTREAM.to_owned(),
+        Back::Mtls => {
+            let context = mutual(setup, "http/1.1").replace("            ", "          ");
+            format!(
+                "    transport_socket:\n      name: envoy.transport_sockets.tls\n      typed_config:\n        \
+                \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\n        \
+                common_tls_context:\n{context}"
+            )
+        }
     };
     for (cluster, _) in shape.routes.each() {
         write!(
@@ -88,6 +96,18 @@ fn connection_manager(setup: &Setup<'_>) -> String {
 }
 
 fn transport_socket(setup: &Setup<'_>) -> String {
+    if setup.shape.front == Front::Mtls {
+        return format!(
+            "      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          require_client_certificate: true
+          common_tls_context:
+{}",
+            mutual(setup, "http/1.1")
+        );
+    }
     if setup.shape.front != Front::Tls {
         return String::new();
     }
@@ -103,6 +123,19 @@ fn transport_socket(setup: &Setup<'_>) -> String {
 ",
         setup.tls.certificate.display(),
         setup.tls.key.display()
+    )
+}
+
+/// What both ends of mutual TLS show and check.
+fn mutual(setup: &Setup<'_>, alpn: &str) -> String {
+    let [certificate, key, _] = setup.tls.mesh.each_ref().map(|file| file.display());
+    let root = setup.tls.mesh_root.display();
+    format!(
+        "            alpn_protocols: [{alpn}]
+            tls_params: {{ tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3, ecdh_curves: [X25519] }}
+            tls_certificates: [{{ certificate_chain: {{ filename: {certificate} }}, private_key: {{ filename: {key} }} }}]
+            validation_context: {{ trusted_ca: {{ filename: {root} }}, match_typed_subject_alt_names: [{{ san_type: URI, matcher: {{ exact: \"{SPIFFE_ID}\" }} }}] }}
+"
     )
 }
 

@@ -45,6 +45,10 @@ fn config(setup: &Setup<'_>, tuning: Tuning) -> String {
         Front::Http1 | Front::Tcp => String::new(),
         Front::Http2 => "proto h2".to_owned(),
         Front::Tls => format!("ssl crt {} alpn h2,http/1.1", tls.both.display()),
+        Front::Mtls => {
+            let (own, root) = (tls.mesh[2].display(), tls.mesh_root.display());
+            format!("ssl crt {own} ca-file {root} verify required alpn http/1.1")
+        }
     };
     let frontend = match (shape.front, shape.routes) {
         (Front::Tcp, _) => "  default_backend backend\n".to_owned(),
@@ -58,9 +62,15 @@ fn config(setup: &Setup<'_>, tuning: Tuning) -> String {
         ),
     };
     let (mode, tuned, server) = match shape.back {
-        Back::Http1 => (HTTP, HTTP_TUNED, ""),
-        Back::Http2 => (HTTP, HTTP_TUNED, " proto h2"),
-        Back::Tcp => (TCP, TCP_TUNED, ""),
+        Back::Http1 => (HTTP, HTTP_TUNED, String::new()),
+        Back::Http2 => (HTTP, HTTP_TUNED, " proto h2".to_owned()),
+        Back::Mtls => {
+            let (own, root) = (tls.mesh[2].display(), tls.mesh_root.display());
+            let checked =
+                format!(" ssl crt {own} ca-file {root} verify required verifyhost localhost alpn http/1.1");
+            (HTTP, HTTP_TUNED, checked)
+        }
+        Back::Tcp => (TCP, TCP_TUNED, String::new()),
     };
     let (pipes, tuned) = match tuning {
         Tuning::AsItComes => ("", ""),
@@ -106,7 +116,7 @@ const PIPES: &str = "  tune.pipesize 1048576\n";
 
 fn forwarded(front: Front) -> &'static str {
     match front {
-        Front::Tls => "  http-request set-header X-Forwarded-Proto https\n",
+        Front::Tls | Front::Mtls => "  http-request set-header X-Forwarded-Proto https\n",
         Front::Http1 | Front::Http2 | Front::Tcp => "  http-request set-header X-Forwarded-Proto http\n",
     }
 }
@@ -120,7 +130,9 @@ mod tests {
 
     #[track_caller]
     fn check(front: Front, back: Back, tuned: &[&str]) {
-        let tls = TlsFiles { certificate: PathBuf::new(), key: PathBuf::new(), both: PathBuf::new() };
+        let file = PathBuf::new;
+        let mesh = [file(), file(), file()];
+        let tls = TlsFiles { certificate: file(), key: file(), both: file(), mesh, mesh_root: file() };
         let shape = Shape { front, back, routes: Routes::Catchall };
         let setup = Setup { shape, dir: PathBuf::new(), listen: 1, admin: 2, backend: 3, tls: &tls };
         let (plain, expert) = (config(&setup, Tuning::AsItComes), config(&setup, Tuning::Expert));

@@ -94,6 +94,8 @@ pub(crate) enum Front {
     Http2,
     /// TLS, with HTTP/2 and HTTP/1.1 offered.
     Tls,
+    /// TLS with HTTP/1.1, for clients that show a certificate.
+    Mtls,
     /// Bytes.
     Tcp,
 }
@@ -105,6 +107,8 @@ pub(crate) enum Back {
     Http1,
     /// HTTP/2 in cleartext.
     Http2,
+    /// HTTP/1.1 over TLS, with a certificate shown and one checked.
+    Mtls,
     /// Bytes.
     Tcp,
 }
@@ -159,7 +163,17 @@ pub(crate) struct TlsFiles {
     pub(crate) key: PathBuf,
     /// Both in one file, as HAProxy wants them.
     pub(crate) both: PathBuf,
+    /// What both ends of mutual TLS show, in the same forms: a certificate of a workload, [`SPIFFE_ID`], ECDSA P-256.
+    pub(crate) mesh: [PathBuf; 3],
+    /// The root that has signed it, PEM.
+    pub(crate) mesh_root: PathBuf,
 }
+
+/// The trust domain of mutual TLS.
+pub(crate) const TRUST_DOMAIN: &str = "bench.local";
+
+/// Who both its ends are.
+pub(crate) const SPIFFE_ID: &str = "spiffe://bench.local/hop";
 
 impl TlsFiles {
     /// Makes a new certificate in `dir`.
@@ -168,6 +182,9 @@ impl TlsFiles {
         let made = rcgen::generate_simple_self_signed(names)
             .map_err(|error| Failure::new(format!("making a certificate: {error}")))?;
         let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let (mesh_root, mesh_certificate, mesh_key) =
+            mesh().map_err(|error| Failure::new(format!("making a certificate: {error}")))?;
+        let mesh_both = format!("{mesh_certificate}{mesh_key}");
         let both = format!("{certificate}{key}");
         let write = |name: &str, text: &str| {
             let file = dir.join(name);
@@ -178,8 +195,28 @@ impl TlsFiles {
             certificate: write("tls.crt", &certificate)?,
             key: write("tls.key", &key)?,
             both: write("tls.pem", &both)?,
+            mesh: [
+                write("mesh.crt", &mesh_certificate)?,
+                write("mesh.key", &mesh_key)?,
+                write("mesh.pem", &mesh_both)?,
+            ],
+            mesh_root: write("mesh-ca.crt", &mesh_root)?,
         })
     }
+}
+
+/// A root, a certificate below it, and its key, PEM.
+fn mesh() -> std::result::Result<(String, String, String), rcgen::Error> {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+    let mut root = CertificateParams::new(Vec::new())?;
+    root.distinguished_name.push(DnType::CommonName, "root of the benches");
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = CertifiedIssuer::self_signed(root, KeyPair::generate()?)?;
+    // HAProxy and nginx know servers by their hosts.
+    let mut leaf = CertificateParams::new(vec!["localhost".to_owned()])?;
+    leaf.subject_alt_names.push(SanType::URI(SPIFFE_ID.try_into()?));
+    let key = KeyPair::generate()?;
+    Ok((root.pem(), leaf.signed_by(&key, &root)?.pem(), key.serialize_pem()))
 }
 
 /// All that a configuration is written from.
@@ -215,7 +252,9 @@ impl Setup<'_> {
                 (Front::Http1, Routes::Prefixes(count)) => {
                     net::answers(self.listen, &format!("/svc-{}/", count - 1))
                 }
-                (Front::Http2 | Front::Tls | Front::Tcp, _) => net::connect(self.listen).is_ok(),
+                (Front::Http2 | Front::Tls | Front::Mtls | Front::Tcp, _) => {
+                    net::connect(self.listen).is_ok()
+                }
             }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-use super::{CONNECTIONS, Front, Routes, Setup};
+use super::{Back, CONNECTIONS, Front, Routes, Setup};
 use crate::error::Result;
 use crate::tools::Tools;
 
@@ -16,7 +16,7 @@ pub(crate) fn command(setup: &Setup<'_>, tools: &Tools) -> Result<Command> {
             let load = module.as_ref().map(|file| format!("load_module {};\n", file.display()));
             format!("{}{}", load.unwrap_or_default(), stream(setup))
         }
-        Front::Http1 | Front::Http2 | Front::Tls => http(setup),
+        Front::Http1 | Front::Http2 | Front::Tls | Front::Mtls => http(setup),
     };
     let file = setup.write("nginx.conf", &text)?;
     let mut command = Command::new(tools.nginx.as_ref().map_err(Clone::clone)?);
@@ -83,6 +83,29 @@ fn http(setup: &Setup<'_>) -> String {
                 tls.key.display()
             ),
         ),
+        Front::Mtls => (
+            " ssl",
+            format!(
+                "ssl_certificate {};\n    ssl_certificate_key {};\n    ssl_protocols TLSv1.3;\n    ssl_ecdh_curve X25519;\n    \
+                 ssl_client_certificate {};\n    ssl_verify_client on;",
+                tls.mesh[0].display(),
+                tls.mesh[1].display(),
+                tls.mesh_root.display()
+            ),
+        ),
+    };
+    let (scheme, checked) = match shape.back {
+        Back::Http1 | Back::Http2 | Back::Tcp => ("http", String::new()),
+        Back::Mtls => (
+            "https",
+            format!(
+                "proxy_ssl_certificate {};\n  proxy_ssl_certificate_key {};\n  proxy_ssl_protocols TLSv1.3;\n  \
+                 proxy_ssl_trusted_certificate {};\n  proxy_ssl_verify on;\n  proxy_ssl_name localhost;",
+                tls.mesh[0].display(),
+                tls.mesh[1].display(),
+                tls.mesh_root.display()
+            ),
+        ),
     };
     let mut upstreams = String::new();
     let mut locations = String::new();
@@ -93,7 +116,7 @@ fn http(setup: &Setup<'_>) -> String {
             "  upstream {cluster} {{ server 127.0.0.1:{backend}; keepalive {keep}; keepalive_requests 1000000000; }}"
         )
         .expect("a String takes all");
-        writeln!(locations, "    location {prefix} {{ proxy_pass http://{cluster}; }}")
+        writeln!(locations, "    location {prefix} {{ proxy_pass {scheme}://{cluster}; }}")
             .expect("a String takes all");
     }
     let hash = match shape.routes {
@@ -113,6 +136,7 @@ fn http(setup: &Setup<'_>) -> String {
   proxy_buffers 8 64k;
   proxy_busy_buffers_size 128k;
   proxy_max_temp_file_size 0;
+  {checked}
 {upstreams}  server {{
     listen 127.0.0.1:{listen}{listen_as} backlog=4096;
     {certificate}

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::process::Command;
 
-use super::{Back, Front, Routes, Setup};
+use super::{Back, Front, Routes, SPIFFE_ID, Setup, TRUST_DOMAIN};
 use crate::error::Result;
 use crate::tools::Tools;
 
@@ -43,12 +43,22 @@ fn config(setup: &Setup<'_>, policies: Policies) -> String {
         Policies::All => (ROUTE, CLUSTER),
     };
     let Setup { shape, dir: _, listen, admin, backend, tls } = setup;
-    let mut text =
-        format!("workers: 1\nadmin: 127.0.0.1:{admin}\nlisteners:\n  bench:\n    bind: 127.0.0.1:{listen}\n");
+    let mut text = format!("workers: 1\nadmin: 127.0.0.1:{admin}\n");
+    if shape.front == Front::Mtls || shape.back == Back::Mtls {
+        let [certificate, key, _] = tls.mesh.each_ref().map(|file| file.display());
+        let root = tls.mesh_root.display();
+        text += &format!(
+            "identity: {{ files: {{ certificate: {certificate}, private_key: {key}, trust: {{ {TRUST_DOMAIN}: {root} }} }} }}\n"
+        );
+    }
+    text += &format!("listeners:\n  bench:\n    bind: 127.0.0.1:{listen}\n");
     let mut add = |line: std::fmt::Arguments<'_>| text.write_fmt(line).expect("a String takes all");
     if shape.front == Front::Tls {
         let (certificate, key) = (tls.certificate.display(), tls.key.display());
         add(format_args!("    tls: {{ certificate: {certificate}, private_key: {key} }}\n"));
+    }
+    if shape.front == Front::Mtls {
+        add(format_args!("    mtls: strict\n"));
     }
     match (shape.front, shape.routes) {
         (Front::Tcp, _) => add(format_args!("    tcp: {{ to: backend }}\n")),
@@ -61,8 +71,10 @@ fn config(setup: &Setup<'_>, policies: Policies) -> String {
             }
         }
     }
+    let mutual = format!(", protocol: http1, mtls: {{ peers: [\"{SPIFFE_ID}\"] }}");
     let protocol = match shape.back {
         Back::Http1 => ", protocol: http1",
+        Back::Mtls => &mutual,
         Back::Http2 => ", protocol: http2",
         Back::Tcp => "",
     };

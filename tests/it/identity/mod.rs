@@ -2,6 +2,7 @@
 
 mod mutual;
 mod rotation;
+mod secrets;
 mod sources;
 mod withdrawn;
 mod zoo;
