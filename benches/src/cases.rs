@@ -216,18 +216,12 @@ impl Case {
                 work: Work::H2load { clients: 8, streams: 32 },
                 columns: REQUESTS,
             },
-            Self::TlsHandshake => Plan {
-                about: "a full TLS 1.3 handshake for each HTTP/1.1 request, 256 B, 16 at a time",
-                shape: Shape { front: Front::Tls, back: Back::Http1, routes: Routes::Catchall },
-                work: Work::Handshakes { parallel: 16, resumed: false },
-                columns: REQUESTS,
-            },
-            Self::TlsResumed => Plan {
-                about: "a resumed TLS 1.3 handshake for each HTTP/1.1 request, 256 B, 16 at a time",
-                shape: Shape { front: Front::Tls, back: Back::Http1, routes: Routes::Catchall },
-                work: Work::Handshakes { parallel: 16, resumed: true },
-                columns: REQUESTS,
-            },
+            Self::TlsHandshake => {
+                handshakes("a full TLS 1.3 handshake for each HTTP/1.1 request, 256 B, 16 at a time", false)
+            }
+            Self::TlsResumed => {
+                handshakes("a resumed TLS 1.3 handshake for each HTTP/1.1 request, 256 B, 16 at a time", true)
+            }
             Self::MtlsPair => Plan {
                 about: "two proxies with mutual TLS between them, HTTP/1.1 keep-alive, 256 B, 32 connections; CPU of both",
                 shape: Shape { front: Front::Http1, back: Back::Mtls, routes: Routes::Catchall },
@@ -262,6 +256,15 @@ impl Case {
             Self::Routes1000 => routes("1,000 routes and clusters, the load on 8 of them", 1000),
             Self::Routes10000 => routes("10,000 routes and clusters, the load on 8 of them", 10_000),
         }
+    }
+}
+
+fn handshakes(about: &'static str, resumed: bool) -> Plan {
+    Plan {
+        about,
+        shape: Shape { front: Front::Tls, back: Back::Http1, routes: Routes::Catchall },
+        work: Work::Handshakes { parallel: 16, resumed },
+        columns: REQUESTS,
     }
 }
 

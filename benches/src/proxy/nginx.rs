@@ -70,17 +70,17 @@ fn stream(setup: &Setup<'_>) -> String {
     )
 }
 
-fn http(setup: &Setup<'_>) -> String {
-    let Setup { shape, dir, listen, admin: _, backend, tls } = setup;
-    let (listen_as, certificate) = match shape.front {
+/// What clients are listened to with, and what is shown to them.
+fn front(setup: &Setup<'_>) -> (&'static str, String) {
+    match setup.shape.front {
         Front::Http1 | Front::Tcp => ("", String::new()),
         Front::Http2 => (" http2", String::new()),
         Front::Tls => (
             " ssl http2",
             format!(
                 "ssl_certificate {};\n    ssl_certificate_key {};\n    ssl_protocols TLSv1.3;\n    ssl_ecdh_curve X25519;",
-                tls.certificate.display(),
-                tls.key.display()
+                setup.tls.certificate.display(),
+                setup.tls.key.display()
             ),
         ),
         Front::Mtls => (
@@ -88,25 +88,35 @@ fn http(setup: &Setup<'_>) -> String {
             format!(
                 "ssl_certificate {};\n    ssl_certificate_key {};\n    ssl_protocols TLSv1.3;\n    ssl_ecdh_curve X25519;\n    \
                  ssl_client_certificate {};\n    ssl_verify_client on;",
-                tls.mesh[0].display(),
-                tls.mesh[1].display(),
-                tls.mesh_root.display()
+                setup.tls.mesh[0].display(),
+                setup.tls.mesh[1].display(),
+                setup.tls.mesh_root.display()
             ),
         ),
-    };
-    let (scheme, checked) = match shape.back {
+    }
+}
+
+/// What the backend is spoken to with.
+fn back(setup: &Setup<'_>) -> (&'static str, String) {
+    match setup.shape.back {
         Back::Http1 | Back::Http2 | Back::Tcp => ("http", String::new()),
         Back::Mtls => (
             "https",
             format!(
                 "proxy_ssl_certificate {};\n  proxy_ssl_certificate_key {};\n  proxy_ssl_protocols TLSv1.3;\n  \
                  proxy_ssl_trusted_certificate {};\n  proxy_ssl_verify on;\n  proxy_ssl_name localhost;",
-                tls.mesh[0].display(),
-                tls.mesh[1].display(),
-                tls.mesh_root.display()
+                setup.tls.mesh[0].display(),
+                setup.tls.mesh[1].display(),
+                setup.tls.mesh_root.display()
             ),
         ),
-    };
+    }
+}
+
+fn http(setup: &Setup<'_>) -> String {
+    let Setup { shape, dir, listen, admin: _, backend, tls: _ } = setup;
+    let (listen_as, certificate) = front(setup);
+    let (scheme, checked) = back(setup);
     let mut upstreams = String::new();
     let mut locations = String::new();
     for (cluster, prefix) in shape.routes.each() {

@@ -10,6 +10,7 @@ mod tests;
 
 use std::fmt;
 
+use hashbrown::HashMap;
 use http::HeaderMap;
 use outrigger_proto::model::{
     Authorization, ClaimRule, Effect, HeaderRule, PathPattern, Rule, StringMatch, When,
@@ -25,15 +26,46 @@ pub struct Rules {
     rules: Box<[Rule]>,
     /// What each is called.
     names: Box<[Box<str>]>,
+    /// Rules that are about paths which can be looked up, by path; those that are not stand in a [`Fitting`].
+    by_path: HashMap<Box<str>, Vec<(Reach, u32)>>,
+    /// Bytes of the longest of these paths: a path that is all slashes is not looked up all its length.
+    longest: usize,
     /// Whether some only show what they would do.
     has_dry_runs: bool,
     /// Whether any decides at all.
     is_enforced: bool,
 }
 
+/// How far from a path a rule reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    This,
+    Below,
+    Both,
+}
+
 /// The rules that a connection fits, as far as it goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fitting(Box<[u32]>);
+pub struct Fitting {
+    /// Those that each request is held against.
+    always: Box<[u32]>,
+    /// All of them, a bit for each rule.
+    all: Box<[u64]>,
+}
+
+impl Fitting {
+    fn has(&self, rule: u32) -> bool {
+        self.all[rule as usize / 64] >> (rule % 64) & 1 == 1
+    }
+
+    fn places(&self) -> impl Iterator<Item = u32> {
+        let of_word = |(word, bits): (usize, &u64)| {
+            let bits = *bits;
+            (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| (word * 64) as u32 + bit)
+        };
+        self.all.iter().enumerate().flat_map(of_word)
+    }
+}
 
 /// What is decided about a request, or a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,7 +116,10 @@ impl Rules {
             Some(name) => format!("authorization[{place}] ({name})").into(),
             None => format!("authorization[{place}]").into(),
         };
+        let by_path = by_path(&rules);
         Self {
+            longest: by_path.keys().map(|path| path.len()).max().unwrap_or(0),
+            by_path,
             names: rules.iter().enumerate().map(name).collect(),
             has_dry_runs: rules.iter().any(|rule| rule.dry_run),
             is_enforced: rules.iter().any(decides),
@@ -99,26 +134,42 @@ impl Rules {
 
     /// The rules that this connection fits, as far as it goes.
     pub fn fitting(&self, caller: &Caller<'_>) -> Fitting {
-        let fits = |(place, rule): (usize, &Rule)| {
-            fits_caller(&rule.when, caller)
-                .then_some(u32::try_from(place).expect("rules are counted in thousands"))
-        };
-        Fitting(self.rules.iter().enumerate().filter_map(fits).collect())
+        let mut all = vec![0_u64; self.rules.len().div_ceil(64)];
+        let mut always = Vec::new();
+        for (place, rule) in self.rules.iter().enumerate().filter(|(_, rule)| fits_caller(&rule.when, caller))
+        {
+            all[place / 64] |= 1 << (place % 64);
+            if !is_looked_up(&rule.when) {
+                always.push(number(place));
+            }
+        }
+        Fitting { always: always.into(), all: all.into() }
     }
 
     /// What becomes of a request; without one, of the connection.
     pub fn decide(&self, fitting: &Fitting, request: Option<&Asked<'_>>) -> Decision {
         let mut found = Found::default();
-        for place in &fitting.0 {
-            let rule = &self.rules[*place as usize];
+        let mut look = |place: u32| {
+            let rule = &self.rules[place as usize];
             // What has come out already need not be asked for again.
-            if !found.wants(rule) {
-                continue;
+            if !found.wants(place, rule) {
+                return;
             }
             // A deny fires on any value of a field, an allow takes all of them.
             let any = rule.effect != Effect::Allow;
             if request.is_none_or(|request| fits_request(&rule.when, request, any)) {
-                found.note(*place, rule);
+                found.note(place, rule);
+            }
+        };
+        match request {
+            None => fitting.places().for_each(look),
+            Some(request) => {
+                fitting.always.iter().for_each(|place| look(*place));
+                self.at(request.head.path, |place| {
+                    if fitting.has(place) {
+                        look(place);
+                    }
+                });
             }
         }
         let denied = if self.is_enforced { found.enforced.denial() } else { None };
@@ -136,10 +187,59 @@ impl Rules {
 
     /// Whether any request of such a connection could still pass.
     pub fn could_pass(&self, fitting: &Fitting) -> bool {
-        let fits = || fitting.0.iter().map(|place| &self.rules[*place as usize]).filter(|rule| decides(rule));
+        let fits = || fitting.places().map(|place| &self.rules[place as usize]).filter(|rule| decides(rule));
         let always_denied = fits().any(|rule| rule.effect == Effect::Deny && !rule.when.is_http());
         !self.is_enforced || (!always_denied && fits().any(|rule| rule.effect == Effect::Allow))
     }
+}
+
+impl Rules {
+    /// The rules that can be looked up and reach this path: by the path itself, and by each that it is below.
+    fn at(&self, path: &str, mut look: impl FnMut(u32)) {
+        if self.by_path.is_empty() {
+            return;
+        }
+        let cuts = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
+        for cut in cuts.chain([path.len()]).take_while(|cut| *cut <= self.longest) {
+            let Some(rules) = self.by_path.get(&path[..cut]) else { continue };
+            let whole = cut == path.len();
+            for (reach, place) in rules {
+                let reaches = match reach {
+                    Reach::This => whole,
+                    Reach::Below => !whole,
+                    Reach::Both => true,
+                };
+                if reaches {
+                    look(*place);
+                }
+            }
+        }
+    }
+}
+
+/// Whether all that a rule says of paths can be looked up.
+fn is_looked_up(when: &When) -> bool {
+    !when.paths.is_empty() && when.paths.iter().all(|path| !matches!(path, PathPattern::Regex(_)))
+}
+
+fn by_path(rules: &[Rule]) -> HashMap<Box<str>, Vec<(Reach, u32)>> {
+    let mut all: HashMap<Box<str>, Vec<(Reach, u32)>> = HashMap::new();
+    for (place, rule) in rules.iter().enumerate().filter(|(_, rule)| is_looked_up(&rule.when)) {
+        for path in &rule.when.paths {
+            let (key, reach) = match path {
+                PathPattern::Exact(path) => (&**path, Reach::This),
+                PathPattern::Below(above) => (&above[..above.len() - 1], Reach::Below),
+                PathPattern::Prefix(prefix) => (&**prefix, Reach::Both),
+                PathPattern::Regex(_) => continue,
+            };
+            all.entry(key.into()).or_default().push((reach, number(place)));
+        }
+    }
+    all
+}
+
+fn number(place: usize) -> u32 {
+    u32::try_from(place).expect("rules are counted in thousands")
 }
 
 fn decides(rule: &Rule) -> bool {
@@ -170,9 +270,10 @@ impl Verdict {
         }
     }
 
-    fn wants(&self, effect: Effect) -> bool {
+    fn wants(&self, place: u32, effect: Effect) -> bool {
         match effect {
-            Effect::Deny => self.denied.is_none(),
+            // Of several the one written first is named, in whatever order they are looked at.
+            Effect::Deny => self.denied.is_none_or(|first| place < first),
             Effect::Allow => !self.allowed,
             Effect::Audit => false,
         }
@@ -180,7 +281,7 @@ impl Verdict {
 
     fn note(&mut self, place: u32, effect: Effect) {
         match effect {
-            Effect::Deny => self.denied = self.denied.or(Some(place)),
+            Effect::Deny => self.denied = Some(self.denied.map_or(place, |first| first.min(place))),
             Effect::Allow => self.allowed = true,
             Effect::Audit => {}
         }
@@ -188,11 +289,11 @@ impl Verdict {
 }
 
 impl Found {
-    fn wants(&self, rule: &Rule) -> bool {
+    fn wants(&self, place: u32, rule: &Rule) -> bool {
         match rule.effect {
-            Effect::Audit => self.audited.is_none(),
-            effect if rule.dry_run => self.all.wants(effect),
-            effect => self.enforced.wants(effect),
+            Effect::Audit => self.audited.is_none_or(|first| place < first),
+            effect if rule.dry_run => self.all.wants(place, effect),
+            effect => self.enforced.wants(place, effect),
         }
     }
 
