@@ -139,16 +139,18 @@ impl Identity {
     pub fn prepare(&self, offer: Offer, local: &Local, now: SystemTime) -> Result<Prepared, OfferError> {
         let Offer { chain, key, bundles, crls } = offer;
         let roots = Believed { bundles, crls, local: local.clone() };
+        // Also of a certificate that is in force: another key beside it is a mistake that would be found too late.
+        let key = Arc::new(certified(chain, &key)?);
         if let Some(current) = self.material()
             && current.roots == roots
-            && current.key.cert == chain
+            && current.key.cert == key.cert
         {
             return Ok(Prepared(current));
         }
         let mut trust = roots.trust()?;
         // A list that takes our own back, or has expired, must still keep others out: it comes after.
         let lists = std::mem::take(&mut trust.lists);
-        let shown = Chain::new(&chain).ok_or(OfferError::Own(PeerError::NoCertificate))?;
+        let shown = Chain::new(&key.cert).ok_or(OfferError::Own(PeerError::NoCertificate))?;
         let unix = now.duration_since(SystemTime::UNIX_EPOCH).map(UnixTime::since_unix_epoch);
         let unix = unix.unwrap_or(UnixTime::since_unix_epoch(std::time::Duration::ZERO));
         let mut id = None;
@@ -158,7 +160,6 @@ impl Identity {
         let id = id.ok_or(OfferError::Own(PeerError::NoCertificate))?;
         trust.lists = lists;
         let validity = Validity::of(shown.leaf).map_err(OfferError::Own)?;
-        let key = Arc::new(certified(chain, &key)?);
         Ok(Prepared(Arc::new(Material { key, id, validity, trust, roots })))
     }
 

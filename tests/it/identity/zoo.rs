@@ -1,5 +1,6 @@
 //! Bad certificates, each refused for its own reason, by whom it is shown to. None ends more than its connection.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use outrigger_tests::pki::{self, Authority, Svid, leaf};
@@ -8,9 +9,15 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
 };
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
-use super::{DOMAIN, identity, inbound};
+use super::{DOMAIN, IDENTITY, identity, inbound};
 
 const ID: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
@@ -137,6 +144,74 @@ async fn clients_with_bad_certificates_are_refused_each_for_its_reason() {
     // It is as well as before.
     let good = authority.svid("/ns/shop/sa/web");
     assert_eq!(pki::status(proxy.address("in"), Some(&good), "/").await, Some(200));
+}
+
+/// A server that shows whatever it is told to, to anybody.
+#[derive(Debug)]
+struct Shown(Mutex<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.lock().unwrap().clone())
+    }
+}
+
+fn certified(svid: &Svid) -> Arc<CertifiedKey> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let key = provider.key_provider.load_private_key(svid.private_key()).unwrap();
+    Arc::new(CertifiedKey::new(svid.certificates(), key))
+}
+
+#[tokio::test]
+async fn upstreams_with_bad_certificates_get_nothing_each_for_its_reason() {
+    let authority = Authority::new(DOMAIN);
+    let shown = Arc::new(Shown(Mutex::new(certified(&authority.svid("/app")))));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut server = builder.with_no_client_auth().with_cert_resolver(shown.clone());
+    // Who resumes a session shows no certificate.
+    (server.send_tls13_tickets, server.session_storage) = (0, Arc::new(NoServerSessionStorage {}));
+    let acceptor = TlsAcceptor::from(Arc::new(server));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = listener.local_addr().unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, tell) = (acceptor.clone(), tell.clone());
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut request = [0; 1024];
+                if let Ok(read @ 1..) = stream.read(&mut request).await {
+                    tell.send(request[..read].to_vec()).unwrap();
+                    let _ = stream
+                        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                        .await;
+                }
+            });
+        }
+    });
+    let config = format!(
+        "{IDENTITY}listeners:\n  out: {{ bind: 127.0.0.1:0, routes: [{{ to: app }}] }}\nclusters:\n  \
+         app: {{ endpoints: [\"{to}\"], mtls: {{ peers: [\"spiffe://cluster.local/*\", \"spiffe://cluster.local\"] }} }}\n"
+    );
+    let proxy = Proxy::start_in(identity(&authority, "/web"), &config).await;
+    assert_eq!(proxy.get("out", "/").await.status, 200);
+    assert!(told.recv().await.is_some());
+    for (what, svid, reason) in animals(&authority) {
+        if what == "for servers alone" {
+            continue;
+        }
+        *shown.0.lock().unwrap() = certified(&svid);
+        let reply = proxy.get("out", "/").await;
+        let expected = format!("upstream_{reason}");
+        assert_eq!((reply.status, reply.field("x-outrigger-reason")), (503, Some(&*expected)), "{what}");
+    }
+    // Not a byte of a request was sent to any of them.
+    assert!(told.try_recv().is_err());
+    *shown.0.lock().unwrap() = certified(&authority.svid("/app"));
+    assert_eq!(proxy.get("out", "/").await.status, 200);
 }
 
 #[tokio::test]
