@@ -80,6 +80,7 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
         config.mesh.clusters.insert(name, cluster.into());
     }
     global_rate_limit::refuse_http1(cx, root, &config.mesh);
+    jwt::refuse_unlooked(cx, root, &config.mesh);
     lint::no_budget(cx, root, &config.mesh);
     lint::no_high(cx, root, &config.mesh);
     Some(config)

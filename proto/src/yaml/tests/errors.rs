@@ -112,6 +112,18 @@ route_tables: { a: [], bc: [] }
             "4:35: listeners.b.routes: there is no route table `bb`; did you mean `bc`?",
         ],
     );
+    let open = "
+listeners:
+  a: { bind: 127.0.0.1:1, routes: t, jwt: [{ issuer: i, audiences: b, jwks: c }] }
+  b: { bind: 127.0.0.1:2, routes: t }
+route_tables: { t: [{ respond: {}, jwt: required }] }
+";
+    check(
+        open,
+        &[
+            "4:35: listeners.b.routes: routes[0] needs a token, and nobody looks at tokens here; write `jwt` at the listener",
+        ],
+    );
     // Syntax and meaning are reported together, in the order of their places.
     check(
         "listeners: { a: &x { bind: 1 }, a: {} }\nworkers: 0\n",

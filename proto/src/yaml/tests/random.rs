@@ -83,6 +83,7 @@ fn assemble(
         mesh.clusters.insert(name, cluster.into());
     }
     tls::unproven(&mut mesh);
+    authorization::unlooked(&mut mesh);
     Config { mesh, endpoints }
 }
 

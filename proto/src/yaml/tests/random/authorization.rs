@@ -96,6 +96,20 @@ pub(super) fn authorization(around: (bool, bool, bool, bool)) -> impl Strategy<V
     vec(rule, 1..4).prop_map(|rules| Authorization { rules: rules.into() })
 }
 
+/// Where a listener looks at no tokens, its routes need none.
+pub(super) fn unlooked(mesh: &mut Mesh) {
+    for listener in mesh.listeners.values() {
+        let Filter::Http(http) = &listener.chain.filter else { continue };
+        let table = mesh.route_tables.get_mut(&http.routes).filter(|_| http.jwt.is_empty());
+        let Some(RouteTable { routes }) = table else { continue };
+        let less = |route: &Route| Route {
+            jwt: route.jwt.filter(|wanted| *wanted != JwtUse::Required),
+            ..route.clone()
+        };
+        *routes = routes.iter().map(less).collect();
+    }
+}
+
 /// Issuers of tokens, each once.
 pub(super) fn jwt() -> impl Strategy<Value = Vec<JwtIssuer>> {
     let file = "[a-z0-9 .$/]{1,9}[a-z]".prop_filter("no address", |path| !path.contains("://"));
