@@ -249,3 +249,50 @@ async fn keys_in_a_file_are_replaced_while_requests_go_on() {
     until("the new key", async || (with(&proxy, &new.token()).await.status == 200).then_some(())).await;
     assert_eq!(with(&proxy, &old.token()).await.status, 401);
 }
+
+#[tokio::test]
+async fn what_a_stranger_says_of_itself_chooses_no_route() {
+    let (signer, app, admin) = (Signer::new("a"), Echo::start("app").await, Echo::start("admin").await);
+    let dir = Arc::new(Dir::new());
+    dir.write("jwks.json", &keys(&[&signer]));
+    let config = config("jwks.json", &app.address().to_string());
+    let route = "      - { match: { path: { exact: /maybe }, headers: { x-user: root } }, to: admin }\n";
+    let (before, after) = config.split_once("      - { match: { path: { exact: /public } }").unwrap();
+    let config = format!(
+        "{before}{route}      - {{ match: {{ path: {{ exact: /public }} }}{after}  admin: {{ endpoints: [\"{}\"] }}\n",
+        admin.address()
+    );
+    let proxy = Proxy::start_in(dir, &config).await;
+    let forged = format!("Authorization: Bearer {}\r\nX-User: root\r\n", signer.token());
+    let body = ask(&proxy, "/maybe", &forged).await.body;
+    let body = String::from_utf8_lossy(body.as_ref());
+    assert!(body.contains("\"origin\":\"app\"") && body.contains("\"alice\""), "{body}");
+}
+
+#[tokio::test]
+async fn a_claim_comes_through_as_it_is_or_not_at_all() {
+    let (signer, echo) = (Signer::new("a"), Echo::start("app").await);
+    let dir = Arc::new(Dir::new());
+    dir.write("jwks.json", &keys(&[&signer]));
+    let proxy = Proxy::start_in(dir, &config("jwks.json", &echo.address().to_string())).await;
+    for sub in ["root ", " root", "\\troot"] {
+        let reply = with(&proxy, &signer.sign(&claims(&format!("\"sub\":\"{sub}\"")))).await;
+        assert_eq!((reply.status, reply.field("x-outrigger-reason")), (401, Some("jwt_claim")), "{sub:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_behind_another_space_is_looked_at_too() {
+    let (signer, other) = (Signer::new("a"), Signer::new("a"));
+    let origin = Origin::ok("").await;
+    let dir = Arc::new(Dir::new());
+    dir.write("jwks.json", &keys(&[&signer]));
+    let proxy = Proxy::start_in(dir, &config("jwks.json", origin.address())).await;
+    for value in
+        [format!("Bearer\t{}", other.token()), "Bearer".to_owned(), format!("Bearer\t {}", other.token())]
+    {
+        let reply = ask(&proxy, "/maybe", &format!("Authorization: {value}\r\n")).await;
+        assert_eq!(reply.status, 401, "{value:?}");
+    }
+    assert_eq!(origin.count(), 0);
+}

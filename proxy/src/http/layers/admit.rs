@@ -83,6 +83,12 @@ fn admit(call: &mut Call) -> Result<(), ProxyError> {
     }
     *tunnel = headers::strip_request(request)?;
     headers::forward(request, ledger.conn(), &config.trusted_proxies);
+    // What we say of a caller by its token nobody else may have said, whatever becomes of the token: routes look too.
+    if let Some(tokens) = &ledger.view().tokens {
+        for (_, name) in tokens.issuers.iter().flat_map(|issuer| &issuer.claims_to_headers) {
+            request.headers_mut().remove(name);
+        }
+    }
     if let Some(limit) = ledger.view().config.chain.limits.body
         && request.body().size_hint().lower() > limit.get()
     {

