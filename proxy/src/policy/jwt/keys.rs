@@ -101,6 +101,13 @@ impl KeySet {
 }
 
 fn read(key: &Map<String, Value>) -> Result<Option<Key>, &'static str> {
+    // What could not be read might have forbidden something.
+    if ["kid", "use", "alg"].into_iter().any(|name| key.get(name).is_some_and(|value| !value.is_string())) {
+        return Err("`kid`, `use` and `alg` are texts");
+    }
+    if key.get("key_ops").is_some_and(|operations| !operations.is_array()) {
+        return Err("`key_ops` is a list");
+    }
     let text = |name: &str| key.get(name).and_then(Value::as_str);
     if text("use").is_some_and(|is_for| is_for != "sig") {
         return Ok(None);
@@ -118,9 +125,14 @@ fn read(key: &Map<String, Value>) -> Result<Option<Key>, &'static str> {
     let material = match (text("kty"), text("crv")) {
         (Some("RSA"), _) => {
             let (n, e) = bytes("n").zip(bytes("e")).ok_or("`n` and `e` are not there, or not base64url")?;
-            let n: Vec<u8> = n.into_iter().skip_while(|byte| *byte == 0).collect();
-            if !RSA_BYTES.contains(&n.len()) {
+            let [n, e] =
+                [n, e].map(|number| number.into_iter().skip_while(|byte| *byte == 0).collect::<Vec<_>>());
+            if !RSA_BYTES.contains(&n.len()) || (n.len() == *RSA_BYTES.start() && n[0] < 0x80) {
                 return Err("RSA keys have 2048 to 8192 bits");
+            }
+            // With an exponent of one everything is its own signature.
+            if e == [1] || e.last().is_none_or(|byte| byte % 2 == 0) {
+                return Err("`e` is odd, and more than one");
             }
             Material::Rsa { n, e }
         }

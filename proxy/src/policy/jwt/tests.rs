@@ -235,6 +235,42 @@ fn sets_of_keys_are_read_or_refused() {
     assert!(twins.find(Some("e"), JwtAlgorithm::Es256).is_some());
 }
 
+#[test]
+fn a_key_that_says_something_odd_of_itself_is_not_taken_as_if_it_said_nothing() {
+    let odd = |name: &str, value: Value| {
+        let mut key = jwk_ec();
+        key[name] = value;
+        KeySet::parse(json!({ "keys": [key] }).to_string().as_bytes())
+    };
+    for (name, value) in [
+        ("kid", json!(1)),
+        ("alg", json!(["RS256"])),
+        ("use", json!(["enc"])),
+        ("key_ops", json!("sign")),
+        ("key_ops", json!({})),
+    ] {
+        assert!(odd(name, value.clone()).is_err(), "{name}: {value}");
+    }
+}
+
+#[test]
+fn rsa_keys_that_prove_nothing_are_refused() {
+    let n = jwk_rsa()["n"].as_str().unwrap().to_owned();
+    let parse = |n: &str, e: &str| {
+        KeySet::parse(json!({ "keys": [{ "kty": "RSA", "n": n, "e": e }] }).to_string().as_bytes())
+    };
+    let mut short = [0xff; 256];
+    short[0] = 0x01;
+    for (what, n, e) in [
+        ("an exponent of one", &*n, "AQ"),
+        ("an even exponent", &*n, "Ag"),
+        ("no exponent", &*n, ""),
+        ("2041 bits", &*b64(short), "AQAB"),
+    ] {
+        assert!(parse(n, e).is_err(), "{what}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
