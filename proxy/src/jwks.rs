@@ -76,8 +76,17 @@ impl Jwks {
     /// The keys at an address, which [`start`](Self::start) begins to follow. Whoever is first is told when they were asked
     /// for once.
     pub fn at(&mut self, source: &JwksSource) -> (Arc<Keys>, Option<oneshot::Receiver<()>>) {
-        if let Some(followed) = self.followed.get(source) {
-            return (followed.keys.clone(), None);
+        if let Some(followed) = self.followed.get_mut(source) {
+            // Nobody has asked since a configuration that came to nothing: who comes now waits in its place.
+            let waiting = match &mut followed.state {
+                State::New(asked) => {
+                    let (sender, answered) = oneshot::channel();
+                    *asked = sender;
+                    Some(answered)
+                }
+                State::Asking(_) => None,
+            };
+            return (followed.keys.clone(), waiting);
         }
         let keys = Arc::<Keys>::default();
         let (asked, answered) = oneshot::channel();
@@ -216,7 +225,40 @@ pub fn read(path: &std::path::Path) -> Result<KeySet, String> {
     let file =
         std::fs::File::open(path).map_err(|error: io::Error| format!("cannot read {shown}: {error}"))?;
     let mut text = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(file, LARGEST as u64), &mut text)
+    io::Read::read_to_end(&mut io::Read::take(file, LARGEST as u64 + 1), &mut text)
         .map_err(|error| format!("cannot read {shown}: {error}"))?;
+    if text.len() > LARGEST {
+        return Err(format!("{shown} is longer than {LARGEST} bytes"));
+    }
     KeySet::parse(&text).map_err(|error| format!("{shown}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_after_a_configuration_that_came_to_nothing_waits_too() {
+        let mut jwks = Jwks::new(Arc::default());
+        let source = JwksSource::Url { url: "https://id.test/".into(), trust: None };
+        let (first, waiting) = jwks.at(&source);
+        drop(waiting);
+        let (second, waiting) = jwks.at(&source);
+        assert!(Arc::ptr_eq(&first, &second) && waiting.is_some());
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_read_in_part() {
+        let path = std::env::temp_dir().join(format!("outrigger-jwks-{}", std::process::id()));
+        let key =
+            r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}"#;
+        let mut text = key.to_owned() + &" ".repeat(LARGEST - key.len());
+        std::fs::write(&path, &text).unwrap();
+        assert!(read(&path).is_ok());
+        text.push('x');
+        std::fs::write(&path, &text).unwrap();
+        let refused = read(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert!(refused.unwrap_err().contains("longer than"));
+    }
 }

@@ -231,7 +231,11 @@ impl Keeper {
                     let at = || format!("listeners.{name}.jwt[{place}].jwks");
                     Arc::new(Keys::new(read.map_err(|error| wrong(at(), error))?))
                 }
-                source @ JwksSource::Url { .. } => {
+                source @ JwksSource::Url { url: _, trust } => {
+                    if let Some(path) = trust {
+                        let at = || format!("listeners.{name}.jwt[{place}].jwks_trust");
+                        pem::certificates(path).map_err(|error| wrong(at(), error))?;
+                    }
                     let (keys, first) = self.jwks.at(source);
                     waiting.extend(first);
                     keys

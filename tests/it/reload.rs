@@ -74,6 +74,19 @@ async fn a_bad_file_changes_nothing_and_says_why() {
             good.replace("    routes:", "    tls: { certificate: no.crt, private_key: no.key }\n    routes:"),
             "no.crt",
         ),
+        (
+            "missing keys of tokens",
+            good.replace("    routes:", "    jwt: [{ issuer: i, audiences: a, jwks: no.json }]\n    routes:"),
+            "no.json",
+        ),
+        (
+            "missing roots for keys of tokens",
+            good.replace(
+                "    routes:",
+                "    jwt: [{ issuer: i, audiences: a, jwks: \"https://127.0.0.1:1/\", jwks_trust: no.crt }]\n    routes:",
+            ),
+            "jwks_trust",
+        ),
     ];
     for (n, (name, bad, said)) in rows.iter().enumerate() {
         proxy.rewrite(bad);
