@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use crate::identity::backoff::Backoff;
 use crate::identity::{pem, provider};
 use crate::observe::ProcessStats;
-use crate::policy::jwt::{KeySet, Keys};
+use crate::policy::jwt::{KeySet, KeySetError, Keys};
 
 /// For a whole answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -120,10 +120,18 @@ async fn follow(
     let JwksSource::Url { url, trust } = source else { return };
     let mut backoff = Backoff::new(WAITS);
     let mut asked = Some(asked);
+    let mut told = Vec::new();
     loop {
         let wait = match fetch(&url, trust.as_ref()).await {
-            Ok(set) => {
+            Ok((set, unusable)) => {
                 keys.set(set);
+                // Once, not at each refresh.
+                if unusable != told {
+                    for error in &unusable {
+                        tracing::warn!(%url, %error, "a key is left out, the others are used");
+                    }
+                    told = unusable;
+                }
                 backoff.reset();
                 REFRESH.mul_f64(0.9 + 0.2 * fastrand::f64())
             }
@@ -142,10 +150,10 @@ async fn follow(
     }
 }
 
-async fn fetch(url: &str, trust: Option<&PathBuf>) -> Result<KeySet, String> {
+async fn fetch(url: &str, trust: Option<&PathBuf>) -> Result<(KeySet, Vec<KeySetError>), String> {
     let body = tokio::time::timeout(PATIENCE, get(url, trust)).await;
     let body = body.map_err(|_| format!("no whole answer within {PATIENCE:?}"))??;
-    KeySet::parse(&body).map_err(|error| error.to_string())
+    KeySet::published(&body).map_err(|error| error.to_string())
 }
 
 trait Io: AsyncRead + AsyncWrite + Unpin {}

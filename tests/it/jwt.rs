@@ -207,8 +207,11 @@ async fn keys_are_fetched_and_a_server_that_lies_changes_nothing() {
         assert_eq!(with(&proxy, &signer.token()).await.field("x-outrigger-reason"), Some("jwt_no_keys"));
         assert_eq!(ask(&proxy, "/public", "").await.status, 200);
     }
-    *answer.lock().unwrap() = ok(&keys(&[&signer]));
+    // A key that we cannot use does not keep us from the others.
+    let published = keys(&[&signer]).replacen('[', "[{\"kty\":\"RSA\",\"n\":\"AQAB\",\"e\":\"AQAB\"},", 1);
+    *answer.lock().unwrap() = ok(&published);
     until("keys", async || (with(&proxy, &signer.token()).await.status == 200).then_some(())).await;
+    assert!(proxy.log().contains("keys[0] cannot be used"), "{}", proxy.log());
 }
 
 #[tokio::test]

@@ -71,22 +71,38 @@ impl fmt::Display for KeySetError {
 impl std::error::Error for KeySetError {}
 
 impl KeySet {
-    /// Keys as they are published. Those of kinds that are not known here, or that are for something else, are left out.
+    /// Keys of which each must be usable, as in a file of one's own. Those of kinds that are not known here, or that are for
+    /// something else, are left out.
     ///
     /// # Errors
     /// What is wrong.
     pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
+        let (set, unusable) = Self::published(text)?;
+        unusable.into_iter().next().map_or(Ok(set), Err)
+    }
+
+    /// Keys as somebody else publishes them, and what is wrong with those that are left out: one of them may not keep us
+    /// from the others, as issuers add keys that are not for us (RFC 7517 section 5).
+    ///
+    /// # Errors
+    /// Why nothing is left.
+    pub fn published(text: &[u8]) -> Result<(Self, Vec<KeySetError>), KeySetError> {
         let set = json::object(text).ok_or(KeySetError::NotASet)?;
         let Some(Value::Array(keys)) = set.get("keys") else { return Err(KeySetError::NotASet) };
         if keys.len() > MAX_KEYS {
             return Err(KeySetError::TooMany);
         }
-        let mut all = Vec::new();
+        let (mut all, mut unusable) = (Vec::new(), Vec::new());
         for (place, key) in keys.iter().enumerate() {
-            let key = key.as_object().ok_or(KeySetError::Key(place, "it is no object"))?;
-            all.extend(read(key).map_err(|why| KeySetError::Key(place, why))?);
+            match key.as_object().ok_or("it is no object").and_then(read) {
+                Ok(key) => all.extend(key),
+                Err(why) => unusable.push(KeySetError::Key(place, why)),
+            }
         }
-        if all.is_empty() { Err(KeySetError::None) } else { Ok(Self(all)) }
+        if all.is_empty() {
+            return Err(unusable.into_iter().next().unwrap_or(KeySetError::None));
+        }
+        Ok((Self(all), unusable))
     }
 
     /// The key of this name; without a name the only one that fits.

@@ -254,6 +254,19 @@ fn a_key_that_says_something_odd_of_itself_is_not_taken_as_if_it_said_nothing() 
 }
 
 #[test]
+fn a_key_that_cannot_be_used_keeps_nobody_from_those_that_can() {
+    let mut odd = jwk_ec();
+    odd["kid"] = json!(1);
+    let unusable = KeySetError::Key(0, "`kid`, `use` and `alg` are texts");
+    let both = json!({ "keys": [odd, jwk_rsa()] }).to_string();
+    let good = KeySet::parse(json!({ "keys": [jwk_rsa()] }).to_string().as_bytes()).unwrap();
+    assert_eq!(KeySet::published(both.as_bytes()), Ok((good, vec![unusable.clone()])));
+    assert_eq!(KeySet::parse(both.as_bytes()), Err(unusable.clone()));
+    let alone = json!({ "keys": [odd] }).to_string();
+    assert_eq!(KeySet::published(alone.as_bytes()), Err(unusable));
+}
+
+#[test]
 fn rsa_keys_that_prove_nothing_are_refused() {
     let n = jwk_rsa()["n"].as_str().unwrap().to_owned();
     let parse = |n: &str, e: &str| {
