@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 use ::http::HeaderValue;
-use outrigger_proto::model::Filter;
+use ipnet::IpNet;
+use outrigger_proto::model::{Filter, SpiffeId};
 
 use crate::body::Meter;
 use crate::error::ProxyError;
@@ -106,6 +107,16 @@ impl Conn {
         self.peer
     }
 
+    /// Where its peer is, in one form for both families of addresses; `None` for a unix socket.
+    pub fn source(&self) -> Option<IpAddr> {
+        self.peer.map(|peer| peer.ip().to_canonical())
+    }
+
+    /// Whether its peer is in one of these networks.
+    pub fn is_from(&self, networks: &[IpNet]) -> bool {
+        self.source().is_some_and(|source| networks.iter().any(|network| network.contains(&source)))
+    }
+
     /// Its peer's address without the port, as a header's value.
     pub fn peer_value(&self) -> &HeaderValue {
         &self.peer_value
@@ -121,10 +132,14 @@ impl Conn {
         self.proven.get().map(|proven| &**proven)
     }
 
-    /// The SPIFFE ID that its client has proven; empty without one.
+    /// The SPIFFE ID that its client has proven.
+    pub fn spiffe_id(&self) -> Option<&SpiffeId> {
+        self.proven()?.identity.as_ref()
+    }
+
+    /// The same as a text; empty without one.
     pub fn identity(&self) -> &str {
-        let identity = self.proven().and_then(|proven| proven.identity.as_ref());
-        identity.map_or("", |identity| identity.as_str())
+        self.spiffe_id().map_or("", SpiffeId::as_str)
     }
 
     /// TLS is around it. To be called once.
@@ -135,11 +150,10 @@ impl Conn {
 
     /// Who is at its other end.
     pub fn caller(&self) -> Caller<'_> {
-        let proven = self.proven();
         Caller {
-            identity: proven.and_then(|proven| proven.identity.as_ref()),
-            source: self.peer.map(|peer| peer.ip().to_canonical()),
-            sni: proven.and_then(|proven| proven.sni.as_deref()),
+            identity: self.spiffe_id(),
+            source: self.source(),
+            sni: self.proven().and_then(|proven| proven.sni.as_deref()),
             // Where it came to, wherever the listener is now.
             port: self._open.0.port,
         }
@@ -235,10 +249,7 @@ impl Conn {
     /// Whether its requests may come from others than who is at its other end.
     fn speaks_for_others(&self, view: &ListenerView) -> bool {
         match &view.config.chain.filter {
-            Filter::Http(http) => {
-                let peer = self.peer.map(|peer| peer.ip().to_canonical());
-                peer.is_some_and(|peer| http.trusted_proxies.iter().any(|network| network.contains(&peer)))
-            }
+            Filter::Http(http) => self.is_from(&http.trusted_proxies),
             Filter::Tcp(_) => false,
         }
     }

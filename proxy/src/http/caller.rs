@@ -28,7 +28,7 @@ impl<'a> Caller<'a> {
                 Some(value) => Self::Value(value.as_bytes()),
                 None => Self::Anybody,
             },
-            LimitKey::Identity => match ledger.conn().proven().and_then(|proven| proven.identity.as_ref()) {
+            LimitKey::Identity => match ledger.conn().spiffe_id() {
                 Some(id) => Self::Value(id.as_str().as_bytes()),
                 None => Self::Anybody,
             },

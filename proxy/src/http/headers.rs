@@ -13,6 +13,7 @@ use super::call::Wanted;
 use crate::body::Body;
 use crate::conn::Conn;
 use crate::error::ProxyError;
+use crate::facts::ReqHead;
 use crate::upstream::UpstreamError;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -51,6 +52,17 @@ pub fn checked_host(request: &Request<Body>) -> Option<&str> {
     }
     let host = host(request)?;
     (!host.is_empty() && host.bytes().all(|b| HOST_BYTES[usize::from(b)])).then_some(host)
+}
+
+/// The head of a request that was admitted, as everything that decides sees it; `None` when it names no one host.
+pub fn head(request: &Request<Body>) -> Option<ReqHead<'_>> {
+    Some(ReqHead {
+        host: host(request)?,
+        path: request.uri().path(),
+        query: request.uri().query(),
+        method: request.method(),
+        headers: request.headers(),
+    })
 }
 
 /// The host of a request that has been checked.
@@ -196,7 +208,7 @@ fn remove_named(headers: &mut HeaderMap) {
 
 /// Says who asked. What a stranger says of itself is dropped; what a trusted proxy says is added to.
 pub fn forward(request: &mut Request<Body>, conn: &Conn, trusted: &[IpNet]) {
-    let believed = believes(conn, trusted);
+    let believed = conn.is_from(trusted);
     let scheme = HeaderValue::from_static(if conn.is_secure() { "https" } else { "http" });
     let headers = request.headers_mut();
     if !believed {
@@ -237,8 +249,8 @@ pub fn forward(request: &mut Request<Body>, conn: &Conn, trusted: &[IpNet]) {
 /// Who asks, as far as we believe it, of a request that [`forward`] has gone over: the peer, or whom a trusted proxy
 /// names. `None` for a unix socket.
 pub fn client(request: &Request<Body>, conn: &Conn, trusted: &[IpNet]) -> Option<IpAddr> {
-    let peer = conn.peer()?.ip().to_canonical();
-    if !believes(conn, trusted) {
+    let peer = conn.source()?;
+    if !conn.is_from(trusted) {
         return Some(peer);
     }
     let chain = request.headers().get(X_FORWARDED_FOR).map_or(&b""[..], HeaderValue::as_bytes);
@@ -253,7 +265,7 @@ fn last_stranger(chain: &[u8], peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     for hop in chain.rsplit(|byte| *byte == b',') {
         let Some(address) = address(hop) else { break };
         client = address;
-        if !trusts(trusted, client) {
+        if !trusted.iter().any(|network| network.contains(&client)) {
             break;
         }
     }
@@ -266,15 +278,6 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
     address.ok().map(|address: IpAddr| address.to_canonical())
-}
-
-fn believes(conn: &Conn, trusted: &[IpNet]) -> bool {
-    !trusted.is_empty() && conn.peer().is_some_and(|peer| trusts(trusted, peer.ip()))
-}
-
-fn trusts(trusted: &[IpNet], peer: IpAddr) -> bool {
-    let peer = peer.to_canonical();
-    trusted.iter().any(|net| net.contains(&peer))
 }
 
 /// The host was rewritten: what the client asked for is kept beside it.

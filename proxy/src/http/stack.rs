@@ -6,9 +6,10 @@ use http::Response;
 use tower::{Service, ServiceBuilder, service_fn};
 
 use super::call::Call;
-use super::layers::admit::AdmitLayer;
-use super::layers::authenticate::AuthenticateLayer;
-use super::layers::authorize::AuthorizeLayer;
+use super::layers::admit::admit;
+use super::layers::authenticate::authenticate;
+use super::layers::authorize::authorize;
+use super::layers::check::CheckLayer;
 use super::layers::concurrency::ConcurrencyLayer;
 use super::layers::edit::EditLayer;
 use super::layers::fallback::FallbackLayer;
@@ -17,9 +18,9 @@ use super::layers::forward::forward;
 use super::layers::global_rate_limit::GlobalRateLimitLayer;
 use super::layers::mirror::MirrorLayer;
 use super::layers::observe::ObserveLayer;
-use super::layers::rate_limit::RateLimitLayer;
+use super::layers::rate_limit::rate_limit;
 use super::layers::retry::RetryLayer;
-use super::layers::route::RouteLayer;
+use super::layers::route::route;
 use super::layers::timeout::TimeoutLayer;
 use crate::body::Body;
 
@@ -37,14 +38,14 @@ pub fn stack() -> impl Stack {
         // Outermost, so that also what is refused further in is answered, counted and logged.
         .layer(ObserveLayer)
         // Before routing: what is routed, authorized, logged and sent on must be the same host and path.
-        .layer(AdmitLayer)
-        .layer(RouteLayer)
+        .layer(CheckLayer::new(admit))
+        .layer(CheckLayer::new(route))
         // First who somebody is, then what it may.
-        .layer(AuthenticateLayer)
+        .layer(CheckLayer::new(authenticate))
         // Of what is canonical, and before anything is spent on who may not.
-        .layer(AuthorizeLayer)
+        .layer(CheckLayer::new(authorize))
         // Before anything is spent on a request.
-        .layer(RateLimitLayer)
+        .layer(CheckLayer::new(rate_limit))
         // After the limit that costs no call.
         .layer(GlobalRateLimitLayer)
         .layer(ConcurrencyLayer)

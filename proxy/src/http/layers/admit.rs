@@ -3,14 +3,10 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
-use http::header;
-use http::{Method, Response};
+use http::{Method, header};
 use http_body::Body as _;
-use tower::{Layer, Service};
 
-use super::Admitted;
 use crate::body::{Body, Side};
 use crate::error::ProxyError;
 use crate::http::call::Call;
@@ -18,41 +14,10 @@ use crate::http::headers;
 use crate::routing::path::{self, PathError};
 
 /// See the module.
-#[derive(Clone, Copy, Debug)]
-pub struct AdmitLayer;
-
-impl<S> Layer<S> for AdmitLayer {
-    type Service = Admit<S>;
-
-    fn layer(&self, inner: S) -> Admit<S> {
-        Admit { inner }
-    }
-}
-
-/// See the module.
-#[derive(Clone, Debug)]
-pub struct Admit<S> {
-    inner: S,
-}
-
-impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Call> for Admit<S> {
-    type Response = Response<Body>;
-    type Error = ProxyError;
-    type Future = Admitted<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut call: Call) -> Admitted<S::Future> {
-        match admit(&mut call) {
-            Ok(()) => Admitted::on(self.inner.call(call)),
-            Err(error) => Admitted::off(error),
-        }
-    }
-}
-
-fn admit(call: &mut Call) -> Result<(), ProxyError> {
+///
+/// # Errors
+/// It is not taken.
+pub fn admit(call: &mut Call) -> Result<(), ProxyError> {
     let Call { request, tunnel, ledger } = call;
     let shared = ledger.conn().worker().shared();
     // First of all: what is refused is to cost nothing.

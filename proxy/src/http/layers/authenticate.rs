@@ -2,70 +2,38 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use http::{Response, header};
+use http::{Request, header};
 use outrigger_proto::model::JwtUse;
 use serde_json::Value;
-use tower::{Layer, Service};
 
-use super::Admitted;
 use crate::body::Body;
 use crate::error::ProxyError;
 use crate::facts::Claims;
-use crate::http::call::Call;
+use crate::http::call::{Call, Ledger};
 use crate::policy::jwt::{JwtError, Tokens};
 
 /// See the module.
-#[derive(Clone, Copy, Debug)]
-pub struct AuthenticateLayer;
-
-impl<S> Layer<S> for AuthenticateLayer {
-    type Service = Authenticate<S>;
-
-    fn layer(&self, inner: S) -> Authenticate<S> {
-        Authenticate { inner }
+///
+/// # Errors
+/// It is not good, or there is none and must be.
+pub fn authenticate(call: &mut Call) -> Result<(), ProxyError> {
+    let Call { request, tunnel: _, ledger } = call;
+    let Some(tokens) = &ledger.view().tokens else { return Ok(()) };
+    let result = look(request, ledger, tokens);
+    let stats = &ledger.view().state.stats;
+    match result {
+        Ok(true) => stats.jwt("good"),
+        Ok(false) => {}
+        Err(error) => stats.jwt(error.reason()),
     }
-}
-
-/// See the module.
-#[derive(Clone, Debug)]
-pub struct Authenticate<S> {
-    inner: S,
-}
-
-impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Call> for Authenticate<S> {
-    type Response = Response<Body>;
-    type Error = ProxyError;
-    type Future = Admitted<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut call: Call) -> Admitted<S::Future> {
-        let Some(tokens) = call.ledger.view().tokens.clone() else {
-            return Admitted::on(self.inner.call(call));
-        };
-        let result = authenticate(&mut call, &tokens);
-        let stats = &call.ledger.view().state.stats;
-        match result {
-            Ok(true) => stats.jwt("good"),
-            Ok(false) => {}
-            Err(error) => stats.jwt(error.reason()),
-        }
-        match result {
-            Ok(_) => Admitted::on(self.inner.call(call)),
-            Err(error) => Admitted::off(ProxyError::Unauthenticated(error)),
-        }
-    }
+    result.map(|_| ()).map_err(ProxyError::Unauthenticated)
 }
 
 /// Whether there was a token, and it was good.
-fn authenticate(call: &mut Call, tokens: &Arc<Tokens>) -> Result<bool, JwtError> {
-    let Call { request, tunnel: _, ledger } = call;
+fn look(request: &mut Request<Body>, ledger: &Ledger, tokens: &Arc<Tokens>) -> Result<bool, JwtError> {
     let required = tokens.issuers.iter().any(|issuer| issuer.required);
     let of_route = ledger.route().and_then(|route| route.jwt);
     let wanted = of_route.unwrap_or(if required { JwtUse::Required } else { JwtUse::Optional });

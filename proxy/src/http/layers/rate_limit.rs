@@ -1,13 +1,7 @@
 //! How many requests a route takes in a time. Refused here, before anything is done for them.
 
-use std::task::{Context, Poll};
-
-use http::Response;
 use http::header::{HeaderMap, HeaderName, RETRY_AFTER};
-use tower::{Layer, Service};
 
-use super::Admitted;
-use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
 use crate::http::caller::Caller;
@@ -16,57 +10,22 @@ use crate::policy::limiter::{RateLimiter, retry_after, service_limit};
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const SERVICE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// See the module.
-#[derive(Clone, Copy, Debug)]
-pub struct RateLimitLayer;
-
-impl<S> Layer<S> for RateLimitLayer {
-    type Service = RateLimited<S>;
-
-    fn layer(&self, inner: S) -> RateLimited<S> {
-        RateLimited { inner }
-    }
-}
-
-/// See the module.
-#[derive(Clone, Debug)]
-pub struct RateLimited<S> {
-    inner: S,
-}
-
-impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Call> for RateLimited<S> {
-    type Response = Response<Body>;
-    type Error = ProxyError;
-    type Future = Admitted<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, call: Call) -> Admitted<S::Future> {
-        let refused = match limiter(&call.ledger) {
-            Some(limiter) => take(&call, limiter),
-            None => None,
-        };
-        match refused {
-            None => Admitted::on(self.inner.call(call)),
-            Some(error) => Admitted::off(error),
-        }
-    }
-}
-
-fn limiter(ledger: &Ledger) -> Option<&RateLimiter> {
-    ledger.limits()?.rate.as_deref()
-}
-
-/// Counts a request; why it is refused, if it is.
-fn take(call: &Call, limiter: &RateLimiter) -> Option<ProxyError> {
+/// Counts a request.
+///
+/// # Errors
+/// It is one too many.
+pub fn rate_limit(call: &mut Call) -> Result<(), ProxyError> {
     let ledger = &call.ledger;
+    let Some(limiter) = limiter(ledger) else { return Ok(()) };
     // When the request came is as good as now, and has been asked for.
     let now = ledger.trip().started().duration_since(ledger.conn().worker().shared().epoch);
     let quota = limiter.take(Caller::of(call, limiter.per()).key(), now);
     ledger.set_quota(quota);
-    (!quota.granted).then(|| ProxyError::RateLimited(limiter.exceeded()))
+    if quota.granted { Ok(()) } else { Err(ProxyError::RateLimited(limiter.exceeded())) }
+}
+
+fn limiter(ledger: &Ledger) -> Option<&RateLimiter> {
+    ledger.limits()?.rate.as_deref()
 }
 
 /// Tells a caller who was counted what it has left, whatever the answer is. What an upstream says of its own limits
