@@ -1,16 +1,17 @@
 //! One request on its way, and what is written down about it.
 
-use std::borrow::Cow;
+mod log;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
-use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use outrigger_proto::model::{Action, Filter, Forward, HttpFilter, Route, Target};
 use tokio::time::Instant;
 
+use self::log::Logged;
 use super::deadline::Deadline;
 use super::peek::is_grpc;
 use crate::body::{Body, BodyError, Meter, Side};
@@ -21,7 +22,7 @@ use crate::gate::Permit;
 use crate::io::framing::Violation;
 use crate::io::stream::Stream;
 use crate::live::{FilterView, ListenerView, RouteExtras, Routes};
-use crate::observe::{ListenerStats, Peer, Record};
+use crate::observe::ListenerStats;
 use crate::policy::authz::Decision;
 use crate::policy::bucket::Quota;
 use crate::policy::limits::RouteLimits;
@@ -100,16 +101,6 @@ pub struct Ledger {
     decision: Cell<Decision>,
     /// What its token says.
     claims: OnceCell<Rc<Claims>>,
-}
-
-/// What only an access log wants to know.
-#[derive(Debug)]
-struct Logged {
-    at: SystemTime,
-    method: Method,
-    target: Uri,
-    host: Box<[u8]>,
-    user_agent: Box<[u8]>,
 }
 
 impl Ledger {
@@ -467,88 +458,6 @@ impl Ledger {
         self.conn.watch().end();
         self.log(took);
     }
-
-    fn log(&self, took: Duration) {
-        let Some(logged) = &self.logged else { return };
-        let logged = logged.borrow();
-        let answer = self.error.get().map(ProxyError::answer);
-        let route = self.route.get().map(|position| format!("{}.routes[{position}]", self.view.name));
-        let flag = match (answer, self.delayed.get()) {
-            (None, false) => Cow::Borrowed("-"),
-            (None, true) => Cow::Borrowed("DI"),
-            (Some(answer), false) => Cow::Borrowed(answer.flag),
-            (Some(answer), true) => Cow::Owned(["DI,", answer.flag].concat()),
-        };
-        let authorization =
-            self.view.authorization.as_ref().filter(|_| self.decision.get() != Decision::default());
-        let authorization = authorization.map(|rules| rules.tell(self.decision.get()).to_string());
-        let authorization = authorization.unwrap_or_default();
-        let target = &logged.target;
-        let endpoint = self.trip.endpoint();
-        let record = Record {
-            start: logged.at,
-            duration: took,
-            protocol: if self.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" },
-            client: self.conn.peer().map_or(Peer::Unix, Peer::Ip),
-            listener: self.view.name.as_str(),
-            route: route.as_deref().unwrap_or_default(),
-            method: logged.method.as_str(),
-            host: &logged.host,
-            path: target.path().as_bytes(),
-            query: target.query().map(str::as_bytes),
-            user_agent: &logged.user_agent,
-            status: self.status.get(),
-            flag: &flag,
-            reason: answer.map_or("", |a| a.reason),
-            bytes_received: self.received.get(),
-            bytes_sent: self.sent.get(),
-            cluster: if self.trip.attempts() > 0 { self.destination().1.live.name().as_str() } else { "" },
-            endpoint: endpoint.as_ref().map(|e| e.address()),
-            attempts: self.trip.attempts(),
-            identity: self.conn.identity(),
-            authorization: &authorization,
-            fallback: self.fallback.get(),
-            connect: self.trip.connect(),
-            first_byte: self.trip.first_byte(),
-        };
-        self.conn.worker().log(|logger| logger.log(&record));
-    }
-
-    /// Writes down a request that was refused before it was one: its head broke the protocol or a limit.
-    pub fn refused(conn: &Conn, error: ProxyError) {
-        let view = conn.view();
-        let answer = error.answer();
-        let stats = &view.state.stats;
-        stats.request(answer.status.as_u16(), Duration::ZERO);
-        count(stats, error);
-        let record = Record {
-            start: SystemTime::now(),
-            duration: Duration::ZERO,
-            protocol: "HTTP",
-            client: conn.peer().map_or(Peer::Unix, Peer::Ip),
-            listener: view.name.as_str(),
-            route: "",
-            method: "-",
-            host: b"",
-            path: b"",
-            query: None,
-            user_agent: b"",
-            status: answer.status.as_u16(),
-            flag: answer.flag,
-            reason: answer.reason,
-            bytes_received: 0,
-            bytes_sent: 0,
-            cluster: "",
-            endpoint: None,
-            attempts: 0,
-            identity: conn.identity(),
-            authorization: "",
-            fallback: "",
-            connect: None,
-            first_byte: None,
-        };
-        conn.worker().log(|logger| logger.log(&record));
-    }
 }
 
 fn count(stats: &ListenerStats, error: ProxyError) {
@@ -561,20 +470,6 @@ fn count(stats: &ListenerStats, error: ProxyError) {
 impl Drop for Ledger {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-impl Logged {
-    fn new(request: &Request<Body>) -> Self {
-        let header = |name| request.headers().get(name).map(|v| v.as_bytes().into()).unwrap_or_default();
-        let authority = request.uri().authority().map(|a| a.as_str().as_bytes().into());
-        Self {
-            at: SystemTime::now(),
-            method: request.method().clone(),
-            target: request.uri().clone(),
-            host: authority.unwrap_or_else(|| header(http::header::HOST)),
-            user_agent: header(http::header::USER_AGENT),
-        }
     }
 }
 
