@@ -26,6 +26,13 @@ pub struct Rule {
     pub when: When,
 }
 
+impl Rule {
+    /// Whether it lets anybody pass or refuses anybody: not one that only shows what it would do.
+    pub fn decides(&self) -> bool {
+        !self.dry_run && self.effect != Effect::Audit
+    }
+}
+
 /// What a rule does with what it fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {

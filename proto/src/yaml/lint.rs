@@ -119,10 +119,8 @@ pub(super) fn star<'a>(cx: &mut Cx<'a>, node: Node<'a>, path: &str) {
 /// Rules that let nobody in, and such that change nothing.
 pub(super) fn authorization<'a>(cx: &mut Cx<'a>, node: Node<'a>, authorization: &Authorization) {
     let rules = &authorization.rules;
-    let enforced = |rule: &&Rule| !rule.dry_run && rule.effect != Effect::Audit;
-    if rules.iter().any(|rule| enforced(&rule))
-        && !rules.iter().filter(enforced).any(|rule| rule.effect == Effect::Allow)
-    {
+    let allows = |rule: &Rule| rule.decides() && rule.effect == Effect::Allow;
+    if rules.iter().any(Rule::decides) && !rules.iter().any(allows) {
         let fault = Fault::new("no rule allows anybody: everybody is refused");
         cx.warn_at(node.place(), fault.hint("add `{ allow: {} }` to let everybody else in"));
     }

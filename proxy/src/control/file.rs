@@ -99,8 +99,6 @@ impl Fingerprint {
         }
         for listener in mesh.listeners.values() {
             paths.extend(listener.chain.tls.iter().flat_map(DownstreamTls::files).cloned());
-        }
-        for listener in mesh.listeners.values() {
             let Filter::Http(http) = &listener.chain.filter else { continue };
             paths.extend(http.jwt.iter().filter_map(|issuer| match &issuer.keys {
                 JwksSource::File(path) => Some(path.clone()),

@@ -122,7 +122,7 @@ impl Rules {
             by_path,
             names: rules.iter().enumerate().map(name).collect(),
             has_dry_runs: rules.iter().any(|rule| rule.dry_run),
-            is_enforced: rules.iter().any(decides),
+            is_enforced: rules.iter().any(Rule::decides),
             rules,
         }
     }
@@ -187,7 +187,7 @@ impl Rules {
 
     /// Whether any request of such a connection could still pass.
     pub fn could_pass(&self, fitting: &Fitting) -> bool {
-        let fits = || fitting.places().map(|place| &self.rules[place as usize]).filter(|rule| decides(rule));
+        let fits = || fitting.places().map(|place| &self.rules[place as usize]).filter(|rule| rule.decides());
         let always_denied = fits().any(|rule| rule.effect == Effect::Deny && !rule.when.is_http());
         !self.is_enforced || (!always_denied && fits().any(|rule| rule.effect == Effect::Allow))
     }
@@ -240,10 +240,6 @@ fn by_path(rules: &[Rule]) -> HashMap<Box<str>, Vec<(Reach, u32)>> {
 
 fn number(place: usize) -> u32 {
     u32::try_from(place).expect("rules are counted in thousands")
-}
-
-fn decides(rule: &Rule) -> bool {
-    !rule.dry_run && rule.effect != Effect::Audit
 }
 
 /// The rules that were found to fit.

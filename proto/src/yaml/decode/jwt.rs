@@ -116,15 +116,11 @@ fn keys<'a>(cx: &mut Cx<'a>, node: Node<'a>, trust: Option<PathBuf>) -> Option<J
             Fault::new(format!("{} is no address of keys", show(text))).hint(format!("expected {expected}"))
         };
         let uri: http::Uri = text.parse().map_err(|_| fault())?;
-        let host = uri.host().ok_or_else(fault)?;
-        let local = host == "localhost"
-            || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-        match uri.scheme_str() {
-            Some("https") => Ok(text.into()),
-            Some("http") if local => Ok(text.into()),
-            Some("http") => Err(Fault::new("keys that come in the clear could be anybody's")
+        match tls::is_private(&uri) {
+            Some(true) => Ok(text.into()),
+            Some(false) => Err(Fault::new("keys that come in the clear could be anybody's")
                 .hint("write `https://`; `http://` is for this machine alone")),
-            Some(_) | None => Err(fault()),
+            None => Err(fault()),
         }
     })?;
     Some(JwksSource::Url { url, trust })

@@ -52,12 +52,16 @@ pub(super) fn identity<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Identity> 
 
 fn files<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<IdentitySource> {
     let mut m = cx.fields(node, "identity_files")?;
-    let certificate = m.required("certificate", file);
-    let private_key = m.required("private_key", file);
+    let own = certificate_files(&mut m);
     let trust = m.required("trust", trust);
     m.finish();
-    let own = CertificateFiles { certificate: certificate?, private_key: private_key? };
-    Some(IdentitySource::Files { own, trust: trust? })
+    Some(IdentitySource::Files { own: own?, trust: trust? })
+}
+
+fn certificate_files(m: &mut Fields<'_, '_>) -> Option<CertificateFiles> {
+    let certificate = m.required("certificate", file);
+    let private_key = m.required("private_key", file);
+    Some(CertificateFiles { certificate: certificate?, private_key: private_key? })
 }
 
 fn trust<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<BTreeMap<TrustDomain, PathBuf>> {
@@ -106,20 +110,28 @@ fn server<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<str>> {
         let fault =
             || Fault::new(format!("{} is no server", show(text))).hint(format!("expected {expected}"));
         let uri: http::Uri = text.parse().map_err(|_| fault())?;
-        let (Some(host), Some(_)) = (uri.host(), uri.port()) else { return Err(fault()) };
         let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
-        let local = host == "localhost"
-            || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-        match uri.scheme_str() {
-            Some("https") if bare => Ok(text.trim_end_matches('/').into()),
-            Some("http") if bare && local => Ok(text.trim_end_matches('/').into()),
-            Some("http") if bare => {
-                Err(Fault::new("in the clear, a token and a certificate would be anybody's")
-                    .hint("write `https://`; `http://` is for this machine alone"))
-            }
-            Some(_) | None => Err(fault()),
+        match is_private(&uri).filter(|_| bare && uri.port().is_some()) {
+            Some(true) => Ok(text.trim_end_matches('/').into()),
+            Some(false) => Err(Fault::new("in the clear, a token and a certificate would be anybody's")
+                .hint("write `https://`; `http://` is for this machine alone")),
+            None => Err(fault()),
         }
     })
+}
+
+/// Whether nobody else reads what is asked for there: it goes by TLS, or stays on this machine. `None` where it is no
+/// address of a server of HTTP.
+pub(super) fn is_private(uri: &http::Uri) -> Option<bool> {
+    let host = uri.host()?;
+    match uri.scheme_str()? {
+        "https" => Some(true),
+        "http" => {
+            let address = host.trim_matches(['[', ']']).parse();
+            Some(host == "localhost" || address.is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()))
+        }
+        _ => None,
+    }
 }
 
 fn revocation<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Revocation> {
@@ -185,10 +197,9 @@ fn server_tls<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<ServerTls> {
         let expected = "a list, as `[{ certificate: a.crt, private_key: a.key }]`";
         let list = cx.list(node, expected, |cx, node| {
             let mut m = cx.fields(node, "certificate")?;
-            let certificate = m.required("certificate", file);
-            let private_key = m.required("private_key", file);
+            let files = certificate_files(&mut m);
             m.finish();
-            Some(CertificateFiles { certificate: certificate?, private_key: private_key? })
+            files
         })?;
         if list.is_empty() {
             return cx.fail(node, Fault::new("the list is empty").hint(format!("expected {expected}")));
@@ -202,24 +213,23 @@ fn server_tls<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<ServerTls> {
 }
 
 fn client(m: &mut Fields<'_, '_>) -> Option<ClientAuth> {
-    #[derive(Clone, Copy, PartialEq)]
-    enum Asked {
-        None,
-        Optional,
-        Required,
-    }
-    let words = [("none", Asked::None), ("optional", Asked::Optional), ("required", Asked::Required)];
+    type Asked = fn(ClientTrust) -> ClientAuth;
+    let words = [
+        ("none", None),
+        ("optional", Some(ClientAuth::Optional as Asked)),
+        ("required", Some(ClientAuth::Required)),
+    ];
     let asked = m.optional("client", |cx, node| cx.word(node, &words));
     if asked.is_none() && m.has("client") {
         return None;
     }
-    let asked = asked.unwrap_or(Asked::None);
+    let asked = asked.flatten();
     let roots = match asked {
-        Asked::None => m.optional("client_trust", file),
-        Asked::Optional | Asked::Required => m.required("client_trust", file),
+        None => m.optional("client_trust", file),
+        Some(_) => m.required("client_trust", file),
     };
     let revocation = m.optional("revocation", revocation).unwrap_or_default();
-    if asked == Asked::None {
+    let Some(asked) = asked else {
         for key in ["client_trust", "revocation"] {
             m.refuse(key, || {
                 Fault::new("clients are not asked for a certificate")
@@ -227,13 +237,8 @@ fn client(m: &mut Fields<'_, '_>) -> Option<ClientAuth> {
             });
         }
         return Some(ClientAuth::None);
-    }
-    let trust = ClientTrust { roots: roots?, revocation };
-    Some(match asked {
-        Asked::None => ClientAuth::None,
-        Asked::Optional => ClientAuth::Optional(trust),
-        Asked::Required => ClientAuth::Required(trust),
-    })
+    };
+    Some(asked(ClientTrust { roots: roots?, revocation }))
 }
 
 /// `tls` or `mtls` of a cluster; `host` is the name that its endpoints are resolved from.

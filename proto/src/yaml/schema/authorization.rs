@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::parts::{described, object, one_of, one_or_list, reference, string, whole, with_default};
+use super::parts::{
+    described, object, one_of, one_or_list, one_or_some, reference, some, string, whole, with_default,
+};
 
 pub(super) fn authorization() -> Value {
     described(
         "Who may do what: deny before allow, and what no rule fits is refused.",
-        json!({ "type": "array", "minItems": 1, "items": reference("authorization_rule") }),
+        some(reference("authorization_rule")),
     )
 }
 
@@ -30,22 +32,18 @@ pub(super) fn rule() -> Value {
 }
 
 pub(super) fn when() -> Value {
-    let several =
-        |item: Value| json!({ "anyOf": [item.clone(), { "type": "array", "minItems": 1, "items": item }] });
     let any = json!({ "type": "object", "minProperties": 1, "additionalProperties": one_or_list() });
     object(
         "What a rule is about: all that is written must fit, and of a list one.",
         &[],
         json!({
-            "peers": described("SPIFFE IDs that clients have proven, or spiffe://domain/path/* for all below.", json!({
-                "type": "array", "minItems": 1, "items": string(),
-            })),
+            "peers": described("SPIFFE IDs that clients have proven, or spiffe://domain/path/* for all below.", some(string())),
             "source": described("Networks that clients are in.", one_or_list()),
             "sni": described("Hosts named in the TLS handshake.", one_or_list()),
-            "ports": described("Ports of ours.", several(whole(1, u16::MAX.into()))),
+            "ports": described("Ports of ours.", one_or_some(whole(1, u16::MAX.into()))),
             "methods": described("Methods.", one_or_list()),
             "hosts": described("Hosts.", one_or_list()),
-            "paths": described("Paths; /cart is that one, /cart/* those below.", several(json!({
+            "paths": described("Paths; /cart is that one, /cart/* those below.", one_or_some(json!({
                 "anyOf": [string(), reference("path_match")],
             }))),
             "headers": described("Header fields, all of which must fit.", json!({

@@ -2,14 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::parts::{described, duration, object, one_or_list, reference, string, with_default, words};
+use super::parts::{
+    described, duration, object, one_or_list, one_or_some, reference, some, string, with_default, words,
+};
 use crate::model::{JwtAlgorithm, JwtIssuer};
 
 pub(super) fn issuers() -> Value {
-    described(
-        "Whose tokens (JWT) requests may carry.",
-        json!({ "type": "array", "minItems": 1, "items": reference("jwt_issuer") }),
-    )
+    described("Whose tokens (JWT) requests may carry.", some(reference("jwt_issuer")))
 }
 
 pub(super) fn of_route() -> Value {
@@ -31,9 +30,10 @@ pub(super) fn issuer() -> Value {
             "jwks_trust": described("PEM file of the roots that the server of the keys is checked against.", string()),
             "audiences": described("Whom tokens are for.", one_or_list()),
             "required": with_default("Whether every request must have a good token.", json!({ "type": "boolean" }), false),
-            "algorithms": described("How they may be signed; by default all of these.", json!({
-                "anyOf": [{ "enum": names }, { "type": "array", "minItems": 1, "items": { "enum": names } }],
-            })),
+            "algorithms": described(
+                "How they may be signed; by default all of these.",
+                one_or_some(json!({ "enum": names })),
+            ),
             "leeway": duration("How far its clock may be from ours.", JwtIssuer::LEEWAY),
             "claims_to_headers": described("Header fields by the claim that is passed on in them.", json!({
                 "type": "object", "additionalProperties": string(),

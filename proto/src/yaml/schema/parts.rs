@@ -77,8 +77,18 @@ pub(super) fn string() -> Value {
     json!({ "type": "string" })
 }
 
+/// A list of at least one.
+pub(super) fn some(item: Value) -> Value {
+    json!({ "type": "array", "minItems": 1, "items": item })
+}
+
+/// One, or a list of at least one.
+pub(super) fn one_or_some(item: Value) -> Value {
+    json!({ "anyOf": [item.clone(), some(item)] })
+}
+
 pub(super) fn one_or_list() -> Value {
-    json!({ "anyOf": [string(), { "type": "array", "minItems": 1, "items": string() }] })
+    one_or_some(string())
 }
 
 pub(super) fn one_or_object(description: &str, object: &str) -> Value {

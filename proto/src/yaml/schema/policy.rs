@@ -7,8 +7,8 @@ use super::super::ratio::MAX_TOKENS;
 use super::super::scalar::show_size;
 use super::super::words::{GRPC, conditions, show_condition};
 use super::parts::{
-    any_count, boolean, count, described, duration, object, one_of, percent, reference, string, tenths,
-    whole, with_default, words,
+    any_count, boolean, count, described, duration, object, one_of, one_or_some, percent, reference, some,
+    string, tenths, whole, with_default, words,
 };
 use crate::model::{Adaptive, Backoff, Concurrency, GlobalRateLimit, Percent, RateLimit, Retry, Stale};
 
@@ -16,9 +16,7 @@ pub(super) fn retry() -> Value {
     let Retry { attempts, conditions, per_try_timeout: _, backoff: _, non_idempotent, max_body } =
         Retry::default();
     let default: Vec<_> = conditions.into_iter().map(show_condition).collect();
-    let conditions = json!({ "anyOf": [
-        reference("condition"), { "type": "array", "minItems": 1, "items": reference("condition") },
-    ]});
+    let conditions = one_or_some(reference("condition"));
     object(
         "When a request that failed is sent again; the cluster's retry_budget pays for it.",
         &[],
@@ -152,9 +150,7 @@ pub(super) fn rate_limit() -> Value {
 }
 
 pub(super) fn global_rate_limit() -> Value {
-    let descriptors = json!({ "type": "array", "minItems": 1, "items": {
-        "type": "array", "minItems": 1, "items": reference("descriptor"),
-    }});
+    let descriptors = some(some(reference("descriptor")));
     object(
         "A service that is asked whether a request is taken (Envoy's rate limit service).",
         &["cluster", "domain", "descriptors"],

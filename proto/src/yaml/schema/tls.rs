@@ -2,15 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::parts::{by_name, described, duration, object, one_of, reference, string, with_default, words};
+use super::parts::{
+    by_name, described, duration, object, one_of, reference, some, string, with_default, words,
+};
 use crate::model::Csr;
 
 fn file(description: &str) -> Value {
     described(&format!("{description}; relative to this file."), string())
-}
-
-fn some(item: Value) -> Value {
-    json!({ "type": "array", "minItems": 1, "items": item })
 }
 
 pub(super) fn identity() -> Value {

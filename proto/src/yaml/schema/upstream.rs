@@ -8,7 +8,7 @@ use super::super::decode::{
 };
 use super::super::scalar::show_duration;
 use super::parts::{
-    any_count, by_name, count, described, duration, object, one_of, one_or_object, percent, reference,
+    any_count, by_name, count, described, duration, object, one_of, one_or_object, percent, reference, some,
     string, tenths, whole, with_default, words,
 };
 use crate::model::{BreakerLimits, Cluster, HealthCheck, OutlierDetection, Probe, RetryBudget, Source};
@@ -125,9 +125,7 @@ pub(super) fn hash() -> Value {
     object(
         "What is hashed.",
         &["hash"],
-        json!({ "hash": described("What makes requests alike.", json!({
-            "type": "array", "minItems": 1, "items": reference("hash_key"),
-        })) }),
+        json!({ "hash": described("What makes requests alike.", some(reference("hash_key"))) }),
     )
 }
 
