@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +14,13 @@ use http_body::Body as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use outrigger_proto::model::JwksSource;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::task::{AbortHandle, spawn_local};
-use tokio_rustls::TlsConnector;
 
 use crate::identity::backoff::Backoff;
-use crate::identity::{pem, provider};
+use crate::identity::dial::Server;
 use crate::observe::ProcessStats;
 use crate::policy::jwt::{KeySet, KeySetError, Keys};
+use crate::task::AbortOnDrop;
 
 /// For a whole answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,25 +41,12 @@ pub struct Jwks {
     stats: Arc<ProcessStats>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Followed {
     keys: Arc<Keys>,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    /// Nobody has asked yet; who is to be told when somebody has.
-    New(oneshot::Sender<()>),
-    Asking(AbortHandle),
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        if let State::Asking(task) = &self.state {
-            task.abort();
-        }
-    }
+    /// Told when somebody has asked for them once.
+    asked: Option<oneshot::Sender<()>>,
+    task: Option<AbortOnDrop>,
 }
 
 impl Jwks {
@@ -76,32 +58,22 @@ impl Jwks {
     /// The keys at an address, which [`start`](Self::start) begins to follow. Whoever is first is told when they were asked
     /// for once.
     pub fn at(&mut self, source: &JwksSource) -> (Arc<Keys>, Option<oneshot::Receiver<()>>) {
-        if let Some(followed) = self.followed.get_mut(source) {
-            // Nobody has asked since a configuration that came to nothing: who comes now waits in its place.
-            let waiting = match &mut followed.state {
-                State::New(asked) => {
-                    let (sender, answered) = oneshot::channel();
-                    *asked = sender;
-                    Some(answered)
-                }
-                State::Asking(_) => None,
-            };
-            return (followed.keys.clone(), waiting);
-        }
-        let keys = Arc::<Keys>::default();
-        let (asked, answered) = oneshot::channel();
-        let followed = Followed { keys: keys.clone(), state: State::New(asked) };
-        self.followed.insert(source.clone(), followed);
-        (keys, Some(answered))
+        let followed = self.followed.entry(source.clone()).or_default();
+        // Whoever was waiting before belongs to a configuration that came to nothing.
+        let waiting = followed.task.is_none().then(|| {
+            let (asked, answered) = oneshot::channel();
+            followed.asked = Some(asked);
+            answered
+        });
+        (followed.keys.clone(), waiting)
     }
 
     /// Follows those that are new.
     pub fn start(&mut self) {
         for (source, followed) in &mut self.followed {
-            if let State::New(asked) = &mut followed.state {
-                let asked = std::mem::replace(asked, oneshot::channel().0);
+            if let Some(asked) = followed.asked.take() {
                 let following = follow(source.clone(), followed.keys.clone(), (self.stats.clone(), asked));
-                followed.state = State::Asking(spawn_local(following).abort_handle());
+                followed.task = Some(AbortOnDrop::spawn(following));
             }
         }
     }
@@ -122,7 +94,7 @@ async fn follow(
     let mut asked = Some(asked);
     let mut told = Vec::new();
     loop {
-        let wait = match fetch(&url, trust.as_ref()).await {
+        let wait = match fetch(&url, trust.as_deref()).await {
             Ok((set, unusable)) => {
                 keys.set(set);
                 // Once, not at each refresh.
@@ -150,29 +122,16 @@ async fn follow(
     }
 }
 
-async fn fetch(url: &str, trust: Option<&PathBuf>) -> Result<(KeySet, Vec<KeySetError>), String> {
+async fn fetch(url: &str, trust: Option<&Path>) -> Result<(KeySet, Vec<KeySetError>), String> {
     let body = tokio::time::timeout(PATIENCE, get(url, trust)).await;
     let body = body.map_err(|_| format!("no whole answer within {PATIENCE:?}"))??;
     KeySet::published(&body).map_err(|error| error.to_string())
 }
 
-trait Io: AsyncRead + AsyncWrite + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
-
-async fn get(url: &str, trust: Option<&PathBuf>) -> Result<Vec<u8>, String> {
+async fn get(url: &str, trust: Option<&Path>) -> Result<Vec<u8>, String> {
     let uri: Uri = url.parse().map_err(|_| "no address")?;
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let secure = uri.scheme_str() == Some("https");
-    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let socket = TcpStream::connect((host.as_str(), port)).await.map_err(|error| error.to_string())?;
-    let stream: Box<dyn Io> = if secure {
-        let name = ServerName::try_from(host).map_err(|error| error.to_string())?;
-        let connected = TlsConnector::from(tls(trust)?).connect(name, socket).await;
-        Box::new(connected.map_err(|error| error.to_string())?)
-    } else {
-        Box::new(socket)
-    };
+    let server = Server::new(&uri, trust, &[]).map_err(|error| error.to_string())?;
+    let stream = server.connect().await.map_err(|error| error.to_string())?;
     let (mut requests, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let mut connection = pin!(connection);
@@ -212,23 +171,11 @@ async fn get(url: &str, trust: Option<&PathBuf>) -> Result<Vec<u8>, String> {
     }
 }
 
-fn tls(trust: Option<&PathBuf>) -> Result<Arc<ClientConfig>, String> {
-    let roots = match trust {
-        Some(path) => pem::certificates(path).map_err(|error| error.to_string())?,
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(roots);
-    let builder = ClientConfig::builder_with_provider(provider().clone());
-    let builder = builder.with_safe_default_protocol_versions().expect("the provider has both versions");
-    Ok(Arc::new(builder.with_root_certificates(store).with_no_client_auth()))
-}
-
 /// The keys in a file.
 ///
 /// # Errors
 /// What is wrong.
-pub fn read(path: &std::path::Path) -> Result<KeySet, String> {
+pub fn read(path: &Path) -> Result<KeySet, String> {
     let shown = path.display();
     let file =
         std::fs::File::open(path).map_err(|error: io::Error| format!("cannot read {shown}: {error}"))?;

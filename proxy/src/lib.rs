@@ -12,6 +12,7 @@ pub mod downstream;
 pub mod http;
 pub mod policy;
 pub mod routing;
+pub mod task;
 pub mod tcp;
 pub mod upstream;
 

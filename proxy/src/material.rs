@@ -14,7 +14,6 @@ use outrigger_proto::model::{
 };
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::sync::oneshot;
-use tokio::task::{AbortHandle, spawn_local};
 
 use crate::downstream::tls::{self, Material, Speaks};
 use crate::identity::offer::{Accepted, Taker};
@@ -25,6 +24,7 @@ use crate::identity::{Identity, csr, files, pem, workload_api};
 use crate::jwks::{self, Jwks};
 use crate::observe::ProcessStats;
 use crate::policy::jwt::{Keys, Tokens};
+use crate::task::AbortOnDrop;
 use crate::upstream::tls::{ClientTls, ClientTlsStore};
 
 /// What is in force, and what makes more of it.
@@ -39,20 +39,7 @@ pub struct Keeper {
     taker: Taker,
     jwks: Jwks,
     /// What brings the identity, where it does not come with the configuration.
-    source: Option<Following>,
-}
-
-/// A source that is followed, until this is dropped.
-#[derive(Debug)]
-struct Following {
-    source: IdentitySource,
-    task: AbortHandle,
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    source: Option<(IdentitySource, AbortOnDrop)>,
 }
 
 /// What one configuration needs.
@@ -197,20 +184,18 @@ impl Keeper {
     /// What brings the identity by itself. One that has not changed goes on; what another one brought stays until the new
     /// one brings something.
     fn follow(&mut self, wanted: Option<&IdentitySource>) {
-        if self.source.as_ref().map(|following| &following.source) == wanted {
+        if self.source.as_ref().map(|(source, _)| source) == wanted {
             return;
         }
         let taker = self.taker.clone();
         let task = match wanted {
             None | Some(IdentitySource::Files { .. }) => None,
             Some(IdentitySource::WorkloadApi(socket)) => {
-                Some(spawn_local(workload_api::follow(socket.clone(), taker)).abort_handle())
+                Some(AbortOnDrop::spawn(workload_api::follow(socket.clone(), taker)))
             }
-            Some(IdentitySource::Csr(csr)) => {
-                Some(spawn_local(csr::follow(csr.clone(), taker)).abort_handle())
-            }
+            Some(IdentitySource::Csr(csr)) => Some(AbortOnDrop::spawn(csr::follow(csr.clone(), taker))),
         };
-        self.source = wanted.cloned().zip(task).map(|(source, task)| Following { source, task });
+        self.source = wanted.cloned().zip(task);
     }
 
     fn tokens(

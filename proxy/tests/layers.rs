@@ -15,6 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("body", &[]),
     // The one module with `unsafe`; whoever comes to need it is named here.
     ("sys", &[]),
+    ("task", &[]),
     // Limits that threads share.
     ("gate", &[]),
     // Deciding which way, what may go on, and what is tried again.
@@ -62,8 +63,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("health", &["io", "observe", "policy", "upstream"]),
     ("overload", &["observe", "policy", "worker"]),
     ("threads", &["downstream", "http", "io", "observe", "worker"]),
-    ("jwks", &["identity", "observe", "policy"]),
-    ("material", &["downstream", "identity", "jwks", "observe", "policy", "upstream"]),
+    ("jwks", &["identity", "observe", "policy", "task"]),
+    ("material", &["downstream", "identity", "jwks", "observe", "policy", "task", "upstream"]),
     ("apply", &["health", "io", "live", "material", "observe", "policy", "threads", "upstream", "worker"]),
     ("admin", &["body", "gate", "identity", "io", "live", "observe", "upstream", "watch", "worker"]),
     (

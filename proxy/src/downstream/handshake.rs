@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 use crate::facts::Proven;
 use crate::identity::Identity;
 use crate::identity::tls::ListenerTls;
-use crate::identity::verify::{self, PeerError, Usage, identity_of};
+use crate::identity::verify::{self, PeerError, Shown, Usage};
 use crate::io::socket::Socket;
 
 /// What a TLS record that begins a handshake begins with (RFC 8446 section 5.1). No HTTP request does.
@@ -97,16 +97,15 @@ fn proven(session: &ServerConnection, identity: Option<&Identity>) -> Result<Pro
     let sni = session.server_name().map(|name| name.to_ascii_lowercase().into());
     let Some(chain) = session.peer_certificates() else { return Ok(Proven { sni, ..Proven::default() }) };
     let leaf = chain.first().ok_or(PeerError::NoCertificate)?;
-    if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
-        verify::still_valid(leaf)?;
-    }
     let Some(identity) = identity else {
+        verify::still_valid(chain, session.handshake_kind())?;
         return Ok(Proven { sni, certificate: forwarded(leaf, None), ..Proven::default() });
     };
-    let id = identity_of(leaf)?;
+    let shown = Shown::read(chain, session.handshake_kind())?;
+    let id = shown.identity()?;
     let by = identity.material().map(|material| material.id.clone());
     let certificate = forwarded(leaf, Some((id.as_str(), by.as_ref().map(|by| by.as_str()))));
-    Ok(Proven { identity: Some(id), sni, certificate, proof: Some(verify::proof(chain)?) })
+    Ok(Proven { identity: Some(id), sni, certificate, proof: Some(shown.proof()) })
 }
 
 /// The element of `x-forwarded-client-cert`, in Envoy's form.

@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use outrigger_proto::model::{CertificateFiles, ClientAuth, ClientTrust, Mutual, ServerTls};
 use rustls::ServerConfig;
 use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
 
 use crate::identity::pem::{self, PemError};
 use crate::identity::state::{OfferError, certified};
@@ -111,14 +110,9 @@ pub fn load(source: &ServerTls, speaks: Speaks, old: Option<&Material>) -> Resul
         return Ok(old.clone());
     }
     let verifier = clients.map(|(believed, mandatory)| Arc::new(Peers::new(believed, mandatory)));
-    let mut config = config(speaks, verifier, certificates(keys)?);
+    let mut config = config(speaks, verifier, Arc::new(ByHost::new(&keys)));
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|_| TlsError::Random)?;
     Ok(Material { source: source.clone(), speaks, content, config: Arc::new(config) })
-}
-
-fn certificates(keys: Vec<Arc<CertifiedKey>>) -> Result<Arc<dyn ResolvesServerCert>, TlsError> {
-    let (first, others) = keys.split_first().ok_or(TlsError::Random)?;
-    Ok(Arc::new(ByHost::new(first.clone(), others)))
 }
 
 fn client_trust(trust: &ClientTrust, hasher: &mut impl Hasher) -> Result<Believed, TlsError> {

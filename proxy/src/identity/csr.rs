@@ -3,19 +3,14 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
 use outrigger_proto::identity::{SIGN, SignRequest, SignResponse};
 use outrigger_proto::model::{Csr, TrustDomain};
 use rcgen::{CertificateParams, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 use tonic::client::Grpc;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
@@ -24,9 +19,8 @@ use tonic_prost::ProstCodec;
 use zeroize::Zeroizing;
 
 use super::backoff::Backoff;
+use super::dial::{Server, root_cause};
 use super::offer::{Accepted, Offer, Taker};
-use super::pem;
-use super::provider;
 use super::renewal::Plan;
 use super::verify::Validity;
 
@@ -116,54 +110,19 @@ fn offer(SignResponse { chain, bundles }: SignResponse, key: &KeyPair) -> Result
 }
 
 async fn connect(config: &Csr) -> Result<Channel, CsrError> {
-    let uri: http::Uri = config.server.parse().map_err(|_| CsrError::Unreachable("no address".to_owned()))?;
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let port = uri.port_u16().unwrap_or(443);
-    let tls = (uri.scheme_str() == Some("https")).then(|| tls(config)).transpose()?;
+    let unreachable = |error: &dyn fmt::Display| CsrError::Unreachable(error.to_string());
+    let uri: http::Uri = config.server.parse().map_err(|_| unreachable(&"no address"))?;
+    let server = Server::new(&uri, config.trust.as_deref(), &[b"h2"]).map_err(|error| unreachable(&error))?;
     let connector = tower::service_fn(move |_: http::Uri| {
-        let (host, tls) = (host.clone(), tls.clone());
-        async move {
-            let socket = TcpStream::connect((host.as_str(), port)).await?;
-            let stream: Box<dyn Io> = match tls {
-                None => Box::new(socket),
-                Some(tls) => {
-                    let name = ServerName::try_from(host).map_err(io::Error::other)?;
-                    Box::new(TlsConnector::from(tls).connect(name, socket).await?)
-                }
-            };
-            Ok::<_, io::Error>(TokioIo::new(stream))
-        }
+        let server = server.clone();
+        async move { server.connect().await.map(TokioIo::new) }
     });
     // The scheme of the address would have tonic ask for TLS of its own.
     let plain = format!("http://{}", uri.authority().map_or("localhost", |authority| authority.as_str()));
-    let endpoint = Endpoint::from_shared(plain).map_err(|error| CsrError::Unreachable(error.to_string()))?;
-    endpoint.connect_timeout(PATIENCE).connect_with_connector(connector).await.map_err(|error| {
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        CsrError::Unreachable(cause.to_string())
-    })
+    let endpoint = Endpoint::from_shared(plain).map_err(|error| unreachable(&error))?;
+    let connected = endpoint.connect_timeout(PATIENCE).connect_with_connector(connector).await;
+    connected.map_err(|error| CsrError::Unreachable(root_cause(&error)))
 }
-
-fn tls(config: &Csr) -> Result<Arc<ClientConfig>, CsrError> {
-    let roots = match &config.trust {
-        Some(path) => pem::certificates(path).map_err(|error| CsrError::Unreachable(error.to_string()))?,
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(roots);
-    let builder = ClientConfig::builder_with_provider(provider().clone());
-    let builder = builder.with_safe_default_protocol_versions().expect("the provider has both versions");
-    let mut config = builder.with_root_certificates(store).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
-}
-
-/// A connection, with TLS around it or not.
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// Why there is no certificate.
 #[derive(Debug)]

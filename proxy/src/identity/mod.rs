@@ -7,6 +7,7 @@
 pub mod alarm;
 pub mod backoff;
 pub mod csr;
+pub mod dial;
 pub mod files;
 pub mod offer;
 pub mod pem;

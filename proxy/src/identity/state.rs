@@ -17,7 +17,7 @@ use rustls::sign::CertifiedKey;
 
 use super::alarm::{self, Standing};
 use super::offer::{Accepted, Offer};
-use super::verify::{self, Chain, Lists, PeerError, Roots, Trust, Usage, Validity};
+use super::verify::{self, Chain, Lists, PeerError, Roots, Shown, Trust, Usage, Validity};
 use crate::facts::Proof;
 
 /// What is in force.
@@ -150,16 +150,13 @@ impl Identity {
         let mut trust = roots.trust()?;
         // A list that takes our own back, or has expired, must still keep others out: it comes after.
         let lists = std::mem::take(&mut trust.lists);
-        let shown = Chain::new(&key.cert).ok_or(OfferError::Own(PeerError::NoCertificate))?;
+        let chain = Chain::new(&key.cert).ok_or(OfferError::Own(PeerError::NoCertificate))?;
         let unix = now.duration_since(SystemTime::UNIX_EPOCH).map(UnixTime::since_unix_epoch);
         let unix = unix.unwrap_or(UnixTime::since_unix_epoch(std::time::Duration::ZERO));
-        let mut id = None;
-        for usage in [Usage::Client, Usage::Server] {
-            id = Some(trust.verify(shown, usage, unix).map_err(OfferError::Own)?);
-        }
-        let id = id.ok_or(OfferError::Own(PeerError::NoCertificate))?;
+        trust.verify(chain, Usage::Client, unix).map_err(OfferError::Own)?;
+        let id = trust.verify(chain, Usage::Server, unix).map_err(OfferError::Own)?;
         trust.lists = lists;
-        let validity = Validity::of(shown.leaf).map_err(OfferError::Own)?;
+        let validity = Shown::read(&key.cert, None).map_err(OfferError::Own)?.validity();
         Ok(Prepared(Arc::new(Material { key, id, validity, trust, roots })))
     }
 

@@ -165,14 +165,14 @@ pub struct ByHost {
     exact: HashMap<Box<str>, Arc<CertifiedKey>>,
     /// By what stands behind `*.`.
     wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
-    first: Arc<CertifiedKey>,
+    first: Option<Arc<CertifiedKey>>,
 }
 
 impl ByHost {
     /// Of two that are for the same host, the one written first is shown; for a host that none is for, the first of all.
-    pub fn new(first: Arc<CertifiedKey>, others: &[Arc<CertifiedKey>]) -> Self {
+    pub fn new(keys: &[Arc<CertifiedKey>]) -> Self {
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
-        for key in std::iter::once(&first).chain(others) {
+        for key in keys {
             let Some(leaf) = key.cert.first().and_then(|leaf| EndEntityCert::try_from(leaf).ok()) else {
                 continue;
             };
@@ -184,7 +184,7 @@ impl ByHost {
                 };
             }
         }
-        Self { exact, wildcard, first }
+        Self { exact, wildcard, first: keys.first().cloned() }
     }
 
     fn find(&self, host: &str) -> Option<&Arc<CertifiedKey>> {
@@ -203,6 +203,6 @@ impl fmt::Debug for ByHost {
 impl ResolvesServerCert for ByHost {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let found = hello.server_name().and_then(|host| self.find(host));
-        Some(found.unwrap_or(&self.first).clone())
+        found.or(self.first.as_ref()).cloned()
     }
 }

@@ -1,5 +1,5 @@
 //! Whether a certificate is good, and whose it is (RFC 5280 section 6; X509-SVID, section 5). Pure, but for
-//! [`still_valid`] and [`proof`]: time is an argument.
+//! [`Shown`]: time is an argument.
 //!
 //! A peer's name is the one URI of its certificate and nothing else: no subject, no DNS name. Which roots may vouch for
 //! it is decided by the trust domain in that name, before any signature is looked at; a root of one trust domain says
@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use outrigger_proto::model::{PeerPattern, SpiffeError, SpiffeId, TrustDomain, Unknown};
+use outrigger_proto::model::{SpiffeError, SpiffeId, TrustDomain, Unknown};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
-use rustls::{CertificateError, OtherError};
+use rustls::{CertificateError, HandshakeKind, OtherError};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
@@ -151,18 +151,13 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// That of a certificate.
-    ///
-    /// # Errors
-    /// It is no certificate.
-    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, PeerError> {
-        let parsed = parse(certificate)?;
+    fn of(parsed: &X509Certificate<'_>) -> Self {
         let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         let validity = parsed.validity();
-        Ok(Self {
+        Self {
             not_before: time(validity.not_before.timestamp()),
             not_after: time(validity.not_after.timestamp()),
-        })
+        }
     }
 }
 
@@ -171,25 +166,59 @@ impl Validity {
 /// coming back with a ticket that is not as new.
 pub const GRACE: Duration = Duration::from_secs(600);
 
-/// A resumed handshake shows no certificate: the one that was shown must not have expired long ago.
+/// What a chain that was believed shows, read once; leaf first.
+#[derive(Debug)]
+pub struct Shown<'a> {
+    chain: &'a [CertificateDer<'a>],
+    leaf: X509Certificate<'a>,
+}
+
+impl<'a> Shown<'a> {
+    /// What the handshake has shown. A resumed one has shown nothing: what the first had shown must not have expired long
+    /// ago.
+    ///
+    /// # Errors
+    /// There is nothing, or it has.
+    pub fn read(chain: &'a [CertificateDer<'a>], kind: Option<HandshakeKind>) -> Result<Self, PeerError> {
+        let leaf = parse(chain.first().ok_or(PeerError::NoCertificate)?)?;
+        let shown = Self { chain, leaf };
+        if kind == Some(HandshakeKind::Resumed) && SystemTime::now() > shown.validity().not_after + GRACE {
+            return Err(PeerError::Expired);
+        }
+        Ok(shown)
+    }
+
+    /// When it is good.
+    pub fn validity(&self) -> Validity {
+        Validity::of(&self.leaf)
+    }
+
+    /// Whose it is.
+    ///
+    /// # Errors
+    /// It is not that of a workload.
+    pub fn identity(&self) -> Result<SpiffeId, PeerError> {
+        named(&self.leaf)
+    }
+
+    /// What is to be kept of it.
+    pub fn proof(&self) -> Proof {
+        // Of a session that was resumed, the certificate may have expired since it began.
+        let good = SystemTime::now().min(self.validity().not_after);
+        let chain = self.chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        Proof { chain, at: good.duration_since(UNIX_EPOCH).unwrap_or_default() }
+    }
+}
+
+/// Of whom nothing but this is asked: what a resumed handshake rests on must not have expired long ago.
 ///
 /// # Errors
 /// It has.
-pub fn still_valid(leaf: &CertificateDer<'_>) -> Result<(), PeerError> {
-    let Validity { not_before: _, not_after } = Validity::of(leaf)?;
-    if SystemTime::now() > not_after + GRACE { Err(PeerError::Expired) } else { Ok(()) }
-}
-
-/// What is to be kept of a chain that was believed, leaf first.
-///
-/// # Errors
-/// There is none.
-pub fn proof(chain: &[CertificateDer<'_>]) -> Result<Proof, PeerError> {
-    let leaf = chain.first().ok_or(PeerError::NoCertificate)?;
-    // Of a session that was resumed, the certificate may have expired since it began.
-    let good = SystemTime::now().min(Validity::of(leaf)?.not_after);
-    let at = good.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(Proof { chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(), at })
+pub fn still_valid(chain: &[CertificateDer<'_>], kind: Option<HandshakeKind>) -> Result<(), PeerError> {
+    match kind {
+        Some(HandshakeKind::Resumed) => Shown::read(chain, kind).map(|_| ()),
+        _ => Ok(()),
+    }
 }
 
 /// Whose certificate this is, by what it says itself.
@@ -197,7 +226,10 @@ pub fn proof(chain: &[CertificateDer<'_>]) -> Result<Proof, PeerError> {
 /// # Errors
 /// It is not that of a workload.
 pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<SpiffeId, PeerError> {
-    let parsed = parse(certificate)?;
+    named(&parse(certificate)?)
+}
+
+fn named(parsed: &X509Certificate<'_>) -> Result<SpiffeId, PeerError> {
     // A certificate that may sign others is not a workload's (X509-SVID section 5.2).
     let signs = parsed.key_usage().ok().flatten().is_some_and(|usage| {
         let usage = usage.value;
@@ -226,11 +258,6 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>,
         Ok((&[], parsed)) => Ok(parsed),
         Ok(_) | Err(_) => Err(PeerError::Malformed),
     }
-}
-
-/// Whether one of these is meant.
-pub fn is_among(id: &SpiffeId, patterns: &[PeerPattern]) -> bool {
-    patterns.iter().any(|pattern| pattern.matches(id))
 }
 
 /// Why a certificate is not believed.

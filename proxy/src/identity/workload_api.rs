@@ -25,6 +25,7 @@ use x509_parser::prelude::FromDer as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::backoff::Backoff;
+use super::dial::root_cause;
 use super::offer::{Offer, Taker};
 
 const PATH: &str = "/SpiffeWorkloadAPI/FetchX509SVID";
@@ -162,13 +163,8 @@ async fn connect(socket: &Path) -> Result<Channel, ApiError> {
     });
     // The address is nobody's: the connector knows where to go.
     let endpoint = Endpoint::from_static("http://localhost").connect_timeout(PATIENCE);
-    endpoint.connect_with_connector(connector).await.map_err(|error| {
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        ApiError::Unreachable(cause.to_string())
-    })
+    let connected = endpoint.connect_with_connector(connector).await;
+    connected.map_err(|error| ApiError::Unreachable(root_cause(&error)))
 }
 
 /// What a response offers.

@@ -14,10 +14,10 @@ use std::sync::{Arc, Weak};
 use outrigger_proto::model::{
     Address, CertificateFiles, MutualUpstream, PeerPattern, Roots as RootSource, San, ServerAuth, UpstreamTls,
 };
-use rustls::ClientConfig;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, HandshakeKind};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use webpki::EndEntityCert;
@@ -27,7 +27,7 @@ use crate::identity::pem::{self, PemError};
 use crate::identity::state::{OfferError, certified};
 use crate::identity::tickets::Sessions;
 use crate::identity::tls::{Believed, Own, Peers};
-use crate::identity::verify::{self, Lists, PeerError, Roots, identity_of};
+use crate::identity::verify::{self, Lists, PeerError, Roots, Shown, identity_of};
 use crate::identity::{Identity, provider};
 use crate::io::socket::Socket;
 
@@ -117,30 +117,38 @@ impl ClientTls {
         })?;
         let session = stream.get_ref().1;
         let chain = session.peer_certificates().unwrap_or_default();
-        let leaf = chain.first().ok_or(PeerError::NoCertificate)?;
-        if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
-            verify::still_valid(leaf)?;
-        }
-        self.check(leaf)?;
+        let proven = self.check(chain, session.handshake_kind())?;
         if speak == Speak::Http2 && session.alpn_protocol() != Some(b"h2") {
             return Err(TlsFailure::NotHttp2);
         }
-        let proven = match &self.expected {
-            Expected::Peers(_, identity) => Some(Proven::new(verify::proof(chain)?, identity)),
-            Expected::Names(_) => None,
-        };
         Ok((stream, proven))
     }
 
-    fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), PeerError> {
-        let expected = match &self.expected {
-            Expected::Peers(peers, _) => verify::is_among(&identity_of(leaf)?, peers),
-            Expected::Names(names) => {
-                let certificate = EndEntityCert::try_from(leaf)?;
-                names.iter().any(|name| has_name(&certificate, leaf, name))
+    /// Whether it is whom we meant; what is to be asked again of a peer of the mesh.
+    fn check(
+        &self,
+        chain: &[CertificateDer<'_>],
+        kind: Option<HandshakeKind>,
+    ) -> Result<Option<Proven>, PeerError> {
+        match &self.expected {
+            Expected::Peers(peers, identity) => {
+                let shown = Shown::read(chain, kind)?;
+                let id = shown.identity()?;
+                let expected = peers.iter().any(|peer| peer.matches(&id));
+                if expected {
+                    Ok(Some(Proven::new(shown.proof(), identity)))
+                } else {
+                    Err(PeerError::NotExpected)
+                }
             }
-        };
-        if expected { Ok(()) } else { Err(PeerError::NotExpected) }
+            Expected::Names(names) => {
+                let leaf = chain.first().ok_or(PeerError::NoCertificate)?;
+                verify::still_valid(chain, kind)?;
+                let certificate = EndEntityCert::try_from(leaf)?;
+                let expected = names.iter().any(|name| has_name(&certificate, leaf, name));
+                if expected { Ok(None) } else { Err(PeerError::NotExpected) }
+            }
+        }
     }
 }
 

@@ -1,0 +1,81 @@
+//! Connections of the process's own, off the road of requests: to who signs certificates and to who publishes keys. They
+//! are named by an address, and checked against roots of their own.
+
+use std::error::Error;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::Uri;
+use http::uri::Scheme;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::pem::{self, PemError};
+use super::provider;
+
+/// A connection, with TLS around it or not.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A server that is named by an address.
+#[derive(Clone, Debug)]
+pub struct Server {
+    host: String,
+    port: u16,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Server {
+    /// The server of this address, by TLS if its scheme is `https`; `trust` is a PEM file of its roots, the system's
+    /// without one, and `alpn` what is spoken (RFC 7301).
+    ///
+    /// # Errors
+    /// The roots cannot be read.
+    pub fn new(uri: &Uri, trust: Option<&Path>, alpn: &[&[u8]]) -> Result<Self, PemError> {
+        let secure = uri.scheme() == Some(&Scheme::HTTPS);
+        Ok(Self {
+            host: uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned(),
+            port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }),
+            tls: if secure { Some(tls(trust, alpn)?) } else { None },
+        })
+    }
+
+    /// Connects to it.
+    ///
+    /// # Errors
+    /// It cannot be reached, or is not believed.
+    pub async fn connect(&self) -> io::Result<Box<dyn Io>> {
+        let socket = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(socket)) };
+        let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
+        Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, socket).await?))
+    }
+}
+
+fn tls(trust: Option<&Path>, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, PemError> {
+    let roots = match trust {
+        Some(path) => pem::certificates(path)?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots);
+    let builder = ClientConfig::builder_with_provider(provider().clone());
+    let builder = builder.with_safe_default_protocol_versions().expect("the provider has both versions");
+    let mut config = builder.with_root_certificates(store).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// What lies at the bottom of an error: what is wrapped around it says that there was one.
+pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
