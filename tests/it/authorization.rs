@@ -1,9 +1,7 @@
 //! Who may do what: rules over requests and connections, and what becomes of those that were let in before.
 
-use std::sync::Arc;
-
-use outrigger_tests::pki::{self, Authority};
-use outrigger_tests::{Client, Dir, Echo, Origin, Proxy, Report, h2client, until};
+use outrigger_tests::pki::{self, Authority, DOMAIN, IDENTITY};
+use outrigger_tests::{Client, Echo, Origin, Proxy, Report, h2client, until};
 
 /// A listener `in` with these rules, in front of `app`.
 fn config(rules: &str, more: &str, app: &str) -> String {
@@ -160,16 +158,11 @@ async fn whoever_a_new_policy_refuses_is_seen_off() {
 
 #[tokio::test]
 async fn identities_are_what_peers_is_about() {
-    let authority = Authority::new("cluster.local");
-    let dir = Arc::new(Dir::new());
-    dir.write("ca.crt", &authority.pem());
-    authority.svid("/app").write(&dir, "own");
+    let authority = Authority::new(DOMAIN);
+    let dir = pki::identity(&authority, "/app");
     let echo = Echo::start("app").await;
     let config = |rules: &str| {
-        format!(
-            "identity: {{ files: {{ certificate: own.crt, private_key: own.key, trust: {{ cluster.local: ca.crt }} }} }}\n{}",
-            config(rules, "    mtls: permissive\n", &echo.address().to_string())
-        )
+        format!("{IDENTITY}{}", config(rules, "    mtls: permissive\n", &echo.address().to_string()))
     };
     let rules = "{ allow: { peers: [\"spiffe://cluster.local/ns/shop/*\"], methods: [GET, POST], paths: [\"/cart/*\"] } }, \
                  { allow: { peers: [\"spiffe://cluster.local/ns/ops/sa/admin\"] } }, { allow: { paths: [/health] } }, { deny: { sni: bad.test } }";

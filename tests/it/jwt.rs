@@ -1,9 +1,11 @@
 //! Tokens: who is let in by one, who is not, and that keys which do not come hold nobody else up.
 
+use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use outrigger_tests::pki::b64url;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use outrigger_tests::{Client, Dir, Echo, Origin, Proxy, Report, h2client, until};
 use rcgen::{KeyPair, SigningKey as _};
 
@@ -20,14 +22,18 @@ impl Signer {
 
     fn jwk(&self) -> String {
         let point = self.key.public_key_raw();
-        let (x, y) = (b64url(&point[1..33]), b64url(&point[33..65]));
+        let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..65]));
         format!("{{\"kty\":\"EC\",\"crv\":\"P-256\",\"kid\":\"{}\",\"x\":\"{x}\",\"y\":\"{y}\"}}", self.kid)
     }
 
     fn sign(&self, claims: &str) -> String {
         let header = format!("{{\"alg\":\"ES256\",\"kid\":\"{}\",\"typ\":\"JWT\"}}", self.kid);
-        let signed = format!("{}.{}", b64url(header.as_bytes()), b64url(claims.as_bytes()));
-        format!("{signed}.{}", b64url(&fixed(&self.key.sign(signed.as_bytes()).unwrap())))
+        let signed = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header.as_bytes()),
+            URL_SAFE_NO_PAD.encode(claims.as_bytes())
+        );
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(fixed(&self.key.sign(signed.as_bytes()).unwrap())))
     }
 
     fn token(&self) -> String {
@@ -70,6 +76,13 @@ fn config(jwks: &str, app: &str) -> String {
     )
 }
 
+/// A proxy in front of this app that takes this signer's tokens.
+async fn start(signer: &Signer, app: impl Display) -> Proxy {
+    let dir = Arc::new(Dir::new());
+    dir.write("jwks.json", &keys(&[signer]));
+    Proxy::start_in(dir, &config("jwks.json", &app.to_string())).await
+}
+
 /// What becomes of a request with these fields.
 async fn ask(proxy: &Proxy, path: &str, fields: &str) -> outrigger_tests::Reply {
     let mut client = proxy.client("in").await;
@@ -84,9 +97,7 @@ async fn with(proxy: &Proxy, token: &str) -> outrigger_tests::Reply {
 #[tokio::test]
 async fn a_good_token_lets_in_and_says_who_it_is() {
     let (signer, echo) = (Signer::new("a"), Echo::start("app").await);
-    let dir = Arc::new(Dir::new());
-    dir.write("jwks.json", &keys(&[&signer]));
-    let proxy = Proxy::start_in(dir, &config("jwks.json", &echo.address().to_string())).await;
+    let proxy = start(&signer, echo.address()).await;
     let token = signer.sign(&claims("\"sub\":\"alice\",\"n\":7,\"groups\":[\"dev\",\"ops\"]"));
     let bearer = format!("authorization: bearer  {token}\r\nX-User: root\r\nx-n: 1\r\nX-Groups: all\r\n");
     for _ in 0..2 {
@@ -127,13 +138,11 @@ async fn a_good_token_lets_in_and_says_who_it_is() {
 async fn bad_tokens_are_refused_and_nothing_comes_through() {
     let (signer, other) = (Signer::new("a"), Signer::new("a"));
     let origin = Origin::ok("").await;
-    let dir = Arc::new(Dir::new());
-    dir.write("jwks.json", &keys(&[&signer]));
-    let proxy = Proxy::start_in(dir, &config("jwks.json", origin.address())).await;
+    let proxy = start(&signer, origin.address()).await;
     let good = signer.token();
     let (signed, signature) = good.rsplit_once('.').unwrap();
     let payload = signed.split_once('.').unwrap().1;
-    let unsigned = |header: &str| format!("{}.{payload}.", b64url(header.as_bytes()));
+    let unsigned = |header: &str| format!("{}.{payload}.", URL_SAFE_NO_PAD.encode(header.as_bytes()));
     let expired = claims("\"sub\":\"a\"").replace(&(now() + 300).to_string(), &(now() - 120).to_string());
     let rows = [
         (unsigned("{\"alg\":\"none\"}"), "jwt_algorithm"),
@@ -275,9 +284,7 @@ async fn what_a_stranger_says_of_itself_chooses_no_route() {
 #[tokio::test]
 async fn a_claim_comes_through_as_it_is_or_not_at_all() {
     let (signer, echo) = (Signer::new("a"), Echo::start("app").await);
-    let dir = Arc::new(Dir::new());
-    dir.write("jwks.json", &keys(&[&signer]));
-    let proxy = Proxy::start_in(dir, &config("jwks.json", &echo.address().to_string())).await;
+    let proxy = start(&signer, echo.address()).await;
     for sub in ["root ", " root", "\\troot"] {
         let reply = with(&proxy, &signer.sign(&claims(&format!("\"sub\":\"{sub}\"")))).await;
         assert_eq!((reply.status, reply.field("x-outrigger-reason")), (401, Some("jwt_claim")), "{sub:?}");
@@ -288,9 +295,7 @@ async fn a_claim_comes_through_as_it_is_or_not_at_all() {
 async fn a_token_behind_another_space_is_looked_at_too() {
     let (signer, other) = (Signer::new("a"), Signer::new("a"));
     let origin = Origin::ok("").await;
-    let dir = Arc::new(Dir::new());
-    dir.write("jwks.json", &keys(&[&signer]));
-    let proxy = Proxy::start_in(dir, &config("jwks.json", origin.address())).await;
+    let proxy = start(&signer, origin.address()).await;
     for value in
         [format!("Bearer\t{}", other.token()), "Bearer".to_owned(), format!("Bearer\t {}", other.token())]
     {

@@ -23,6 +23,21 @@ use tokio_rustls::client::TlsStream;
 use crate::dir::Dir;
 use crate::wire::Client;
 
+/// The trust domain of the tests.
+pub const DOMAIN: &str = "cluster.local";
+
+/// What [`identity`] has written, as a proxy's own.
+pub const IDENTITY: &str =
+    "identity: { files: { certificate: own.crt, private_key: own.key, trust: { cluster.local: ca.crt } } }\n";
+
+/// A directory with an identity in it: `own.crt`, `own.key`, `ca.crt`.
+pub fn identity(authority: &Authority, path: &str) -> Arc<Dir> {
+    let dir = Arc::new(Dir::new());
+    dir.write("ca.crt", &authority.pem());
+    authority.svid(path).write(&dir, "own");
+    dir
+}
+
 /// Who signs for a trust domain.
 pub struct Authority {
     /// Its name.
@@ -238,17 +253,4 @@ impl ServerCertVerifier for Anybody {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
-}
-
-/// Base64 as tokens have it (RFC 4648 section 5), without padding.
-pub fn b64url(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let group = |chunk: &[u8]| {
-        let bits =
-            chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        let letters: Vec<char> =
-            (0..=chunk.len()).map(|n| ALPHABET[(bits >> (18 - 6 * n) & 63) as usize].into()).collect();
-        letters
-    };
-    bytes.chunks(3).flat_map(group).collect()
 }

@@ -7,25 +7,7 @@ mod sources;
 mod withdrawn;
 mod zoo;
 
-use std::sync::Arc;
-
-use outrigger_tests::Dir;
-use outrigger_tests::pki::Authority;
-
-/// The trust domain of these tests.
-const DOMAIN: &str = "cluster.local";
-
-/// A directory with an identity in it: `own.crt`, `own.key`, `ca.crt`.
-fn identity(authority: &Authority, path: &str) -> Arc<Dir> {
-    let dir = Arc::new(Dir::new());
-    dir.write("ca.crt", &authority.pem());
-    authority.svid(path).write(&dir, "own");
-    dir
-}
-
-/// The identity of [`identity`].
-const IDENTITY: &str =
-    "identity: { files: { certificate: own.crt, private_key: own.key, trust: { cluster.local: ca.crt } } }\n";
+use outrigger_tests::pki::{DOMAIN, IDENTITY, identity};
 
 /// A listener `in` with this `mtls`, in front of `app`.
 fn inbound(mtls: &str, app: &str) -> String {

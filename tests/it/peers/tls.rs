@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use outrigger_tests::peer::peer;
-use outrigger_tests::pki::{Authority, Svid, leaf};
+use outrigger_tests::pki::{Authority, DOMAIN, IDENTITY, Svid, leaf};
 use outrigger_tests::{Client, Dir, Echo, Proxy, Report};
 use rcgen::SanType;
 use serde_json::json;
@@ -12,7 +12,6 @@ use serde_json::json;
 use super::envoy::Envoy;
 use super::{Running, python, quiet, run, script};
 
-const DOMAIN: &str = "cluster.local";
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
 /// A certificate with a name that those look for who do not know of SPIFFE.
@@ -31,9 +30,6 @@ fn identities(authority: &Authority) -> Arc<Dir> {
     named(&Authority::new(DOMAIN), "/client").write(&dir, "stranger");
     dir
 }
-
-const IDENTITY: &str =
-    "identity: { files: { certificate: own.crt, private_key: own.key, trust: { cluster.local: ca.crt } } }\n";
 
 async fn strict(authority: &Authority, cluster: &str) -> Proxy {
     let config = format!(
