@@ -245,32 +245,39 @@ async fn facing_the_world(patience: &str) -> Proxy {
     Proxy::start_in(dir, &config.replace("PATIENCE", patience)).await
 }
 
+/// What testssl.sh finds by these checks.
+async fn scan(testssl: &Path, proxy: &Proxy, checks: &[&str]) -> Vec<serde_json::Value> {
+    let (out, ca) = (path(proxy.dir(), "out.json"), path(proxy.dir(), "ca.crt"));
+    let _ = std::fs::remove_file(&out);
+    let target = format!("localhost:{}", proxy.address("in").port());
+    let quiet = ["--quiet", "--color", "0", "--warnings", "off", "--nodns", "none"];
+    let files = ["--add-ca", &ca, "--jsonfile", &out];
+    let ran = run(testssl, &[&quiet[..], &files, checks, &[&target]].concat(), b"").await;
+    let text =
+        std::fs::read_to_string(&out).unwrap_or_else(|error| panic!("{error}: {}{}", ran.stdout, ran.stderr));
+    serde_json::from_str(&text).unwrap()
+}
+
 #[tokio::test]
 async fn a_scanner_finds_nothing_above_low() {
     let Some(testssl) = peer("testssl") else { return };
     let proxy = facing_the_world("10s").await;
-    let (out, ca) = (path(proxy.dir(), "out.json"), path(proxy.dir(), "ca.crt"));
-    let target = format!("localhost:{}", proxy.address("in").port());
     // Protocols, ciphers, forward secrecy, vulnerabilities, server defaults; headers are the service's.
-    let args = [
-        "--quiet",
-        "--color",
-        "0",
-        "--warnings",
-        "off",
-        "--nodns",
-        "none",
-        "--add-ca",
-        &ca,
-        "--jsonfile",
-        &out,
-    ];
-    let checks = ["-p", "-s", "-f", "-P", "-S", "-U", &target];
-    let ran = run(testssl.path(), &[&args[..], &checks].concat(), b"").await;
-    let text =
-        std::fs::read_to_string(&out).unwrap_or_else(|error| panic!("{error}: {}{}", ran.stdout, ran.stderr));
-    let findings: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let mut findings = scan(testssl.path(), &proxy, &["-p", "-s", "-f", "-P", "-S", "-U"]).await;
     assert!(findings.len() > 60, "{} findings only", findings.len());
+    // A ticket of TLS 1.3 comes after the handshake, and the scanner's client may have left by then: it could not check,
+    // and is asked to do so again.
+    let unchecked = |finding: &serde_json::Value| {
+        finding["id"] == "sessionresumption_ticket"
+            && finding["finding"] == "check failed because of connect problem"
+    };
+    for _ in 0..5 {
+        if !findings.iter().any(unchecked) {
+            break;
+        }
+        findings.retain(|finding| !unchecked(finding));
+        findings.extend(scan(testssl.path(), &proxy, &["-S"]).await);
+    }
     // Of the test's certificate, which lives for an hour and nobody revokes; and of the scanner's own OpenSSL.
     let not_ours =
         ["cert_revocation", "cert_expirationStatus", "cert_notAfter", "cert_extlifeSpan", "engine_problem"];
