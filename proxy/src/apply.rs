@@ -272,6 +272,10 @@ impl Applier {
                 Filter::Http(http) => FilterView::Http(tables[&http.routes].clone()),
                 Filter::Tcp(tcp) => FilterView::Tcp(resolve_split(&tcp.to, &resolve)),
             };
+            let authorizer = match &config.chain.filter {
+                Filter::Http(http) => http.external_authorization.as_ref(),
+                Filter::Tcp(_) => None,
+            };
             let port = match &running.bound.address {
                 Address::Ip(address) => Some(address.port()),
                 Address::Unix(_) => None,
@@ -282,6 +286,7 @@ impl Applier {
                 port,
                 tokens: loaded.tokens(name),
                 authorization: self.rules(name, config.chain.authorization.as_ref()),
+                authorizer: authorizer.map(|asked| resolve(&asked.cluster.clone().into())),
                 tls: loaded.listener(name),
                 state: running.state.clone(),
                 filter,

@@ -30,6 +30,7 @@ pub struct Conn {
     watch: Rc<Watch>,
     view: RefCell<(u64, Arc<ListenerView>)>,
     peer: Option<SocketAddr>,
+    local: Option<SocketAddr>,
     /// The peer's address without the port, as `x-forwarded-for` has it.
     peer_value: HeaderValue,
     proven: OnceCell<Box<Proven>>,
@@ -67,8 +68,13 @@ impl Drop for OpenGuard {
 }
 
 impl Conn {
-    /// A connection that has just been accepted; `peer` is `None` for a unix socket.
-    pub fn new(worker: Rc<Worker>, watch: Rc<Watch>, open: OpenGuard, peer: Option<SocketAddr>) -> Rc<Self> {
+    /// A connection that has just been accepted, from the one address to the other; `None` for a unix socket.
+    pub fn new(
+        worker: Rc<Worker>,
+        watch: Rc<Watch>,
+        open: OpenGuard,
+        (peer, local): (Option<SocketAddr>, Option<SocketAddr>),
+    ) -> Rc<Self> {
         let peer_value = match peer {
             Some(address) => HeaderValue::try_from(address.ip().to_canonical().to_string()),
             None => HeaderValue::try_from("unix"),
@@ -80,6 +86,7 @@ impl Conn {
             watch,
             view: RefCell::new((0, view)),
             peer,
+            local,
             peer_value: peer_value.expect("an address is printable ASCII"),
             proven: OnceCell::new(),
             ended: Cell::new(None),
@@ -105,6 +112,11 @@ impl Conn {
     /// Its peer; `None` for a unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
+    }
+
+    /// The address of ours that it came to; `None` for a unix socket.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local
     }
 
     /// Where its peer is, in one form for both families of addresses; `None` for a unix socket.

@@ -39,6 +39,12 @@ pub enum ProxyError {
     Unauthenticated(JwtError),
     /// The listener's `authorization` refuses it. By which rule is for the log alone.
     Denied,
+    /// The service of the listener's `external_authorization` refuses it. The answer is that service's.
+    DeniedExternally,
+    /// That service did not answer, and nobody is let in without its word.
+    AuthorizationUnavailable,
+    /// The body is larger than what that service is shown.
+    AuthorizationBody(u32),
     /// Who asks would not be let in any longer: a policy has changed, or what it has proven is not believed any more.
     Unwelcome,
     /// The route's rate limit was exceeded.
@@ -144,7 +150,7 @@ impl GrpcCode {
     }
 
     /// What a gRPC client makes of an HTTP status (gRPC's `http-grpc-status-mapping.md`).
-    fn from_status(status: StatusCode) -> Self {
+    pub fn from_status(status: StatusCode) -> Self {
         match status.as_u16() {
             400 => Self::Internal,
             401 => Self::Unauthenticated,
@@ -189,6 +195,15 @@ impl ProxyError {
             Self::NoRoute => (404, GrpcCode::Unimplemented, "NR", "no_route"),
             Self::Unauthenticated(error) => (401, GrpcCode::Unauthenticated, "UAEX", error.reason()),
             Self::Denied => (403, GrpcCode::PermissionDenied, "UAEX", "authorization_denied"),
+            Self::DeniedExternally => {
+                (403, GrpcCode::PermissionDenied, "UAEX", "external_authorization_denied")
+            }
+            Self::AuthorizationUnavailable => {
+                (503, GrpcCode::Unavailable, "UAEX", "external_authorization_unavailable")
+            }
+            Self::AuthorizationBody(_) => {
+                (413, GrpcCode::ResourceExhausted, "UAEX", "external_authorization_body")
+            }
             Self::Unwelcome => (403, GrpcCode::PermissionDenied, "UAEX", "authorization_withdrawn"),
             Self::RateLimited(_) => (429, GrpcCode::ResourceExhausted, "RL", "rate_limited"),
             Self::RateLimitedGlobally => (429, GrpcCode::ResourceExhausted, "RL", "rate_limited_globally"),
@@ -223,7 +238,9 @@ impl ProxyError {
             Self::RateLimitedGlobally => Some("global_rate_limit"),
             Self::Crowded(_) | Self::WaitedTooLong(_) => Some("concurrency"),
             Self::Path(_) | Self::Host | Self::Head(_) | Self::TargetTooLong | Self::NoRoute => None,
+            Self::AuthorizationBody(_) => Some("external_authorization_body"),
             Self::Unauthenticated(_) | Self::Denied | Self::Unwelcome => None,
+            Self::DeniedExternally | Self::AuthorizationUnavailable => None,
             Self::Overloaded | Self::FaultAbort(_) | Self::Timeout | Self::RateLimitUnavailable => None,
             Self::ClientGone | Self::Upstream(_) | Self::ResponseBroken => None,
         }
@@ -315,6 +332,15 @@ impl fmt::Display for ProxyError {
             Self::Unauthenticated(JwtError::Missing) => f.write_str("a token is needed"),
             Self::Unauthenticated(_) => f.write_str("the token is not good"),
             Self::Denied => f.write_str("this is not allowed to who asks"),
+            Self::DeniedExternally => f.write_str("this is not allowed to who asks (external_authorization)"),
+            Self::AuthorizationUnavailable => {
+                f.write_str("it is not known whether this is allowed (external_authorization)")
+            }
+            Self::AuthorizationBody(most) => write!(
+                f,
+                "the request's body is larger than the {most} bytes that it is judged by \
+                 (external_authorization.body.max)"
+            ),
             Self::Unwelcome => f.write_str("who asks is no longer allowed here"),
             Self::RateLimited(limit) => write!(f, "this route takes {limit}, and no more (rate_limit)"),
             Self::RateLimitedGlobally => f.write_str("this route takes no more for now (global_rate_limit)"),
@@ -343,7 +369,7 @@ mod tests {
     use crate::identity::verify::PeerError;
     use crate::upstream::{Limit, Overflow};
 
-    const ALL: [ProxyError; 43] = [
+    const ALL: [ProxyError; 46] = [
         ProxyError::Crowded(Crowd { max: 1, seen: 2, adaptive: false }),
         ProxyError::WaitedTooLong(Crowd { max: 1, seen: 2, adaptive: true }),
         ProxyError::Path(PathError::Backslash),
@@ -359,6 +385,9 @@ mod tests {
         ProxyError::Unauthenticated(JwtError::Missing),
         ProxyError::Unauthenticated(JwtError::Expired),
         ProxyError::Denied,
+        ProxyError::DeniedExternally,
+        ProxyError::AuthorizationUnavailable,
+        ProxyError::AuthorizationBody(8192),
         ProxyError::Unwelcome,
         ProxyError::RateLimited(Exceeded::SAMPLE),
         ProxyError::RateLimitedGlobally,

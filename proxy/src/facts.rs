@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 use outrigger_proto::model::SpiffeId;
 use rustls::pki_types::CertificateDer;
@@ -20,6 +21,15 @@ pub struct ReqHead<'a> {
     pub method: &'a Method,
     /// The header fields.
     pub headers: &'a HeaderMap,
+}
+
+/// As much of a request's body as was read before anything was decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beginning {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// There are more.
+    pub partial: bool,
 }
 
 /// What a TLS handshake has told of a client.

@@ -67,6 +67,8 @@ pub struct ListenerView {
     pub tokens: Option<Arc<Tokens>>,
     /// Who may do what.
     pub authorization: Option<Arc<Rules>>,
+    /// Who is asked whether its requests are let in.
+    pub authorizer: Option<Arc<ClusterView>>,
     /// TLS towards the client, with its material loaded.
     pub tls: Option<ListenerTls>,
     /// What outlives configurations.

@@ -5,7 +5,8 @@ mod service;
 use outrigger_tests::h2client::{H2, get};
 use outrigger_tests::{Echo, Proxy, Reply, until};
 
-use self::service::{Say, Service, ok, over_limit, to_request, to_response};
+use self::service::{Question, ok, over_limit, to_request, to_response};
+use crate::grpc_service::{Say, Service};
 use crate::web_routed;
 
 const SILENT: &str = "timeout: 10s";
@@ -116,10 +117,14 @@ async fn the_question_is_what_was_configured() {
         vec![client(), pair("x-b", "1")],
         vec![client()],
     ];
-    assert_eq!(asked[0].descriptors, expected);
+    let questions: Vec<_> = asked.iter().map(Question::of).collect();
+    assert_eq!(questions[0].descriptors, expected);
     // Of the second, one is left out, as a value is empty.
-    assert_eq!(asked[1].descriptors, [vec![pair("x-api-key", "aÿb"), pair("path", "cart")], vec![client()]]);
-    assert_eq!((asked[0].domain.as_str(), asked[0].hits), ("shop", 300));
+    assert_eq!(
+        questions[1].descriptors,
+        [vec![pair("x-api-key", "aÿb"), pair("path", "cart")], vec![client()]]
+    );
+    assert_eq!((questions[0].domain.as_str(), questions[0].hits), ("shop", 300));
     assert_eq!(asked[0].target, "http://rls/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit");
     let field = |name: &str| asked[0].fields[name].to_str().unwrap();
     let fields = ["content-type", "te", "grpc-timeout"].map(field);
@@ -170,11 +175,12 @@ async fn check_failure(service: &str, timeout: &str, what: &str) {
 
 #[tokio::test]
 async fn a_refusal_is_remembered_for_its_caller_and_not_for_long() {
-    let service =
-        Service::start(|asked| Say::Message(if asked.first() == "free" { ok() } else { over_limit(60) }))
-            .await;
+    let service = Service::start(|asked| {
+        Say::Message(if Question::of(asked).first() == "free" { ok() } else { over_limit(60) })
+    })
+    .await;
     let (echo, proxy) = start(&service, SILENT).await;
-    let asked = |who: &str| service.asked().iter().filter(|asked| asked.first() == who).count();
+    let asked = |who: &str| service.asked().iter().filter(|asked| Question::of(asked).first() == who).count();
     let began = tokio::time::Instant::now();
     for _ in 0..20 {
         assert_eq!(ask(&proxy, "x-api-key: a").await.status, 429);

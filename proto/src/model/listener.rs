@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Address, Authorization, DownstreamTls, JwtIssuer, Name, Split};
+use super::{Address, Authorization, DownstreamTls, ExternalAuthorization, JwtIssuer, Name, Split};
 
 /// A place where connections arrive.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +88,8 @@ pub enum Filter {
 pub struct HttpFilter {
     /// Whose tokens requests may carry; nobody's by default, and nobody looks.
     pub jwt: Box<[JwtIssuer]>,
+    /// A service that is asked whether requests are let in; `None` asks nobody.
+    pub external_authorization: Option<Box<ExternalAuthorization>>,
     /// The route table that decides.
     pub routes: Name,
     /// Whose `x-forwarded-*` and `forwarded` headers are believed and added to. From everybody else they are

@@ -5,6 +5,7 @@
 
 mod authorization;
 mod cluster;
+mod external_authorization;
 mod fallback;
 mod global_rate_limit;
 mod jwt;
@@ -25,6 +26,7 @@ pub use self::authorization::{Authorization, ClaimRule, Effect, HeaderRule, Path
 pub use self::cluster::{
     Assignment, Balance, Cluster, Destination, Endpoint, Labels, Protocol, Source, SubsetFallback,
 };
+pub use self::external_authorization::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization};
 pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
 pub use self::jwt::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse};

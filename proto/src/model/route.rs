@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    Concurrency, Destination, Fallback, Fault, GlobalRateLimit, Hedge, JwtUse, Mirror, Pattern, Priority,
-    RateLimit, Retry,
+    CheckUse, Concurrency, Destination, Fallback, Fault, GlobalRateLimit, Hedge, JwtUse, Mirror, Pattern,
+    Priority, RateLimit, Retry,
 };
 
 /// Routes in the order they were written.
@@ -30,6 +30,8 @@ pub struct Route {
     pub action: Action,
     /// What it asks of tokens; `None` is what the listener asks.
     pub jwt: Option<JwtUse>,
+    /// What it says about the service that its listener asks; `None` says nothing.
+    pub external_authorization: Option<Box<CheckUse>>,
     /// How many of them are taken; `None` takes all.
     pub rate_limit: Option<Box<RateLimit>>,
     /// A service that is asked whether they are taken; `None` asks nobody.
@@ -51,6 +53,7 @@ impl Route {
             matches,
             action,
             jwt: None,
+            external_authorization: None,
             rate_limit: None,
             global_rate_limit: None,
             concurrency: None,

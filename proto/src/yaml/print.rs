@@ -6,6 +6,7 @@
 //! resolved: they read back the same when they are absolute, or when the base is the empty path.
 
 mod authorization;
+mod external_authorization;
 mod jwt;
 mod resilience;
 mod tls;
@@ -131,9 +132,14 @@ fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
     }
     limits(out, limited);
     match filter {
-        Filter::Http(HttpFilter { jwt, routes: table, trusted_proxies, merge_slashes }) => {
+        Filter::Http(http) => {
+            let HttpFilter { jwt, external_authorization, routes: table, trusted_proxies, merge_slashes } =
+                http;
             if !jwt.is_empty() {
                 jwt::issuers(out, jwt);
+            }
+            if let Some(asked) = external_authorization {
+                external_authorization::of_listener(out, asked);
             }
             out.field(
                 "trusted_proxies",
@@ -178,6 +184,7 @@ fn route(out: &mut Out, route: &Route) {
         matches: matched,
         action,
         jwt,
+        external_authorization,
         rate_limit,
         global_rate_limit,
         concurrency,
@@ -193,6 +200,9 @@ fn route(out: &mut Out, route: &Route) {
         Some(JwtUse::Optional) => out.field("jwt", "optional"),
         Some(JwtUse::None) => out.field("jwt", "none"),
         None => {}
+    }
+    if let Some(said) = external_authorization {
+        external_authorization::of_route(out, said);
     }
     match action {
         Action::Forward(sent) => forward(out, sent),

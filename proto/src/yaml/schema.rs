@@ -4,6 +4,7 @@
 //! than the decoders do: what it refuses is wrong, what it accepts may still be.
 
 mod authorization;
+mod external_authorization;
 mod jwt;
 mod parts;
 mod policy;
@@ -122,6 +123,9 @@ fn records() -> Vec<(&'static str, Value)> {
         ("tls", tls::tls()),
         ("certificate", tls::certificate()),
         ("jwt_issuer", jwt::issuer()),
+        ("external_authorization", external_authorization::of_listener()),
+        ("route_external_authorization", external_authorization::of_route_map()),
+        ("check_body", external_authorization::body()),
         ("authorization_rule", authorization::rule()),
         ("authorization_when", authorization::when()),
         ("revocation", tls::revocation()),

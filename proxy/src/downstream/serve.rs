@@ -44,7 +44,7 @@ pub fn start<S: Stack>(
     };
     let activity = Activity::new(worker.ticks().clone());
     let watch = Rc::new(Watch::new(activity.clone(), patience(&view)));
-    let conn = Conn::new(worker.clone(), watch, open, peer);
+    let conn = Conn::new(worker.clone(), watch, open, (peer, socket.local()));
     let stack = stack.clone();
     tokio::task::spawn_local(async move {
         match &view.filter {

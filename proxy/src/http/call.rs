@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
 
-use http::{HeaderMap, HeaderValue, Request, Uri, Version};
+use http::{HeaderValue, Request, Uri, Version};
 use outrigger_proto::model::{Action, Filter, Forward, HttpFilter, Route, Target};
 use tokio::time::Instant;
 
@@ -25,6 +25,7 @@ use crate::live::{FilterView, ListenerView, RouteExtras, Routes};
 use crate::observe::ListenerStats;
 use crate::policy::authz::Decision;
 use crate::policy::bucket::Quota;
+use crate::policy::fields::Change;
 use crate::policy::limits::RouteLimits;
 use crate::upstream::{ClusterView, Counted, Flight, Trip};
 use crate::watch::StreamWatch;
@@ -71,8 +72,8 @@ pub struct Ledger {
     /// Its place among those of its route that are under way.
     place: RefCell<Option<Permit>>,
     quota: Cell<Option<Quota>>,
-    /// What the service of its global limit adds to the answer; boxed, as few routes have one.
-    service_headers: RefCell<Option<Box<HeaderMap>>>,
+    /// What services that were asked about it change about the answer; in order.
+    service_changes: RefCell<Vec<Change>>,
     /// What it asks for, as the answer is kept; only where answers are.
     asked: RefCell<Option<Rc<[u8]>>>,
     unframed: Cell<bool>,
@@ -128,7 +129,7 @@ impl Ledger {
             flight: RefCell::new(None),
             place: RefCell::new(None),
             quota: Cell::new(None),
-            service_headers: RefCell::new(None),
+            service_changes: RefCell::default(),
             asked: RefCell::new(None),
             unframed: Cell::new(false),
             delayed: Cell::new(false),
@@ -227,16 +228,14 @@ impl Ledger {
         self.quota.get()
     }
 
-    /// The service of the route's global rate limit wants this added to the answer.
-    pub fn set_service_headers(&self, headers: HeaderMap) {
-        if !headers.is_empty() {
-            *self.service_headers.borrow_mut() = Some(Box::new(headers));
-        }
+    /// A service that was asked about it wants this changed about the answer.
+    pub fn change_answer(&self, changes: Vec<Change>) {
+        self.service_changes.borrow_mut().extend(changes);
     }
 
-    /// What that service wants added to the answer.
-    pub fn take_service_headers(&self) -> Option<Box<HeaderMap>> {
-        self.service_headers.take()
+    /// What services want changed about the answer.
+    pub fn take_changes(&self) -> Vec<Change> {
+        self.service_changes.take()
     }
 
     /// It was let in by the route's concurrency limit.

@@ -297,10 +297,21 @@ pub fn set_host(request: &mut Request<Body>, host: &HeaderValue) {
 
 /// Puts another path in place, the query kept; `false` when it cannot stand in a target, and the request is spoilt.
 pub fn set_path(request: &mut Request<Body>, path: &str) -> bool {
-    let whole = match request.uri().query() {
-        Some(query) => [path, "?", query].concat(),
-        None => path.to_owned(),
-    };
+    let whole = target(path, request.uri().query());
+    set_target(request, whole)
+}
+
+/// Puts another query in place, the path kept; `false` when it cannot stand in a target, and the request is spoilt.
+pub fn set_query(request: &mut Request<Body>, query: Option<&str>) -> bool {
+    let whole = target(request.uri().path(), query);
+    set_target(request, whole)
+}
+
+fn target(path: &str, query: Option<&str>) -> String {
+    query.map_or_else(|| path.to_owned(), |query| [path, "?", query].concat())
+}
+
+fn set_target(request: &mut Request<Body>, whole: String) -> bool {
     let Ok(target) = PathAndQuery::from_maybe_shared(bytes::Bytes::from(whole)) else { return false };
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.path_and_query = Some(target);

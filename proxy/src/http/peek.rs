@@ -7,11 +7,12 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, header};
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::body::{Body, BodyError};
+use crate::facts::Beginning;
 use crate::policy::retry::grpc_status;
 
 /// A server that has sent a head and fails has its trailers under way. A stream whose first message takes longer than
@@ -67,6 +68,30 @@ pub async fn grpc(response: Response<Body>) -> (Response<Body>, Option<u8>) {
     (Response::from_parts(head, body), status)
 }
 
+/// Reads a request's body up to `most` bytes; the body is as good as before.
+///
+/// # Errors
+/// It broke off.
+pub async fn beginning(mut body: Body, most: usize) -> Result<(Beginning, Body), BodyError> {
+    let mut held = VecDeque::new();
+    let mut read = BytesMut::new();
+    let mut partial = false;
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame?;
+        if let Some(data) = frame.data_ref() {
+            let fits = data.len().min(most - read.len());
+            read.extend_from_slice(&data[..fits]);
+            partial = fits < data.len();
+        }
+        held.push_back(Ok(frame));
+        if partial {
+            break;
+        }
+    }
+    let body = Body::source(Box::pin(Peeked { held, rest: body }));
+    Ok((Beginning { bytes: read.freeze(), partial }, body))
+}
+
 /// What was read ahead, then the rest.
 struct Peeked {
     held: VecDeque<Result<Frame<Bytes>, BodyError>>,
@@ -92,7 +117,18 @@ impl http_body::Body for Peeked {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.held.is_empty() { self.rest.size_hint() } else { SizeHint::default() }
+        // Who knows the size of a body writes it before the body, and then no trailers.
+        if self.held.iter().flatten().any(Frame::is_trailers) {
+            return SizeHint::default();
+        }
+        let rest = self.rest.size_hint();
+        let held = self.held.iter().flatten().filter_map(Frame::data_ref).map(Bytes::len).sum::<usize>();
+        let mut hint = SizeHint::default();
+        hint.set_lower(rest.lower() + held as u64);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + held as u64);
+        }
+        hint
     }
 }
 

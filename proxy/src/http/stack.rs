@@ -12,6 +12,7 @@ use super::layers::authorize::authorize;
 use super::layers::check::CheckLayer;
 use super::layers::concurrency::ConcurrencyLayer;
 use super::layers::edit::EditLayer;
+use super::layers::external_authorization::ExternalAuthorizationLayer;
 use super::layers::fallback::FallbackLayer;
 use super::layers::fault::FaultLayer;
 use super::layers::forward::forward;
@@ -44,6 +45,8 @@ pub fn stack() -> impl Stack {
         .layer(CheckLayer::new(authenticate))
         // Of what is canonical, and before anything is spent on who may not.
         .layer(CheckLayer::new(authorize))
+        // After the rules that cost no call; and before limits by what only the service knows of a caller.
+        .layer(ExternalAuthorizationLayer)
         // Before anything is spent on a request.
         .layer(CheckLayer::new(rate_limit))
         // After the limit that costs no call.

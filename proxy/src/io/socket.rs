@@ -1,6 +1,7 @@
 //! One stream socket, TCP or unix, behind one type.
 
 use std::io;
+use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -48,6 +49,14 @@ impl Socket {
 }
 
 impl Socket {
+    /// Our end of it; `None` for a unix socket.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Looks at bytes without taking them; 0 at the end.
     pub fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {

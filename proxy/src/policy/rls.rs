@@ -4,27 +4,15 @@
 
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
+
+use super::fields::{Change, Field, is_ours};
 
 /// Where the question is put.
 pub const PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 
 const OK: i32 = 1;
 const OVER_LIMIT: i32 = 2;
-
-/// Fields that frame a message, belong to one connection or say whom it is for: no service may add them.
-const OURS: [HeaderName; 9] = [
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::HOST,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
 
 /// `RateLimitRequest`.
 #[derive(Clone, PartialEq, Message)]
@@ -90,18 +78,6 @@ struct Span {
     nanos: i32,
 }
 
-/// `envoy.config.core.v3.HeaderValue`.
-#[derive(Clone, PartialEq, Message)]
-struct Field {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(string, tag = "2")]
-    value: String,
-    /// Instead of the value.
-    #[prost(bytes = "vec", tag = "3")]
-    raw_value: Vec<u8>,
-}
-
 /// What the service decided.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
@@ -110,9 +86,9 @@ pub struct Decision {
     /// How long one that is not would not be again, where the service says so.
     pub reset: Option<Duration>,
     /// To be added to the request.
-    pub request_headers: HeaderMap,
+    pub request_headers: Vec<Change>,
     /// To be added to the answer.
-    pub response_headers: HeaderMap,
+    pub response_headers: Vec<Change>,
 }
 
 /// Reads an answer; `None` when it is none, or decides nothing.
@@ -140,18 +116,9 @@ fn span(Span { seconds, nanos }: Span) -> Option<Duration> {
 }
 
 /// What can be a header field, and may be one.
-fn fields(fields: Vec<Field>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for Field { key, value, raw_value } in fields {
-        let value = if raw_value.is_empty() { value.into_bytes() } else { raw_value };
-        let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) else {
-            continue;
-        };
-        if !OURS.contains(&name) {
-            headers.append(name, value);
-        }
-    }
-    headers
+fn fields(fields: Vec<Field>) -> Vec<Change> {
+    let fields = fields.into_iter().filter_map(Field::parse);
+    fields.filter(|(name, _)| !is_ours(name)).map(Change::append).collect()
 }
 
 #[cfg(test)]

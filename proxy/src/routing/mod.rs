@@ -19,5 +19,5 @@ mod tests;
 pub use self::host::host_fits;
 pub use self::index::RouteIndex;
 pub use self::naive::matches;
-pub use self::query::query_value;
+pub use self::query::{QueryEdit, query_value};
 pub use self::split::pick_target;

@@ -54,6 +54,58 @@ impl Iterator for Decoded<'_> {
     }
 }
 
+/// Changes to the parameters of a query.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueryEdit {
+    /// Names and values, as they are written.
+    set: Vec<(String, String)>,
+    /// Names.
+    remove: Vec<String>,
+}
+
+impl QueryEdit {
+    /// Sets these, which are written as in a query, then removes those. `None` when something could not stand in one.
+    pub fn new(set: Vec<(String, String)>, remove: Vec<String>) -> Option<Self> {
+        let fits = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && !b"\"#<>&".contains(&b));
+        let fit = set.iter().all(|(name, value)| fits(name) && !name.contains('=') && fits(value));
+        fit.then_some(Self { set, remove })
+    }
+
+    /// Whether nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.remove.is_empty()
+    }
+
+    /// The query after the changes; `None` when nothing is left of it. However a name is written, it is the same name.
+    pub fn apply(&self, query: Option<&str>) -> Option<String> {
+        let mut set: Vec<_> = self.set.iter().map(Some).collect();
+        let mut parts: Vec<String> = Vec::new();
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let name = pair.split('=').next().unwrap_or_default();
+            match self.set.iter().position(|(wanted, _)| is_same(wanted, name)) {
+                // In the place of the first; there is no second.
+                Some(place) => parts.extend(set[place].take().map(write)),
+                None => parts.push(pair.to_owned()),
+            }
+        }
+        parts.extend(set.into_iter().flatten().map(write));
+        let is_removed = |part: &String| {
+            let name = part.split('=').next().unwrap_or_default();
+            self.remove.iter().any(|removed| is_same(removed, name))
+        };
+        parts.retain(|part| !is_removed(part));
+        (!parts.is_empty()).then(|| parts.join("&"))
+    }
+}
+
+fn write((name, value): &(String, String)) -> String {
+    format!("{name}={value}")
+}
+
+fn is_same(a: &str, b: &str) -> bool {
+    Decoded(a.as_bytes()).eq(Decoded(b.as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +114,26 @@ mod tests {
     fn check(query: &str, name: &str, expected: Option<&str>) {
         let value = first(query.as_bytes(), name.as_bytes()).map(decode);
         assert_eq!(value.as_deref(), expected.map(str::as_bytes), "{name:?} of {query:?}");
+    }
+
+    #[test]
+    fn edits_know_a_name_however_it_is_written() {
+        let edit = |set: &[(&str, &str)], remove: &[&str]| {
+            let set = set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            QueryEdit::new(set.collect(), remove.iter().map(|name| (*name).to_owned()).collect())
+        };
+        let apply = |query, set: &[(&str, &str)], remove: &[&str]| edit(set, remove).unwrap().apply(query);
+        assert_eq!(apply(Some("a=1&token=x&%74oken=y&b"), &[], &["token"]).as_deref(), Some("a=1&b"));
+        assert_eq!(apply(Some("token"), &[], &["token"]), None);
+        assert_eq!(apply(None, &[], &["token"]), None);
+        assert_eq!(apply(None, &[("a", "1")], &[]).as_deref(), Some("a=1"));
+        assert_eq!(apply(Some("b=1&%61=2&a=3&&c="), &[("a", "%20")], &[]).as_deref(), Some("b=1&a=%20&c="));
+        assert_eq!(apply(Some("a=1"), &[("b", "2"), ("c", "3")], &["c"]).as_deref(), Some("a=1&b=2"));
+        for (name, value) in
+            [("a b", "1"), ("a&b", "1"), ("a=b", "1"), ("a", "1#2"), ("é", "1"), ("a", "1\n")]
+        {
+            assert_eq!(edit(&[(name, value)], &[]), None, "{name:?}={value:?}");
+        }
     }
 
     #[test]

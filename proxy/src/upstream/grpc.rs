@@ -1,75 +1,20 @@
-//! A gRPC call of a worker's own: one message there, one back (gRPC over HTTP/2), over the same pools, balancer and
-//! circuit breaker as the requests of clients.
+//! A gRPC call of a worker's own: one message there, one back (gRPC over HTTP/2).
 
-use std::fmt;
-use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
-use http_body::Body as _;
-use tokio::time::Instant;
 
 use super::cluster::ClusterView;
-use super::error::UpstreamError;
-use super::h1::Answer;
+use super::exchange::{CallError, Whole};
 use super::send::Upstream;
-use super::trip::Trip;
 use crate::body::Body;
 use crate::policy::deadline::{GRPC_TIMEOUT, grpc_timeout};
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("outrigger/", env!("CARGO_PKG_VERSION")));
-/// Bytes of an answer; one that is larger is given up.
-const MOST: usize = 64 * 1024;
 /// Before each message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
-
-/// Why a call came to nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallError {
-    /// There was no answer in time.
-    Late,
-    /// There was none.
-    Upstream(UpstreamError),
-    /// It was no gRPC, but an HTTP status.
-    Status(u16),
-    /// It was this gRPC status.
-    Grpc(u16),
-    /// It was broken off, too large, or not one message.
-    Broken,
-}
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Late => f.write_str("no answer in time"),
-            Self::Upstream(error) => error.fmt(f),
-            Self::Status(status) => write!(f, "HTTP status {status}"),
-            Self::Grpc(status) => write!(f, "gRPC status {status}"),
-            Self::Broken => f.write_str("not an answer"),
-        }
-    }
-}
-
-impl std::error::Error for CallError {}
-
-/// Counts a call among the cluster's requests for as long as it lasts.
-struct Counted<'a> {
-    cluster: &'a ClusterView,
-    began: Instant,
-    status: u16,
-    bytes: (usize, usize),
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        let stats = self.cluster.live.stats();
-        stats.active.decrement(1);
-        stats.request(self.status, self.began.elapsed());
-        stats.bytes(self.bytes.1 as u64, self.bytes.0 as u64);
-    }
-}
 
 impl Upstream {
     /// Calls a method of the cluster's, which must speak HTTP/2, with a message; gives the message of the answer.
@@ -83,24 +28,8 @@ impl Upstream {
         message: &[u8],
         patience: Duration,
     ) -> Result<Bytes, CallError> {
-        let trip = Trip::new(Instant::now());
         let request = request(to.live.name().as_str(), method, message, patience);
-        to.live.stats().active.increment(1);
-        let bytes = (PREFIX + message.len(), 0);
-        let mut counted = Counted { cluster: to, began: trip.started(), status: 0, bytes };
-        let called = tokio::time::timeout(patience, async {
-            let sent = self.send(to, request, &trip).await.map_err(CallError::Upstream)?;
-            let Answer::Response(response) = sent.answer else { return Err(CallError::Broken) };
-            counted.status = response.status().as_u16();
-            // The flight ends with the answer's last byte.
-            let answer = read(response, &mut counted.bytes.1).await;
-            drop(sent.flight);
-            answer
-        });
-        called.await.unwrap_or_else(|_| {
-            self.gave_up(to, &trip);
-            Err(CallError::Late)
-        })
+        outcome(self.exchange(to, request, patience).await?)
     }
 }
 
@@ -127,28 +56,16 @@ fn target(name: &str, method: &'static str) -> Uri {
     Uri::from_parts(parts).expect("all three parts are there")
 }
 
-/// Reads an answer to its end, which is where its status stands; counts its bytes.
-async fn read(response: Response<Body>, bytes: &mut usize) -> Result<Bytes, CallError> {
+/// The message of an answer that was read to its end, which is where its status stands.
+fn outcome(response: Response<Whole>) -> Result<Bytes, CallError> {
     if response.status() != StatusCode::OK {
         return Err(CallError::Status(response.status().as_u16()));
     }
-    let (head, mut body) = response.into_parts();
+    let (head, Whole { data, trailers }) = response.into_parts();
     // A call that fails at once has its trailers in its head.
-    let mut status = grpc_status(&head.headers);
-    let mut read = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let frame = frame.map_err(|_| CallError::Broken)?;
-        if let Some(data) = frame.data_ref() {
-            *bytes += data.len();
-            if *bytes > MOST {
-                return Err(CallError::Broken);
-            }
-            read.extend_from_slice(data);
-        }
-        status = frame.trailers_ref().and_then(grpc_status).or(status);
-    }
+    let status = trailers.as_ref().and_then(grpc_status).or_else(|| grpc_status(&head.headers));
     match status {
-        Some(0) => message(&read.freeze()).ok_or(CallError::Broken),
+        Some(0) => message(&data).ok_or(CallError::Broken),
         Some(status) => Err(CallError::Grpc(status)),
         None => Err(CallError::Broken),
     }
@@ -184,10 +101,7 @@ fn message(body: &Bytes) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
-    use http_body::Frame;
-
     use super::*;
-    use crate::body::BodyError;
 
     #[test]
     fn a_call_is_what_the_protocol_says() {
@@ -222,53 +136,26 @@ mod tests {
         }
     }
 
-    /// A body of these frames, the last of them trailers.
-    struct Frames(Vec<Frame<Bytes>>);
-
-    impl http_body::Body for Frames {
-        type Data = Bytes;
-        type Error = BodyError;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-            std::task::Poll::Ready((!self.0.is_empty()).then(|| Ok(self.0.remove(0))))
-        }
-    }
-
     #[track_caller]
-    fn check(
-        head: (u16, Option<&str>),
-        data: &[&'static [u8]],
-        trailer: Option<&str>,
-    ) -> Result<Bytes, CallError> {
+    fn check(head: (u16, Option<&str>), data: &[u8], trailer: Option<&str>) -> Result<Bytes, CallError> {
         let fields = |status: &str| {
             HeaderMap::from_iter([(header::HeaderName::from_static("grpc-status"), status.parse().unwrap())])
         };
-        let mut frames: Vec<_> = data.iter().map(|data| Frame::data(Bytes::from_static(data))).collect();
-        frames.extend(trailer.map(|status| Frame::trailers(fields(status))));
-        let mut response = Response::new(Body::source(Box::pin(Frames(frames))));
+        let data = Bytes::copy_from_slice(data);
+        let mut response = Response::new(Whole { data, trailers: trailer.map(fields) });
         *response.status_mut() = StatusCode::from_u16(head.0).unwrap();
         *response.headers_mut() = head.1.map(fields).unwrap_or_default();
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        let mut bytes = 0;
-        let std::task::Poll::Ready(read) = std::pin::pin!(read(response, &mut bytes)).poll(&mut context)
-        else {
-            panic!("nothing is waited for")
-        };
-        read
+        outcome(response)
     }
 
     #[test]
-    fn answers_are_read_to_their_status() {
-        static LARGE: [u8; MOST] = [0; MOST];
-        assert_eq!(check((200, None), &[&[0, 0, 0], &[0, 1, 9]], Some("0")), Ok(Bytes::from_static(&[9])));
-        assert_eq!(check((200, None), &[&[0, 0, 0, 0, 1, 9]], Some("14")), Err(CallError::Grpc(14)));
+    fn the_status_decides() {
+        const ONE: &[u8] = &[0, 0, 0, 0, 1, 9];
+        assert_eq!(check((200, None), ONE, Some("0")), Ok(Bytes::from_static(&[9])));
+        assert_eq!(check((200, None), ONE, Some("14")), Err(CallError::Grpc(14)));
         assert_eq!(check((200, Some("12")), &[], None), Err(CallError::Grpc(12)));
         assert_eq!(check((200, Some("0")), &[], None), Err(CallError::Broken));
-        assert_eq!(check((200, None), &[&[0, 0, 0, 0, 1, 9]], None), Err(CallError::Broken));
+        assert_eq!(check((200, None), ONE, None), Err(CallError::Broken));
         assert_eq!(check((503, None), &[], None), Err(CallError::Status(503)));
-        assert_eq!(check((200, None), &[&LARGE, &[0]], Some("0")), Err(CallError::Broken));
     }
 }

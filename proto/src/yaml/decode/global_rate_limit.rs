@@ -8,10 +8,14 @@ use super::super::place::Step;
 use super::super::tree::{Node, View};
 use super::policy::{MAX_KEYS, header};
 use super::{count, each_route, some_time, split, whole};
-use crate::model::{DescriptorEntry, GlobalRateLimit, Mesh, OnFailure, Protocol};
+use crate::model::{DescriptorEntry, GlobalRateLimit, Mesh, Name, OnFailure, Protocol};
 
 /// More than a request can sensibly count as.
 pub(in super::super) const MAX_HITS: u32 = 1_000_000;
+
+/// What becomes of requests without a service's answer.
+pub(super) const ON_FAILURE: [(&str, OnFailure); 2] =
+    [("allow", OnFailure::Allow), ("deny", OnFailure::Deny)];
 
 const DESCRIPTORS: &str =
     "a list of descriptors, each a list of entries, as `[[source], [{ header: x-api-key }]]`";
@@ -26,9 +30,8 @@ pub(super) fn global_rate_limit<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<G
         some_list(cx, node, DESCRIPTORS, |cx, node| some_list(cx, node, ENTRIES, entry))
     });
     let timeout = m.optional("timeout", some_time).unwrap_or(GlobalRateLimit::TIMEOUT);
-    let failures = [("allow", OnFailure::Allow), ("deny", OnFailure::Deny)];
     let on_failure =
-        m.optional("on_failure", |cx, node| cx.word(node, &failures)).unwrap_or(OnFailure::Allow);
+        m.optional("on_failure", |cx, node| cx.word(node, &ON_FAILURE)).unwrap_or(OnFailure::Allow);
     let hits = m.optional("hits", |cx, node| count(cx, node, MAX_HITS)).unwrap_or(NonZeroU32::MIN);
     let cache =
         m.optional("cache", |cx, node| whole(cx, node, 0, MAX_KEYS)).unwrap_or(GlobalRateLimit::CACHE);
@@ -90,16 +93,22 @@ fn some_list<'a, T>(
 }
 
 /// Refuses services that would not be asked in the protocol that gRPC needs. Of clusters that are read last.
-pub(super) fn refuse_http1<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh) {
+pub(super) fn refuse_unasked<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh) {
     each_route(cx, root, mesh, |cx, node, route| {
         let Some(limit) = route.global_rate_limit.as_deref() else { return };
-        let speaks = mesh.clusters.get(&limit.cluster).map(|cluster| cluster.protocol);
         let written = node.get("global_rate_limit").and_then(|limit| limit.value.get("cluster"));
-        let (Some(Protocol::Auto | Protocol::Http1), Some(written)) = (speaks, written) else { return };
-        let fault =
-            Fault::new(format!("the cluster {} is not asked in HTTP/2", show(limit.cluster.as_str())));
-        let fault = fault.hint("gRPC needs it: write `protocol: http2` in that cluster");
+        let Some(written) = written else { return };
         let steps = [Step::Key("global_rate_limit"), Step::Key("cluster")];
-        cx.within_all(&steps, |cx| cx.fail_at::<()>(written.value.place(), fault));
+        cx.within_all(&steps, |cx| refuse_http1(cx, written.value, &limit.cluster, mesh));
     });
+}
+
+/// Refuses a service that would not be asked in the protocol that gRPC needs.
+pub(super) fn refuse_http1<'a>(cx: &mut Cx<'a>, written: Node<'a>, cluster: &Name, mesh: &Mesh) {
+    let speaks = mesh.clusters.get(cluster).map(|cluster| cluster.protocol);
+    if let Some(Protocol::Auto | Protocol::Http1) = speaks {
+        let fault = Fault::new(format!("the cluster {} is not asked in HTTP/2", show(cluster.as_str())));
+        let fault = fault.hint("gRPC needs it: write `protocol: http2` in that cluster");
+        cx.fail_at::<()>(written.place(), fault);
+    }
 }

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use super::super::cursor::Cx;
 use super::super::fault::{Fault, show};
-use super::super::place::Step;
 use super::super::tree::{Node, View};
 use super::authorization::of_one_hop;
-use super::{duration, headers, tls};
-use crate::model::{Filter, JwksSource, JwtAlgorithm, JwtIssuer, JwtUse, Mesh, Name};
+use super::{duration, each_http_listener, headers, refuse_route, tls};
+use crate::model::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse, Mesh, Route};
 
 pub(super) fn issuers<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<[JwtIssuer]>> {
     let expected = "a list of issuers, as `[{ issuer: \"https://id.example.com\", jwks: jwks.json, audiences: [shop] }]`";
@@ -30,21 +29,13 @@ pub(super) fn issuers<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<[JwtIss
 
 /// Refuses routes that need a token at listeners that look at none: they would stand open. Of tables that are read last.
 pub(super) fn refuse_unlooked<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh) {
-    let Some(listeners) = root.get("listeners") else { return };
-    for entry in listeners.value.entries() {
-        let listener = Name::new(entry.key).and_then(|name| mesh.listeners.get(&name));
-        let Some(Filter::Http(http)) = listener.map(|listener| &listener.chain.filter) else { continue };
-        let (Some(table), Some(written)) = (mesh.route_tables.get(&http.routes), entry.value.get("routes"))
-        else {
-            continue;
-        };
-        let needs = table.routes.iter().position(|route| route.jwt == Some(JwtUse::Required));
-        let Some(place) = needs.filter(|_| http.jwt.is_empty()) else { continue };
-        let fault = Fault::new(format!("routes[{place}] needs a token, and nobody looks at tokens here"));
-        let fault = fault.hint("write `jwt` at the listener");
-        let steps = [Step::Key("listeners"), Step::Key(entry.key), Step::Key("routes")];
-        cx.within_all(&steps, |cx| cx.fail_at::<()>(written.value.place(), fault));
-    }
+    each_http_listener(cx, root, mesh, |cx, node, http| {
+        let needs = |route: &Route| route.jwt == Some(JwtUse::Required) && http.jwt.is_empty();
+        refuse_route(cx, node, (mesh, http), needs, |place| {
+            Fault::new(format!("routes[{place}] needs a token, and nobody looks at tokens here"))
+                .hint("write `jwt` at the listener")
+        });
+    });
 }
 
 fn issuer<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<JwtIssuer> {

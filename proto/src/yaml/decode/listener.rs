@@ -8,7 +8,7 @@ use super::super::fault::{Fault, show};
 use super::super::scalar;
 use super::super::tree::{Node, View};
 use super::authorization::{self, Around};
-use super::{address, count, jwt, route, some_time, split, tls};
+use super::{address, count, external_authorization, jwt, route, some_time, split, tls};
 use crate::model::{
     Direction, DownstreamTls, Filter, FilterChain, HttpFilter, Limits, Listener, Name, RouteTable, TcpFilter,
 };
@@ -40,8 +40,11 @@ pub(super) fn listener<'a>(
     };
     let authorization =
         m.optional("authorization", |cx, node| authorization::authorization(cx, node, around));
+    let external = m.optional("external_authorization", external_authorization::of_listener);
     // Without it, what was meant to be guarded would stand open.
-    let unguarded = (m.has("authorization") && authorization.is_none()) || (m.has("jwt") && jwt.is_none());
+    let unguarded = (m.has("authorization") && authorization.is_none())
+        || (m.has("jwt") && jwt.is_none())
+        || (m.has("external_authorization") && external.is_none());
     let limits = m.optional("limits", limits).unwrap_or_default();
     let idle_timeout = limits.idle_timeout;
     let trusted = m.optional("trusted_proxies", |cx, node| {
@@ -63,7 +66,8 @@ pub(super) fn listener<'a>(
         (Some((routes, table)), _) => {
             let trusted_proxies = trusted.unwrap_or_default();
             let jwt = jwt.unwrap_or_default();
-            let http = HttpFilter { jwt, routes, trusted_proxies, merge_slashes };
+            let http =
+                HttpFilter { jwt, external_authorization: external, routes, trusted_proxies, merge_slashes };
             (Filter::Http(http), table)
         }
         (None, tcp) => (Filter::Tcp(tcp?), None),
@@ -75,7 +79,7 @@ pub(super) fn listener<'a>(
 }
 
 fn refuse_http(m: &mut Fields<'_, '_>) {
-    for key in ["trusted_proxies", "merge_slashes", "jwt"] {
+    for key in ["trusted_proxies", "merge_slashes", "jwt", "external_authorization"] {
         m.refuse(key, || {
             Fault::new("this is about HTTP, and the listener passes bytes")
                 .hint("remove it, or write `routes`")

@@ -5,6 +5,7 @@
 
 mod authorization;
 mod cluster;
+mod external_authorization;
 mod global_rate_limit;
 mod headers;
 mod jwt;
@@ -38,7 +39,9 @@ use super::scalar::show_duration;
 use super::tree::{Node, View};
 use super::{lint, ratio, scalar};
 use crate::error::Place;
-use crate::model::{Address, Admin, Config, Listener, Mesh, Name, Percent, Route, RouteTable};
+use crate::model::{
+    Address, Admin, Config, Filter, HttpFilter, Listener, Mesh, Name, Percent, Route, RouteTable,
+};
 
 /// Listeners, each with its route table when that is written in place.
 type Listeners = BTreeMap<Name, (Listener, Option<RouteTable>)>;
@@ -79,7 +82,8 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
         config.endpoints.extend(assignment.map(|assignment| (name.clone(), assignment)));
         config.mesh.clusters.insert(name, cluster.into());
     }
-    global_rate_limit::refuse_http1(cx, root, &config.mesh);
+    global_rate_limit::refuse_unasked(cx, root, &config.mesh);
+    external_authorization::refuse_unasked(cx, root, &config.mesh);
     jwt::refuse_unlooked(cx, root, &config.mesh);
     lint::no_budget(cx, root, &config.mesh);
     lint::no_high(cx, root, &config.mesh);
@@ -143,6 +147,39 @@ pub(super) fn each_route<'a>(
                 steps.pop();
             }
         }
+    }
+}
+
+/// Looks at every listener of HTTP that was read, at its place.
+fn each_http_listener<'a>(
+    cx: &mut Cx<'a>,
+    root: Node<'a>,
+    mesh: &Mesh,
+    mut look: impl FnMut(&mut Cx<'a>, Node<'a>, &HttpFilter),
+) {
+    let Some(listeners) = root.get("listeners") else { return };
+    for entry in listeners.value.entries() {
+        let listener = Name::new(entry.key).and_then(|name| mesh.listeners.get(&name));
+        let Some(Filter::Http(http)) = listener.map(|listener| &listener.chain.filter) else { continue };
+        let steps = [Step::Key("listeners"), Step::Key(entry.key)];
+        cx.within_all(&steps, |cx| look(cx, entry.value, http));
+    }
+}
+
+/// Says of the first route of a listener that is so what is wrong with it there.
+fn refuse_route<'a>(
+    cx: &mut Cx<'a>,
+    listener: Node<'a>,
+    (mesh, http): (&Mesh, &HttpFilter),
+    is_wrong: impl Fn(&Route) -> bool,
+    fault: impl Fn(usize) -> Fault,
+) {
+    let Some((table, written)) = mesh.route_tables.get(&http.routes).zip(listener.get("routes")) else {
+        return;
+    };
+    if let Some(place) = table.routes.iter().position(is_wrong) {
+        let at = written.value.place();
+        cx.within(Step::Key("routes"), |cx| cx.fail_at::<()>(at, fault(place)));
     }
 }
 

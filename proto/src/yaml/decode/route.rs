@@ -9,7 +9,7 @@ use super::super::lint;
 use super::super::tree::Node;
 use super::super::words;
 use super::matches::{canonical_path, matches};
-use super::{global_rate_limit, headers, policy, some_time, split};
+use super::{external_authorization, global_rate_limit, headers, policy, some_time, split};
 use crate::model::{
     Action, Forward, JwtUse, Name, PathMatch, PathRewrite, Redirect, Respond, Rewrite, Route, RouteTable,
 };
@@ -44,6 +44,7 @@ fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Route> {
     let respond = m.optional("respond", respond);
     let uses = [("required", JwtUse::Required), ("optional", JwtUse::Optional), ("none", JwtUse::None)];
     let jwt = m.optional("jwt", |cx, node| cx.word(node, &uses));
+    let external_authorization = m.optional("external_authorization", external_authorization::of_route);
     let rate_limit = m.optional("rate_limit", policy::rate_limit).map(Box::new);
     let global_rate_limit =
         m.optional("global_rate_limit", global_rate_limit::global_rate_limit).map(Box::new);
@@ -68,6 +69,7 @@ fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Route> {
         matches: matched.unwrap_or_default(),
         action,
         jwt,
+        external_authorization,
         rate_limit,
         global_rate_limit,
         concurrency,
@@ -129,7 +131,7 @@ fn rewrite<'a>(cx: &mut Cx<'a>, node: Node<'a>, prefixed: bool) -> Option<Rewrit
 }
 
 /// A path that a request can be sent with.
-fn sendable_path<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<String> {
+pub(super) fn sendable_path<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<String> {
     let path = canonical_path(cx, node)?;
     match path.parse::<PathAndQuery>() {
         Ok(_) => Some(path),

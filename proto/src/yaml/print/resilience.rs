@@ -77,14 +77,18 @@ pub(super) fn global_rate_limit(out: &mut Out, limit: &GlobalRateLimit) {
         out.field("domain", text(domain));
         out.field("descriptors", list(descriptors.iter().map(|entries| list(entries.iter().map(entry)))));
         out.field("timeout", show_duration(*timeout));
-        let on_failure = match on_failure {
-            OnFailure::Allow => "allow",
-            OnFailure::Deny => "deny",
-        };
-        out.field("on_failure", on_failure);
+        out.field("on_failure", self::on_failure(*on_failure));
         out.field("hits", hits);
         out.field("cache", cache);
     });
+}
+
+/// What becomes of requests without a service's answer.
+pub(super) fn on_failure(on_failure: OnFailure) -> &'static str {
+    match on_failure {
+        OnFailure::Allow => "allow",
+        OnFailure::Deny => "deny",
+    }
 }
 
 /// What is decided before a route's action.

@@ -9,7 +9,7 @@ use super::parts::{
     boolean, by_name, count, described, duration, object, one_of, one_or_list, reference, string, whole,
     with_default, words,
 };
-use super::{authorization, jwt, tls};
+use super::{authorization, external_authorization, jwt, tls};
 use crate::model::{Admin, Limits, Overload, Percent, Shutdown};
 
 pub(super) fn config() -> Value {
@@ -91,6 +91,7 @@ pub(super) fn listener() -> Value {
                 "mtls": tls::mtls(),
                 "jwt": jwt::issuers(),
                 "authorization": authorization::authorization(),
+                "external_authorization": reference("external_authorization"),
                 "limits": reference("limits"),
                 "trusted_proxies": with_default("Whose forwarded headers are believed.", networks, json!([])),
                 "merge_slashes": with_default("Whether // in a path is read as /.", slashes, true),
@@ -155,6 +156,7 @@ pub(super) fn route() -> Value {
                 "mirror": reference("mirror"),
                 "fallback": reference("fallback"),
                 "jwt": jwt::of_route(),
+                "external_authorization": external_authorization::of_route(),
                 "rate_limit": reference("rate_limit"),
                 "global_rate_limit": reference("global_rate_limit"),
                 "concurrency": reference("concurrency"),

@@ -1,6 +1,7 @@
 //! The YAML form as a whole: the files that the contract names, every rule with its error, and the way there and back.
 
 mod errors;
+mod external_authorization;
 mod files;
 mod global_rate_limit;
 mod random;

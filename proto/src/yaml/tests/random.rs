@@ -65,6 +65,12 @@ fn assemble(
         }
         match &mut listener.chain.filter {
             Filter::Tcp(tcp) => point(&mut tcp.to, &names, &picks),
+            Filter::Http(http) => {
+                authorization::point(&mut http.external_authorization, (&names, &services), &picks)
+            }
+        }
+        match &mut listener.chain.filter {
+            Filter::Tcp(_) => {}
             Filter::Http(http) => match mesh.route_tables.keys().next().filter(|_| share) {
                 Some(table) => http.routes = table.clone(),
                 None => {
@@ -202,10 +208,11 @@ fn network() -> impl Strategy<Value = ipnet::IpNet> {
 
 fn any_listener() -> impl Strategy<Value = RawListener> {
     let routes = Name::new("set-later").unwrap();
-    let http = (vec(network(), 0..3), any::<bool>(), authorization::jwt());
-    let http = http.prop_map(move |(trusted_proxies, merge_slashes, jwt)| {
-        let (routes, jwt) = (routes.clone(), jwt.into());
-        Filter::Http(HttpFilter { jwt, routes, trusted_proxies, merge_slashes })
+    let http =
+        (vec(network(), 0..3), any::<bool>(), authorization::jwt(), option::of(authorization::external()));
+    let http = http.prop_map(move |(trusted_proxies, merge_slashes, jwt, external)| {
+        let (routes, jwt, external_authorization) = (routes.clone(), jwt.into(), external.map(Box::new));
+        Filter::Http(HttpFilter { jwt, external_authorization, routes, trusted_proxies, merge_slashes })
     });
     let tcp =
         (bare_split(), time()).prop_map(|(to, idle_timeout)| Filter::Tcp(TcpFilter { to, idle_timeout }));
@@ -267,10 +274,11 @@ fn any_route() -> impl Strategy<Value = RawRoute> {
         option::of(policies::concurrency().prop_map(Box::new)),
         option::of(policies::fault().prop_map(Box::new)),
         option::of(select(vec![JwtUse::Required, JwtUse::Optional, JwtUse::None])),
+        option::of(authorization::check_use().prop_map(Box::new)),
     );
     let route = (matches(), action, limits, edits(), edits());
     let route = route.prop_map(|(matches, mut action, limits, request_headers, response_headers)| {
-        let (rate_limit, global_rate_limit, concurrency, fault, jwt) = limits;
+        let (rate_limit, global_rate_limit, concurrency, fault, jwt, external_authorization) = limits;
         if let Action::Forward(Forward { rewrite, .. }) = &mut action
             && matches!(rewrite.path, Some(PathRewrite::Prefix(_)))
             && !matches!(matches.path, PathMatch::Prefix(_))
@@ -281,6 +289,7 @@ fn any_route() -> impl Strategy<Value = RawRoute> {
             matches,
             action,
             jwt,
+            external_authorization,
             rate_limit,
             global_rate_limit,
             concurrency,

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use http::{Method, header};
 use http_body::Body as _;
 
+use super::external_authorization;
 use crate::body::{Body, Side};
 use crate::error::ProxyError;
 use crate::http::call::Call;
@@ -53,6 +54,9 @@ pub fn admit(call: &mut Call) -> Result<(), ProxyError> {
         for (_, name) in tokens.issuers.iter().flat_map(|issuer| &issuer.claims_to_headers) {
             request.headers_mut().remove(name);
         }
+    }
+    if let Some(asked) = &config.external_authorization {
+        external_authorization::strip(request.headers_mut(), asked);
     }
     if let Some(limit) = ledger.view().config.chain.limits.body
         && request.body().size_hint().lower() > limit.get()

@@ -7,7 +7,6 @@ use std::num::NonZeroU32;
 use std::task::{Context, Poll};
 
 use http::Response;
-use http::header::HeaderMap;
 use outrigger_proto::model::{DescriptorEntry, GlobalRateLimit, OnFailure};
 use prost::Message;
 use tokio::time::Instant;
@@ -19,7 +18,7 @@ use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
 use crate::http::headers;
 use crate::policy::rls::{self, Decision, Descriptor, Entry};
-use crate::upstream::grpc::CallError;
+use crate::upstream::CallError;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -94,10 +93,10 @@ async fn ask(call: &mut Call) -> Result<(), ProxyError> {
         };
     };
     let Decision { granted, reset, request_headers, response_headers } = decision;
-    ledger.set_service_headers(response_headers);
+    ledger.change_answer(response_headers);
     if granted {
         stats.rate_limit_service("ok");
-        add(call.request.headers_mut(), &request_headers);
+        request_headers.into_iter().for_each(|change| change.apply(call.request.headers_mut()));
         return Ok(());
     }
     stats.rate_limit_service("over_limit");
@@ -117,11 +116,7 @@ async fn decision(
     let Some(service) = ledger.extras().and_then(|extras| extras.rate_limit_service.as_ref()) else {
         return Ok(None);
     };
-    let left = timeout::deadline(call).map(|at| at.saturating_duration_since(Instant::now()));
-    let (patience, own) = match left {
-        Some(left) if left < policy.timeout => (left, true),
-        Some(_) | None => (policy.timeout, false),
-    };
+    let (patience, own) = timeout::patience(call, policy.timeout);
     match ledger.conn().worker().upstream().call(service, rls::PATH, question, patience).await {
         Ok(message) => Ok(rls::decision(&message)),
         Err(CallError::Late) if own => Err(ProxyError::Timeout),
@@ -165,17 +160,4 @@ fn entry(call: &Call, of: &DescriptorEntry) -> Option<Entry> {
         DescriptorEntry::Fixed { key, value } => (key.as_ref(), value.as_ref().to_owned()),
     };
     (!value.is_empty()).then(|| Entry { key: key.to_owned(), value })
-}
-
-fn add(headers: &mut HeaderMap, more: &HeaderMap) {
-    for (name, value) in more {
-        headers.append(name.clone(), value.clone());
-    }
-}
-
-/// Adds what the service wants the client to be told, whatever the answer is.
-pub fn announce(ledger: &Ledger, headers: &mut HeaderMap) {
-    if let Some(said) = ledger.take_service_headers() {
-        add(headers, &said);
-    }
 }

@@ -7,6 +7,7 @@ pub mod authorize;
 pub mod check;
 pub mod concurrency;
 pub mod edit;
+pub mod external_authorization;
 pub mod fallback;
 pub mod fault;
 pub mod forward;

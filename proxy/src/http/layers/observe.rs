@@ -12,7 +12,7 @@ use http::{Method, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::{Outcome, authenticate, global_rate_limit, rate_limit};
+use super::{Outcome, authenticate, rate_limit};
 use crate::body::{Body, Side, text};
 use crate::error::{Answer, ProxyError};
 use crate::http::call::{Call, Ledger};
@@ -92,7 +92,7 @@ impl<F: Future<Output = Outcome>> Future for Observed<F> {
         };
         this.ledger.set_status(response.status());
         rate_limit::announce(this.ledger, response.headers_mut());
-        global_rate_limit::announce(this.ledger, response.headers_mut());
+        this.ledger.take_changes().into_iter().for_each(|change| change.apply(response.headers_mut()));
         let conn = this.ledger.conn();
         let shared = conn.worker().shared();
         let unwelcome = conn.watch().is_unwelcome();

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Response;
 use pin_project_lite::pin_project;
@@ -62,6 +63,16 @@ pub fn deadline(call: &Call) -> Option<Instant> {
         (ours, theirs) => ours.or(theirs),
     };
     whole.map(|whole| call.ledger.trip().started() + whole)
+}
+
+/// How long something may take that a request waits for: as long as it is given, or as the request has left; whether it
+/// is the latter.
+pub fn patience(call: &Call, given: Duration) -> (Duration, bool) {
+    let left = deadline(call).map(|at| at.saturating_duration_since(Instant::now()));
+    match left {
+        Some(left) if left < given => (left, true),
+        Some(_) | None => (given, false),
+    }
 }
 
 pin_project! {

@@ -24,6 +24,7 @@ pub struct ListenerStats {
     security: Named,
     authorization: Named,
     jwt: Named,
+    external_authorization: Named,
     fallbacks: Named,
     faults: Named,
     rate_limit_service: Named,
@@ -44,6 +45,7 @@ impl ListenerStats {
             security: Named::default(),
             authorization: Named::default(),
             jwt: Named::default(),
+            external_authorization: Named::default(),
             fallbacks: Named::default(),
             faults: Named::default(),
             rate_limit_service: Named::default(),
@@ -69,6 +71,11 @@ impl ListenerStats {
     /// A token was `good`, or not good for this reason.
     pub fn jwt(&self, result: &'static str) {
         self.jwt.of(result).increment(1);
+    }
+
+    /// A service was asked whether a request is let in; `result` is what came of it.
+    pub fn external_authorization(&self, result: &'static str) {
+        self.external_authorization.of(result).increment(1);
     }
 
     /// A connection came as one of `mtls`, `tls` or `plaintext`, to a listener that knows of TLS.
@@ -121,6 +128,11 @@ pub(in super::super) const LISTENER: &[Family<ListenerStats>] = &[
         "outrigger_downstream_authorization_total",
         "Requests, and connections of TCP, by what `authorization` decided: allowed, denied, would_allow or would_deny.",
         |of, labels, lines| named(&of.authorization, "decision", labels, lines),
+    ),
+    Family::counter(
+        "outrigger_downstream_external_authorization_total",
+        "Requests that a service was asked about (`external_authorization`), by result: ok, denied or error.",
+        |of, labels, lines| named(&of.external_authorization, "result", labels, lines),
     ),
     Family::counter(
         "outrigger_downstream_jwt_total",

@@ -1,10 +1,13 @@
 //! Rules of authorization.
 
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
 use http::{HeaderName, Method};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::sample::{Index, select};
 
 use super::tls::peer;
 use super::{network, text, text_name};
@@ -96,14 +99,19 @@ pub(super) fn authorization(around: (bool, bool, bool, bool)) -> impl Strategy<V
     vec(rule, 1..4).prop_map(|rules| Authorization { rules: rules.into() })
 }
 
-/// Where a listener looks at no tokens, its routes need none.
+/// Where a listener looks at no tokens, its routes need none; where it asks no service by gRPC, they tell it nothing.
 pub(super) fn unlooked(mesh: &mut Mesh) {
     for listener in mesh.listeners.values() {
         let Filter::Http(http) = &listener.chain.filter else { continue };
-        let table = mesh.route_tables.get_mut(&http.routes).filter(|_| http.jwt.is_empty());
-        let Some(RouteTable { routes }) = table else { continue };
+        let Some(RouteTable { routes }) = mesh.route_tables.get_mut(&http.routes) else { continue };
+        let looks = !http.jwt.is_empty();
+        let asks = http.external_authorization.as_deref().is_some_and(by_grpc);
         let less = |route: &Route| Route {
-            jwt: route.jwt.filter(|wanted| *wanted != JwtUse::Required),
+            jwt: route.jwt.filter(|wanted| looks || *wanted != JwtUse::Required),
+            external_authorization: route
+                .external_authorization
+                .clone()
+                .filter(|said| asks || **said == CheckUse::None),
             ..route.clone()
         };
         *routes = routes.iter().map(less).collect();
@@ -142,4 +150,61 @@ pub(super) fn jwt() -> impl Strategy<Value = Vec<JwtIssuer>> {
         let named = |(name, issuer): (Box<str>, JwtIssuer)| JwtIssuer { issuer: name, ..issuer };
         issuers.into_iter().map(named).collect()
     })
+}
+
+fn by_grpc(asked: &ExternalAuthorization) -> bool {
+    matches!(asked.protocol, CheckProtocol::Grpc { .. })
+}
+
+/// A service that is asked by gRPC is asked in HTTP/2.
+pub(super) fn point(
+    asked: &mut Option<Box<ExternalAuthorization>>,
+    (names, services): (&[Destination], &[Name]),
+    picks: &[Index],
+) {
+    let Some(some) = asked else { return };
+    let clusters: Vec<&Name> =
+        if by_grpc(some) { services.iter().collect() } else { names.iter().map(|to| &to.cluster).collect() };
+    match clusters.len() {
+        0 => *asked = None,
+        some_clusters => some.cluster = clusters[picks[3].index(some_clusters)].clone(),
+    }
+}
+
+fn context() -> impl Strategy<Value = BTreeMap<Box<str>, Box<str>>> {
+    btree_map(text_name().prop_map(Box::from), text().prop_map(Box::from), 0..3)
+}
+
+pub(super) fn check_use() -> impl Strategy<Value = CheckUse> {
+    prop_oneof![Just(CheckUse::None), context().prop_map(CheckUse::Context)]
+}
+
+/// A service that is asked; which, is set later.
+pub(super) fn external() -> impl Strategy<Value = ExternalAuthorization> {
+    let names = || {
+        proptest::sample::subsequence(vec!["x-user", "1", "on", "$x", "cookie"], 0..=5)
+            .prop_map(|names| names.into_iter().map(HeaderName::from_static).collect::<Box<[_]>>())
+    };
+    let prefix = select(vec!["", "/a", "/a/b$", "/%3C"]).prop_map(Box::from);
+    let protocol = prop_oneof![
+        context().prop_map(|context| CheckProtocol::Grpc { context }),
+        (prefix, names()).prop_map(|(path_prefix, response_headers)| CheckProtocol::Http {
+            path_prefix,
+            response_headers
+        }),
+    ];
+    let body = (1..=CheckBody::MOST, any::<bool>())
+        .prop_map(|(max, partial)| CheckBody { max: NonZeroU32::new(max).unwrap(), partial });
+    let rest = (option::of(body), super::time(), select(vec![OnFailure::Allow, OnFailure::Deny]));
+    (protocol, option::of(names()), names(), rest).prop_map(
+        |(protocol, show_headers, set_headers, (body, timeout, on_failure))| ExternalAuthorization {
+            cluster: Name::new("set-later").unwrap(),
+            protocol,
+            show_headers,
+            set_headers,
+            body,
+            timeout,
+            on_failure,
+        },
+    )
 }
