@@ -234,10 +234,7 @@ async fn the_question_is_what_the_upstream_gets() {
 async fn a_service_is_shown_what_is_named_and_no_more() {
     let service = Service::saying(allowed(&[])).await;
     let (_echo, proxy) = start(&service, ", show_headers: [x-a]").await;
-    assert_eq!(
-        ask(&proxy, "POST /", "x-a: 1\r\nauthorization: Bearer x\r\n", "body").await.text().is_empty(),
-        false
-    );
+    assert_eq!(ask(&proxy, "POST /", "x-a: 1\r\nauthorization: Bearer x\r\n", "body").await.status, 200);
     let asked = &service.asked()[0];
     let names: Vec<_> =
         fields(asked).into_iter().map(|(name, _)| name).filter(|name| !name.starts_with(':')).collect();

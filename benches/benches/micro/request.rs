@@ -199,6 +199,7 @@ fn snapshot(config: Config) -> (Arc<ListenerView>, Snapshot) {
     let Filter::Http(http) = &listener.chain.filter else { unreachable!("it has routes") };
     let routes = Routes::new(mesh.route_tables[&http.routes].clone(), |_| view.clone());
     let listener = ListenerView {
+        authorizer: None,
         name: name.clone(),
         config: listener.clone(),
         port: None,

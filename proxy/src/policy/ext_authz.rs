@@ -197,7 +197,12 @@ impl Peer<'_> {
 
 /// Reads a `CheckResponse`; `None` when it is none, or could not be carried out.
 pub fn by_grpc(message: &[u8]) -> Option<Verdict> {
-    let CheckResponse { status, denied_response, ok_response } = CheckResponse::decode(message).ok()?;
+    let CheckResponse { status, denied_response, ok_response, error_response } =
+        CheckResponse::decode(message).ok()?;
+    // Its own error is no decision.
+    if error_response.is_some() {
+        return None;
+    }
     if status.unwrap_or_default().code == 0 {
         let OkResponse { headers, headers_to_remove, response_headers_to_add, query_to_set, query_to_remove } =
             ok_response.unwrap_or_default();
@@ -288,14 +293,10 @@ fn removed<'a>(names: impl Iterator<Item = &'a str>) -> Vec<HeaderName> {
 }
 
 impl HeaderOption {
-    /// For a request, and the answer to one that is denied: what is there is replaced, unless something else is said.
+    /// For a request, and the answer to one that is denied: what is there is replaced, unless it is to be added to. That
+    /// what is there may stay (`append_action`) is not for these: it would be a client's word over the service's.
     fn of_request(&self) -> Option<How> {
-        match (self.append, self.append_action) {
-            (Some(append), _) => Some(if append { How::Append } else { How::Set }),
-            // The default of a kind that is not the message's.
-            (None, 0) => Some(How::Set),
-            (None, action) => how(action),
-        }
+        Some(if self.append == Some(true) { How::Append } else { How::Set })
     }
 
     /// For an answer.
@@ -422,7 +423,7 @@ struct TlsSession {
     sni: String,
 }
 
-/// `CheckResponse`. Only one of the two responses is written; the other is not looked at.
+/// `CheckResponse`. Only one of the responses is written.
 #[derive(Clone, PartialEq, Message)]
 struct CheckResponse {
     #[prost(message, optional, tag = "1")]
@@ -431,6 +432,8 @@ struct CheckResponse {
     denied_response: Option<DeniedResponse>,
     #[prost(message, optional, tag = "3")]
     ok_response: Option<OkResponse>,
+    #[prost(message, optional, tag = "5")]
+    error_response: Option<()>,
 }
 
 /// `google.rpc.Status`, and `envoy.type.v3.HttpStatus`, which begins alike.

@@ -19,13 +19,13 @@ fn change(name: &'static str, value: &'static str, how: How) -> Change {
 }
 
 fn ok(ok: OkResponse) -> Option<Verdict> {
-    let response = CheckResponse { status: None, denied_response: None, ok_response: Some(ok) };
+    let response = CheckResponse { ok_response: Some(ok), ..CheckResponse::default() };
     by_grpc(&response.encode_to_vec())
 }
 
 fn no(code: i32, denied: Option<DeniedResponse>) -> Option<Verdict> {
     let response =
-        CheckResponse { status: Some(Status { code }), denied_response: denied, ok_response: None };
+        CheckResponse { status: Some(Status { code }), denied_response: denied, ..CheckResponse::default() };
     by_grpc(&response.encode_to_vec())
 }
 
@@ -57,7 +57,7 @@ fn a_request_is_let_in_with_changes() {
             change("x-user", "alice", How::Set),
             change("x-tag", "a", How::Append),
             change("x-a", "1", How::Set),
-            change("x-b", "1", How::IfAbsent),
+            change("x-b", "1", How::Set),
         ],
         remove: vec![HeaderName::from_static("x-secret")],
         query: QueryEdit::new(vec![("k".to_owned(), "v".to_owned())], vec!["token".to_owned()]).unwrap(),
@@ -126,7 +126,7 @@ fn what_cannot_be_carried_out_decides_nothing() {
         assert_eq!(no(7, Some(denied)), None);
     }
     let unknown = vec![option("x-a", "1", None, 4)];
-    assert_eq!(ok(OkResponse { headers: unknown, ..OkResponse::default() }), None);
+    assert_eq!(ok(OkResponse { response_headers_to_add: unknown, ..OkResponse::default() }), None);
     let nameless = vec![HeaderOption::default()];
     assert_eq!(ok(OkResponse { headers: nameless, ..OkResponse::default() }), None);
     let query = vec![QueryParameter { key: "a&b".to_owned(), value: String::new() }];
@@ -135,6 +135,8 @@ fn what_cannot_be_carried_out_decides_nothing() {
         let denied = DeniedResponse { status: Some(Status { code }), ..DeniedResponse::default() };
         assert_eq!(no(7, Some(denied)), None, "{code}");
     }
+    let failed = CheckResponse { error_response: Some(()), ..CheckResponse::default() };
+    assert_eq!(by_grpc(&failed.encode_to_vec()), None);
     for message in [&[0x0a][..], &[0x0a, 5, 1], &[0xff; 20]] {
         assert_eq!(by_grpc(message), None, "{message:x?}");
     }
@@ -178,48 +180,55 @@ fn by_http_a_200_lets_in_and_another_answer_is_the_clients() {
     }
 }
 
-#[test]
-fn the_question_is_the_request_as_it_is_sent_on() {
-    let headers = HeaderMap::from_iter(
-        [
-            ("host", "shop"),
-            ("x-a", "1"),
-            ("x-a", "2"),
-            ("cookie", "a=1"),
-            ("cookie", "b=2"),
-            ("content-length", "9"),
-        ]
-        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))),
-    );
-    let method = Method::POST;
-    let head =
-        ReqHead { host: "shop", path: "/cart", query: Some("q=1"), method: &method, headers: &headers };
-    let id = SpiffeId::new("spiffe://cluster.local/web").unwrap();
-    let question = |show, body| Question {
+fn headers() -> HeaderMap {
+    let fields = [
+        ("host", "shop"),
+        ("x-a", "1"),
+        ("x-a", "2"),
+        ("cookie", "a=1"),
+        ("cookie", "b=2"),
+        ("content-length", "9"),
+    ];
+    let fields = fields.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    HeaderMap::from_iter(fields)
+}
+
+fn question<'a>(headers: &'a HeaderMap, identity: Option<&'a SpiffeId>) -> Question<'a> {
+    Question {
         id: "7".into(),
         at: Duration::new(5, 6),
-        source: Peer { address: Some("[::ffff:10.0.0.1]:80".parse().unwrap()), identity: Some(&id) },
+        source: Peer { address: Some("[::ffff:10.0.0.1]:80".parse().unwrap()), identity },
         destination: Peer { address: None, identity: None },
         sni: Some("shop.example"),
-        head,
+        head: ReqHead { host: "shop", path: "/cart", query: Some("q=1"), method: &Method::POST, headers },
         target: "/cart?q=1",
         scheme: "https",
         version: Version::HTTP_2,
-        show,
-        body,
-    };
-    let context = |pairs: &[(&str, &str)]| -> BTreeMap<Box<str>, Box<str>> {
-        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
-    };
-    let listener = context(&[("a", "1"), ("b", "1")]);
-    let read = |question: &Question<'_>, route| {
-        let read = CheckRequest::decode(&*question.encode(&listener, route)).unwrap();
-        let attributes = read.attributes.unwrap();
-        let http = attributes.request.clone().unwrap().http.unwrap();
-        (attributes, http)
-    };
+        show: None,
+        body: None,
+    }
+}
+
+fn context(pairs: &[(&str, &str)]) -> BTreeMap<Box<str>, Box<str>> {
+    pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+}
+
+fn read(question: &Question<'_>, route: Option<&CheckUse>) -> (Attributes, HttpRequest) {
+    let message = question.encode(&context(&[("a", "1"), ("b", "1")]), route);
+    let attributes = CheckRequest::decode(&*message).unwrap().attributes.unwrap();
+    let http = attributes.request.clone().unwrap().http.unwrap();
+    (attributes, http)
+}
+
+fn pairs(map: &BTreeMap<String, String>) -> Vec<(&str, &str)> {
+    map.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
+#[test]
+fn the_question_is_the_request_as_it_is_sent_on() {
+    let (headers, id) = (headers(), SpiffeId::new("spiffe://cluster.local/web").unwrap());
     let route = CheckUse::Context(context(&[("b", "2"), ("c", "2")]));
-    let (attributes, http) = read(&question(None, None), Some(&route));
+    let (attributes, http) = read(&question(&headers, Some(&id)), Some(&route));
     let source = attributes.source.unwrap();
     assert_eq!(source.principal, "spiffe://cluster.local/web");
     let address = source.address.unwrap().socket_address.unwrap();
@@ -227,13 +236,10 @@ fn the_question_is_the_request_as_it_is_sent_on() {
     assert_eq!(attributes.destination, Some(PeerAttributes::default()));
     assert_eq!(attributes.request.unwrap().time, Some(Span { seconds: 5, nanos: 6 }));
     assert_eq!(attributes.tls_session.unwrap().sni, "shop.example");
-    let said: Vec<_> =
-        attributes.context_extensions.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    assert_eq!(said, [("a", "1"), ("b", "2"), ("c", "2")]);
+    assert_eq!(pairs(&attributes.context_extensions), [("a", "1"), ("b", "2"), ("c", "2")]);
     let texts = (http.id.as_str(), http.method.as_str(), http.path.as_str(), http.host.as_str());
     assert_eq!(texts, ("7", "POST", "/cart?q=1", "shop"));
     assert_eq!((http.scheme.as_str(), http.protocol.as_str(), http.size), ("https", "HTTP/2", 9));
-    let fields: Vec<_> = http.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let expected = [
         (":authority", "shop"),
         (":method", "POST"),
@@ -243,19 +249,20 @@ fn the_question_is_the_request_as_it_is_sent_on() {
         ("cookie", "a=1; b=2"),
         ("x-a", "1,2"),
     ];
-    assert_eq!(fields, expected);
+    assert_eq!(pairs(&http.headers), expected);
+}
 
+#[test]
+fn a_service_is_shown_fields_and_a_body_as_far_as_is_said() {
+    let headers = headers();
     let show = [HeaderName::from_static("x-a")];
     let whole = Beginning { bytes: Bytes::from_static(b"ab"), partial: false };
-    let (_, http) = read(&question(Some(&show), Some(&whole)), None);
+    let shown = Question { show: Some(&show), body: Some(&whole), ..question(&headers, None) };
+    let (_, http) = read(&shown, None);
     assert_eq!((http.size, http.body.as_str(), http.raw_body.len()), (2, "ab", 0));
-    let fields: Vec<_> =
-        http.headers.iter().skip(4).map(|(name, value)| format!("{name}: {value}")).collect();
-    assert_eq!(fields, ["x-a: 1,2", "x-envoy-auth-partial-body: false"]);
+    assert_eq!(pairs(&http.headers)[4..], [("x-a", "1,2"), ("x-envoy-auth-partial-body", "false")]);
     let part = Beginning { bytes: Bytes::from_static(b"\xff"), partial: true };
-    let (_, http) = read(&question(Some(&[]), Some(&part)), None);
+    let (_, http) = read(&Question { show: Some(&[]), body: Some(&part), ..question(&headers, None) }, None);
     assert_eq!((http.size, http.body.as_str(), &http.raw_body[..]), (9, "", &[0xff][..]));
-    let fields: Vec<_> =
-        http.headers.iter().skip(4).map(|(name, value)| format!("{name}: {value}")).collect();
-    assert_eq!(fields, ["x-envoy-auth-partial-body: true"]);
+    assert_eq!(pairs(&http.headers)[4..], [("x-envoy-auth-partial-body", "true")]);
 }

@@ -2,6 +2,7 @@
 
 mod curl;
 mod envoy;
+mod ext_authz;
 mod few_streams;
 mod grpc;
 mod grpc_health;

@@ -22,8 +22,7 @@ pub(super) fn of_listener<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<Ext
     let grpc = m.optional("grpc", split::service);
     let http = m.optional("http", split::service);
     let protocol = protocol(&mut m, by_http);
-    let show_headers =
-        m.optional("show_headers", |cx, node| names(cx, node, "authorization", |name| of_one_hop(name)));
+    let show_headers = m.optional("show_headers", |cx, node| names(cx, node, "authorization", of_one_hop));
     let set_headers = m.optional("set_headers", |cx, node| names(cx, node, "x-user", frames));
     let body = m.optional("body", body);
     let timeout = m.optional("timeout", some_time).unwrap_or(ExternalAuthorization::TIMEOUT);
