@@ -12,6 +12,7 @@ use crate::app::{self, App, Signals, StartError};
 use crate::control::file::Origin;
 use crate::demo::{self, Mode};
 use crate::material::{self, Keeper};
+use crate::privileges;
 
 /// A sidecar proxy: one process beside a service, that takes over its calls.
 #[derive(Debug, Parser)]
@@ -78,6 +79,9 @@ fn run(origin: &Origin) -> ExitCode {
         Ok(parsed) => parsed,
         Err(errors) => return fail(&errors),
     };
+    if let Err(error) = settle(origin, &parsed) {
+        return fail(&error);
+    }
     let runtime =
         match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
             Ok(runtime) => runtime,
@@ -92,6 +96,16 @@ fn run(origin: &Origin) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+/// Becomes whom the file says, who must be able to read it again: a reload would fail, some day.
+fn settle(origin: &Origin, parsed: &Parsed) -> Result<(), Box<dyn std::error::Error>> {
+    let privileges = &parsed.config.mesh.process.privileges;
+    privileges::settle(privileges)?;
+    if privileges.user.is_some() && matches!(origin, Origin::File(_)) {
+        origin.load().map_err(|errors| format!("no longer root, and so a reload would fail: {errors}"))?;
+    }
+    Ok(())
 }
 
 fn demo(mode: Mode) -> ExitCode {

@@ -38,5 +38,6 @@ pub mod health;
 pub mod jwks;
 pub mod material;
 pub mod overload;
+pub mod privileges;
 pub mod sys;
 pub mod threads;

@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The one module with `unsafe`; whoever comes to need it is named here.
     ("sys", &[]),
     ("task", &[]),
+    ("privileges", &[]),
     // Limits that threads share.
     ("gate", &[]),
     // Deciding which way, what may go on, and what is tried again.
@@ -75,7 +76,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("demo", &["app", "body", "control", "upstream", "watch", "worker"]),
-    ("cli", &["app", "control", "demo", "material"]),
+    ("cli", &["app", "control", "demo", "material", "privileges"]),
 ];
 
 /// Code that decides, and so may not do: no I/O, no task, no clock. `now` and chance are its arguments.

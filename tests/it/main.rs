@@ -30,6 +30,7 @@ mod overload;
 mod paths;
 mod peers;
 mod pool;
+mod privileges;
 mod rate_limit;
 mod reload;
 mod retry;

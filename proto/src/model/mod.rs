@@ -84,6 +84,43 @@ pub struct Process {
     pub access_log: Option<AccessLog>,
     /// From when on load is shed.
     pub overload: Overload,
+    /// As whom it runs. A change needs a restart.
+    pub privileges: Privileges,
+}
+
+/// As whom the process runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Privileges {
+    /// Whom it becomes when it was started as root; `None` stays who it is.
+    pub user: Option<User>,
+    /// Whether it may still be root then.
+    pub root: Root,
+}
+
+/// A user of the system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum User {
+    /// By name, with the groups that it has.
+    Name(Box<str>),
+    /// By number, with one group and no others. Neither is root.
+    Ids {
+        /// The user.
+        uid: NonZeroU32,
+        /// The group.
+        gid: NonZeroU32,
+    },
+}
+
+/// Whether the process may be root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Root {
+    /// It says that it is, and that it need not be.
+    #[default]
+    Warn,
+    /// It does not start.
+    Refuse,
+    /// It may.
+    Allow,
 }
 
 /// What the process may use before it sheds load; `None` watches nothing.

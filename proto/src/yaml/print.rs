@@ -21,8 +21,8 @@ use super::words::show_priority;
 use crate::model::{
     AccessLog, Action, Admin, Assignment, Cluster, Config, Direction, Endpoint, Filter, FilterChain, Forward,
     HeaderEdits, HostPattern, HttpFilter, JwtUse, Limits, Listener, LogFormat, LogTarget, Match, Mesh, Name,
-    Overload, PathMatch, PathRewrite, Percent, Process, Protocol, Redirect, Respond, Rewrite, Route,
-    RouteTable, Shutdown, Source, Split, StringMatch, Target, TcpFilter,
+    Overload, PathMatch, PathRewrite, Percent, Privileges, Process, Protocol, Redirect, Respond, Rewrite,
+    Root, Route, RouteTable, Shutdown, Source, Split, StringMatch, Target, TcpFilter, User,
 };
 
 /// The document that says what `config` is, and nothing less.
@@ -56,7 +56,14 @@ fn is_inline(mesh: &Mesh, table: &Name) -> bool {
 }
 
 fn process(out: &mut Out, process: &Process) {
-    let Process { workers, admin: Admin { address, written }, shutdown, access_log, overload } = process;
+    let Process {
+        workers,
+        admin: Admin { address, written },
+        shutdown,
+        access_log,
+        overload,
+        privileges: Privileges { user, root },
+    } = process;
     match workers {
         Some(workers) => out.field("workers", workers),
         None => out.comment("workers: (default: the CPUs of the cgroup, rounded up)"),
@@ -80,6 +87,19 @@ fn process(out: &mut Out, process: &Process) {
         out.field("memory", share(memory));
         out.field("descriptors", share(descriptors));
         out.field("connections", connections.map_or("none".to_owned(), |most| most.to_string()));
+    });
+    out.block("privileges", |out| {
+        match user {
+            Some(User::Name(name)) => out.field("user", text(name)),
+            Some(User::Ids { uid, gid }) => out.field("user", text(&format!("{uid}:{gid}"))),
+            None => out.comment("user: (default: whoever it was started as)"),
+        }
+        let root = match root {
+            Root::Warn => "warn",
+            Root::Refuse => "refuse",
+            Root::Allow => "allow",
+        };
+        out.field("root", root);
     });
 }
 

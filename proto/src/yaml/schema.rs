@@ -28,7 +28,7 @@ pub fn schema() -> Value {
 }
 
 fn definitions() -> Map<String, Value> {
-    let all = scalars().into_iter().chain(unions()).chain(records());
+    let all = scalars().into_iter().chain(unions()).chain(records()).chain(trust());
     all.map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
@@ -119,21 +119,8 @@ fn records() -> Vec<(&'static str, Value)> {
         ("shutdown", serving::shutdown()),
         ("access_log", serving::access_log()),
         ("overload", serving::overload()),
+        ("privileges", serving::privileges()),
         ("listener", serving::listener()),
-        ("tls", tls::tls()),
-        ("certificate", tls::certificate()),
-        ("jwt_issuer", jwt::issuer()),
-        ("external_authorization", external_authorization::of_listener()),
-        ("route_external_authorization", external_authorization::of_route_map()),
-        ("check_body", external_authorization::body()),
-        ("authorization_rule", authorization::rule()),
-        ("authorization_when", authorization::when()),
-        ("revocation", tls::revocation()),
-        ("identity", tls::identity()),
-        ("identity_files", tls::identity_files()),
-        ("csr", tls::csr()),
-        ("cluster_tls", tls::cluster_tls()),
-        ("cluster_mtls", tls::cluster_mtls()),
         ("limits", serving::limits()),
         ("tcp", serving::tcp()),
         ("route", serving::route()),
@@ -173,5 +160,25 @@ fn records() -> Vec<(&'static str, Value)> {
         ("outlier_detection", upstream::outlier_detection()),
         ("health_check", upstream::health_check()),
         ("tcp_probe", upstream::tcp_probe()),
+    ]
+}
+
+/// The same of who is who, and who may what.
+fn trust() -> Vec<(&'static str, Value)> {
+    vec![
+        ("tls", tls::tls()),
+        ("certificate", tls::certificate()),
+        ("jwt_issuer", jwt::issuer()),
+        ("external_authorization", external_authorization::of_listener()),
+        ("route_external_authorization", external_authorization::of_route_map()),
+        ("check_body", external_authorization::body()),
+        ("authorization_rule", authorization::rule()),
+        ("authorization_when", authorization::when()),
+        ("revocation", tls::revocation()),
+        ("identity", tls::identity()),
+        ("identity_files", tls::identity_files()),
+        ("csr", tls::csr()),
+        ("cluster_tls", tls::cluster_tls()),
+        ("cluster_mtls", tls::cluster_mtls()),
     ]
 }

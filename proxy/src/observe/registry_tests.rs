@@ -28,6 +28,7 @@ fn the_whole_text() {
     web.limit("headers");
     web.fault("delay");
     web.rate_limit_service("ok");
+    web.external_authorization("error");
     web.error("no_route");
     web.error("no_route");
     web.bytes(10, 1234);

@@ -1,4 +1,4 @@
-//! Settings of the process: `workers`, `admin`, `shutdown`, `access_log`, `overload`.
+//! Settings of the process: `workers`, `admin`, `shutdown`, `access_log`, `overload`, `privileges`.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
@@ -8,7 +8,9 @@ use super::super::fault::{Fault, nearest, show};
 use super::super::ratio;
 use super::super::tree::{Node, View};
 use super::{address, count, duration};
-use crate::model::{AccessLog, Admin, LogFormat, LogTarget, Overload, Percent, Process, Shutdown};
+use crate::model::{
+    AccessLog, Admin, LogFormat, LogTarget, Overload, Percent, Privileges, Process, Root, Shutdown, User,
+};
 
 /// More threads than any machine has CPUs is a slip of the pen.
 pub(in super::super) const MAX_WORKERS: u64 = 1024;
@@ -20,6 +22,7 @@ pub(super) fn process(m: &mut Fields<'_, '_>) -> Process {
         shutdown: m.optional("shutdown", shutdown).unwrap_or_default(),
         access_log: m.optional("access_log", access_log).flatten(),
         overload: m.optional("overload", overload).unwrap_or_default(),
+        privileges: m.optional("privileges", privileges).unwrap_or_default(),
     }
 }
 
@@ -45,6 +48,44 @@ fn shutdown<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Shutdown> {
     let deadline = m.optional("deadline", duration).unwrap_or(default.deadline);
     m.finish();
     Some(Shutdown { lame_duck, quiet, deadline })
+}
+
+fn privileges<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Privileges> {
+    let mut m = cx.fields(node, "privileges")?;
+    let user =
+        m.optional("user", |cx, node| cx.parsed(node, "a user's name, or `uid:gid`, as `65532:65532`", user));
+    let roots = [("warn", Root::Warn), ("refuse", Root::Refuse), ("allow", Root::Allow)];
+    let root = m.optional("root", |cx, node| cx.word(node, &roots)).unwrap_or_default();
+    // What was to be given up would be kept.
+    let wrong = m.has("user") && user.is_none();
+    m.finish();
+    (!wrong).then_some(Privileges { user, root })
+}
+
+fn user(text: &str) -> Result<User, Fault> {
+    let expected = "expected a user's name, or `uid:gid`, as `65532:65532`";
+    let root = || {
+        Fault::new("root gives up nothing by becoming root").hint("to stay root, write `root: allow` instead")
+    };
+    if let Some((uid, gid)) = text.split_once(':') {
+        let number = |text: &str| {
+            let number = text.parse::<u32>().map_err(|_| {
+                Fault::new(format!("{} is not the number of a user or a group", show(text))).hint(expected)
+            })?;
+            NonZeroU32::new(number).ok_or_else(root)
+        };
+        return Ok(User::Ids { uid: number(uid)?, gid: number(gid)? });
+    }
+    match text {
+        "root" => Err(root()),
+        number if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Err(Fault::new("the group is missing").hint(expected))
+        }
+        name if name.contains(|c: char| c.is_whitespace() || c.is_control()) => {
+            Err(Fault::new(format!("{} is not a user's name", show(name))).hint(expected))
+        }
+        name => Ok(User::Name(name.into())),
+    }
 }
 
 /// `None` for an error, `Some(None)` for no log.

@@ -25,6 +25,7 @@ pub(super) fn config() -> Value {
                 "anyOf": [{ "const": "none" }, reference("access_log")], "default": "none",
             })),
             "overload": reference("overload"),
+            "privileges": reference("privileges"),
             "identity": reference("identity"),
             "listeners": by_name("Where connections arrive, by name.", reference("listener")),
             "route_tables": by_name("Route tables that listeners may share, by name.", reference("routes")),
@@ -72,6 +73,17 @@ pub(super) fn overload() -> Value {
             "memory": share("Of the cgroup's memory, or of the machine's; or none.", memory),
             "descriptors": share("Of the file descriptors that the process may have; or none.", descriptors),
             "connections": with_default("Open connections of all clients; or none.", most, most_default),
+        }),
+    )
+}
+
+pub(super) fn privileges() -> Value {
+    object(
+        "As whom the process runs.",
+        &[],
+        json!({
+            "user": described("Whom it becomes when it is started as root: a name, or uid:gid.", string()),
+            "root": words("Whether it may still be root then.", &["warn", "refuse", "allow"], "warn"),
         }),
     )
 }

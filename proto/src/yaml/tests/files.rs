@@ -126,6 +126,9 @@ overload:
   memory: 90%
   descriptors: 90%
   connections: none
+privileges:
+  # user: (default: whoever it was started as)
+  root: warn
 listeners:
   web:
     bind: 127.0.0.1:8080

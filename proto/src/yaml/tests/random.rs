@@ -178,13 +178,21 @@ fn process() -> impl Strategy<Value = Process> {
     let log = (select(vec![LogFormat::Text, LogFormat::Json]), to)
         .prop_map(|(format, to)| AccessLog { format, to });
     let workers = option::of((1..1024_usize).prop_map(|n| NonZeroUsize::new(n).unwrap()));
-    (workers, admin, shutdown, option::of(log), policies::overload()).prop_map(
-        |(workers, admin, shutdown, access_log, overload)| Process {
+    let number = || (1..u32::MAX).prop_map(|n| NonZeroU32::new(n).unwrap());
+    let user = prop_oneof![
+        select(vec!["outrigger", "on", "1a", "null", "a'b"]).prop_map(|name| User::Name(name.into())),
+        (number(), number()).prop_map(|(uid, gid)| User::Ids { uid, gid }),
+    ];
+    let privileges = (option::of(user), select(vec![Root::Warn, Root::Refuse, Root::Allow]))
+        .prop_map(|(user, root)| Privileges { user, root });
+    (workers, admin, shutdown, option::of(log), policies::overload(), privileges).prop_map(
+        |(workers, admin, shutdown, access_log, overload, privileges)| Process {
             workers,
             admin,
             shutdown,
             access_log,
             overload,
+            privileges,
         },
     )
 }

@@ -18,6 +18,7 @@ const EVERYTHING: &str = "
 shutdown: {}
 access_log: {}
 overload: {}
+privileges: {}
 identity: { files: { certificate: a, private_key: b, trust: { t: c } } }
 listeners:
   a:
