@@ -11,12 +11,20 @@ use outrigger_proto::yaml::{self, Parsed};
 use crate::app::{self, App, Signals, StartError};
 use crate::control::file::Origin;
 use crate::demo::{self, Mode};
+use crate::identity;
 use crate::material::{self, Keeper};
 use crate::privileges;
 
+/// Told apart, as they are not the same.
+const VERSION: &str = if cfg!(feature = "fips") {
+    concat!(env!("CARGO_PKG_VERSION"), " (FIPS)")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// A sidecar proxy: one process beside a service, that takes over its calls.
 #[derive(Debug, Parser)]
-#[command(name = "outrigger", version, about, arg_required_else_help = true)]
+#[command(name = "outrigger", version = VERSION, about, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Verb,
@@ -81,6 +89,9 @@ fn run(origin: &Origin) -> ExitCode {
     };
     if let Err(error) = settle(origin, &parsed) {
         return fail(&error);
+    }
+    if !identity::is_as_built() {
+        return fail(&"the validated module of cryptography (FIPS) does not work as it must on this machine");
     }
     let runtime =
         match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {

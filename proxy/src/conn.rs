@@ -17,9 +17,9 @@ use crate::body::Meter;
 use crate::error::ProxyError;
 use crate::facts::{Caller, Proven};
 use crate::identity::verify::Usage;
-use crate::io::stream::Stream;
 use crate::live::ListenerView;
 use crate::policy::authz::{Fitting, Rules};
+use crate::upstream::Tunnelled;
 use crate::watch::{Patience, Subject, Verdict, Watch};
 use crate::worker::{Watched, Worker};
 
@@ -231,7 +231,7 @@ impl Conn {
 /// The upstream's end of a tunnel, and what is written down about it.
 pub struct Tunnel {
     /// The upstream's end.
-    pub upstream: Box<Stream>,
+    pub upstream: Box<Tunnelled>,
     /// What counts its bytes; kept until it ends.
     pub meter: Rc<dyn Meter>,
 }

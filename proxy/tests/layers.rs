@@ -36,7 +36,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("live", &["facts", "identity", "observe", "policy", "routing", "upstream"]),
     ("worker", &["identity", "io", "live", "observe", "policy", "sys", "upstream", "watch"]),
     ("error", &["body", "policy", "routing", "upstream"]),
-    ("conn", &["body", "error", "facts", "identity", "io", "live", "policy", "watch", "worker"]),
+    ("conn", &["body", "error", "facts", "identity", "live", "policy", "upstream", "watch", "worker"]),
     // Who speaks with clients. HTTP and TCP do not know each other.
     ("tcp", &["conn", "error", "io", "live", "observe", "routing", "upstream", "watch"]),
     (
@@ -76,7 +76,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("demo", &["app", "body", "control", "upstream", "watch", "worker"]),
-    ("cli", &["app", "control", "demo", "material", "privileges"]),
+    ("cli", &["app", "control", "demo", "identity", "material", "privileges"]),
 ];
 
 /// Code that decides, and so may not do: no I/O, no task, no clock. `now` and chance are its arguments.

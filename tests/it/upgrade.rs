@@ -7,10 +7,10 @@ use outrigger_tests::{Conn, Origin, Proxy, Report, within};
 
 use crate::{web, web_with};
 
-const ASK: &str = "GET /chat HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n";
-const AGREE: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n";
+pub(super) const ASK: &str = "GET /chat HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n";
+pub(super) const AGREE: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n";
 
-async fn repeat(conn: &mut Conn) {
+pub(super) async fn repeat(conn: &mut Conn) {
     while let Some(bytes) = conn.some().await {
         conn.send(bytes).await;
     }
@@ -235,7 +235,7 @@ async fn a_websocket_over_http2_reaches_an_http1_origin() {
 }
 
 /// An extended CONNECT (RFC 8441), as it comes from clients that speak WebSocket over HTTP/2.
-fn extended(protocol: &'static str, path: &str) -> http::Request<()> {
+pub(super) fn extended(protocol: &'static str, path: &str) -> http::Request<()> {
     let request = http::Request::builder().method("CONNECT").uri(format!("http://t{path}"));
     request.extension(h2::ext::Protocol::from_static(protocol)).body(()).unwrap()
 }

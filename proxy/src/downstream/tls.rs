@@ -184,3 +184,16 @@ fn hasher() -> impl Hasher {
     static STATE: OnceLock<RandomState> = OnceLock::new();
     STATE.get_or_init(RandomState::new).build_hasher()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_keep_to_what_the_build_says() {
+        let mesh = Mesh::new(Arc::default());
+        for config in [&mesh.http, &mesh.bytes] {
+            assert_eq!(config.fips(), cfg!(feature = "fips"));
+        }
+    }
+}

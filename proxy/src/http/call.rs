@@ -20,14 +20,13 @@ use crate::error::ProxyError;
 use crate::facts::Claims;
 use crate::gate::Permit;
 use crate::io::framing::Violation;
-use crate::io::stream::Stream;
 use crate::live::{FilterView, ListenerView, RouteExtras, Routes};
 use crate::observe::ListenerStats;
 use crate::policy::authz::Decision;
 use crate::policy::bucket::Quota;
 use crate::policy::fields::Change;
 use crate::policy::limits::RouteLimits;
-use crate::upstream::{ClusterView, Counted, Flight, Trip};
+use crate::upstream::{ClusterView, Counted, Flight, Trip, Tunnelled};
 use crate::watch::StreamWatch;
 use crate::worker::WatchedStream;
 
@@ -95,7 +94,7 @@ pub struct Ledger {
     fallback: Cell<&'static str>,
     /// How often it was sent, where that is to be told with an answer of ours.
     retried: RefCell<Option<HeaderValue>>,
-    tunnel: RefCell<Option<Box<Stream>>>,
+    tunnel: RefCell<Option<Box<Tunnelled>>>,
     tunnel_request: RefCell<Option<Body>>,
     logged: Option<RefCell<Logged>>,
     /// What became of it by the listener's rules, where that is worth a word.
@@ -406,12 +405,12 @@ impl Ledger {
     }
 
     /// The upstream agreed to a tunnel.
-    pub fn set_tunnel(&self, upstream: Box<Stream>) {
+    pub fn set_tunnel(&self, upstream: Box<Tunnelled>) {
         *self.tunnel.borrow_mut() = Some(upstream);
     }
 
     /// The tunnel that the upstream agreed to.
-    pub fn take_tunnel(&self) -> Option<Box<Stream>> {
+    pub fn take_tunnel(&self) -> Option<Box<Tunnelled>> {
         self.tunnel.take()
     }
 

@@ -12,6 +12,7 @@ use crate::body::{Body, BodyError, Side};
 use crate::conn::{Conn, Tunnel};
 use crate::io::copy::pump;
 use crate::io::stream::Stream;
+use crate::upstream::Tunnelled;
 use crate::watch::Stage;
 
 /// Bytes read at once for a client's HTTP/2 stream.
@@ -23,7 +24,7 @@ pub async fn joined(conn: &Conn, mut client: Stream, tunnel: Tunnel) {
     conn.watch().enter(Stage::Tunnel);
     client.unguard();
     let (received, sent) = (client.activity().received(), client.activity().sent());
-    conn.until_ended(pump(&mut client, &mut upstream)).await;
+    conn.until_ended(pump(&mut client, &mut upstream.stream)).await;
     let activity = conn.watch().activity();
     // Neither side has a limit: the request that asked for the tunnel has been admitted.
     let _ = meter.passed(Side::Request, (activity.received() - received) as usize);
@@ -32,12 +33,12 @@ pub async fn joined(conn: &Conn, mut client: Stream, tunnel: Tunnel) {
 
 /// The upstream's end of a tunnel as the body of an answer: what the upstream sends is the body, and what the client
 /// sends on `request` goes to the upstream (RFC 9113 section 8.5).
-pub fn body(upstream: Box<Stream>, request: Body) -> Body {
+pub fn body(upstream: Box<Tunnelled>, request: Body) -> Body {
     Body::source(Box::pin(Joined { upstream, request: Some(request), held: Bytes::new() }))
 }
 
 struct Joined {
-    upstream: Box<Stream>,
+    upstream: Box<Tunnelled>,
     /// Until the client has ended its side.
     request: Option<Body>,
     held: Bytes,
@@ -47,7 +48,7 @@ impl Joined {
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         loop {
             while !self.held.is_empty() {
-                let n = ready!(Pin::new(&mut *self.upstream).poll_write(cx, &self.held));
+                let n = ready!(Pin::new(&mut self.upstream.stream).poll_write(cx, &self.held));
                 let n = n.map_err(|_| BodyError::Upstream)?;
                 let _ = self.held.split_to(n);
             }
@@ -56,7 +57,7 @@ impl Joined {
                 Some(Ok(frame)) => self.held = frame.into_data().unwrap_or_default(),
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 None => {
-                    let _ = ready!(Pin::new(&mut *self.upstream).poll_shutdown(cx));
+                    let _ = ready!(Pin::new(&mut self.upstream.stream).poll_shutdown(cx));
                     self.request = None;
                 }
             }
@@ -78,7 +79,7 @@ impl http_body::Body for Joined {
         }
         let mut space = [0; CHUNK];
         let mut buf = ReadBuf::new(&mut space);
-        match ready!(Pin::new(&mut *this.upstream).poll_read(cx, &mut buf)) {
+        match ready!(Pin::new(&mut this.upstream.stream).poll_read(cx, &mut buf)) {
             Ok(()) if buf.filled().is_empty() => Poll::Ready(None),
             Ok(()) => Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(buf.filled()))))),
             Err(_) => Poll::Ready(Some(Err(BodyError::Upstream))),

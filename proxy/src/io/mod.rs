@@ -67,6 +67,7 @@ pub mod framing;
 pub mod activity;
 pub mod copy;
 pub mod deferred;
+pub mod leash;
 pub mod listen;
 pub mod socket;
 pub mod stream;

@@ -12,6 +12,7 @@ use tokio_rustls::TlsStream;
 
 use super::activity::Activity;
 use super::framing::{Guard, Phase};
+use super::leash::Leash;
 use super::socket::Socket;
 
 /// Up to this many bytes are copied together and sent: cheaper than `writev`, which takes a longer way in the kernel.
@@ -45,12 +46,13 @@ pub struct Stream {
     prefix: Bytes,
     guard: Option<(Box<Guard>, Refuse)>,
     activity: Rc<Activity>,
+    leash: Option<Rc<Leash>>,
 }
 
 impl Stream {
     /// A connection whose bytes nobody watches.
     pub fn new(transport: Transport, activity: Rc<Activity>) -> Self {
-        Self { transport, prefix: Bytes::new(), guard: None, activity }
+        Self { transport, prefix: Bytes::new(), guard: None, activity, leash: None }
     }
 
     /// The notes on this connection.
@@ -85,10 +87,21 @@ impl Stream {
         self.activity.note_phase(Phase::Tunnel);
     }
 
+    /// From here on it may be ended from outside.
+    pub fn hold_by(&mut self, leash: Rc<Leash>) {
+        self.leash = Some(leash);
+    }
+
+    fn check_leash(&self, cx: &Context<'_>) -> io::Result<()> {
+        self.leash.as_ref().map_or(Ok(()), |leash| leash.check(cx))
+    }
+
     /// The socket alone, when nothing stands between it and the bytes: what the kernel can splice.
     pub fn plain_tcp(&mut self) -> Option<&mut tokio::net::TcpStream> {
         match &mut self.transport {
-            Transport::Plain(Socket::Tcp(stream)) if self.prefix.is_empty() => Some(stream),
+            Transport::Plain(Socket::Tcp(stream)) if self.prefix.is_empty() && self.leash.is_none() => {
+                Some(stream)
+            }
             Transport::Plain(_) | Transport::Tls(_) => None,
         }
     }
@@ -127,6 +140,7 @@ impl AsyncRead for Stream {
             }
             return Poll::Ready(Ok(()));
         }
+        this.check_leash(cx)?;
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.transport).poll_read(cx, buf))?;
         let n = buf.filled().len() - before;
@@ -151,6 +165,7 @@ impl Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.check_leash(cx)?;
         let result = Pin::new(&mut this.transport).poll_write(cx, buf);
         this.wrote(result)
     }
@@ -170,6 +185,7 @@ impl AsyncWrite for Stream {
             }
             return Pin::new(this).poll_write(cx, &space[..total]);
         }
+        this.check_leash(cx)?;
         let result = Pin::new(&mut this.transport).poll_write_vectored(cx, bufs);
         this.wrote(result)
     }

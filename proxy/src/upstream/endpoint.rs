@@ -330,6 +330,11 @@ impl Proven {
         Self { proof, version: Cell::new(identity.trust_version()) }
     }
 
+    /// Whether nothing has changed since it was found good.
+    pub fn is_known_to(&self, identity: &Identity) -> bool {
+        self.version.get() == identity.trust_version()
+    }
+
     /// Whether it is still believed.
     pub fn is_believed(&self, identity: &Identity) -> bool {
         let current = identity.trust_version();

@@ -69,7 +69,16 @@ pub enum Answer {
     /// A response; its body brings the connection back to the pool.
     Response(Response<Body>),
     /// The upstream agreed to a tunnel.
-    Tunnel(Response<Body>, Box<Stream>),
+    Tunnel(Response<Body>, Box<Tunnelled>),
+}
+
+/// The upstream's end of a tunnel.
+#[derive(Debug)]
+pub struct Tunnelled {
+    /// The bytes.
+    pub stream: Stream,
+    /// What counts the connection. Behind it, or one more could be open than may be.
+    pub open: Open,
 }
 
 /// A request that got no response.
@@ -186,7 +195,7 @@ impl Conn {
             }
             // Boxed, as it is rare: the future of every exchange has room for it.
             Some(Ok(response)) if tunnels(&method, response.status()) => {
-                Ok(Box::pin(self.tunnel(response)).await)
+                Ok(Box::pin(self.tunnel(pools, response)).await)
             }
             Some(Ok(response)) => Ok(self.answer(pools, response)),
             Some(Err(error)) => Err(self.failure(error, received)),
@@ -221,7 +230,7 @@ impl Conn {
         Answer::Response(Response::from_parts(head, body))
     }
 
-    async fn tunnel(mut self: Box<Self>, response: Response<Incoming>) -> Answer {
+    async fn tunnel(mut self: Box<Self>, pools: &Pools, response: Response<Incoming>) -> Answer {
         std::future::poll_fn(|cx| {
             self.drive(cx);
             if self.over { Poll::Ready(()) } else { Poll::Pending }
@@ -231,7 +240,9 @@ impl Conn {
         let mut stream = parts.io.into_inner().into_inner();
         stream.unguard();
         stream.unread(parts.read_buf);
-        Answer::Tunnel(response.map(|_| Body::empty()), Box::new(stream))
+        let mut open = self.open;
+        pools.watch_over(&mut stream, &mut open);
+        Answer::Tunnel(response.map(|_| Body::empty()), Box::new(Tunnelled { stream, open }))
     }
 }
 

@@ -29,7 +29,7 @@ pub use self::connect::{Dial, dial};
 pub use self::endpoint::{Availability, Endpoint, Lease, Open};
 pub use self::error::UpstreamError;
 pub use self::exchange::{CallError, Whole};
-pub use self::h1::Answer;
+pub use self::h1::{Answer, Tunnelled};
 pub use self::pool::{Pools, Reclaim};
 pub use self::send::{Flight, Sent, Upstream};
 pub use self::subset::Subset;

@@ -4,17 +4,22 @@
 //! those beyond what the load needs grow old and are closed.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
 use outrigger_proto::model::Priority;
 use tokio::sync::Notify;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Open, Proven};
 use super::{h1, h2};
 use crate::gate::Tag;
 use crate::identity::Identity;
+use crate::io::leash::Leash;
+use crate::io::stream::Stream;
+
+/// Peers that are asked about at once when trust has changed: a certificate takes a while to check.
+const RECONSIDERED: u32 = 100;
 
 /// Asks every worker to let go of idle connections where somebody waits for leave to open one.
 #[derive(Debug, Default)]
@@ -59,6 +64,8 @@ impl PoolKey {
 pub struct Pools {
     worker: usize,
     by_key: RefCell<HashMap<PoolKey, Pool>>,
+    /// Connections that carry bytes for somebody, by what their peer has proven.
+    leashed: RefCell<Vec<(Proven, Weak<Leash>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +83,7 @@ struct Pool {
 impl Pools {
     /// None yet; `worker` is whose they are.
     pub fn new(worker: usize) -> Self {
-        Self { worker, by_key: RefCell::default() }
+        Self { worker, by_key: RefCell::default(), leashed: RefCell::default() }
     }
 
     /// An idle HTTP/1 connection.
@@ -138,9 +145,44 @@ impl Pools {
         self.by_key.borrow_mut().entry(conn.pool()).or_default().h2.push(conn);
     }
 
+    /// A connection that carries bytes from now on, and no requests: it ends when its peer is not believed any longer.
+    pub fn watch_over(&self, stream: &mut Stream, open: &mut Open) {
+        let Some(proven) = open.take_proven() else { return };
+        let leash = Rc::<Leash>::default();
+        self.leashed.borrow_mut().push((proven, Rc::downgrade(&leash)));
+        stream.hold_by(leash);
+    }
+
+    /// Ends those whose peer is not believed any longer; of those that have to be asked about so many, as it takes a while.
+    fn sweep_leashed(&self, identity: &Identity) {
+        let mut left = RECONSIDERED;
+        let mut cut = Vec::new();
+        self.leashed.borrow_mut().retain(|(proven, leash)| {
+            let Some(leash) = leash.upgrade() else { return false };
+            if proven.is_known_to(identity) {
+                return true;
+            }
+            if left == 0 {
+                return true;
+            }
+            left -= 1;
+            let believed = proven.is_believed(identity);
+            if !believed {
+                cut.push(leash);
+            }
+            believed
+        });
+        // Outside the borrow: a connection's end may reach for it.
+        for leash in cut {
+            tracing::info!("a tunnel is cut: who is at its upstream end is not believed any longer");
+            leash.cut();
+        }
+    }
+
     /// Closes connections that have been idle for too long, whose endpoint has left its cluster or is not believed any
     /// longer, or that the upstream has closed.
     pub fn sweep(&self, identity: &Identity) {
+        self.sweep_leashed(identity);
         let mut dropped = Vec::new();
         self.by_key.borrow_mut().retain(|_, pool| {
             let keep = |conn: &mut Box<h1::Conn>| {

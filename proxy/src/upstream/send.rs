@@ -238,7 +238,8 @@ impl Upstream {
             let took = trip.started.elapsed();
             let now = trip.started.duration_since(self.epoch) + took;
             match dialled {
-                Ok((stream, open)) => {
+                Ok((mut stream, mut open)) => {
+                    self.pools.watch_over(&mut stream, &mut open);
                     lease.endpoint().answered(took, now);
                     self.record(to, lease.endpoint(), going.take_probe(), (Outcome::Success, took, now));
                     return Ok((stream, lease, open));

@@ -341,3 +341,16 @@ impl fmt::Display for ClientTlsError {
 }
 
 impl std::error::Error for ClientTlsError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_keep_to_what_the_build_says() {
+        let store = ClientTlsStore::new(Arc::default());
+        for config in [&store.mesh.http1, &store.mesh.http2, &store.mesh.bytes] {
+            assert_eq!(config.fips(), cfg!(feature = "fips"));
+        }
+    }
+}

@@ -4,10 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrigger_tests::h2client::H2;
+use outrigger_tests::origin::ok;
 use outrigger_tests::pki::{self, Authority};
-use outrigger_tests::{Client, Dir, Origin, Proxy, until};
+use outrigger_tests::{Client, Dir, Origin, Proxy, until, within};
 
 use super::{DOMAIN, identity};
+use crate::upgrade::{AGREE, ASK, extended, repeat};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -119,4 +122,72 @@ async fn an_upstream_that_is_not_believed_any_longer_gets_nothing_more() {
         })
         .await;
     }
+}
+
+/// What bytes are passed on through ends with the trust in who gets them, whether anything moves on it or not.
+#[tokio::test]
+async fn tunnels_to_an_upstream_that_is_not_believed_any_longer_are_cut() {
+    let (old, new) = (Authority::new(DOMAIN), Authority::new(DOMAIN));
+    let origin = Origin::start(async |mut conn| {
+        if conn.head().await.is_some_and(|request| request.field("upgrade").is_none()) {
+            conn.send(ok("settled")).await;
+            conn.head().await;
+        }
+        conn.send(AGREE).await;
+        repeat(&mut conn).await;
+    })
+    .await;
+    let both = format!("{}{}", old.pem(), new.pem());
+    let (inner, outer) = (Arc::new(Dir::new()), Arc::new(Dir::new()));
+    inner.write("ca.crt", &both);
+    old.svid("/in").write(&inner, "own");
+    let config = super::inbound("strict", origin.address())
+        .replace("clusters:", "  db: { bind: 127.0.0.1:0, mtls: strict, tcp: { to: app } }\nclusters:");
+    let inner = Proxy::start_in(inner, &config).await;
+    outer.write("ca.crt", &both);
+    new.svid("/out").write(&outer, "own");
+    let cluster = |listener: &str| {
+        format!(
+            "{{ endpoints: [\"{}\"], protocol: http1, mtls: {{ peers: [\"spiffe://cluster.local/in\"] }} }}",
+            inner.address(listener)
+        )
+    };
+    let proxy = Proxy::start_in(
+        outer.clone(),
+        &format!(
+            "{}listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: in }}] }}\n  tcp: {{ bind: 127.0.0.1:0, tcp: {{ to: db }} }}\n\
+             clusters:\n  in: {}\n  db: {}\n",
+            super::IDENTITY,
+            cluster("in"),
+            cluster("db"),
+        ),
+    )
+    .await;
+    let mut clients = Vec::new();
+    for listener in ["web", "tcp"] {
+        let mut client = proxy.client(listener).await;
+        client.send(ASK).await;
+        assert_eq!(client.reply().await.status, 101, "{listener}");
+        client.send("bytes").await;
+        assert_eq!(client.exactly(5).await, b"bytes", "{listener}");
+        clients.push(client);
+    }
+    let http2 = H2::connect(proxy.address("web")).await;
+    assert_eq!(http2.get("/").await.status, 200);
+    let (response, _stream) = http2.open(extended("websocket", "/chat"), false).await;
+    let response = within("an answer", response).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let open = |cluster| format!("outrigger_upstream_connections{{cluster=\"{cluster}\"}}");
+    // A tunnel is a connection of its cluster's for as long as it lasts.
+    assert!(proxy.metric(&open("in")).await >= 2.0);
+    outer.write("ca.crt", &new.pem());
+    for mut client in clients {
+        assert_eq!(within("the end", client.rest()).await, b"");
+    }
+    let mut body = response.into_body();
+    assert!(within("the end", body.data()).await.is_none_or(|data| data.is_err()));
+    for cluster in ["in", "db"] {
+        proxy.wait_metric(&open(cluster), |n| n == 0.0).await;
+    }
+    proxy.wait_log("a tunnel is cut").await;
 }
