@@ -124,11 +124,9 @@ async fn an_upstream_that_is_not_believed_any_longer_gets_nothing_more() {
     }
 }
 
-/// What bytes are passed on through ends with the trust in who gets them, whether anything moves on it or not.
-#[tokio::test]
-async fn tunnels_to_an_upstream_that_is_not_believed_any_longer_are_cut() {
-    let (old, new) = (Authority::new(DOMAIN), Authority::new(DOMAIN));
-    let origin = Origin::start(async |mut conn| {
+/// An origin that agrees to tunnels, after a request that wants none.
+async fn agreeing() -> Origin {
+    Origin::start(async |mut conn| {
         if conn.head().await.is_some_and(|request| request.field("upgrade").is_none()) {
             conn.send(ok("settled")).await;
             conn.head().await;
@@ -136,7 +134,12 @@ async fn tunnels_to_an_upstream_that_is_not_believed_any_longer_are_cut() {
         conn.send(AGREE).await;
         repeat(&mut conn).await;
     })
-    .await;
+    .await
+}
+
+/// A proxy that believes two roots, with a listener for HTTP and one for bytes; its clusters `in` and `db` are another
+/// proxy's, whose certificate is of the first. The directory is the first one's.
+async fn pair(old: &Authority, new: &Authority, origin: &Origin) -> (Arc<Dir>, Proxy, Proxy) {
     let both = format!("{}{}", old.pem(), new.pem());
     let (inner, outer) = (Arc::new(Dir::new()), Arc::new(Dir::new()));
     inner.write("ca.crt", &both);
@@ -152,17 +155,23 @@ async fn tunnels_to_an_upstream_that_is_not_believed_any_longer_are_cut() {
             inner.address(listener)
         )
     };
-    let proxy = Proxy::start_in(
-        outer.clone(),
-        &format!(
-            "{}listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: in }}] }}\n  tcp: {{ bind: 127.0.0.1:0, tcp: {{ to: db }} }}\n\
-             clusters:\n  in: {}\n  db: {}\n",
-            super::IDENTITY,
-            cluster("in"),
-            cluster("db"),
-        ),
-    )
-    .await;
+    let config = format!(
+        "{}listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: in }}] }}\n  tcp: {{ bind: 127.0.0.1:0, tcp: {{ to: db }} }}\n\
+         clusters:\n  in: {}\n  db: {}\n",
+        super::IDENTITY,
+        cluster("in"),
+        cluster("db"),
+    );
+    let proxy = Proxy::start_in(outer.clone(), &config).await;
+    (outer, proxy, inner)
+}
+
+/// What bytes are passed on through ends with the trust in who gets them, whether anything moves on it or not.
+#[tokio::test]
+async fn tunnels_to_an_upstream_that_is_not_believed_any_longer_are_cut() {
+    let (old, new) = (Authority::new(DOMAIN), Authority::new(DOMAIN));
+    let origin = agreeing().await;
+    let (dir, proxy, _inner) = pair(&old, &new, &origin).await;
     let mut clients = Vec::new();
     for listener in ["web", "tcp"] {
         let mut client = proxy.client(listener).await;
@@ -180,7 +189,7 @@ async fn tunnels_to_an_upstream_that_is_not_believed_any_longer_are_cut() {
     let open = |cluster| format!("outrigger_upstream_connections{{cluster=\"{cluster}\"}}");
     // A tunnel is a connection of its cluster's for as long as it lasts.
     assert!(proxy.metric(&open("in")).await >= 2.0);
-    outer.write("ca.crt", &new.pem());
+    dir.write("ca.crt", &new.pem());
     for mut client in clients {
         assert_eq!(within("the end", client.rest()).await, b"");
     }
