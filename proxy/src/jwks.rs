@@ -90,30 +90,10 @@ async fn follow(
     (stats, asked): (Arc<ProcessStats>, oneshot::Sender<()>),
 ) {
     let JwksSource::Url { url, trust } = source else { return };
-    let mut backoff = Backoff::new(WAITS);
+    let mut following = Following { keys, stats, backoff: Backoff::new(WAITS), told: Vec::new() };
     let mut asked = Some(asked);
-    let mut told = Vec::new();
     loop {
-        let wait = match fetch(&url, trust.as_deref()).await {
-            Ok((set, unusable)) => {
-                keys.set(set);
-                // Once, not at each refresh.
-                if unusable != told {
-                    for error in &unusable {
-                        tracing::warn!(%url, %error, "a key is left out, the others are used");
-                    }
-                    told = unusable;
-                }
-                backoff.reset();
-                REFRESH.mul_f64(0.9 + 0.2 * fastrand::f64())
-            }
-            Err(error) => {
-                stats.jwks_failures.increment(1);
-                let stay = if keys.are_there() { "the last good ones stay" } else { "there are none yet" };
-                tracing::warn!(%url, error, "keys could not be fetched; {stay}");
-                backoff.next(fastrand::u64(..))
-            }
-        };
+        let wait = following.take(&url, fetch(&url, trust.as_deref()).await);
         if let Some(asked) = asked.take() {
             // Nobody may be waiting any more.
             let _ = asked.send(());
@@ -122,7 +102,46 @@ async fn follow(
     }
 }
 
-async fn fetch(url: &str, trust: Option<&Path>) -> Result<(KeySet, Vec<KeySetError>), String> {
+/// What was fetched, and what could not be used of it.
+type Fetched = Result<(KeySet, Vec<KeySetError>), String>;
+
+/// What is known of an address that is asked again and again.
+struct Following {
+    keys: Arc<Keys>,
+    stats: Arc<ProcessStats>,
+    backoff: Backoff,
+    /// What somebody was told of already.
+    told: Vec<KeySetError>,
+}
+
+impl Following {
+    /// Takes an answer; how long to wait for the next one.
+    fn take(&mut self, url: &str, fetched: Fetched) -> Duration {
+        match fetched {
+            Ok((set, unusable)) => {
+                self.keys.set(set);
+                // Once, not at each refresh.
+                if unusable != self.told {
+                    for error in &unusable {
+                        tracing::warn!(%url, %error, "a key is left out, the others are used");
+                    }
+                    self.told = unusable;
+                }
+                self.backoff.reset();
+                REFRESH.mul_f64(0.9 + 0.2 * fastrand::f64())
+            }
+            Err(error) => {
+                self.stats.jwks_failures.increment(1);
+                let stay =
+                    if self.keys.are_there() { "the last good ones stay" } else { "there are none yet" };
+                tracing::warn!(%url, error, "keys could not be fetched; {stay}");
+                self.backoff.next(fastrand::u64(..))
+            }
+        }
+    }
+}
+
+async fn fetch(url: &str, trust: Option<&Path>) -> Fetched {
     let body = tokio::time::timeout(PATIENCE, get(url, trust)).await;
     let body = body.map_err(|_| format!("no whole answer within {PATIENCE:?}"))??;
     KeySet::published(&body).map_err(|error| error.to_string())
@@ -200,6 +219,27 @@ mod tests {
         drop(waiting);
         let (second, waiting) = jwks.at(&source);
         assert!(Arc::ptr_eq(&first, &second) && waiting.is_some());
+    }
+
+    /// A server that fails or lies after a good answer takes nothing away, and is asked again soon.
+    #[test]
+    fn the_last_good_keys_stay_whatever_comes_after_them() {
+        let key =
+            r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}"#;
+        let read = |text: &str| KeySet::published(text.as_bytes()).map_err(|error| error.to_string());
+        let keys = Arc::<Keys>::default();
+        let (stats, told) = (Arc::default(), Vec::new());
+        let mut following = Following { keys: keys.clone(), stats, backoff: Backoff::new(WAITS), told };
+        let refresh = REFRESH.mul_f64(0.9)..=REFRESH.mul_f64(1.1);
+        let mut take = |fetched| following.take("https://id.test/", fetched);
+        assert!(take(Err("refused".to_owned())) <= WAITS.1 && !keys.are_there());
+        assert!(refresh.contains(&take(read(key))) && keys.are_there());
+        for bad in ["", "[]", r#"{"keys":[]}"#, "<html>", r#"{"keys":{}}"#] {
+            assert!(take(read(bad)) <= WAITS.1, "{bad}");
+            assert!(keys.are_there(), "{bad}");
+        }
+        assert!(take(Err("status 500".to_owned())) <= WAITS.1 && keys.are_there());
+        assert!(refresh.contains(&take(read(key))));
     }
 
     #[test]

@@ -173,11 +173,18 @@ async fn what_only_the_service_says_no_client_says() {
     );
     let proxy = Proxy::start(&config).await;
     for path in ["/free", "/cart"] {
-        let reply =
-            ask(&proxy, &format!("GET {path}"), "x-user: root\r\nauthorization: Bearer x\r\n", "").await;
+        let reply = ask(
+            &proxy,
+            &format!("GET {path}"),
+            "x-user: root\r\nx_user: root\r\nauthorization: Bearer x\r\n",
+            "",
+        )
+        .await;
         assert_eq!(reply.status, 200);
         let report = Report::parse(&reply.body);
-        assert_eq!(values(&report, "x-user"), Vec::<&str>::new(), "{path}");
+        for name in ["x-user", "x_user"] {
+            assert_eq!(values(&report, name), Vec::<&str>::new(), "{path}");
+        }
         // What proves who a client is, the service sees, and replaces or removes.
         let proof = if path == "/free" { vec!["Bearer x"] } else { vec![] };
         assert_eq!(values(&report, "authorization"), proof, "{path}");

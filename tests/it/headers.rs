@@ -48,13 +48,18 @@ async fn connection_cannot_name_away_what_others_rely_on() {
 #[tokio::test]
 async fn what_strangers_say_of_themselves_is_dropped() {
     let fields = "X-Forwarded-For: 10.1.1.1\r\nX-Forwarded-For: 10.1.1.2\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
-                  X-Forwarded-Port: 1\r\nForwarded: for=10.1.1.1\r\n";
+                  X-Forwarded-Port: 1\r\nForwarded: for=10.1.1.1\r\nX_Forwarded_For: 10.1.1.1\r\n\
+                  x_forwarded-client_cert: By=a\r\nx_other: stays\r\n";
     let seen = send("", fields).await;
     check(&seen, "x-forwarded-for", &["127.0.0.1"]);
     check(&seen, "x-forwarded-proto", &["http"]);
-    for gone in ["x-forwarded-host", "x-forwarded-port", "forwarded"] {
+    // To some upstreams `_` is `-`.
+    let gone =
+        ["x-forwarded-host", "x-forwarded-port", "forwarded", "x_forwarded_for", "x_forwarded-client_cert"];
+    for gone in gone {
         check(&seen, gone, &[]);
     }
+    check(&seen, "x_other", &["stays"]);
 }
 
 #[tokio::test]

@@ -219,10 +219,8 @@ pub fn forward(request: &mut Request<Body>, conn: &Conn, trusted: &[IpNet]) {
             header::FORWARDED,
             X_OUTRIGGER_ATTEMPT,
         ];
-        if headers.keys().any(|name| SAID.contains(name)) {
-            for name in SAID {
-                headers.remove(name);
-            }
+        if headers.keys().any(|name| SAID.contains(name) || name.as_str().contains('_')) {
+            take_away(headers, SAID.iter().chain(&[X_FORWARDED_FOR, X_FORWARDED_PROTO]));
         }
         headers.insert(X_FORWARDED_PROTO, scheme);
         headers.insert(X_FORWARDED_FOR, conn.peer_value().clone());
@@ -244,6 +242,26 @@ pub fn forward(request: &mut Request<Body>, conn: &Conn, trusted: &[IpNet]) {
     chain.extend_from_slice(conn.peer_value().as_bytes());
     let chain = HeaderValue::from_maybe_shared(bytes::Bytes::from(chain));
     headers.insert(X_FORWARDED_FOR, chain.unwrap_or_else(|_| conn.peer_value().clone()));
+}
+
+/// Takes fields away that nobody but us may write, and whatever an upstream could take for one of them: to some, `x_user`
+/// is `x-user` (CGI, RFC 3875 section 4.1.18).
+pub fn take_away<'n>(headers: &mut HeaderMap, names: impl Iterator<Item = &'n HeaderName> + Clone) {
+    for name in names.clone() {
+        headers.remove(name);
+    }
+    let is_alike = |name: &HeaderName| {
+        let folds_to = |other: &HeaderName| {
+            let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
+            name.as_str().bytes().map(fold).eq(other.as_str().bytes().map(fold))
+        };
+        names.clone().any(folds_to)
+    };
+    let with_underscore = headers.keys().filter(|name| name.as_str().contains('_'));
+    let alike: Vec<HeaderName> = with_underscore.filter(|name| is_alike(name)).cloned().collect();
+    for name in alike {
+        headers.remove(name);
+    }
 }
 
 /// Who asks, as far as we believe it, of a request that [`forward`] has gone over: the peer, or whom a trusted proxy
@@ -424,6 +442,19 @@ fn join_cookies(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_could_be_taken_for_a_field_of_ours_goes_with_it() {
+        let names =
+            ["x-user", "x_user", "x-user-id", "x_user_id", "x-team_id", "x_team-id", "x_other", "xuser"];
+        let fields = names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1")));
+        let mut headers = HeaderMap::from_iter(fields);
+        let ours = ["x-user", "x-team-id"].map(HeaderName::from_static);
+        take_away(&mut headers, ours.iter());
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["x-user-id", "x_other", "x_user_id", "xuser"]);
+    }
 
     #[track_caller]
     fn check(chain: &str, expected: &str) {

@@ -51,9 +51,8 @@ pub fn admit(call: &mut Call) -> Result<(), ProxyError> {
     headers::forward(request, ledger.conn(), &config.trusted_proxies);
     // What we say of a caller by its token nobody else may have said, whatever becomes of the token: routes look too.
     if let Some(tokens) = &ledger.view().tokens {
-        for (_, name) in tokens.issuers.iter().flat_map(|issuer| &issuer.claims_to_headers) {
-            request.headers_mut().remove(name);
-        }
+        let passed_on = tokens.issuers.iter().flat_map(|issuer| &issuer.claims_to_headers);
+        headers::take_away(request.headers_mut(), passed_on.map(|(_, name)| name));
     }
     if let Some(asked) = &config.external_authorization {
         external_authorization::strip(request.headers_mut(), asked);

@@ -265,9 +265,7 @@ fn change(call: &mut Call, policy: &ExternalAuthorization, allowed: Allowed) -> 
 
 /// Takes out of a request what only the service may say, before anybody looks: routes do too.
 pub fn strip(fields: &mut HeaderMap, policy: &ExternalAuthorization) {
-    for name in policy.set_headers.iter().filter(|name| !CREDENTIALS.contains(name)) {
-        fields.remove(name);
-    }
+    headers::take_away(fields, policy.set_headers.iter().filter(|name| !CREDENTIALS.contains(name)));
 }
 
 /// What a request that is not let in is answered with.
