@@ -17,7 +17,7 @@ const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE;
 pub enum PrivilegeError {
     /// There is no such user.
     Unknown(Box<str>),
-    /// The name is another one of root's.
+    /// The name is another one of root's, or of somebody in root's group.
     IsRoot(Box<str>),
     /// The system refuses, in this step.
     System(&'static str, Errno),
@@ -32,7 +32,10 @@ impl fmt::Display for PrivilegeError {
                 write!(f, "privileges.user: there is no user `{name}` here; add it, or write `uid:gid`")
             }
             Self::IsRoot(name) => {
-                write!(f, "privileges.user: `{name}` is root by another name; name somebody else")
+                write!(
+                    f,
+                    "privileges.user: `{name}` is root by another name, or of its group; name somebody else"
+                )
             }
             Self::System(what, error) => write!(f, "privileges.user: cannot {what}: {error}"),
             Self::Refused => f.write_str(
@@ -54,7 +57,8 @@ pub fn settle(privileges: &Privileges) -> Result<(), PrivilegeError> {
     if let Some(user) = user {
         become_user(user)?;
     }
-    if Uid::effective().is_root() {
+    let own = unistd::getresuid().map_err(step("see who it is"))?;
+    if [own.real, own.effective, own.saved].iter().any(|own| own.is_root()) {
         match root {
             Root::Refuse => return Err(PrivilegeError::Refused),
             Root::Allow => {}
@@ -75,34 +79,35 @@ fn become_user(user: &User) -> Result<(), PrivilegeError> {
         User::Name(name) => {
             let found = unistd::User::from_name(name).map_err(step("look the user up"))?;
             let found = found.ok_or_else(|| PrivilegeError::Unknown(name.clone()))?;
-            if found.uid.is_root() {
+            if found.uid.is_root() || found.gid.as_raw() == 0 {
                 return Err(PrivilegeError::IsRoot(name.clone()));
             }
             (found.uid, found.gid, CString::new(&**name).ok())
         }
     };
-    if Uid::effective() == uid {
-        return Ok(());
-    }
-    if !Uid::effective().is_root() {
+    let now = unistd::getresuid().map_err(step("see who it is"))?;
+    let is_other = [now.real, now.effective, now.saved].iter().any(|own| *own != uid);
+    if is_other && !now.effective.is_root() {
         // What was to be given up is not there.
         tracing::warn!(
-            uid = Uid::effective().as_raw(),
+            uid = now.effective.as_raw(),
             "privileges.user: only root becomes somebody else; going on as before"
         );
         return Ok(());
     }
     let kept = rustix::thread::capabilities(None).map_err(errno("see the capabilities"))?.permitted & KEPT;
-    rustix::thread::set_keep_capabilities(true).map_err(errno("keep a capability"))?;
-    match name {
-        Some(name) => unistd::initgroups(&name, gid).map_err(step("take the user's groups"))?,
-        None => unistd::setgroups(&[gid]).map_err(step("leave root's groups"))?,
+    if is_other {
+        rustix::thread::set_keep_capabilities(true).map_err(errno("keep a capability"))?;
+        match name {
+            Some(name) => unistd::initgroups(&name, gid).map_err(step("take the user's groups"))?,
+            None => unistd::setgroups(&[gid]).map_err(step("leave root's groups"))?,
+        }
+        unistd::setresgid(gid, gid, gid).map_err(step("take the user's group"))?;
+        unistd::setresuid(uid, uid, uid).map_err(step("become the user"))?;
+        tracing::info!(uid = uid.as_raw(), gid = gid.as_raw(), "no longer root");
     }
-    unistd::setresgid(gid, gid, gid).map_err(step("take the user's group"))?;
-    unistd::setresuid(uid, uid, uid).map_err(step("become the user"))?;
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
-    rustix::thread::set_capabilities(None, sets).map_err(errno("give up root's capabilities"))?;
-    tracing::info!(uid = uid.as_raw(), gid = gid.as_raw(), "no longer root");
+    rustix::thread::set_capabilities(None, sets).map_err(errno("give up capabilities"))?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! External authorization: what a service is asked, by gRPC and by HTTP, what comes of what it says, and of its silence.
 
 use outrigger_tests::h2client::{H2, get};
+use outrigger_tests::origin::ok;
 use outrigger_tests::{Echo, Origin, Proxy, Reply, Report, until};
 
 use crate::grpc_service::{Asked, Say, Service, nested, parts, text};
@@ -279,6 +280,55 @@ async fn a_body_is_shown_and_still_sent() {
     assert_eq!((origin.count(), service.asked().len()), (2, 2));
 }
 
+/// A body is one whatever is asked for beside it, and what is said of it is not the client's to say.
+#[tokio::test]
+async fn a_body_is_looked_at_whatever_the_request_asks_for() {
+    let service = Service::saying(allowed(&[])).await;
+    let origin = Origin::ok("done").await;
+    let keys = "grpc: authz, timeout: 10s, body: { max: 8B }";
+    let proxy = Proxy::start(&before(origin.address(), service.address, keys)).await;
+    let upgrade = "Connection: upgrade\r\nUpgrade: x\r\nx-envoy-auth-partial-body: true\r\n";
+    assert_eq!(ask(&proxy, "POST /", upgrade, "123456789").await.status, 413);
+    assert_eq!((origin.count(), service.asked().len()), (0, 0));
+    assert_eq!(ask(&proxy, "POST /", upgrade, "12345678").await.status, 200);
+    assert_eq!(said(&service.asked()[0], 11), "12345678");
+    assert_eq!(field(&service.asked()[0], "x-envoy-auth-partial-body").as_deref(), Some("false"));
+    // Byte by byte, and with an expectation: it comes to the same.
+    let mut client = proxy.client("web").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    assert_eq!(client.exactly(25).await, b"HTTP/1.1 100 Continue\r\n\r\n");
+    for byte in "abc".chars() {
+        client.send(format!("1\r\n{byte}\r\n")).await;
+    }
+    client.send("0\r\n\r\n").await;
+    assert_eq!(client.reply().await.status, 200);
+    assert_eq!((origin.last().message.body, origin.last().field("expect")), (b"abc".to_vec(), None));
+}
+
+/// What a service took away still says whose a request was.
+#[tokio::test]
+async fn an_answer_is_not_kept_for_others_than_whom_the_service_knew() {
+    let service = Service::saying(allowed(&[nested(5, b"authorization")])).await;
+    let origin = Origin::start(async |mut conn| {
+        while let Some(request) = conn.request().await {
+            let failing = request.field("x-fail").is_some();
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nalice";
+            let failure = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+            conn.send(if failing { failure } else { answer }).await;
+        }
+    })
+    .await;
+    let config = before(origin.address(), service.address, "grpc: authz, timeout: 10s")
+        .replace("- to: app\n", "- { to: app, fallback: { stale: { for: 1h } } }\n");
+    let proxy = Proxy::start(&config).await;
+    let alice = ask(&proxy, "GET /me", "authorization: Bearer alice\r\n", "").await;
+    assert_eq!((alice.status, alice.text().as_str()), (200, "alice"));
+    let bob = ask(&proxy, "GET /me", "authorization: Bearer bob\r\nx-fail: 1\r\n", "").await;
+    assert_eq!((bob.status, bob.text().as_str()), (503, ""));
+}
+
 #[tokio::test]
 async fn of_a_larger_body_the_beginning_is_shown() {
     let service = Service::saying(allowed(&[])).await;
@@ -331,8 +381,12 @@ async fn check_failure(service: &str, timeout: &str, what: &str) {
     let reply = ask(&proxy, "GET /", "", "").await;
     assert_eq!((reply.status, echo.requests()), (503, 0), "{what}");
     assert_eq!(reply.field("x-outrigger-reason"), Some("external_authorization_unavailable"), "{what}");
-    proxy.reload(&config(", on_failure: allow")).await;
-    assert_eq!((ask(&proxy, "GET /", "", "").await.status, echo.requests()), (200, 1), "{what}");
+    proxy.reload(&config(", on_failure: allow, set_headers: [authorization, x-user]")).await;
+    let reply = ask(&proxy, "GET /", "authorization: Bearer x\r\nx-user: root\r\n", "").await;
+    assert_eq!((reply.status, echo.requests()), (200, 1), "{what}");
+    // What is the service's to say, nobody has said.
+    let report = Report::parse(&reply.body);
+    assert_eq!((report.field("authorization"), report.field("x-user")), (None, None), "{what}");
     proxy.wait_metric(&result("error"), |n| n == 2.0).await;
 }
 
@@ -441,6 +495,26 @@ async fn a_service_is_asked_by_http() {
     proxy.wait_metric(&result("ok"), |n| n == 1.0).await;
 }
 
+/// Who is asked does nothing but answer: a connection that ends just as it is used again says nothing of it.
+#[tokio::test]
+async fn a_connection_that_was_dead_is_no_silence() {
+    let echo = Echo::start("e").await;
+    let authz = Origin::start(async |mut conn| {
+        conn.request().await;
+        conn.send(ok("")).await;
+        conn.request().await;
+    })
+    .await;
+    let keys = "http: authz, timeout: 10s, body: { max: 1KiB }";
+    let proxy = Proxy::start(&asking(&echo, authz.address(), keys)).await;
+    let mut client = proxy.client("web").await;
+    for asked in 1..=3 {
+        client.send(outrigger_tests::wire::post("/", "body")).await;
+        assert_eq!(client.reply().await.status, 200, "{asked}");
+    }
+    proxy.wait_metric("outrigger_upstream_replays_total{cluster=\"authz\"}", |n| n == 2.0).await;
+}
+
 #[tokio::test]
 async fn an_answer_by_http_that_is_not_200_is_the_clients() {
     let rows = [
@@ -482,7 +556,12 @@ async fn a_service_may_be_asked_in_http2_by_head() {
     let client = H2::connect(proxy.address("web")).await;
     assert_eq!(client.get("/cart").await.status, 200);
     assert_eq!((echo.requests(), authz.requests()), (1, 1));
-    // A tunnel is asked about like a request, and CONNECT is not one.
+    // Nobody can be asked about CONNECT by HTTP, nor in HTTP/2 about a host that it has no form for: to be let in for that
+    // would be a way around.
+    proxy.reload(&config.replace("timeout: 10s", "timeout: 10s, on_failure: allow")).await;
+    let mut other = proxy.client("web").await;
+    other.send("GET / HTTP/1.1\r\nHost: a%41\r\n\r\n").await;
+    assert_eq!(other.reply().await.field("x-outrigger-reason"), Some("external_authorization_unavailable"));
     let mut tunnel = proxy.client("web").await;
     tunnel.send("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n").await;
     assert_eq!(tunnel.reply().await.field("x-outrigger-reason"), Some("external_authorization_unavailable"));

@@ -18,6 +18,7 @@ pub struct ExternalAuthorization {
     /// Header fields of the request that it is shown; `None` shows all.
     pub show_headers: Option<Box<[HeaderName]>>,
     /// Header fields of the request that are the service's to set, and nobody else's: from clients they are never taken.
+    /// Of `authorization` and `cookie` that holds from its answer on, as it is by these that it knows clients.
     pub set_headers: Box<[HeaderName]>,
     /// How much of a request's body it is shown; `None` shows nothing.
     pub body: Option<CheckBody>,

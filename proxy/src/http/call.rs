@@ -76,6 +76,8 @@ pub struct Ledger {
     /// What it asks for, as the answer is kept; only where answers are.
     asked: RefCell<Option<Rc<[u8]>>>,
     unframed: Cell<bool>,
+    /// It has said whose it is, even if it says so no longer.
+    known: Cell<bool>,
     delayed: Cell<bool>,
     /// Somebody measures what its answer takes.
     timed: Cell<bool>,
@@ -131,6 +133,7 @@ impl Ledger {
             service_changes: RefCell::default(),
             asked: RefCell::new(None),
             unframed: Cell::new(false),
+            known: Cell::new(false),
             delayed: Cell::new(false),
             timed: Cell::new(false),
             received_at: Cell::new(None),
@@ -265,6 +268,16 @@ impl Ledger {
     /// Whether nobody can tell whether its answer is whole.
     pub fn is_unframed(&self) -> bool {
         self.unframed.get()
+    }
+
+    /// It has said whose it is, or somebody has said it of it.
+    pub fn set_known(&self) {
+        self.known.set(true);
+    }
+
+    /// Whether it has said whose it is.
+    pub fn is_known(&self) -> bool {
+        self.known.get()
     }
 
     /// It was held up on purpose.

@@ -73,23 +73,26 @@ pub async fn grpc(response: Response<Body>) -> (Response<Body>, Option<u8>) {
 /// # Errors
 /// It broke off.
 pub async fn beginning(mut body: Body, most: usize) -> Result<(Beginning, Body), BodyError> {
-    let mut held = VecDeque::new();
     let mut read = BytesMut::new();
-    let mut partial = false;
+    let (mut tail, mut trailers) = (Bytes::new(), None);
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let frame = frame?;
-        if let Some(data) = frame.data_ref() {
-            let fits = data.len().min(most - read.len());
-            read.extend_from_slice(&data[..fits]);
-            partial = fits < data.len();
+        match frame?.into_data() {
+            Ok(mut data) => {
+                let fits = data.len().min(most - read.len());
+                // Joined, as a client may send them byte by byte, each with room of its own.
+                read.extend_from_slice(&data.split_to(fits));
+                tail = data;
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
         }
-        held.push_back(Ok(frame));
-        if partial {
+        if !tail.is_empty() {
             break;
         }
     }
-    let body = Body::source(Box::pin(Peeked { held, rest: body }));
-    Ok((Beginning { bytes: read.freeze(), partial }, body))
+    let (bytes, partial) = (read.freeze(), !tail.is_empty());
+    let data = [bytes.clone(), tail].into_iter().filter(|data| !data.is_empty()).map(Frame::data);
+    let held = data.chain(trailers.map(Frame::trailers)).map(Ok).collect();
+    Ok((Beginning { bytes, partial }, Body::source(Box::pin(Peeked { held, rest: body }))))
 }
 
 /// What was read ahead, then the rest.

@@ -26,6 +26,7 @@ impl Leash {
     }
 
     /// Whether it goes on; `cx` is woken when it does no longer.
+    #[cold]
     pub(super) fn check(&self, cx: &Context<'_>) -> io::Result<()> {
         if self.is_cut.get() {
             return Err(io::ErrorKind::ConnectionAborted.into());

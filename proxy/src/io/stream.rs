@@ -92,10 +92,6 @@ impl Stream {
         self.leash = Some(leash);
     }
 
-    fn check_leash(&self, cx: &Context<'_>) -> io::Result<()> {
-        self.leash.as_ref().map_or(Ok(()), |leash| leash.check(cx))
-    }
-
     /// The socket alone, when nothing stands between it and the bytes: what the kernel can splice.
     pub fn plain_tcp(&mut self) -> Option<&mut tokio::net::TcpStream> {
         match &mut self.transport {
@@ -140,7 +136,9 @@ impl AsyncRead for Stream {
             }
             return Poll::Ready(Ok(()));
         }
-        this.check_leash(cx)?;
+        if let Some(leash) = &this.leash {
+            leash.check(cx)?;
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.transport).poll_read(cx, buf))?;
         let n = buf.filled().len() - before;
@@ -165,7 +163,9 @@ impl Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.check_leash(cx)?;
+        if let Some(leash) = &this.leash {
+            leash.check(cx)?;
+        }
         let result = Pin::new(&mut this.transport).poll_write(cx, buf);
         this.wrote(result)
     }
@@ -185,7 +185,9 @@ impl AsyncWrite for Stream {
             }
             return Pin::new(this).poll_write(cx, &space[..total]);
         }
-        this.check_leash(cx)?;
+        if let Some(leash) = &this.leash {
+            leash.check(cx)?;
+        }
         let result = Pin::new(&mut this.transport).poll_write_vectored(cx, bufs);
         this.wrote(result)
     }
@@ -195,7 +197,12 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_flush(cx)
+        let this = self.get_mut();
+        // Whoever waits for the other side only flushes this one.
+        if let Some(leash) = &this.leash {
+            leash.check(cx)?;
+        }
+        Pin::new(&mut this.transport).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

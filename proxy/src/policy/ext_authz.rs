@@ -42,7 +42,7 @@ pub struct Question<'a> {
     pub sni: Option<&'a str>,
     /// Its head.
     pub head: ReqHead<'a>,
-    /// Its path and query, as it is sent on.
+    /// Its path and query, in the form in which it was routed.
     pub target: &'a str,
     /// `http` or `https`.
     pub scheme: &'a str,
@@ -125,16 +125,22 @@ impl Question<'_> {
             host: head.host.to_owned(),
             scheme: (*scheme).to_owned(),
             size: self.size(),
-            protocol: if self.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" }.to_owned(),
+            protocol: match self.version {
+                Version::HTTP_10 => "HTTP/1.0",
+                Version::HTTP_2 => "HTTP/2",
+                _ => "HTTP/1.1",
+            }
+            .to_owned(),
             body: String::new(),
             raw_body: Vec::new(),
         };
         if let Some(Beginning { bytes, .. }) = self.body {
-            match std::str::from_utf8(bytes) {
-                Ok(text) => text.clone_into(&mut http.body),
-                // Protobuf has no texts but UTF-8.
-                Err(_) => http.raw_body = bytes.to_vec(),
+            // Protobuf has no texts but UTF-8: whoever reads bytes sees what a text cannot hold, or had its end cut off.
+            let text = String::from_utf8_lossy(bytes);
+            if matches!(text, Cow::Owned(_)) {
+                http.raw_body = bytes.to_vec();
             }
+            http.body = text.into_owned();
         }
         http
     }
@@ -150,10 +156,11 @@ impl Question<'_> {
         }
     }
 
-    /// The fields that are shown.
+    /// The fields that are shown. What is said of the body is ours to say.
     pub fn shown(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let shows = |name: &HeaderName| self.show.is_none_or(|show| show.contains(name));
-        self.head.headers.iter().filter(move |(name, _)| shows(name) && *name != http::header::HOST)
+        let is_told = |name: &HeaderName| *name != http::header::HOST && *name != PARTIAL_BODY;
+        self.head.headers.iter().filter(move |(name, _)| shows(name) && is_told(name))
     }
 
     /// The fields by name, those that are repeated joined (RFC 9110 section 5.3), and the head beside them, as Envoy has it.
@@ -220,7 +227,8 @@ pub fn by_grpc(message: &[u8]) -> Option<Verdict> {
         code => final_status(u16::try_from(code).ok()?)?,
     };
     let mut fields = HeaderMap::new();
-    changes(headers, HeaderOption::of_request)?.into_iter().for_each(|change| change.apply(&mut fields));
+    // There is nothing to replace; two of a name are two.
+    changes(headers, |_| Some(How::Append))?.into_iter().for_each(|change| change.apply(&mut fields));
     Some(Verdict::Denied(denied(status, fields, body.into())))
 }
 
@@ -232,18 +240,18 @@ pub fn by_http(
     (to_request, to_response): (&[HeaderName], &[HeaderName]),
 ) -> Option<Verdict> {
     if status != StatusCode::OK {
-        let decides = !status.is_informational() && !status.is_server_error();
-        let fields = headers.iter().filter(|(name, _)| !is_ours(name));
+        let decides = final_status(status.as_u16()).is_some() && !status.is_server_error();
+        let fields = headers.iter().filter(|(name, _)| !is_ours(name) && *name != TO_REMOVE);
         let fields = fields.map(|(name, value)| (name.clone(), value.clone())).collect();
         return decides.then(|| Verdict::Denied(denied(status, fields, body)));
     }
-    let taken = |names: &[HeaderName]| -> Vec<_> {
+    let taken = |names: &[HeaderName], first: How| -> Vec<_> {
         let each = |name: &HeaderName| {
             let name = name.clone();
             headers.get_all(name.clone()).into_iter().enumerate().map(move |(place, value)| Change {
                 name: name.clone(),
                 value: value.clone(),
-                how: if place == 0 { How::Set } else { How::Append },
+                how: if place == 0 { first } else { How::Append },
             })
         };
         names.iter().flat_map(each).collect()
@@ -253,10 +261,11 @@ pub fn by_http(
         remove.extend(removed(value.to_str().ok()?.split(',').map(str::trim)));
     }
     Some(Verdict::Allowed(Allowed {
-        request: taken(to_request),
+        request: taken(to_request, How::Set),
         remove,
         query: QueryEdit::default(),
-        response: taken(to_response),
+        // The service behind us may say the same, and means something else by it: two cookies are two.
+        response: taken(to_response, How::Append),
     }))
 }
 
@@ -293,8 +302,8 @@ fn removed<'a>(names: impl Iterator<Item = &'a str>) -> Vec<HeaderName> {
 }
 
 impl HeaderOption {
-    /// For a request, and the answer to one that is denied: what is there is replaced, unless it is to be added to. That
-    /// what is there may stay (`append_action`) is not for these: it would be a client's word over the service's.
+    /// For a request: what is there is replaced, unless it is to be added to. That what is there may stay
+    /// (`append_action`) is not for it: it would be a client's word over the service's.
     fn of_request(&self) -> Option<How> {
         Some(if self.append == Some(true) { How::Append } else { How::Set })
     }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -76,7 +77,8 @@ impl Drop for Counted<'_> {
 }
 
 impl Upstream {
-    /// Sends a request, whose body is at hand, and reads the answer to its end.
+    /// Sends a request, whose body is at hand, and reads the answer to its end. It is sent once more where a connection was
+    /// dead already, whatever its method: who is asked does nothing but answer.
     ///
     /// # Errors
     /// Why there is none.
@@ -88,10 +90,21 @@ impl Upstream {
     ) -> Result<Response<Whole>, CallError> {
         let trip = Trip::new(Instant::now());
         to.live.stats().active.increment(1);
-        let sent = usize::try_from(request.body().size_hint().lower()).unwrap_or(usize::MAX);
+        let (head, body) = request.into_parts();
+        let head = Request::from_parts(head, ());
+        let body = at_hand(body);
+        let sent = body.len();
+        trip.keep();
+        trip.set_harmless();
         let mut counted = Counted { cluster: to, began: trip.started(), status: 0, bytes: (sent, 0) };
         let exchanged = tokio::time::timeout(patience, async {
-            let sent = self.send(to, request, &trip).await.map_err(CallError::Upstream)?;
+            let sent = loop {
+                let request = Box::new(head.clone().map(|()| Body::full(body.clone())));
+                match self.send(to, request, &trip).await {
+                    Err(UpstreamError::Closed) if trip.is_stale() => to.live.stats().replays.increment(1),
+                    sent => break sent.map_err(CallError::Upstream)?,
+                }
+            };
             let Answer::Response(response) = sent.answer else { return Err(CallError::Broken) };
             counted.status = response.status().as_u16();
             // The flight ends with the answer's last byte.
@@ -103,6 +116,14 @@ impl Upstream {
             self.gave_up(to, &trip);
             Err(CallError::Late)
         })
+    }
+}
+
+/// The bytes of a body that is at hand.
+fn at_hand(mut body: Body) -> Bytes {
+    match Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+        Poll::Ready(Some(Err(_)) | None) | Poll::Pending => Bytes::new(),
     }
 }
 
@@ -129,8 +150,6 @@ async fn read(response: Response<Body>, bytes: &mut usize) -> Result<Response<Wh
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Poll, Waker};
-
     use http::StatusCode;
     use http::header::HeaderName;
     use http_body::Frame;

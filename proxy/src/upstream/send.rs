@@ -371,8 +371,8 @@ impl Upstream {
                 return conn.exchange(&self.pools, request).await.map_err(|failure| failure.error.into());
             };
             going.depends_on_endpoint();
-            let replayable = is_replayable(&request);
-            let copy = (replayable && !trip.kept.get()).then(|| bodiless(&request));
+            let replayable = trip.harmless.get() || is_replayable(&request);
+            let copy = (!trip.kept.get() && replayable).then(|| bodiless(&request));
             let failure = match conn.exchange(&self.pools, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,

@@ -28,6 +28,8 @@ pub struct Trip {
     lot: OnceCell<u64>,
     /// Somebody keeps the request, and sends it again when it has to be.
     pub(super) kept: Cell<bool>,
+    /// It may be carried out twice, whatever it is.
+    pub(super) harmless: Cell<bool>,
     /// It was sent on a connection that turned out to be dead, and nothing can have come of it.
     pub(super) stale: Cell<bool>,
     /// The last two attempts, each in the place that its number gives: a request that is hedged has two under way.
@@ -50,6 +52,7 @@ impl Trip {
             hash: Cell::new(None),
             lot: OnceCell::new(),
             kept: Cell::new(false),
+            harmless: Cell::new(false),
             stale: Cell::new(false),
             recent: RefCell::default(),
             last: Cell::new(0),
@@ -67,6 +70,11 @@ impl Trip {
     /// to be sent again, which is no further attempt.
     pub fn keep(&self) {
         self.kept.set(true);
+    }
+
+    /// It does nothing to be sent twice, whatever its method and its body.
+    pub fn set_harmless(&self) {
+        self.harmless.set(true);
     }
 
     /// Whether the last attempt was sent on a connection that was dead already. The next one is sent on a fresh one.

@@ -72,6 +72,11 @@ fn user(text: &str) -> Result<User, Fault> {
             let number = text.parse::<u32>().map_err(|_| {
                 Fault::new(format!("{} is not the number of a user or a group", show(text))).hint(expected)
             })?;
+            // The highest means nobody to the kernel, and changes nothing.
+            if number == u32::MAX {
+                return Err(Fault::new(format!("{} is not the number of a user or a group", show(text)))
+                    .hint(expected));
+            }
             NonZeroU32::new(number).ok_or_else(root)
         };
         return Ok(User::Ids { uid: number(uid)?, gid: number(gid)? });

@@ -73,7 +73,9 @@ fn asked(ledger: &Ledger) -> Option<(&ExternalAuthorization, &ClusterView)> {
     let asked = ledger.http().0.external_authorization.as_deref()?;
     match of_route(ledger) {
         Some(CheckUse::None) => None,
-        Some(CheckUse::Context(_)) | None => Some((asked, ledger.view().authorizer.as_deref()?)),
+        Some(CheckUse::Context(_)) | None => {
+            Some((asked, ledger.view().authorizer.as_deref().expect("who asks has somebody to ask")))
+        }
     }
 }
 
@@ -89,7 +91,8 @@ where
     let (policy, service) = asked(&ledger).expect("looked at before");
     let stats = &ledger.view().state.stats;
     let body = match policy.body {
-        Some(shown) if call.tunnel == Wanted::Nothing => read_ahead(&mut call, shown).await?,
+        // What follows a CONNECT is a tunnel's; a request that asks for an upgrade may have a body like any other.
+        Some(shown) if *call.request.method() != Method::CONNECT => read_ahead(&mut call, shown).await?,
         Some(_) | None => None,
     };
     match ask(&call, body.as_ref(), (policy, service)).await? {
@@ -107,6 +110,8 @@ where
             if policy.on_failure == OnFailure::Deny {
                 return Err(ProxyError::AuthorizationUnavailable);
             }
+            // Nobody has replaced them, and whoever stands behind us would take a client's word for the service's.
+            take_credentials(call.request.headers_mut(), policy);
         }
     }
     // What the wait has cost is not the endpoint's, which is yet to be asked.
@@ -126,6 +131,8 @@ async fn read_ahead(call: &mut Call, shown: CheckBody) -> Result<Option<Beginnin
     };
     let (beginning, body) = read?;
     *call.request.body_mut() = body;
+    // It was asked for by reading it: there is nothing left to expect.
+    call.request.headers_mut().remove(header::EXPECT);
     if beginning.partial && !shown.partial {
         return Err(ProxyError::AuthorizationBody(shown.max.get()));
     }
@@ -151,10 +158,9 @@ async fn ask(
             answer.map(|message| ext_authz::by_grpc(&message))
         }
         CheckProtocol::Http { path_prefix, response_headers } => {
-            let Some(request) = by_http(call, &question, (path_prefix, service)) else {
-                // CONNECT: there is no such request to a service.
-                return Ok(None);
-            };
+            // Whoever could make a request that nobody can be asked about would get past a service that may be silent.
+            let request = by_http(call, &question, (path_prefix, service));
+            let request = request.ok_or(ProxyError::AuthorizationUnavailable)?;
             let answer = upstream.exchange(service, request, patience).await;
             answer.map(|response| {
                 let (head, Whole { data, trailers: _ }) = response.into_parts();
@@ -189,7 +195,10 @@ fn question<'a>(
     Ok(Question {
         id: id
             .map_or_else(|| Cow::Owned(format!("{:016x}", conn.worker().upstream().random())), Cow::Borrowed),
-        at: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
+        at: SystemTime::UNIX_EPOCH
+            .elapsed()
+            .unwrap_or_default()
+            .saturating_sub(ledger.trip().started().elapsed()),
         source: Peer { address: source, identity: conn.spiffe_id() },
         destination,
         sni: conn.proven().and_then(|proven| proven.sni.as_deref()),
@@ -243,6 +252,10 @@ fn of_the_body(name: &HeaderName) -> bool {
 /// Lets a request go on as the service wants it.
 fn change(call: &mut Call, policy: &ExternalAuthorization, allowed: Allowed) -> Result<(), ProxyError> {
     let Allowed { request: changes, remove, query, response } = allowed;
+    if !changes.is_empty() || !remove.is_empty() {
+        // Its answer may be for whom the service says it is of, whatever it says itself by now.
+        call.ledger.set_known();
+    }
     let request = &mut call.request;
     if !query.is_empty() {
         let edited = query.apply(request.uri().query());
@@ -252,9 +265,7 @@ fn change(call: &mut Call, policy: &ExternalAuthorization, allowed: Allowed) -> 
         call.ledger.set_target(request.uri());
     }
     let fields = request.headers_mut();
-    for name in policy.set_headers.iter().filter(|name| CREDENTIALS.contains(name)) {
-        fields.remove(name);
-    }
+    take_credentials(fields, policy);
     changes.into_iter().for_each(|change| change.apply(fields));
     for name in remove {
         fields.remove(name);
@@ -268,6 +279,13 @@ pub fn strip(fields: &mut HeaderMap, policy: &ExternalAuthorization) {
     headers::take_away(fields, policy.set_headers.iter().filter(|name| !CREDENTIALS.contains(name)));
 }
 
+/// Takes out of a request by what a client has proven who it is, where that is the service's to set from here on.
+fn take_credentials(fields: &mut HeaderMap, policy: &ExternalAuthorization) {
+    for name in policy.set_headers.iter().filter(|name| CREDENTIALS.contains(name)) {
+        fields.remove(name);
+    }
+}
+
 /// What a request that is not let in is answered with.
 fn answer(denied: Denied, grpc: bool) -> Response<Body> {
     let Denied { status, headers, body } = denied;
@@ -279,7 +297,12 @@ fn answer(denied: Denied, grpc: bool) -> Response<Body> {
         if let Some(message) = grpc_message(&body) {
             fields.insert("grpc-message", message);
         }
+        let code = fields["grpc-status"].clone();
         fields.extend(headers);
+        if fields["grpc-status"] == "0" {
+            // It would be a success.
+            fields.insert("grpc-status", code);
+        }
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response
     } else {
@@ -334,7 +357,9 @@ mod tests {
         }
         assert_eq!(field(&answer(denied(403, ""), true), "grpc-message"), None);
         let mut own = denied(403, "");
-        own.headers.insert("grpc-status", HeaderValue::from_static("9"));
-        assert_eq!(field(&answer(own, true), "grpc-status").as_deref(), Some("9"));
+        for (said, status) in [("9", "9"), ("0", "7")] {
+            own.headers.insert("grpc-status", HeaderValue::from_static(said));
+            assert_eq!(field(&answer(own.clone(), true), "grpc-status").as_deref(), Some(status));
+        }
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
 use crate::http::headers;
+use crate::policy::stale::rules::is_known;
 use crate::routing::pick_target;
 
 /// See the module.
@@ -12,6 +13,11 @@ use crate::routing::pick_target;
 pub fn route(call: &mut Call) -> Result<(), ProxyError> {
     let position = find(call).ok_or(ProxyError::NoRoute)?;
     call.ledger.set_route(position);
+    let stale = call.ledger.forward().and_then(|forward| forward.fallback.as_deref()?.stale());
+    // Before anybody takes away what it says of itself.
+    if stale.is_some() && is_known(call.request.headers()) {
+        call.ledger.set_known();
+    }
     choose(&call.ledger);
     Ok(())
 }

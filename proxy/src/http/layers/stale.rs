@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::fallback::MARK;
@@ -66,7 +66,11 @@ impl Asked {
             _ => May::Forget,
         };
         let key = ledger.asked()?;
-        let fields = if may == May::Forget { HeaderMap::new() } else { request.headers().clone() };
+        let mut fields = if may == May::Forget { HeaderMap::new() } else { request.headers().clone() };
+        if ledger.is_known() {
+            // It is no stranger's, whatever is left of what it said.
+            fields.entry(header::PROXY_AUTHORIZATION).or_insert(HeaderValue::from_static(""));
+        }
         Some(Self { kept: Arc::clone(kept), key, fields, may, ledger: Rc::clone(ledger) })
     }
 

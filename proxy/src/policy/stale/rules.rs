@@ -45,7 +45,7 @@ pub fn may_keep(request: &HeaderMap) -> bool {
 }
 
 /// Whether a request says whose it is.
-fn is_known(request: &HeaderMap) -> bool {
+pub fn is_known(request: &HeaderMap) -> bool {
     [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE]
         .iter()
         .any(|name| request.contains_key(name))
