@@ -6,6 +6,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
+use std::time::Duration;
 
 use http::{HeaderValue, Request, Uri, Version};
 use outrigger_proto::model::{Action, Filter, Forward, HttpFilter, Route, Target};
@@ -340,12 +341,16 @@ impl Ledger {
 
     /// It is done with its cluster, which answered with this status, or with nothing: 0.
     pub fn leave_cluster(&self, status: u16) {
+        self.leave_cluster_after(status, self.trip.started().elapsed());
+    }
+
+    fn leave_cluster_after(&self, status: u16, took: Duration) {
         let Some(cluster) = self.cluster.take() else { return };
         let stats = cluster.live.stats();
         stats.active.decrement(1);
         // Seen from there, what the client sent is what the endpoint was sent.
         stats.bytes(self.sent.get(), self.received.get());
-        stats.request(status, self.trip.started().elapsed());
+        stats.request(status, took);
         self.set_flight(None);
         self.set_retry_none();
     }
@@ -465,7 +470,7 @@ impl Ledger {
             count(stats, error);
         }
         let answered = self.trip.first_byte().is_some();
-        self.leave_cluster(if answered { status } else { 0 });
+        self.leave_cluster_after(if answered { status } else { 0 }, took);
         self.conn.watch().end();
         self.log(took);
     }

@@ -144,7 +144,8 @@ impl Upstream {
             trip.tried.borrow_mut().add(endpoint.id());
             match result {
                 Ok(answer) => {
-                    trip.first_byte.set(Some(trip.started.elapsed()));
+                    // The clock is read once for all that is to be known of it.
+                    trip.first_byte.set(Some(now.saturating_sub(trip.started.duration_since(self.epoch))));
                     endpoint.answered(took, now);
                     to.live.answered(took, now);
                     going.answered();
