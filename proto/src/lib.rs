@@ -7,4 +7,5 @@
 pub mod error;
 pub mod identity;
 pub mod model;
+pub mod xds;
 pub mod yaml;

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use outrigger_proto::error::{ConfigError, ConfigErrors};
-use outrigger_proto::model::{AccessLog, Address, Config, Direction, Mesh, Shutdown};
+use outrigger_proto::model::{AccessLog, Address, Config, ControlPlane, Direction, Mesh, Shutdown};
 use outrigger_proto::yaml::Parsed;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::admin::{self, Admin, Status};
 use crate::apply::Applier;
 use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
+use crate::control::xds::{self, Discovered, News, merge};
 use crate::identity::alarm::Standing;
 use crate::io::listen::Bound;
 use crate::observe::{ProcessStats, Registry, Writer, access_log, queue};
@@ -33,6 +35,8 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 /// So many connections are worth releasing memory for, once no request has come for so long.
 const WAVE: u32 = 64;
 const CALM: Duration = Duration::from_secs(1);
+/// How long the start waits for a control plane's first word.
+const FIRST_WORD: Duration = Duration::from_secs(5);
 /// How long the access log may take to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -73,6 +77,18 @@ pub struct App {
     freed: u32,
     /// How the identity stood when it was last looked at.
     standing: Standing,
+    /// The control plane, if there is one.
+    remote: Option<Remote>,
+}
+
+/// A control plane, as it was configured at the start.
+#[derive(Debug)]
+struct Remote {
+    news: mpsc::Receiver<News>,
+    /// What it said last.
+    found: Discovered,
+    /// What the file says beside that.
+    own: Config,
 }
 
 /// The CPUs that we may use: the affinity mask, or the cgroup's quota rounded up, whichever is less. (The standard
@@ -147,7 +163,12 @@ impl App {
             shutdown,
             freed: 0,
             standing: Standing::Absent,
+            remote: None,
         };
+        if let Some(control) = config.mesh.process.control.as_deref() {
+            let remote = Remote::follow(control.clone(), config.clone(), app.stats.clone()).await;
+            app.remote = Some(remote);
+        }
         app.admin_address = app.open_admin(&config.mesh)?;
         app.bring_into_force(config).await.map_err(StartError::Config)?;
         // By the thresholds that are in force now.
@@ -188,7 +209,20 @@ impl App {
         }
     }
 
-    async fn bring_into_force(&mut self, config: Config) -> Result<(), ConfigErrors> {
+    /// What the file says, with what the control plane does.
+    async fn bring_into_force(&mut self, own: Config) -> Result<(), ConfigErrors> {
+        let config = match &self.remote {
+            Some(remote) => merge(&own, &remote.found),
+            None => return self.apply(own).await,
+        };
+        self.apply(config).await?;
+        if let Some(remote) = &mut self.remote {
+            remote.own = own;
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self, config: Config) -> Result<(), ConfigErrors> {
         let process = config.mesh.process.clone();
         let refused = |errors: Vec<ConfigError>| ConfigErrors { source: self.origin.name(), errors };
         let writer = self.open_log(process.access_log.as_ref()).map_err(|error| refused(vec![error]))?;
@@ -259,6 +293,7 @@ impl App {
                     }
                     self.reload("SIGHUP").await;
                 }
+                Some(news) = Remote::next(&mut self.remote) => self.hear(news).await,
                 _ = look.tick() => {
                     self.release_memory();
                     self.warn_of_lapse();
@@ -304,7 +339,11 @@ impl App {
         let loaded = match self.origin {
             Origin::File(_) => self.origin.load(),
             // It cannot be read again, but what it names can: a certificate that is renewed must come into force.
-            Origin::Stdin => Ok(Parsed { config: self.admin.in_force(), warnings: Vec::new() }),
+            Origin::Stdin => {
+                let own = self.remote.as_ref().map(|remote| remote.own.clone());
+                let config = own.unwrap_or_else(|| self.admin.in_force());
+                Ok(Parsed { config, warnings: Vec::new() })
+            }
         };
         if let Ok(parsed) = &loaded {
             self.seen = Fingerprint::of(&self.origin, &parsed.config.mesh);
@@ -318,6 +357,35 @@ impl App {
             }
             Err(errors) => Err(errors),
         };
+        self.report(why, result);
+    }
+
+    /// The control plane says something new.
+    async fn hear(&mut self, news: News) {
+        let Some(remote) = &mut self.remote else { return };
+        match news {
+            News::Endpoints(sets) => {
+                for (name, set) in sets {
+                    // Names of the file's are the file's.
+                    if !remote.own.mesh.clusters.contains_key(&name) {
+                        self.applier.assign_endpoints(&name, &set);
+                    }
+                    remote.found.endpoints.insert(name, set);
+                }
+            }
+            News::All(found) => {
+                let before = std::mem::replace(&mut remote.found, *found);
+                let own = remote.own.clone();
+                let result = self.bring_into_force(own).await;
+                if let (Err(_), Some(remote)) = (&result, &mut self.remote) {
+                    remote.found = before;
+                }
+                self.report("the control plane says so", result);
+            }
+        }
+    }
+
+    fn report(&self, why: &str, result: Result<(), ConfigErrors>) {
         match result {
             Ok(()) => tracing::info!(why, version = self.applier.version(), "configuration loaded"),
             Err(errors) => {
@@ -379,6 +447,31 @@ impl App {
         }
         if let Some((_, writer)) = log {
             writer.finish(LAST_LINES);
+        }
+    }
+}
+
+impl Remote {
+    /// Follows a control plane; waits for its first word, but not for long.
+    async fn follow(control: ControlPlane, own: Config, stats: Arc<ProcessStats>) -> Self {
+        let (tell, mut news) = mpsc::channel(1);
+        let server = control.server.clone();
+        tokio::task::spawn_local(xds::follow(control, tell, stats));
+        let found = match tokio::time::timeout(FIRST_WORD, news.recv()).await {
+            Ok(Some(News::All(found))) => *found,
+            Ok(Some(News::Endpoints(_)) | None) | Err(_) => {
+                tracing::warn!(%server, after = ?FIRST_WORD, "the control plane says nothing yet; starting with the file alone");
+                Discovered::default()
+            }
+        };
+        Self { news, found, own }
+    }
+
+    /// What it says next; nothing, ever, without one.
+    async fn next(remote: &mut Option<Self>) -> Option<News> {
+        match remote {
+            Some(remote) => remote.news.recv().await,
+            None => std::future::pending().await,
         }
     }
 }

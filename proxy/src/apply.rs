@@ -135,6 +135,13 @@ impl Applier {
         Ok(())
     }
 
+    /// Gives a cluster that is in force its endpoints, and touches nothing else.
+    pub fn assign_endpoints(&self, name: &Name, assignment: &Assignment) {
+        if self.shared.live.load().mesh.clusters.contains_key(name) {
+            self.clusters.assign(&self.clusters.get_or_make(name), assignment);
+        }
+    }
+
     /// Stops accepting on listeners of this direction.
     pub fn close(&mut self, direction: model::Direction) {
         let snapshot = self.shared.live.load();

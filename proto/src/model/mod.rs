@@ -5,6 +5,7 @@
 
 mod authorization;
 mod cluster;
+mod control;
 mod external_authorization;
 mod fallback;
 mod global_rate_limit;
@@ -26,6 +27,7 @@ pub use self::authorization::{Authorization, ClaimRule, Effect, HeaderRule, Path
 pub use self::cluster::{
     Assignment, Balance, Cluster, Destination, Endpoint, Labels, Protocol, Source, SubsetFallback,
 };
+pub use self::control::{ControlPlane, Locality, Node};
 pub use self::external_authorization::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization};
 pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
@@ -86,6 +88,8 @@ pub struct Process {
     pub overload: Overload,
     /// As whom it runs. A change needs a restart.
     pub privileges: Privileges,
+    /// Who says more than the file does; nobody by default. A change needs a restart.
+    pub control: Option<Box<ControlPlane>>,
 }
 
 /// As whom the process runs.

@@ -16,6 +16,14 @@ impl Fault {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// In one line.
+    pub(super) fn into_text(self) -> String {
+        match self.hint {
+            Some(hint) => format!("{}; {hint}", self.problem),
+            None => self.problem,
+        }
+    }
+
     /// "did you mean" when something is near, else the whole choice when it is short enough to read.
     pub(super) fn choice<'a>(
         self,

@@ -25,6 +25,11 @@ mod words;
 use std::fmt;
 use std::path::Path;
 
+/// Why a path is not in the one form in which paths are compared, whichever form of a configuration it stands in.
+pub(crate) fn canonical_path(path: &str) -> Result<(), String> {
+    canonical::check(path).map_err(fault::Fault::into_text)
+}
+
 pub use self::print::print;
 pub use self::schema::schema;
 use crate::error::{ConfigError, ConfigErrors};

@@ -19,10 +19,11 @@ use super::ratio::show_percent;
 use super::scalar::{show_duration, show_size};
 use super::words::show_priority;
 use crate::model::{
-    AccessLog, Action, Admin, Assignment, Cluster, Config, Direction, Endpoint, Filter, FilterChain, Forward,
-    HeaderEdits, HostPattern, HttpFilter, JwtUse, Limits, Listener, LogFormat, LogTarget, Match, Mesh, Name,
-    Overload, PathMatch, PathRewrite, Percent, Privileges, Process, Protocol, Redirect, Respond, Rewrite,
-    Root, Route, RouteTable, Shutdown, Source, Split, StringMatch, Target, TcpFilter, User,
+    AccessLog, Action, Admin, Assignment, Cluster, Config, ControlPlane, Direction, Endpoint, Filter,
+    FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, JwtUse, Limits, Listener, Locality,
+    LogFormat, LogTarget, Match, Mesh, Name, Node, Overload, PathMatch, PathRewrite, Percent, Privileges,
+    Process, Protocol, Redirect, Respond, Rewrite, Root, Route, RouteTable, Shutdown, Source, Split,
+    StringMatch, Target, TcpFilter, User,
 };
 
 /// The document that says what `config` is, and nothing less.
@@ -63,6 +64,7 @@ fn process(out: &mut Out, process: &Process) {
         access_log,
         overload,
         privileges: Privileges { user, root },
+        control,
     } = process;
     match workers {
         Some(workers) => out.field("workers", workers),
@@ -100,6 +102,29 @@ fn process(out: &mut Out, process: &Process) {
             Root::Allow => "allow",
         };
         out.field("root", root);
+    });
+    if let Some(control) = control.as_deref() {
+        control_plane(out, control);
+    }
+}
+
+fn control_plane(out: &mut Out, control: &ControlPlane) {
+    let ControlPlane { server, trust, node: Node { id, cluster, locality } } = control;
+    out.block("node", |out| {
+        out.field("id", text(id));
+        out.field("cluster", text(cluster));
+        let Locality { region, zone, sub_zone } = locality;
+        out.block("locality", |out| {
+            out.field("region", text(region));
+            out.field("zone", text(zone));
+            out.field("sub_zone", text(sub_zone));
+        });
+    });
+    out.block("xds", |out| {
+        out.field("server", text(server));
+        if let Some(trust) = trust {
+            out.field("trust", path(trust, ""));
+        }
     });
 }
 

@@ -1,3 +1,4 @@
 //! Where configurations come from. Bytes in, a configuration or errors out; nothing here knows what is done with it.
 
 pub mod file;
+pub mod xds;

@@ -5,7 +5,6 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use hyper_util::rt::TokioIo;
 use outrigger_proto::identity::{SIGN, SignRequest, SignResponse};
 use outrigger_proto::model::{Csr, TrustDomain};
 use rcgen::{CertificateParams, KeyPair};
@@ -13,13 +12,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::Instant;
 use tonic::client::Grpc;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 use zeroize::Zeroizing;
 
 use super::backoff::Backoff;
-use super::dial::{Server, root_cause};
+use super::dial;
 use super::offer::{Accepted, Offer, Taker};
 use super::renewal::Plan;
 use super::verify::Validity;
@@ -110,18 +109,7 @@ fn offer(SignResponse { chain, bundles }: SignResponse, key: &KeyPair) -> Result
 }
 
 async fn connect(config: &Csr) -> Result<Channel, CsrError> {
-    let unreachable = |error: &dyn fmt::Display| CsrError::Unreachable(error.to_string());
-    let uri: http::Uri = config.server.parse().map_err(|_| unreachable(&"no address"))?;
-    let server = Server::new(&uri, config.trust.as_deref(), &[b"h2"]).map_err(|error| unreachable(&error))?;
-    let connector = tower::service_fn(move |_: http::Uri| {
-        let server = server.clone();
-        async move { server.connect().await.map(TokioIo::new) }
-    });
-    // The scheme of the address would have tonic ask for TLS of its own.
-    let plain = format!("http://{}", uri.authority().map_or("localhost", |authority| authority.as_str()));
-    let endpoint = Endpoint::from_shared(plain).map_err(|error| unreachable(&error))?;
-    let connected = endpoint.connect_timeout(PATIENCE).connect_with_connector(connector).await;
-    connected.map_err(|error| CsrError::Unreachable(root_cause(&error)))
+    dial::channel(&config.server, config.trust.as_deref(), PATIENCE).await.map_err(CsrError::Unreachable)
 }
 
 /// Why there is no certificate.

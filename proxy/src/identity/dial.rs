@@ -5,14 +5,17 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Uri;
 use http::uri::Scheme;
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
 
 use super::pem::{self, PemError};
 use super::provider;
@@ -55,6 +58,24 @@ impl Server {
         let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
         Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, socket).await?))
     }
+}
+
+/// A connection for gRPC to a server that is named by an address, within so long.
+///
+/// # Errors
+/// Why there is none, in words.
+pub async fn channel(server: &str, trust: Option<&Path>, patience: Duration) -> Result<Channel, String> {
+    let uri: Uri = server.parse().map_err(|_| "no address")?;
+    let server = Server::new(&uri, trust, &[b"h2"]).map_err(|error| error.to_string())?;
+    let connector = tower::service_fn(move |_: Uri| {
+        let server = server.clone();
+        async move { server.connect().await.map(TokioIo::new) }
+    });
+    // The scheme of the address would have tonic ask for TLS of its own.
+    let plain = format!("http://{}", uri.authority().map_or("localhost", |authority| authority.as_str()));
+    let endpoint = Endpoint::from_shared(plain).map_err(|error| error.to_string())?;
+    let connected = endpoint.connect_timeout(patience).connect_with_connector(connector).await;
+    connected.map_err(|error| root_cause(&error))
 }
 
 fn tls(trust: Option<&Path>, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, PemError> {

@@ -13,7 +13,7 @@ use super::envoy::Envoy;
 use super::{Running, python, run, script};
 
 /// The Python that has Envoy's messages as well.
-async fn python_with_messages() -> Option<PathBuf> {
+pub(super) async fn python_with_messages() -> Option<PathBuf> {
     let python = python(&["grpc"]).await?;
     let find = "import os, sys; sys.path.insert(0, os.path.join(sys.prefix, 'xds')); \
                 import envoy.service.auth.v3.external_auth_pb2";

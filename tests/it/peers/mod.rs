@@ -12,6 +12,7 @@ mod redis;
 mod rls;
 mod tls;
 mod websocket;
+mod xds;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

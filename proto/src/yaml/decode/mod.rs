@@ -5,6 +5,7 @@
 
 mod authorization;
 mod cluster;
+mod control;
 mod external_authorization;
 mod global_rate_limit;
 mod headers;
@@ -62,8 +63,13 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
     m.cx.tables = names.drain(..).map(|name| (name, false)).collect();
     m.optional("listeners", index_inline_tables);
 
-    let listeners =
-        m.required("listeners", |cx, node| named(cx, node, "listeners by name", listener::listener));
+    let read = |cx: &mut Cx<'a>, node| named(cx, node, "listeners by name", listener::listener);
+    // A control plane may say what listens.
+    let listeners = if m.has("xds") {
+        m.optional("listeners", read).or_else(|| (!m.has("listeners")).then(BTreeMap::new))
+    } else {
+        m.required("listeners", read)
+    };
     let tables = m.optional("route_tables", |cx, node| named(cx, node, "route tables by name", route::table));
     let clusters = m.optional("clusters", |cx, node| named(cx, node, "clusters by name", cluster::cluster));
     m.finish();

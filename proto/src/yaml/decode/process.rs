@@ -7,7 +7,7 @@ use super::super::cursor::{Cx, Fields};
 use super::super::fault::{Fault, nearest, show};
 use super::super::ratio;
 use super::super::tree::{Node, View};
-use super::{address, count, duration};
+use super::{address, control, count, duration};
 use crate::model::{
     AccessLog, Admin, LogFormat, LogTarget, Overload, Percent, Privileges, Process, Root, Shutdown, User,
 };
@@ -23,6 +23,7 @@ pub(super) fn process(m: &mut Fields<'_, '_>) -> Process {
         access_log: m.optional("access_log", access_log).flatten(),
         overload: m.optional("overload", overload).unwrap_or_default(),
         privileges: m.optional("privileges", privileges).unwrap_or_default(),
+        control: control::control(m).map(Box::new),
     }
 }
 

@@ -104,7 +104,7 @@ fn csr<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Csr> {
 }
 
 /// A token travels there: in the clear it may not leave the machine.
-fn server<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<str>> {
+pub(super) fn server<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<str>> {
     let expected = "a server, as `https://outrigger-control:15012`";
     cx.parsed(node, expected, |text| {
         let fault =

@@ -14,9 +14,9 @@ use crate::model::{Admin, Limits, Overload, Percent, Shutdown};
 
 pub(super) fn config() -> Value {
     let admin = Admin::default().address.to_string();
-    object(
+    let mut config = object(
         "The whole file.",
-        &["listeners"],
+        &[],
         json!({
             "workers": described("Worker threads; by default the CPUs of the cgroup, rounded up.", whole(1, MAX_WORKERS)),
             "admin": with_default("Where the admin interface listens.", reference("address"), admin),
@@ -26,12 +26,17 @@ pub(super) fn config() -> Value {
             })),
             "overload": reference("overload"),
             "privileges": reference("privileges"),
+            "node": reference("node"),
+            "xds": reference("xds"),
             "identity": reference("identity"),
             "listeners": by_name("Where connections arrive, by name.", reference("listener")),
             "route_tables": by_name("Route tables that listeners may share, by name.", reference("routes")),
             "clusters": by_name("Who answers, by name.", reference("cluster")),
         }),
-    )
+    );
+    // What listens, or who says so.
+    config["anyOf"] = ["listeners", "xds"].map(|key| json!({ "required": [key] })).into();
+    config
 }
 
 pub(super) fn shutdown() -> Value {
@@ -84,6 +89,37 @@ pub(super) fn privileges() -> Value {
         json!({
             "user": described("Whom it becomes when it is started as root: a name, or uid:gid.", string()),
             "root": words("Whether it may still be root then.", &["warn", "refuse", "allow"], "warn"),
+        }),
+    )
+}
+
+pub(super) fn node() -> Value {
+    object(
+        "Who this proxy is to its control plane.",
+        &["id"],
+        json!({
+            "id": described("Tells it from all others.", string()),
+            "cluster": described("Those that are alike share it.", string()),
+            "locality": described("Where it stands.", reference("locality")),
+        }),
+    )
+}
+
+pub(super) fn locality() -> Value {
+    object(
+        "Where something stands.",
+        &[],
+        json!({ "region": string(), "zone": string(), "sub_zone": string() }),
+    )
+}
+
+pub(super) fn xds() -> Value {
+    object(
+        "A control plane that says more than the file does, by xDS v3.",
+        &["server"],
+        json!({
+            "server": described("https://host:port.", string()),
+            "trust": described("PEM file of the roots that the server is checked against, by default the system's.", string()),
         }),
     )
 }

@@ -185,16 +185,34 @@ fn process() -> impl Strategy<Value = Process> {
     ];
     let privileges = (option::of(user), select(vec![Root::Warn, Root::Refuse, Root::Allow]))
         .prop_map(|(user, root)| Privileges { user, root });
-    (workers, admin, shutdown, option::of(log), policies::overload(), privileges).prop_map(
-        |(workers, admin, shutdown, access_log, overload, privileges)| Process {
+    (workers, admin, shutdown, option::of(log), policies::overload(), (privileges, option::of(control())))
+        .prop_map(|(workers, admin, shutdown, access_log, overload, (privileges, control))| Process {
             workers,
             admin,
             shutdown,
             access_log,
             overload,
             privileges,
-        },
-    )
+            control: control.map(Box::new),
+        })
+}
+
+fn control() -> impl Strategy<Value = ControlPlane> {
+    let server = select(vec!["https://a:1", "http://127.0.0.1:1", "https://[::1]:18000"]);
+    let trust = option::of("[a-z]{1,5}".prop_map(PathBuf::from));
+    let id = text().prop_filter("an id", |text| !text.is_empty()).prop_map(Box::from);
+    let locality = (boxed_text(), boxed_text(), boxed_text()).prop_map(|(region, zone, sub_zone)| Locality {
+        region,
+        zone,
+        sub_zone,
+    });
+    let node =
+        (id, boxed_text(), locality).prop_map(|(id, cluster, locality)| Node { id, cluster, locality });
+    (server, trust, node).prop_map(|(server, trust, node)| ControlPlane {
+        server: server.into(),
+        trust,
+        node,
+    })
 }
 
 fn address() -> impl Strategy<Value = Address> {

@@ -18,6 +18,8 @@ const EVERYTHING: &str = "
 shutdown: {}
 access_log: {}
 overload: {}
+node: { id: a, locality: {} }
+xds: { server: 'https://a:1' }
 privileges: {}
 identity: { files: { certificate: a, private_key: b, trust: { t: c } } }
 listeners:

@@ -30,6 +30,10 @@ pub struct ProcessStats {
     pub identity_failures: Counter,
     /// Times that keys of tokens could not be fetched, or read.
     pub jwks_failures: Counter,
+    /// Whether the control plane is there.
+    pub xds_connected: Gauge,
+    /// Resources of the control plane's that were refused.
+    pub xds_refused: Counter,
     pub(in super::super) folded: Counter,
     version: Gauge,
     loaded: Counter,
@@ -136,6 +140,16 @@ pub(in super::super) const PROCESS: &[Family<ProcessStats>] = &[
         "outrigger_jwks_failures_total",
         "Times that keys of tokens could not be fetched, or read.",
         |of, labels, lines| lines.sample(labels, None, of.jwks_failures.get()),
+    ),
+    Family::gauge(
+        "outrigger_xds_connected",
+        "Whether the control plane is there; 0 without one.",
+        |of, labels, lines| lines.sample(labels, None, of.xds_connected.get()),
+    ),
+    Family::counter(
+        "outrigger_xds_refused_total",
+        "Resources of the control plane's that were refused.",
+        |of, labels, lines| lines.sample(labels, None, of.xds_refused.get()),
     ),
     Family::gauge(
         "outrigger_overload_level",

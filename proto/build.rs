@@ -1,0 +1,119 @@
+//! Makes of the subset of xDS's `.proto` files below `proto/` the messages (prost), and the table that `xds::walk` reads raw
+//! bytes by: what prost drops, the walk still sees.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
+
+/// Where `.proto` files are found, and the list of what is not in them.
+const ROOT: &str = "proto";
+const UPSTREAM: &str = "proto/upstream.txt";
+
+fn main() {
+    println!("cargo:rerun-if-changed={ROOT}");
+    let mut files = Vec::new();
+    for below in ["envoy", "google"] {
+        find(&Path::new(ROOT).join(below), &mut files);
+    }
+    files.sort();
+    let set = protox::compile(&files, [ROOT]).unwrap_or_else(|error| panic!("{error:?}"));
+    let table = table(&set);
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    std::fs::write(out.join("schema.rs"), table).expect("the directory is ours");
+    let mut config = prost_build::Config::new();
+    config.include_file("messages.rs").compile_fds(set).unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn find(directory: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).expect("it is part of the source") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            find(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            files.push(path);
+        }
+    }
+}
+
+/// All messages by their full names, with a leading dot, in the order of the table.
+#[derive(Default)]
+struct Messages<'d> {
+    all: Vec<(String, &'d DescriptorProto)>,
+    enums: HashMap<String, &'d EnumDescriptorProto>,
+}
+
+impl<'d> Messages<'d> {
+    fn add(&mut self, scope: &str, message: &'d DescriptorProto) {
+        let name = format!("{scope}.{}", message.name());
+        for nested in &message.nested_type {
+            self.add(&name, nested);
+        }
+        for kind in &message.enum_type {
+            self.enums.insert(format!("{name}.{}", kind.name()), kind);
+        }
+        self.all.push((name, message));
+    }
+
+    fn index(&self, name: &str) -> usize {
+        self.all.iter().position(|(known, _)| known == name).expect("every message that is named is there")
+    }
+}
+
+fn table(set: &FileDescriptorSet) -> String {
+    let mut messages = Messages::default();
+    for file in &set.file {
+        let scope = format!(".{}", file.package());
+        file.message_type.iter().for_each(|message| messages.add(&scope, message));
+        for kind in &file.enum_type {
+            messages.enums.insert(format!("{scope}.{}", kind.name()), kind);
+        }
+    }
+    println!("cargo:rerun-if-changed={UPSTREAM}");
+    let upstream = std::fs::read_to_string(UPSTREAM).expect("it is part of the source");
+    let mut absent: HashMap<&str, Vec<(u32, &str, bool)>> = HashMap::new();
+    for line in upstream.lines().filter(|line| !line.starts_with('#')) {
+        let words: Vec<_> = line.split(' ').collect();
+        let (&[message, number, name], rest) = words.split_first_chunk().expect("three words a line");
+        let number = number.parse().expect("the second is a number");
+        absent.entry(message).or_default().push((number, name, rest == ["harmless"]));
+    }
+    let mut out = "pub(super) static MESSAGES: &[Message] = &[\n".to_owned();
+    for (name, message) in &messages.all {
+        let name = name.trim_start_matches('.');
+        write!(out, "Message {{ name: {name:?}, fields: &[").expect("a text takes all");
+        for field in &message.field {
+            let kind = kind(field, &messages);
+            let (number, name, many) = (field.number(), field.name(), field.label() == Label::Repeated);
+            write!(out, "Field {{ number: {number}, name: {name:?}, many: {many}, kind: {kind} }}, ")
+                .expect("a text takes all");
+        }
+        out += "], absent: &[";
+        for (number, name, harmless) in absent.remove(name).unwrap_or_default() {
+            write!(out, "Absent {{ number: {number}, name: {name:?}, harmless: {harmless} }}, ")
+                .expect("a text takes all");
+        }
+        out += "] },\n";
+    }
+    assert!(absent.is_empty(), "{UPSTREAM} names messages that are not there: {:?}", absent.keys());
+    out + "];\n"
+}
+
+fn kind(field: &FieldDescriptorProto, messages: &Messages<'_>) -> String {
+    match field.r#type() {
+        Type::Double | Type::Fixed64 | Type::Sfixed64 => "Kind::Fixed64".to_owned(),
+        Type::Float | Type::Fixed32 | Type::Sfixed32 => "Kind::Fixed32".to_owned(),
+        Type::String | Type::Bytes => "Kind::Bytes".to_owned(),
+        Type::Group => panic!("there are no groups in proto3"),
+        Type::Enum => {
+            let numbers: Vec<_> =
+                messages.enums[field.type_name()].value.iter().map(|v| v.number()).collect();
+            format!("Kind::Enum(&{numbers:?})")
+        }
+        Type::Message if field.type_name() == ".google.protobuf.Any" => "Kind::Any".to_owned(),
+        Type::Message => format!("Kind::Message({})", messages.index(field.type_name())),
+        _ => "Kind::Varint".to_owned(),
+    }
+}

@@ -1,0 +1,36 @@
+//! Where more of the configuration comes from than a file says.
+
+use std::path::PathBuf;
+
+/// A control plane that speaks xDS v3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlPlane {
+    /// `https://host:port`, or `http://` on loopback.
+    pub server: Box<str>,
+    /// PEM file of the roots that the server is checked against; the system's by default.
+    pub trust: Option<PathBuf>,
+    /// Who we are to it.
+    pub node: Node,
+}
+
+/// Who a proxy is to its control plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Tells it from all others; not empty.
+    pub id: Box<str>,
+    /// Those that are alike share it; may be empty.
+    pub cluster: Box<str>,
+    /// Where it stands; each may be empty.
+    pub locality: Locality,
+}
+
+/// Where something stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Locality {
+    /// As of a cloud.
+    pub region: Box<str>,
+    /// Within the region.
+    pub zone: Box<str>,
+    /// Within the zone.
+    pub sub_zone: Box<str>,
+}

@@ -1,0 +1,197 @@
+//! How a control plane writes a configuration: resources of xDS v3 (<https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>).
+//!
+//! Of the API there is a subset (`proto/proto/envoy`): what is honoured. A resource is looked at twice: [`walk`] finds in its
+//! raw bytes what is not in the subset, and the translation what cannot be meant. Either refuses it whole, with the path of
+//! each fault; nothing is ignored but what `proto/proto/upstream.txt` calls harmless.
+
+mod cluster;
+mod cx;
+pub mod discovery;
+mod listener;
+mod route;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::fmt;
+
+use prost::Message;
+
+pub use self::cluster::{ClusterResource, EndpointSource};
+pub use self::listener::{ListenerResource, RouteSource};
+use crate::error::ConfigError;
+use crate::model::{Assignment, Name, RouteTable};
+
+/// The messages, as they were generated.
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::nursery
+)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/messages.rs"));
+}
+
+/// What kinds of resources there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// CDS.
+    Cluster,
+    /// EDS.
+    Endpoints,
+    /// LDS.
+    Listener,
+    /// RDS.
+    Routes,
+}
+
+impl Kind {
+    /// In the order in which they are asked for: nothing is sent where nobody answers yet.
+    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes];
+
+    /// As it is called in errors.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Cluster => "Cluster",
+            Self::Endpoints => "ClusterLoadAssignment",
+            Self::Listener => "Listener",
+            Self::Routes => "RouteConfiguration",
+        }
+    }
+
+    /// The full name of its message.
+    fn message(self) -> &'static str {
+        match self {
+            Self::Cluster => "envoy.config.cluster.v3.Cluster",
+            Self::Endpoints => "envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Listener => "envoy.config.listener.v3.Listener",
+            Self::Routes => "envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+
+    /// Its type URL.
+    pub fn url(self) -> String {
+        format!("type.googleapis.com/{}", self.message())
+    }
+
+    /// By type URL.
+    pub fn of_url(url: &str) -> Option<Self> {
+        let name = url.rsplit('/').next()?;
+        Self::ALL.into_iter().find(|kind| kind.message() == name)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// What a resource means.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resource {
+    /// A cluster.
+    Cluster(Box<ClusterResource>),
+    /// The endpoints of one.
+    Endpoints(Assignment),
+    /// A listener.
+    Listener(Box<ListenerResource>),
+    /// A table of routes.
+    Routes(RouteTable),
+}
+
+/// A resource that is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its name, where it has one.
+    pub name: Option<Name>,
+    /// All that is wrong with it; not empty.
+    pub errors: Vec<ConfigError>,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, error) in self.errors.iter().enumerate() {
+            let separator = if place == 0 { "" } else { "\n" };
+            write!(f, "{separator}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a resource of this kind.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn read(kind: Kind, any: &prost_types::Any) -> Result<(Name, Resource), Refused> {
+    let refused = |name, problem: String| {
+        let path = kind.to_string();
+        Refused { name, errors: vec![ConfigError { place: None, path, problem, hint: None }] }
+    };
+    if Kind::of_url(&any.type_url) != Some(kind) {
+        return Err(refused(None, format!("`{}` is of another type", any.type_url)));
+    }
+    let bytes = any.value.as_slice();
+    let undecodable =
+        |error: prost::DecodeError| refused(walk::name(bytes).and_then(Name::new), error.to_string());
+    match kind {
+        Kind::Cluster => {
+            let cluster =
+                generated::envoy::config::cluster::v3::Cluster::decode(bytes).map_err(undecodable)?;
+            translated(kind, &cluster.name.clone(), bytes, |cx, _| {
+                Some(Resource::Cluster(Box::new(cluster::cluster(cx, cluster)?)))
+            })
+        }
+        Kind::Endpoints => {
+            let set = generated::envoy::config::endpoint::v3::ClusterLoadAssignment::decode(bytes);
+            let set = set.map_err(undecodable)?;
+            translated(kind, &set.cluster_name.clone(), bytes, |cx, _| {
+                Some(Resource::Endpoints(cluster::assignment(cx, set)?))
+            })
+        }
+        Kind::Listener => {
+            let listener = generated::envoy::config::listener::v3::Listener::decode(bytes);
+            let listener = listener.map_err(undecodable)?;
+            translated(kind, &listener.name.clone(), bytes, |cx, name| {
+                Some(Resource::Listener(Box::new(listener::listener(cx, name, listener)?)))
+            })
+        }
+        Kind::Routes => {
+            let table = generated::envoy::config::route::v3::RouteConfiguration::decode(bytes);
+            let table = table.map_err(undecodable)?;
+            translated(kind, &table.name.clone(), bytes, |cx, _| {
+                Some(Resource::Routes(route::table(cx, table)?))
+            })
+        }
+    }
+}
+
+fn translated(
+    kind: Kind,
+    name: &str,
+    bytes: &[u8],
+    translate: impl FnOnce(&mut cx::Cx, &Name) -> Option<Resource>,
+) -> Result<(Name, Resource), Refused> {
+    let at = format!("{kind}[{name}]");
+    let mut errors = walk::check(kind.message(), bytes, &at);
+    let mut cx = cx::Cx::new(at);
+    let known = Name::new(name);
+    if known.is_none() {
+        cx.fail::<()>("name", "this is not a name: it is empty, or holds white space or a control character");
+    }
+    // What else is wrong is said as well.
+    let called = known.clone().or_else(|| Name::new("-"));
+    let resource = called.and_then(|name| translate(&mut cx, &name));
+    errors.extend(cx.into_errors());
+    match (known, resource) {
+        (Some(name), Some(resource)) if errors.is_empty() => Ok((name, resource)),
+        (name, _) => {
+            debug_assert!(!errors.is_empty(), "what is not translated has an error");
+            Err(Refused { name, errors })
+        }
+    }
+}
