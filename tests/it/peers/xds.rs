@@ -56,9 +56,19 @@ fn state(version: &str, ports: &[u16]) -> Value {
     })
 }
 
-/// The control plane, with this state, on this port or any.
-async fn control(python: &std::path::Path, port: u16, state: &Value) -> (Running, u16) {
-    let mut control = Running::start(python, &[&script("xds_server.py"), &port.to_string()]);
+/// How a control plane says what there is.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// All of it, each time.
+    Sotw,
+    /// What has changed.
+    Delta,
+}
+
+/// The control plane, with this state, on this port or any. It speaks in this way alone.
+async fn control(python: &std::path::Path, way: Way, port: u16, state: &Value) -> (Running, u16) {
+    let way = if way == Way::Delta { "delta" } else { "sotw" };
+    let mut control = Running::start(python, &[&script("xds_server.py"), &port.to_string(), way]);
     let port = control.port().await;
     control.tell(&state.to_string()).await;
     (control, port)
@@ -83,19 +93,24 @@ async fn answered_by(proxy: &Proxy, origin: &str) {
     .await;
 }
 
-#[tokio::test]
-async fn a_control_plane_that_is_not_ours_says_what_is_served() {
+async fn says_what_is_served(way: Way) {
     let Some(python) = python_with_messages().await else { return };
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
-    let (mut control, port) = control(&python, 0, &state("1", &[one.address().port()])).await;
+    let (mut control, port) = control(&python, way, 0, &state("1", &[one.address().port()])).await;
     let proxy = Proxy::start(&file(port)).await;
     assert_eq!(asked(&mut control, "Cluster").await["node"], "proxy-1");
     answered_by(&proxy, "one").await;
     proxy.wait_metric("outrigger_xds_connected", |n| n == 1.0).await;
     // Endpoints touch nothing else: the configuration is the one that it was.
     let version = proxy.version().await;
+    if way == Way::Delta {
+        control.line_with("SENT|RouteConfiguration|table|").await;
+    }
     control.tell(&state("2", &[two.address().port()]).to_string()).await;
     answered_by(&proxy, "two").await;
+    if way == Way::Delta {
+        assert_eq!(control.line_with("SENT|").await, "SENT|ClusterLoadAssignment|app|");
+    }
     assert_eq!(proxy.version().await, version);
     // Routes do, and nobody has to reconnect.
     let mut client = proxy.client("web").await;
@@ -116,11 +131,20 @@ async fn a_control_plane_that_is_not_ours_says_what_is_served() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_named_and_its_neighbours_go_on() {
+async fn a_control_plane_that_is_not_ours_says_what_is_served() {
+    says_what_is_served(Way::Sotw).await;
+}
+
+#[tokio::test]
+async fn a_control_plane_that_is_not_ours_says_what_is_served_incrementally() {
+    says_what_is_served(Way::Delta).await;
+}
+
+async fn refused_by_name(way: Way) {
     let Some(python) = python_with_messages().await else { return };
     let echo = Echo::start("one").await;
     let port = echo.address().port();
-    let (mut control, address) = control(&python, 0, &state("1", &[port])).await;
+    let (mut control, address) = control(&python, way, 0, &state("1", &[port])).await;
     let proxy = Proxy::start(&file(address)).await;
     answered_by(&proxy, "one").await;
     let mut next = state("2", &[port]);
@@ -139,7 +163,9 @@ async fn what_is_refused_is_named_and_its_neighbours_go_on() {
             break asked;
         }
     };
-    assert_eq!(refused["version"], "1", "the version that is in force");
+    if way == Way::Sotw {
+        assert_eq!(refused["version"], "1", "the version that is in force");
+    }
     let said = refused["error"].as_str().unwrap();
     assert!(said.contains("Cluster[app].outlier_detection: not supported"), "{said}");
     assert!(said.contains("Cluster[app].lb_policy: MAGLEV is not supported"), "{said}");
@@ -155,10 +181,19 @@ async fn what_is_refused_is_named_and_its_neighbours_go_on() {
 }
 
 #[tokio::test]
-async fn without_its_control_plane_it_goes_on_and_finds_it_again() {
+async fn what_is_refused_is_named_and_its_neighbours_go_on() {
+    refused_by_name(Way::Sotw).await;
+}
+
+#[tokio::test]
+async fn what_is_refused_is_named_and_its_neighbours_go_on_incrementally() {
+    refused_by_name(Way::Delta).await;
+}
+
+async fn goes_on_without(way: Way) {
     let Some(python) = python_with_messages().await else { return };
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
-    let (first, port) = control(&python, 0, &state("1", &[one.address().port()])).await;
+    let (first, port) = control(&python, way, 0, &state("1", &[one.address().port()])).await;
     // What the file says of a name is what is served under it.
     let own = "listeners:\n  own: { bind: 127.0.0.1:0, routes: [{ to: own }] }\nclusters:\n";
     let own = format!("{}{own}  own: {{ endpoints: [\"{}\"] }}\n", file(port), two.address());
@@ -173,9 +208,19 @@ async fn without_its_control_plane_it_goes_on_and_finds_it_again() {
     proxy.reload(&own.replace("routes: [{ to: own }]", "routes: [{ respond: { status: 418 } }]")).await;
     assert_eq!(proxy.get("own", "/").await.status, 418);
     answered_by(&proxy, "one").await;
-    let (_second, _) = control(&python, port, &state("2", &[two.address().port()])).await;
+    let (_second, _) = control(&python, way, port, &state("2", &[two.address().port()])).await;
     answered_by(&proxy, "two").await;
     proxy.wait_metric("outrigger_xds_connected", |n| n == 1.0).await;
+}
+
+#[tokio::test]
+async fn without_its_control_plane_it_goes_on_and_finds_it_again() {
+    goes_on_without(Way::Sotw).await;
+}
+
+#[tokio::test]
+async fn without_its_control_plane_it_goes_on_and_finds_it_again_incrementally() {
+    goes_on_without(Way::Delta).await;
 }
 
 #[tokio::test]
@@ -307,7 +352,7 @@ async fn what_is_served_is_what_envoy_serves() {
         "Listener": [listener("web", "table")],
         "RouteConfiguration": [many_routes()],
     });
-    let (_control, port) = control(&python, 0, &state).await;
+    let (_control, port) = control(&python, Way::Sotw, 0, &state).await;
     let ads = json!({ "ads": {}, "resource_api_version": "V3" });
     let http2 = json!({
         "@type": format!("{TYPES}.upstreams.http.v3.HttpProtocolOptions"), "explicit_http_config": { "http2_protocol_options": {} },

@@ -1,20 +1,11 @@
-//! What a control plane has said so far, and what is to be asked next: the state-of-the-world protocol of xDS, without its
-//! stream. A resource that is refused holds back none of its neighbours; its last good version stays.
-//! <https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>
+//! What a control plane has said so far, whichever way it says it: what is good, what of that is referred to and has not
+//! come, and what of it is new to whoever serves it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use outrigger_proto::model::{self, Assignment, Cluster, Listener, Name, RouteTable};
-use outrigger_proto::xds::discovery::{DiscoveryRequest, DiscoveryResponse, Locality, Node, Status};
-use outrigger_proto::xds::{
-    self, ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource,
-};
-
-/// INVALID_ARGUMENT.
-const REFUSED: i32 = 3;
-/// Bytes of what a control plane is told of what it has done wrong.
-const LONGEST: usize = 8 * 1024;
+use outrigger_proto::model::{Assignment, Cluster, Listener, Name, RouteTable};
+use outrigger_proto::xds::{ClusterResource, EndpointSource, Kind, ListenerResource, Resource, RouteSource};
 
 /// What is found, as far as it can be served.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,22 +29,11 @@ pub enum News {
     Endpoints(BTreeMap<Name, Assignment>),
 }
 
-/// What was asked of one kind.
-#[derive(Debug, Default)]
-struct Asked {
-    /// The version in force.
-    version: String,
-    /// Of the last answer on this stream.
-    nonce: String,
-    /// Which; all, of clusters and listeners.
-    names: BTreeSet<Name>,
-}
-
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct State {
-    node: Node,
-    asked: BTreeMap<Kind, Asked>,
+    /// Of which kinds something was said.
+    answered: BTreeSet<Kind>,
     clusters: BTreeMap<Name, ClusterResource>,
     endpoints: BTreeMap<Name, Assignment>,
     listeners: BTreeMap<Name, ListenerResource>,
@@ -62,91 +42,33 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Nothing is known yet.
-    pub(super) fn new(node: &model::Node) -> Self {
-        let model::Node { id, cluster, locality: model::Locality { region, zone, sub_zone } } = node;
-        let locality =
-            Locality { region: region.to_string(), zone: zone.to_string(), sub_zone: sub_zone.to_string() };
-        let node = Node {
-            id: id.to_string(),
-            cluster: cluster.to_string(),
-            locality: (locality != Locality::default()).then_some(locality),
-            user_agent_name: "outrigger".to_owned(),
-            user_agent_version_type: Some(xds::discovery::UserAgentVersionType::UserAgentVersion(
-                env!("CARGO_PKG_VERSION").to_owned(),
-            )),
-            ..Node::default()
-        };
-        Self {
-            node,
-            asked: BTreeMap::new(),
-            clusters: BTreeMap::new(),
-            endpoints: BTreeMap::new(),
-            listeners: BTreeMap::new(),
-            routes: BTreeMap::new(),
-            told: None,
+    /// An answer has come, whatever it says.
+    pub(super) fn note_answer(&mut self, kind: Kind) {
+        self.answered.insert(kind);
+    }
+
+    /// A resource is there, or is another.
+    pub(super) fn put(&mut self, name: Name, resource: Resource) {
+        match resource {
+            Resource::Cluster(cluster) => drop(self.clusters.insert(name, *cluster)),
+            Resource::Endpoints(set) => drop(self.endpoints.insert(name, set)),
+            Resource::Listener(listener) => drop(self.listeners.insert(name, *listener)),
+            Resource::Routes(table) => drop(self.routes.insert(name, table)),
         }
     }
 
-    /// What is asked at the beginning of a stream: with the versions that are in force, if there are any.
-    pub(super) fn begin(&mut self) -> Vec<DiscoveryRequest> {
-        self.asked.values_mut().for_each(|asked| asked.nonce.clear());
-        let all = [Kind::Cluster, Kind::Listener];
-        let some = [Kind::Endpoints, Kind::Routes].into_iter();
-        let some: Vec<_> =
-            some.filter(|kind| !self.asked.entry(*kind).or_default().names.is_empty()).collect();
-        let mut requests: Vec<_> = all.into_iter().chain(some).map(|kind| self.request(kind, None)).collect();
-        // Once a stream.
-        if let Some(first) = requests.first_mut() {
-            first.node = Some(self.node.clone());
-        }
-        requests
-    }
-
-    /// Takes an answer; what is to be said to it and asked because of it, and what of it is refused.
-    pub(super) fn take(&mut self, response: DiscoveryResponse) -> (Vec<DiscoveryRequest>, Vec<Refused>) {
-        let DiscoveryResponse { version_info, resources, type_url, nonce } = response;
-        // Nobody has asked for another.
-        let Some(kind) = Kind::of_url(&type_url) else { return (Vec::new(), Vec::new()) };
-        let mut good = BTreeMap::new();
-        let mut refused = Vec::new();
-        for resource in &resources {
-            match xds::read(kind, resource) {
-                Ok((name, resource)) => drop(good.insert(name, resource)),
-                Err(bad) => refused.push(bad),
-            }
-        }
-        let kept: BTreeSet<Name> = refused.iter().filter_map(|bad| bad.name.clone()).collect();
-        self.store(kind, good, &kept);
-        let asked = self.asked.entry(kind).or_default();
-        asked.nonce = nonce;
-        if refused.is_empty() {
-            asked.version = version_info;
-        }
-        let mut requests = vec![self.request(kind, why(&refused))];
-        requests.extend(self.subscribe());
-        (requests, refused)
-    }
-
-    fn store(&mut self, kind: Kind, good: BTreeMap<Name, Resource>, kept: &BTreeSet<Name>) {
-        // Of these an answer names all there are: what it does not name is gone.
+    /// There are none but these.
+    pub(super) fn keep(&mut self, kind: Kind, keeps: impl Fn(&Name) -> bool) {
         match kind {
-            Kind::Cluster => self.clusters.retain(|name, _| kept.contains(name)),
-            Kind::Listener => self.listeners.retain(|name, _| kept.contains(name)),
-            Kind::Endpoints | Kind::Routes => {}
-        }
-        for (name, resource) in good {
-            match resource {
-                Resource::Cluster(cluster) => drop(self.clusters.insert(name, *cluster)),
-                Resource::Endpoints(set) => drop(self.endpoints.insert(name, set)),
-                Resource::Listener(listener) => drop(self.listeners.insert(name, *listener)),
-                Resource::Routes(table) => drop(self.routes.insert(name, table)),
-            }
+            Kind::Cluster => self.clusters.retain(|name, _| keeps(name)),
+            Kind::Endpoints => self.endpoints.retain(|name, _| keeps(name)),
+            Kind::Listener => self.listeners.retain(|name, _| keeps(name)),
+            Kind::Routes => self.routes.retain(|name, _| keeps(name)),
         }
     }
 
-    /// Asks for what clusters and listeners refer to by now, and forgets what they do no longer.
-    fn subscribe(&mut self) -> Vec<DiscoveryRequest> {
+    /// What is referred to, of the kinds that are.
+    pub(super) fn wanted(&self) -> [(Kind, BTreeSet<Name>); 2] {
         let sets = self.clusters.values().filter_map(|cluster| match &cluster.endpoints {
             EndpointSource::Eds(name) => Some(name.clone()),
             EndpointSource::Stated(_) | EndpointSource::Dns => None,
@@ -155,39 +77,16 @@ impl State {
             RouteSource::Rds(name) => Some(name.clone()),
             RouteSource::Stated(_) | RouteSource::None => None,
         });
-        let wanted = [(Kind::Endpoints, sets.collect::<BTreeSet<_>>()), (Kind::Routes, tables.collect())];
-        self.endpoints.retain(|name, _| wanted[0].1.contains(name));
-        self.routes.retain(|name, _| wanted[1].1.contains(name));
-        let mut requests = Vec::new();
-        for (kind, names) in wanted {
-            let asked = self.asked.entry(kind).or_default();
-            if asked.names != names {
-                asked.names = names;
-                requests.push(self.request(kind, None));
-            }
-        }
-        requests
-    }
-
-    fn request(&mut self, kind: Kind, error_detail: Option<Status>) -> DiscoveryRequest {
-        let Asked { version, nonce, names } = self.asked.entry(kind).or_default();
-        DiscoveryRequest {
-            version_info: version.clone(),
-            node: None,
-            resource_names: names.iter().map(Name::to_string).collect(),
-            type_url: kind.url(),
-            response_nonce: nonce.clone(),
-            error_detail,
-        }
+        [(Kind::Endpoints, sets.collect()), (Kind::Routes, tables.collect())]
     }
 
     /// What is referred to and has not come.
     pub(super) fn missing(&self) -> Vec<String> {
-        let asked = |kind| self.asked.get(&kind).into_iter().flat_map(|asked| &asked.names);
-        let sets = asked(Kind::Endpoints).filter(|name| !self.endpoints.contains_key(*name));
-        let tables = asked(Kind::Routes).filter(|name| !self.routes.contains_key(*name));
-        let sets = sets.map(|name| format!("{}[{name}]", Kind::Endpoints));
-        sets.chain(tables.map(|name| format!("{}[{name}]", Kind::Routes))).collect()
+        let [(_, sets), (_, tables)] = self.wanted();
+        let sets = sets.into_iter().filter(|name| !self.endpoints.contains_key(name));
+        let sets: Vec<_> = sets.map(|name| format!("{}[{name}]", Kind::Endpoints)).collect();
+        let tables = tables.into_iter().filter(|name| !self.routes.contains_key(name));
+        sets.into_iter().chain(tables.map(|name| format!("{}[{name}]", Kind::Routes))).collect()
     }
 
     /// What is new since this was last asked. As long as something is missing, that is only what concerns what is there
@@ -197,8 +96,7 @@ impl State {
         let now = self.discovered();
         let Some(told) = &mut self.told else {
             // Before the first answers there is nothing to tell.
-            let answered = |kind| self.asked.get(&kind).is_some_and(|asked| !asked.nonce.is_empty());
-            let begun = answered(Kind::Cluster) && answered(Kind::Listener);
+            let begun = [Kind::Cluster, Kind::Listener].iter().all(|kind| self.answered.contains(kind));
             if !(is_whole && begun) {
                 return None;
             }
@@ -244,21 +142,3 @@ impl State {
         out
     }
 }
-
-/// What a control plane is told of what is refused.
-fn why(refused: &[Refused]) -> Option<Status> {
-    if refused.is_empty() {
-        return None;
-    }
-    let mut message = refused.iter().map(Refused::to_string).collect::<Vec<_>>().join("\n");
-    if message.len() > LONGEST {
-        let end = (0..=LONGEST).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-        message.truncate(end);
-        message += "\n...";
-    }
-    Some(Status { code: REFUSED, message })
-}
-
-#[cfg(test)]
-#[path = "state_tests.rs"]
-mod tests;

@@ -1,10 +1,11 @@
 """A control plane that is not ours: grpcio's HTTP/2, and the messages that the gRPC authors generate from Envoy's files.
 
-It reads states as JSON, a line each: `{"version": ..., "Cluster": [...], ...}`, serves the last one on every stream (ADS,
-state of the world), and prints what it is asked.
+It reads states as JSON, a line each: `{"version": ..., "Cluster": [...], ...}`, serves the last one on every stream (ADS;
+`PORT sotw` for the state of the world, `PORT delta` for what has changed), and prints what it is asked.
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import sys
@@ -20,7 +21,12 @@ from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: E402, F4
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: E402, F401
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: E402, F401
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: E402, F401
-from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse  # noqa: E402
+from envoy.service.discovery.v3.discovery_pb2 import (  # noqa: E402
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    DiscoveryRequest,
+    DiscoveryResponse,
+)
 from google.protobuf.json_format import ParseDict  # noqa: E402
 
 KINDS = {
@@ -31,74 +37,138 @@ KINDS = {
 }
 
 state = {}
-changed = asyncio.Condition()
+# One for each stream: it is set when there may be something to say.
+streams = set()
 
 
-class Stream:
-    """What one client has asked for, and was sent last."""
+def shown(request, names, version):
+    kind = request.type_url.rsplit(".", 1)[1]
+    error = request.error_detail.message
+    fields = {"kind": kind, "version": version, "names": names, "error": error, "node": request.node.id}
+    print("ASKED", json.dumps(fields), flush=True)
+    return kind
+
+
+def there(kind):
+    message, key = KINDS[kind]
+    resources = [ParseDict(one, message()) for one in state.get(kind, [])]
+    return {getattr(one, key): one for one in resources}
+
+
+def url(kind):
+    return "type.googleapis.com/" + KINDS[kind][0].DESCRIPTOR.full_name
+
+
+class Sotw:
+    """What one client has asked for, and was sent last: all of it each time."""
 
     def __init__(self):
         self.asked = {}
         self.sent = {}
 
     def ask(self, request):
-        kind = request.type_url.rsplit(".", 1)[1]
         names = sorted(request.resource_names)
-        error = request.error_detail.message
-        node = request.node.id
-        shown = {"kind": kind, "version": request.version_info, "names": names, "error": error, "node": node}
-        print("ASKED", json.dumps(shown), flush=True)
+        kind = shown(request, names, request.version_info)
         if self.asked.get(kind) != names:
             self.asked[kind] = names
             self.sent.pop(kind, None)
 
     def due(self):
+        version = state.get("version")
         for kind, names in self.asked.items():
-            version = state.get("version")
             if version is None or self.sent.get(kind) == version:
                 continue
             self.sent[kind] = version
-            message, key = KINDS[kind]
-            resources = [ParseDict(one, message()) for one in state.get(kind, [])]
-            wanted = [one for one in resources if not names or getattr(one, key) in names]
-            response = DiscoveryResponse(version_info=version, nonce=f"{kind}-{version}")
-            response.type_url = "type.googleapis.com/" + message.DESCRIPTOR.full_name
-            for one in wanted:
-                response.resources.add().Pack(one)
+            response = DiscoveryResponse(version_info=version, nonce=f"{kind}-{version}", type_url=url(kind))
+            for name, one in there(kind).items():
+                if not names or name in names:
+                    response.resources.add().Pack(one)
             yield response
 
 
-async def serve(requests, context):
-    stream = Stream()
+class Delta:
+    """What one client has asked for, and the versions it has: only what has changed, each time."""
+
+    def __init__(self):
+        self.asked = {}
+        self.sent = {}
+        self.fresh = set()
+
+    def ask(self, request):
+        more, less = request.resource_names_subscribe, request.resource_names_unsubscribe
+        kind = shown(request, sorted(more), dict(request.initial_resource_versions))
+        if kind not in self.asked:
+            self.asked[kind] = set()
+            self.sent[kind] = dict(request.initial_resource_versions)
+            self.fresh.add(kind)
+        self.asked[kind] = (self.asked[kind] | set(more)) - set(less)
+        for name in less:
+            self.sent[kind].pop(name, None)
+
+    def due(self):
+        if state.get("version") is None:
+            return
+        for kind, names in self.asked.items():
+            every = kind in ("Cluster", "Listener")
+            wanted = {name: one for name, one in there(kind).items() if every or name in names}
+            response = DeltaDiscoveryResponse(nonce=f"{kind}-{state['version']}", type_url=url(kind))
+            sent = self.sent[kind]
+            for name, one in wanted.items():
+                version = hashlib.sha256(one.SerializeToString(deterministic=True)).hexdigest()
+                if sent.get(name) != version:
+                    response.resources.add(name=name, version=version).resource.Pack(one)
+                    sent[name] = version
+            gone = set(sent) - set(wanted)
+            response.removed_resources.extend(sorted(gone))
+            for name in gone:
+                del sent[name]
+            # Even if there is none of a kind, who asks for all of it is told so.
+            if response.resources or gone or kind in self.fresh:
+                changes = [one.name for one in response.resources], sorted(gone)
+                print("SENT", kind, *map(",".join, changes), sep="|", flush=True)
+                yield response
+            self.fresh.discard(kind)
+
+
+WAYS = {
+    "sotw": ("StreamAggregatedResources", Sotw, DiscoveryRequest, DiscoveryResponse),
+    "delta": ("DeltaAggregatedResources", Delta, DeltaDiscoveryRequest, DeltaDiscoveryResponse),
+}
+
+
+async def serve(requests, _):
+    stream = WAYS[sys.argv[2]][1]()
+    asked = asyncio.Event()
 
     async def read():
         async for request in requests:
             stream.ask(request)
-            async with changed:
-                changed.notify_all()
+            asked.set()
 
+    streams.add(asked)
     reading = asyncio.ensure_future(read())
+    reading.add_done_callback(lambda _: asked.set())
     try:
         while not reading.done():
+            asked.clear()
             for response in list(stream.due()):
                 yield response
-            async with changed:
-                if not list(kind for kind in stream.asked if stream.sent.get(kind) != state.get("version")):
-                    await asyncio.wait_for(changed.wait(), None)
+            await asked.wait()
     finally:
+        streams.discard(asked)
         reading.cancel()
 
 
 async def main():
     server = grpc.aio.server()
+    method, _, request, response = WAYS[sys.argv[2]]
     handler = grpc.stream_stream_rpc_method_handler(
         serve,
-        request_deserializer=DiscoveryRequest.FromString,
-        response_serializer=DiscoveryResponse.SerializeToString,
+        request_deserializer=request.FromString,
+        response_serializer=response.SerializeToString,
     )
     service = "envoy.service.discovery.v3.AggregatedDiscoveryService"
-    methods = {"StreamAggregatedResources": handler}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
     port = server.add_insecure_port(f"127.0.0.1:{sys.argv[1]}")
     await server.start()
     print("PORT", port, flush=True)
@@ -106,8 +176,8 @@ async def main():
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         state.clear()
         state.update(json.loads(line))
-        async with changed:
-            changed.notify_all()
+        for stream in streams:
+            stream.set()
     await server.stop(None)
 
 

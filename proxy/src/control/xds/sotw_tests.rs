@@ -1,34 +1,11 @@
-//! The protocol, message by message. Resources are written by hand: tag, length, content.
+//! The protocol, message by message.
 
 use outrigger_proto::xds::discovery::Any;
 
+use super::super::speaks::LONGEST;
+use super::super::state::News;
+use super::super::written::{cluster, field, node, set};
 use super::*;
-
-fn field(number: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = vec![number << 3 | 2];
-    let mut length = content.len();
-    while length > 0x7f {
-        out.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
-        length >>= 7;
-    }
-    out.push(u8::try_from(length).unwrap());
-    [&out, content].concat()
-}
-
-/// A cluster whose endpoints come from EDS; with more behind it.
-fn cluster(name: &str, more: &[u8]) -> Vec<u8> {
-    let ads = field(1, &field(3, &[]));
-    [&field(1, name.as_bytes())[..], &[2 << 3, 3], &field(3, &ads), more].concat()
-}
-
-fn set(name: &str, ports: &[u8]) -> Vec<u8> {
-    let endpoint = |port: &u8| {
-        let socket = [&field(2, b"10.0.0.1")[..], &[3 << 3, *port]].concat();
-        field(2, &field(1, &field(1, &field(1, &socket))))
-    };
-    let group: Vec<u8> = ports.iter().flat_map(endpoint).collect();
-    [field(1, name.as_bytes()), field(2, &group)].concat()
-}
 
 fn response(kind: Kind, version: &str, resources: Vec<Vec<u8>>) -> DiscoveryResponse {
     let resources = resources.into_iter().map(|value| Any { type_url: kind.url(), value });
@@ -38,10 +15,6 @@ fn response(kind: Kind, version: &str, resources: Vec<Vec<u8>>) -> DiscoveryResp
         type_url: kind.url(),
         nonce: format!("{kind}-{version}"),
     }
-}
-
-fn state() -> State {
-    State::new(&model::Node { id: "a".into(), ..model::Node::default() })
 }
 
 /// Kind, version, nonce, names and whether something is refused, of each request.
@@ -57,32 +30,32 @@ fn shown(requests: &[DiscoveryRequest]) -> Vec<String> {
 
 #[test]
 fn a_stream_from_its_beginning() {
-    let mut state = state();
-    let first = state.begin();
+    let (mut state, mut sotw) = (State::default(), Sotw::default());
+    let first = sotw.begin(&node(), &state);
     assert_eq!(shown(&first), ["Cluster v n ", "Listener v n "]);
     assert_eq!((first[0].node.as_ref().unwrap().id.as_str(), first[1].node.is_none()), ("a", true));
     // What refers to endpoints asks for them.
-    let (said, refused) = state.take(response(Kind::Cluster, "1", vec![cluster("app", &[])]));
+    let (said, refused) = sotw.take(&mut state, response(Kind::Cluster, "1", vec![cluster("app", &[])]));
     assert_eq!(
         (shown(&said).as_slice(), refused.len()),
         (&["Cluster v1 nCluster-1 ".to_owned(), "ClusterLoadAssignment v n app".to_owned()][..], 0)
     );
     assert_eq!(state.missing(), ["ClusterLoadAssignment[app]"]);
     assert!(state.news(false).is_none());
-    let (said, _) = state.take(response(Kind::Listener, "1", Vec::new()));
+    let (said, _) = sotw.take(&mut state, response(Kind::Listener, "1", Vec::new()));
     assert_eq!(shown(&said), ["Listener v1 nListener-1 "]);
     assert!(state.news(false).is_none(), "a cluster without its endpoints is cold");
-    let (said, _) = state.take(response(Kind::Endpoints, "1", vec![set("app", &[80])]));
+    let (said, _) = sotw.take(&mut state, response(Kind::Endpoints, "1", vec![set("app", &[80])]));
     assert_eq!(shown(&said), ["ClusterLoadAssignment v1 nClusterLoadAssignment-1 app"]);
     let Some(News::All(found)) = state.news(false) else { panic!("all of it is new") };
     assert_eq!((found.clusters.len(), found.endpoints["app"].endpoints.len()), (1, 1));
     assert!(state.news(false).is_none(), "it was told");
     // Endpoints alone: nothing else is touched.
-    state.take(response(Kind::Endpoints, "2", vec![set("app", &[80, 81])]));
+    sotw.take(&mut state, response(Kind::Endpoints, "2", vec![set("app", &[80, 81])]));
     let Some(News::Endpoints(sets)) = state.news(false) else { panic!("endpoints are new") };
     assert_eq!(sets["app"].endpoints.len(), 2);
     // Another stream goes on from there.
-    let again = state.begin();
+    let again = sotw.begin(&node(), &state);
     let expected = ["Cluster v1 n ", "Listener v1 n ", "ClusterLoadAssignment v2 n app"];
     assert_eq!(shown(&again), expected);
     assert!(again[0].node.is_some());
@@ -90,13 +63,13 @@ fn a_stream_from_its_beginning() {
 
 #[test]
 fn one_that_is_refused_keeps_its_last_good_version_and_holds_back_no_other() {
-    let mut state = state();
-    state.begin();
-    state.take(response(Kind::Listener, "1", Vec::new()));
-    state.take(response(Kind::Cluster, "1", vec![cluster("a", &[]), cluster("b", &[])]));
+    let (mut state, mut sotw) = (State::default(), Sotw::default());
+    sotw.begin(&node(), &state);
+    sotw.take(&mut state, response(Kind::Listener, "1", Vec::new()));
+    sotw.take(&mut state, response(Kind::Cluster, "1", vec![cluster("a", &[]), cluster("b", &[])]));
     // 8 is `health_checks`.
     let bad = cluster("a", &field(8, &[]));
-    let (said, refused) = state.take(response(Kind::Cluster, "2", vec![bad, cluster("c", &[])]));
+    let (said, refused) = sotw.take(&mut state, response(Kind::Cluster, "2", vec![bad, cluster("c", &[])]));
     assert_eq!(shown(&said)[0], "Cluster v1 nCluster-2  refused");
     let detail = said[0].error_detail.as_ref().unwrap();
     assert_eq!((detail.code, detail.message.as_str()), (3, "Cluster[a].health_checks: not supported"));
@@ -125,9 +98,9 @@ fn what_is_said_of_faults_has_a_bound() {
 
 #[test]
 fn what_nobody_asked_for_says_nothing() {
-    let mut state = state();
-    state.begin();
+    let (mut state, mut sotw) = (State::default(), Sotw::default());
+    sotw.begin(&node(), &state);
     let other =
         DiscoveryResponse { type_url: "type.googleapis.com/a.B".to_owned(), ..DiscoveryResponse::default() };
-    assert_eq!(state.take(other), (Vec::new(), Vec::new()));
+    assert_eq!(sotw.take(&mut state, other), (Vec::new(), Vec::new()));
 }

@@ -1,0 +1,44 @@
+//! One of the two ways in which a control plane is spoken with, without its stream.
+//! <https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>
+
+use outrigger_proto::xds::Refused;
+use outrigger_proto::xds::discovery::{Node, Status};
+use prost::Message;
+
+use super::state::State;
+
+/// INVALID_ARGUMENT.
+const REFUSED: i32 = 3;
+/// Bytes of what a control plane is told of what it has done wrong.
+pub(super) const LONGEST: usize = 8 * 1024;
+
+/// See the module. A resource that is refused holds back none of its neighbours; its last good version stays.
+pub(super) trait Speaks {
+    /// What we say.
+    type Request: Message + Default + 'static;
+    /// What it says.
+    type Response: Message + Default + 'static;
+
+    /// Where.
+    const PATH: &'static str;
+
+    /// What is asked at the beginning of a stream: with the versions that are in force, if there are any.
+    fn begin(&mut self, node: &Node, state: &State) -> Vec<Self::Request>;
+
+    /// Takes an answer; what is to be said to it and asked because of it, and what of it is refused.
+    fn take(&mut self, state: &mut State, response: Self::Response) -> (Vec<Self::Request>, Vec<Refused>);
+}
+
+/// What a control plane is told of what is refused.
+pub(super) fn why(refused: &[Refused]) -> Option<Status> {
+    if refused.is_empty() {
+        return None;
+    }
+    let mut message = refused.iter().map(Refused::to_string).collect::<Vec<_>>().join("\n");
+    if message.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+        message.truncate(end);
+        message += "\n...";
+    }
+    Some(Status { code: REFUSED, message })
+}
