@@ -231,6 +231,48 @@ async fn without_a_control_plane_at_the_start_the_file_is_served() {
     proxy.wait_log("the control plane is away").await;
 }
 
+/// One that lies: bytes that are no message, and answers that no memory should be spent on.
+async fn goes_on_against(way: Way) {
+    let Some(python) = python_with_messages().await else { return };
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let good = |version: &str, origin: &Echo| state(version, &[origin.address().port()]);
+    let (mut control, port) = control(&python, way, 0, &good("1", &one)).await;
+    let proxy = Proxy::start(&file(port)).await;
+    answered_by(&proxy, "one").await;
+    let version = proxy.version().await;
+    // Half a message, a length of eternity, groups without an end, a name without a cluster, nothing.
+    let lies = ["CgVo", "Cv////8P", "CwsLCw==", "CgR3aWxk/wc=", ""];
+    let mut lying = good("2", &one);
+    lying["Garbage"] = json!({ "Cluster": lies, "Listener": lies, "RouteConfiguration": lies, "ClusterLoadAssignment": lies });
+    control.tell(&lying.to_string()).await;
+    // Of each of the four kinds.
+    let all = lies.len() as f64 * 4.0;
+    proxy.wait_metric("outrigger_xds_refused_total", |n| n >= all).await;
+    answered_by(&proxy, "one").await;
+    assert_eq!(proxy.version().await, version);
+    let mut endless = good("3", &two);
+    endless["Pad"] = json!(100 << 20);
+    control.tell(&endless.to_string()).await;
+    proxy.wait_log("OutOfRange").await;
+    answered_by(&proxy, "one").await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    let peak: u64 = peak.unwrap().parse().unwrap();
+    assert!(peak < 100 << 10, "{peak} KiB at its most");
+    control.tell(&good("4", &two).to_string()).await;
+    answered_by(&proxy, "two").await;
+}
+
+#[tokio::test]
+async fn a_control_plane_that_lies_changes_nothing() {
+    goes_on_against(Way::Sotw).await;
+}
+
+#[tokio::test]
+async fn a_control_plane_that_lies_changes_nothing_incrementally() {
+    goes_on_against(Way::Delta).await;
+}
+
 /// Hosts, and routes of all the kinds that are honoured.
 fn many_routes() -> Value {
     let exact = |text: &str| json!({ "exact": text });

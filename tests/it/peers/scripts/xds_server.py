@@ -1,10 +1,12 @@
 """A control plane that is not ours: grpcio's HTTP/2, and the messages that the gRPC authors generate from Envoy's files.
 
 It reads states as JSON, a line each: `{"version": ..., "Cluster": [...], ...}`, serves the last one on every stream (ADS;
-`PORT sotw` for the state of the world, `PORT delta` for what has changed), and prints what it is asked.
+`PORT sotw` for the state of the world, `PORT delta` for what has changed), and prints what it is asked. It can be told to lie:
+`"Garbage": {"Cluster": [BASE64, ...]}` are more resources of a kind, `"Pad": BYTES` is the length of each nonce.
 """
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -27,6 +29,7 @@ from envoy.service.discovery.v3.discovery_pb2 import (  # noqa: E402
     DiscoveryRequest,
     DiscoveryResponse,
 )
+from google.protobuf.any_pb2 import Any  # noqa: E402
 from google.protobuf.json_format import ParseDict  # noqa: E402
 
 KINDS = {
@@ -59,6 +62,14 @@ def url(kind):
     return "type.googleapis.com/" + KINDS[kind][0].DESCRIPTOR.full_name
 
 
+def garbage(kind):
+    return [Any(type_url=url(kind), value=base64.b64decode(text)) for text in state.get("Garbage", {}).get(kind, [])]
+
+
+def nonce(kind):
+    return f"{kind}-{state['version']}".ljust(state.get("Pad", 0), ".")
+
+
 class Sotw:
     """What one client has asked for, and was sent last: all of it each time."""
 
@@ -79,10 +90,11 @@ class Sotw:
             if version is None or self.sent.get(kind) == version:
                 continue
             self.sent[kind] = version
-            response = DiscoveryResponse(version_info=version, nonce=f"{kind}-{version}", type_url=url(kind))
+            response = DiscoveryResponse(version_info=version, nonce=nonce(kind), type_url=url(kind))
             for name, one in there(kind).items():
                 if not names or name in names:
                     response.resources.add().Pack(one)
+            response.resources.extend(garbage(kind))
             yield response
 
 
@@ -93,6 +105,7 @@ class Delta:
         self.asked = {}
         self.sent = {}
         self.fresh = set()
+        self.lied = {}
 
     def ask(self, request):
         more, less = request.resource_names_subscribe, request.resource_names_unsubscribe
@@ -111,7 +124,11 @@ class Delta:
         for kind, names in self.asked.items():
             every = kind in ("Cluster", "Listener")
             wanted = {name: one for name, one in there(kind).items() if every or name in names}
-            response = DeltaDiscoveryResponse(nonce=f"{kind}-{state['version']}", type_url=url(kind))
+            response = DeltaDiscoveryResponse(nonce=nonce(kind), type_url=url(kind))
+            lies = garbage(kind) if self.lied.get(kind) != state["version"] else []
+            self.lied[kind] = state["version"]
+            for index, one in enumerate(lies):
+                response.resources.add(name=f"lie-{index}", version="1").resource.CopyFrom(one)
             sent = self.sent[kind]
             for name, one in wanted.items():
                 version = hashlib.sha256(one.SerializeToString(deterministic=True)).hexdigest()
@@ -123,7 +140,7 @@ class Delta:
             for name in gone:
                 del sent[name]
             # Even if there is none of a kind, who asks for all of it is told so.
-            if response.resources or gone or kind in self.fresh:
+            if response.resources or gone or kind in self.fresh or state.get("Pad"):
                 changes = [one.name for one in response.resources], sorted(gone)
                 print("SENT", kind, *map(",".join, changes), sep="|", flush=True)
                 yield response
@@ -160,7 +177,7 @@ async def serve(requests, _):
 
 
 async def main():
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=[("grpc.max_send_message_length", -1)])
     method, _, request, response = WAYS[sys.argv[2]]
     handler = grpc.stream_stream_rpc_method_handler(
         serve,
