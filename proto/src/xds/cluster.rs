@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
@@ -20,8 +21,8 @@ use crate::model::{
 /// A cluster, and where its endpoints come from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterResource {
-    /// The cluster.
-    pub cluster: Cluster,
+    /// The cluster; shared, as whoever follows a control plane holds it as long as whoever serves it does.
+    pub cluster: Arc<Cluster>,
     /// Its endpoints.
     pub endpoints: EndpointSource,
 }
@@ -30,7 +31,7 @@ pub struct ClusterResource {
 #[derive(Clone, Debug, PartialEq)]
 pub enum EndpointSource {
     /// They stand beside the cluster.
-    Stated(Assignment),
+    Stated(Arc<Assignment>),
     /// The resource of this name says.
     Eds(Name),
     /// DNS says.
@@ -77,7 +78,7 @@ pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResour
         DiscoveryType::Static => {
             let set = load_assignment.unwrap_or_default();
             let set = cx.within("load_assignment", |cx| assignment(cx, set));
-            set.map(|set| (Source::Static, EndpointSource::Stated(set)))
+            set.map(|set| (Source::Static, EndpointSource::Stated(Arc::new(set))))
         }
         DiscoveryType::StrictDns => {
             let set = cx.required("load_assignment", load_assignment)?;
@@ -94,7 +95,7 @@ pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResour
         circuit_breaker: circuit_breaker?,
         ..Cluster::new(source)
     };
-    Some(ClusterResource { cluster, endpoints })
+    Some(ClusterResource { cluster: Arc::new(cluster), endpoints })
 }
 
 fn eds(cx: &mut Cx, cluster: &str, config: Option<pb::cluster::EdsClusterConfig>) -> Option<Name> {

@@ -55,7 +55,7 @@ fn read_cluster(message: &cluster::Cluster) -> Result<ClusterResource, String> {
 #[test]
 fn a_cluster_with_what_envoy_takes_for_granted() {
     let ClusterResource { cluster, endpoints } = read_cluster(&cluster_of("app")).unwrap();
-    assert_eq!((cluster.balance, cluster.protocol), (Balance::RoundRobin, Protocol::Http1));
+    assert_eq!((cluster.balance.clone(), cluster.protocol), (Balance::RoundRobin, Protocol::Http1));
     assert_eq!(cluster.connect_timeout, std::time::Duration::from_secs(5));
     assert_eq!(cluster.circuit_breaker.default.max_retries, 3);
     let EndpointSource::Stated(set) = endpoints else { panic!("{endpoints:?}") };

@@ -17,7 +17,7 @@ pub struct Discovered {
     /// By name.
     pub clusters: BTreeMap<Name, Arc<Cluster>>,
     /// Of those clusters that DNS does not resolve.
-    pub endpoints: BTreeMap<Name, Assignment>,
+    pub endpoints: BTreeMap<Name, Arc<Assignment>>,
 }
 
 /// What has changed.
@@ -26,7 +26,7 @@ pub enum News {
     /// All of it may have.
     All(Box<Discovered>),
     /// Only the endpoints of these clusters.
-    Endpoints(BTreeMap<Name, Assignment>),
+    Endpoints(BTreeMap<Name, Arc<Assignment>>),
 }
 
 /// See the module.
@@ -35,7 +35,7 @@ pub(super) struct State {
     /// Of which kinds something was said.
     answered: BTreeSet<Kind>,
     clusters: BTreeMap<Name, ClusterResource>,
-    endpoints: BTreeMap<Name, Assignment>,
+    endpoints: BTreeMap<Name, Arc<Assignment>>,
     listeners: BTreeMap<Name, ListenerResource>,
     routes: BTreeMap<Name, RouteTable>,
     told: Option<Discovered>,
@@ -51,7 +51,7 @@ impl State {
     pub(super) fn put(&mut self, name: Name, resource: Resource) {
         match resource {
             Resource::Cluster(cluster) => drop(self.clusters.insert(name, *cluster)),
-            Resource::Endpoints(set) => drop(self.endpoints.insert(name, set)),
+            Resource::Endpoints(set) => drop(self.endpoints.insert(name, Arc::new(set))),
             Resource::Listener(listener) => drop(self.listeners.insert(name, *listener)),
             Resource::Routes(table) => drop(self.routes.insert(name, table)),
         }
@@ -113,7 +113,7 @@ impl State {
         for (name, set) in &mut told.endpoints {
             if let Some(new) = now.endpoints.get(name).filter(|new| *new != set) {
                 set.clone_from(new);
-                changed.insert(name.clone(), new.clone());
+                changed.insert(name.clone(), Arc::clone(new));
             }
         }
         (!changed.is_empty()).then_some(News::Endpoints(changed))
@@ -122,7 +122,7 @@ impl State {
     fn discovered(&self) -> Discovered {
         let mut out = Discovered::default();
         for (name, ClusterResource { cluster, endpoints }) in &self.clusters {
-            out.clusters.insert(name.clone(), Arc::new(cluster.clone()));
+            out.clusters.insert(name.clone(), Arc::clone(cluster));
             let set = match endpoints {
                 EndpointSource::Stated(set) => Some(set.clone()),
                 EndpointSource::Eds(set) => Some(self.endpoints.get(set).cloned().unwrap_or_default()),
