@@ -93,13 +93,13 @@ async fn what_could_not_be_read_again_is_an_error_at_once() {
     only_root("outrigger.yaml", 0o600);
     let proxy = Proxy::spawn(dir.clone(), &file, &[]);
     assert!(!proxy.exit(std::time::Duration::from_secs(10)).await.success());
-    assert!(proxy.log().contains("no longer root, and so a reload would fail"), "{}", proxy.log());
+    proxy.wait_log("no longer root, and so a reload would fail").await;
     let tls = "    tls: { certificate: tls.crt, private_key: tls.key }\n    routes:";
     let file = dir.write("outrigger.yaml", &with_admin(&config.replace("    routes:", tls)));
     only_root("tls.key", 0o600);
     let proxy = Proxy::spawn(dir.clone(), &file, &[]);
     assert!(!proxy.exit(std::time::Duration::from_secs(10)).await.success());
-    assert!(proxy.log().contains("tls.key"), "{}", proxy.log());
+    proxy.wait_log("tls.key").await;
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn what_is_said_of_root_is_as_the_file_says() {
     }
     let config = web(["127.0.0.1:1"]);
     let proxy = Proxy::start(&config).await;
-    assert!(proxy.log().contains("runs as root, and has no need to"), "{}", proxy.log());
+    proxy.wait_log("runs as root, and has no need to").await;
     assert_eq!(status(&proxy, &proxy.pid().to_string(), "NoNewPrivs"), "1");
     let proxy = Proxy::start(&(config.clone() + "privileges: { root: allow }\n")).await;
     assert!(!proxy.log().contains("root"), "{}", proxy.log());
