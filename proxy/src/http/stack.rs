@@ -10,17 +10,18 @@ use super::layers::admit::admit;
 use super::layers::authenticate::authenticate;
 use super::layers::authorize::authorize;
 use super::layers::check::CheckLayer;
-use super::layers::concurrency::ConcurrencyLayer;
+use super::layers::concurrency::ConcurrencyFork;
+use super::layers::detour::DetourLayer;
 use super::layers::edit::EditLayer;
-use super::layers::external_authorization::ExternalAuthorizationLayer;
-use super::layers::fallback::FallbackLayer;
+use super::layers::external_authorization::ExternalAuthorizationFork;
+use super::layers::fallback::FallbackFork;
 use super::layers::fault::FaultLayer;
 use super::layers::forward::forward;
-use super::layers::global_rate_limit::GlobalRateLimitLayer;
+use super::layers::global_rate_limit::GlobalRateLimitFork;
 use super::layers::mirror::MirrorLayer;
 use super::layers::observe::ObserveLayer;
 use super::layers::rate_limit::rate_limit;
-use super::layers::retry::RetryLayer;
+use super::layers::retry::RetryFork;
 use super::layers::route::route;
 use super::layers::timeout::TimeoutLayer;
 use crate::body::Body;
@@ -46,21 +47,21 @@ pub fn stack() -> impl Stack {
         // Of what is canonical, and before anything is spent on who may not.
         .layer(CheckLayer::new(authorize))
         // After the rules that cost no call; and before limits by what only the service knows of a caller.
-        .layer(ExternalAuthorizationLayer)
+        .layer(DetourLayer::new(ExternalAuthorizationFork))
         // Before anything is spent on a request.
         .layer(CheckLayer::new(rate_limit))
         // After the limit that costs no call.
-        .layer(GlobalRateLimitLayer)
-        .layer(ConcurrencyLayer)
+        .layer(DetourLayer::new(GlobalRateLimitFork))
+        .layer(DetourLayer::new(ConcurrencyFork))
         // Inside the limits: who is held up on purpose is under way, as with an upstream that is slow.
         .layer(FaultLayer)
         // Outside the timeout: the changes apply to the answer that a timeout becomes of, too.
         .layer(EditLayer)
         // Outside the timeout: what has taken too long has not answered either.
-        .layer(FallbackLayer)
+        .layer(DetourLayer::new(FallbackFork))
         .layer(TimeoutLayer)
         // Once for a request, however often it is tried.
         .layer(MirrorLayer)
-        .layer(RetryLayer)
+        .layer(DetourLayer::new(RetryFork))
         .service(service_fn(forward))
 }

@@ -3,15 +3,13 @@
 //! measured: from being let in to the head of the answer.
 
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
-use http::{Response, StatusCode};
+use http::StatusCode;
 use http_body::Body as _;
 use tokio::time::Instant;
-use tower::{Layer, Service};
 
-use super::{Detour, Outcome};
-use crate::body::Body;
+use super::Outcome;
+use super::detour::{Detour, Fork, Inner};
 use crate::error::ProxyError;
 use crate::gate::{Call as Turn, Entry, Waiting};
 use crate::http::call::{Call, Ledger};
@@ -23,50 +21,25 @@ use crate::policy::retry::grpc_status;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
-pub struct ConcurrencyLayer;
+pub struct ConcurrencyFork;
 
-impl<S> Layer<S> for ConcurrencyLayer {
-    type Service = Limited<S>;
-
-    fn layer(&self, inner: S) -> Limited<S> {
-        Limited { inner }
-    }
-}
-
-/// See the module.
-#[derive(Clone, Debug)]
-pub struct Limited<S> {
-    inner: S,
-}
-
-impl<S> Service<Call> for Limited<S>
-where
-    S: Service<Call, Response = Response<Body>, Error = ProxyError> + Clone + 'static,
-{
-    type Response = Response<Body>;
-    type Error = ProxyError;
-    type Future = Detour<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, call: Call) -> Detour<S::Future> {
-        let Some(bulkhead) = bulkhead(&call.ledger) else { return Detour::straight(self.inner.call(call)) };
+impl Fork for ConcurrencyFork {
+    fn send<S: Inner>(self, inner: &mut S, call: Call) -> Detour<S::Future> {
+        let Some(bulkhead) = bulkhead(&call.ledger) else { return Detour::straight(inner.call(call)) };
         let caller = Caller::of(&call, &bulkhead.config().per);
         match bulkhead.enter(caller.key(), call.ledger.conn().worker().id()) {
             Entry::In(permit) => {
                 call.ledger.set_place(permit);
                 if bulkhead.is_adaptive() {
-                    return Detour::around(measured(self.inner.clone(), call));
+                    return Detour::around(measured(inner.clone(), call));
                 }
-                Detour::straight(self.inner.call(call))
+                Detour::straight(inner.call(call))
             }
             Entry::Full => {
                 let error = ProxyError::Crowded(bulkhead.crowd(caller.key()));
                 Detour::around(std::future::ready(Err(error)))
             }
-            Entry::Line(waiting) => Detour::around(in_line(self.inner.clone(), call, waiting)),
+            Entry::Line(waiting) => Detour::around(in_line(inner.clone(), call, waiting)),
         }
     }
 }
@@ -75,10 +48,7 @@ fn bulkhead(ledger: &Ledger) -> Option<&Bulkhead> {
     ledger.limits()?.concurrency.as_deref()
 }
 
-async fn in_line<S>(mut inner: S, call: Call, waiting: Waiting) -> Outcome
-where
-    S: Service<Call, Response = Response<Body>, Error = ProxyError>,
-{
+async fn in_line<S: Inner>(mut inner: S, call: Call, waiting: Waiting) -> Outcome {
     let bulkhead = bulkhead(&call.ledger).expect("looked at before");
     let end = Instant::now() + bulkhead.config().wait;
     let late = timeout::deadline(&call).filter(|deadline| *deadline < end);
@@ -99,10 +69,7 @@ where
 }
 
 /// A request that has been let in under a limit that follows the latency.
-async fn measured<S>(mut inner: S, call: Call) -> Outcome
-where
-    S: Service<Call, Response = Response<Body>, Error = ProxyError>,
-{
+async fn measured<S: Inner>(mut inner: S, call: Call) -> Outcome {
     let mut timing = Timing::new(&call);
     // Boxed, as it is moved with the future around it.
     let outcome = Box::pin(inner.call(call)).await;

@@ -4,7 +4,6 @@
 //! Only listeners that ask take this road, which is boxed: the others pay a branch.
 
 use std::borrow::Cow;
-use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -13,16 +12,16 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use outrigger_proto::model::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization, OnFailure};
 use tokio::time::Instant;
-use tower::{Layer, Service};
 
-use super::{Detour, Outcome, timeout};
+use super::detour::{Detour, Fork, Inner};
+use super::{Outcome, timeout};
 use crate::body::Body;
 use crate::error::{GrpcCode, ProxyError};
 use crate::facts::Beginning;
 use crate::http::call::{Call, Ledger, Wanted};
 use crate::http::{headers, peek};
 use crate::policy::ext_authz::{self, Allowed, Denied, PARTIAL_BODY, Peer, Question, Verdict};
-use crate::upstream::{CallError, ClusterView, Whole};
+use crate::upstream::{ClusterView, Whole};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// By which clients prove who they are: the service has to see these, whoever sets them afterwards.
@@ -32,38 +31,13 @@ const LONGEST_MESSAGE: usize = 1024;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
-pub struct ExternalAuthorizationLayer;
+pub struct ExternalAuthorizationFork;
 
-impl<S> Layer<S> for ExternalAuthorizationLayer {
-    type Service = ExternallyAuthorized<S>;
-
-    fn layer(&self, inner: S) -> ExternallyAuthorized<S> {
-        ExternallyAuthorized { inner }
-    }
-}
-
-/// See the module.
-#[derive(Clone, Debug)]
-pub struct ExternallyAuthorized<S> {
-    inner: S,
-}
-
-impl<S> Service<Call> for ExternallyAuthorized<S>
-where
-    S: Service<Call, Response = Response<Body>, Error = ProxyError> + Clone + 'static,
-{
-    type Response = Response<Body>;
-    type Error = ProxyError;
-    type Future = Detour<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, call: Call) -> Detour<S::Future> {
+impl Fork for ExternalAuthorizationFork {
+    fn send<S: Inner>(self, inner: &mut S, call: Call) -> Detour<S::Future> {
         match asked(&call.ledger) {
-            None => Detour::straight(self.inner.call(call)),
-            Some(_) => Detour::around(checked(self.inner.clone(), call)),
+            None => Detour::straight(inner.call(call)),
+            Some(_) => Detour::around(checked(inner.clone(), call)),
         }
     }
 }
@@ -83,10 +57,7 @@ fn of_route(ledger: &Ledger) -> Option<&CheckUse> {
     ledger.route()?.external_authorization.as_deref()
 }
 
-async fn checked<S>(mut inner: S, mut call: Call) -> Outcome
-where
-    S: Service<Call, Response = Response<Body>, Error = ProxyError>,
-{
+async fn checked<S: Inner>(mut inner: S, mut call: Call) -> Outcome {
     let ledger = call.ledger.clone();
     let (policy, service) = asked(&ledger).expect("looked at before");
     let stats = &ledger.view().state.stats;
@@ -169,14 +140,7 @@ async fn ask(
             })
         }
     };
-    match answer {
-        Ok(verdict) => Ok(verdict),
-        Err(CallError::Late) if own => Err(ProxyError::Timeout),
-        Err(error) => {
-            tracing::debug!(cluster = %policy.cluster, %error, "no decision of the service of authorization");
-            Ok(None)
-        }
-    }
+    timeout::decided(answer, own, &policy.cluster)
 }
 
 fn question<'a>(

@@ -3,15 +3,14 @@
 
 use std::ops::ControlFlow;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
 use outrigger_proto::model::Instead;
-use tower::{Layer, Service};
 
+use super::Outcome;
+use super::detour::{Detour, Fork, Inner};
 use super::stale::Asked;
-use super::{Detour, Outcome};
 use crate::body::{Body, text};
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger, Wanted};
@@ -27,47 +26,19 @@ const MAX_BODY: u64 = 64 * 1024;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
-pub struct FallbackLayer;
+pub struct FallbackFork;
 
-impl<S> Layer<S> for FallbackLayer {
-    type Service = Fallback<S>;
-
-    fn layer(&self, inner: S) -> Fallback<S> {
-        Fallback { inner }
-    }
-}
-
-/// See the module.
-#[derive(Clone, Debug)]
-pub struct Fallback<S> {
-    inner: S,
-}
-
-impl<S> Service<Call> for Fallback<S>
-where
-    S: Service<Call, Response = Response<Body>, Error = ProxyError> + Clone + 'static,
-{
-    type Response = Response<Body>;
-    type Error = ProxyError;
-    type Future = Detour<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, call: Call) -> Detour<S::Future> {
+impl Fork for FallbackFork {
+    fn send<S: Inner>(self, inner: &mut S, call: Call) -> Detour<S::Future> {
         let wanted = call.ledger.forward().is_some_and(|to| to.fallback.is_some());
         if !wanted || call.tunnel != Wanted::Nothing {
-            return Detour::straight(self.inner.call(call));
+            return Detour::straight(inner.call(call));
         }
-        Detour::around(with_fallback(self.inner.clone(), call))
+        Detour::around(with_fallback(inner.clone(), call))
     }
 }
 
-async fn with_fallback<S>(mut inner: S, call: Call) -> Outcome
-where
-    S: Service<Call, Response = Response<Body>, Error = ProxyError>,
-{
+async fn with_fallback<S: Inner>(mut inner: S, call: Call) -> Outcome {
     let Call { request, tunnel: _, ledger } = call;
     let mut asked = Asked::of(&request, &ledger);
     if let Some(Instead::To(_)) = instead(&ledger) {
@@ -88,15 +59,12 @@ where
     Ok(marked(response, HeaderValue::from_static("response")))
 }
 
-async fn to_other_cluster<S>(
+async fn to_other_cluster<S: Inner>(
     mut inner: S,
     request: http::Request<Body>,
     ledger: Rc<Ledger>,
     mut asked: Option<Asked>,
-) -> Outcome
-where
-    S: Service<Call, Response = Response<Body>, Error = ProxyError>,
-{
+) -> Outcome {
     let original = Original::new(request, MAX_BODY);
     let send = |inner: &mut S| {
         inner.call(Call { request: original.copy(), tunnel: Wanted::Nothing, ledger: ledger.clone() })

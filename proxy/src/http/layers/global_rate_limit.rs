@@ -4,56 +4,27 @@
 //! Only routes that ask for it take this road, which is boxed: the others pay a branch.
 
 use std::num::NonZeroU32;
-use std::task::{Context, Poll};
 
-use http::Response;
 use outrigger_proto::model::{DescriptorEntry, GlobalRateLimit, OnFailure};
 use prost::Message;
 use tokio::time::Instant;
-use tower::{Layer, Service};
 
-use super::{Detour, Outcome, timeout};
-use crate::body::Body;
+use super::detour::{Detour, Fork, Inner};
+use super::{Outcome, timeout};
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
 use crate::http::headers;
 use crate::policy::rls::{self, Decision, Descriptor, Entry};
-use crate::upstream::CallError;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
-pub struct GlobalRateLimitLayer;
+pub struct GlobalRateLimitFork;
 
-impl<S> Layer<S> for GlobalRateLimitLayer {
-    type Service = GloballyLimited<S>;
-
-    fn layer(&self, inner: S) -> GloballyLimited<S> {
-        GloballyLimited { inner }
-    }
-}
-
-/// See the module.
-#[derive(Clone, Debug)]
-pub struct GloballyLimited<S> {
-    inner: S,
-}
-
-impl<S> Service<Call> for GloballyLimited<S>
-where
-    S: Service<Call, Response = Response<Body>, Error = ProxyError> + Clone + 'static,
-{
-    type Response = Response<Body>;
-    type Error = ProxyError;
-    type Future = Detour<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, call: Call) -> Detour<S::Future> {
+impl Fork for GlobalRateLimitFork {
+    fn send<S: Inner>(self, inner: &mut S, call: Call) -> Detour<S::Future> {
         match policy(&call.ledger) {
-            None => Detour::straight(self.inner.call(call)),
-            Some(_) => Detour::around(asked(self.inner.clone(), call)),
+            None => Detour::straight(inner.call(call)),
+            Some(_) => Detour::around(asked(inner.clone(), call)),
         }
     }
 }
@@ -62,10 +33,7 @@ fn policy(ledger: &Ledger) -> Option<&GlobalRateLimit> {
     ledger.route()?.global_rate_limit.as_deref()
 }
 
-async fn asked<S>(mut inner: S, mut call: Call) -> Outcome
-where
-    S: Service<Call, Response = Response<Body>, Error = ProxyError>,
-{
+async fn asked<S: Inner>(mut inner: S, mut call: Call) -> Outcome {
     ask(&mut call).await?;
     // What the wait has cost is not the endpoint's, which is yet to be asked.
     call.ledger.trip().held_up(Instant::now());
@@ -117,14 +85,8 @@ async fn decision(
         return Ok(None);
     };
     let (patience, own) = timeout::patience(call, policy.timeout);
-    match ledger.conn().worker().upstream().call(service, rls::PATH, question, patience).await {
-        Ok(message) => Ok(rls::decision(&message)),
-        Err(CallError::Late) if own => Err(ProxyError::Timeout),
-        Err(error) => {
-            tracing::debug!(cluster = %policy.cluster, %error, "no decision of the rate limit service");
-            Ok(None)
-        }
-    }
+    let answer = ledger.conn().worker().upstream().call(service, rls::PATH, question, patience).await;
+    timeout::decided(answer.map(|message| rls::decision(&message)), own, &policy.cluster)
 }
 
 /// What is asked, encoded; `None` where the request counts as nothing.

@@ -9,16 +9,14 @@ use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderName, HeaderValue};
 use outrigger_proto::model::{Hedge, HedgeAfter, Retry as Policy};
 use tokio::time::Instant;
-use tower::{Layer, Service};
 
-use super::{Detour, Outcome};
-use crate::body::Body;
+use super::Outcome;
+use super::detour::{Detour, Fork, Inner};
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger, Wanted};
 use crate::http::headers::{X_OUTRIGGER_ATTEMPT, X_OUTRIGGER_RETRIED};
@@ -32,41 +30,16 @@ const GRPC_PREVIOUS: HeaderName = HeaderName::from_static("grpc-previous-rpc-att
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
-pub struct RetryLayer;
+pub struct RetryFork;
 
-impl<S> Layer<S> for RetryLayer {
-    type Service = Retry<S>;
-
-    fn layer(&self, inner: S) -> Retry<S> {
-        Retry { inner }
-    }
-}
-
-/// See the module.
-#[derive(Clone, Debug)]
-pub struct Retry<S> {
-    inner: S,
-}
-
-impl<S> Service<Call> for Retry<S>
-where
-    S: Service<Call, Response = Response<Body>, Error = ProxyError> + Clone + 'static,
-{
-    type Response = Response<Body>;
-    type Error = ProxyError;
-    type Future = Detour<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, call: Call) -> Detour<S::Future> {
+impl Fork for RetryFork {
+    fn send<S: Inner>(self, inner: &mut S, call: Call) -> Detour<S::Future> {
         let wanted = call.ledger.forward().is_some_and(|to| to.retry.is_some() || to.hedge.is_some());
         // A tunnel is not a request that could be repeated.
         if !wanted || call.tunnel != Wanted::Nothing {
-            return Detour::straight(self.inner.call(call));
+            return Detour::straight(inner.call(call));
         }
-        Detour::around(Attempts::new(self.inner.clone(), call).run())
+        Detour::around(Attempts::new(inner.clone(), call).run())
     }
 }
 
@@ -85,10 +58,7 @@ struct Attempts<S> {
     number: u32,
 }
 
-impl<S> Attempts<S>
-where
-    S: Service<Call, Response = Response<Body>, Error = ProxyError> + Clone + 'static,
-{
+impl<S: Inner> Attempts<S> {
     fn new(inner: S, call: Call) -> Self {
         let Call { request, tunnel: _, ledger } = call;
         let retry = ledger.forward().and_then(|forward| forward.retry.as_deref());

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Response;
+use outrigger_proto::model::Name;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
@@ -17,6 +18,7 @@ use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
 use crate::policy::deadline as grpc;
+use crate::upstream::CallError;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +74,23 @@ pub fn patience(call: &Call, given: Duration) -> (Duration, bool) {
     match left {
         Some(left) if left < given => (left, true),
         Some(_) | None => (given, false),
+    }
+}
+
+/// What a service that was asked for so long has decided; `None` when it decides nothing, and the request's own time is
+/// not what has run out.
+pub fn decided<T>(
+    answer: Result<Option<T>, CallError>,
+    own: bool,
+    cluster: &Name,
+) -> Result<Option<T>, ProxyError> {
+    match answer {
+        Ok(decision) => Ok(decision),
+        Err(CallError::Late) if own => Err(ProxyError::Timeout),
+        Err(error) => {
+            tracing::debug!(%cluster, %error, "no decision of the service that was asked");
+            Ok(None)
+        }
     }
 }
 
