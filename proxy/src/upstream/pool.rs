@@ -159,10 +159,7 @@ impl Pools {
         let mut cut = Vec::new();
         self.leashed.borrow_mut().retain(|(proven, leash)| {
             let Some(leash) = leash.upgrade() else { return false };
-            if proven.is_known_to(identity) {
-                return true;
-            }
-            if left == 0 {
+            if left == 0 || proven.is_known_to(identity) {
                 return true;
             }
             left -= 1;

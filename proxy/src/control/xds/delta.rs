@@ -9,7 +9,7 @@ use outrigger_proto::xds::discovery::{
 };
 use outrigger_proto::xds::{self, Kind, Refused};
 
-use super::speaks::{Speaks, why};
+use super::speaks::{Speaks, first, why};
 use super::state::State;
 
 /// See the module.
@@ -37,10 +37,7 @@ impl Speaks for Delta {
         for (kind, names) in state.wanted() {
             self.asked.entry(kind).or_default().names = names;
         }
-        let all = [Kind::Cluster, Kind::Listener];
-        let some = [Kind::Endpoints, Kind::Routes].into_iter();
-        let some: Vec<_> =
-            some.filter(|kind| !self.asked.entry(*kind).or_default().names.is_empty()).collect();
+        let kinds = first(|kind| self.asked.get(&kind).is_some_and(|asked| !asked.names.is_empty()));
         let request = |kind| {
             let Asked { names, versions } = self.asked.entry(kind).or_default();
             let versions = versions.iter().map(|(name, version)| (name.to_string(), version.clone()));
@@ -50,10 +47,10 @@ impl Speaks for Delta {
                 ..of(kind)
             }
         };
-        let mut requests: Vec<_> = all.into_iter().chain(some).map(request).collect();
+        let mut requests: Vec<_> = kinds.into_iter().map(request).collect();
         // Once a stream.
-        if let Some(first) = requests.first_mut() {
-            first.node = Some(node.clone());
+        if let Some(request) = requests.first_mut() {
+            request.node = Some(node.clone());
         }
         requests
     }

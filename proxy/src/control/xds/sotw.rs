@@ -6,7 +6,7 @@ use outrigger_proto::model::Name;
 use outrigger_proto::xds::discovery::{DiscoveryRequest, DiscoveryResponse, Node, STREAM, Status};
 use outrigger_proto::xds::{self, Kind, Refused};
 
-use super::speaks::{Speaks, why};
+use super::speaks::{Speaks, first, why};
 use super::state::State;
 
 /// See the module.
@@ -34,14 +34,11 @@ impl Speaks for Sotw {
 
     fn begin(&mut self, node: &Node, _: &State) -> Vec<DiscoveryRequest> {
         self.asked.values_mut().for_each(|asked| asked.nonce.clear());
-        let all = [Kind::Cluster, Kind::Listener];
-        let some = [Kind::Endpoints, Kind::Routes].into_iter();
-        let some: Vec<_> =
-            some.filter(|kind| !self.asked.entry(*kind).or_default().names.is_empty()).collect();
-        let mut requests: Vec<_> = all.into_iter().chain(some).map(|kind| self.request(kind, None)).collect();
+        let kinds = first(|kind| self.asked.get(&kind).is_some_and(|asked| !asked.names.is_empty()));
+        let mut requests: Vec<_> = kinds.into_iter().map(|kind| self.request(kind, None)).collect();
         // Once a stream.
-        if let Some(first) = requests.first_mut() {
-            first.node = Some(node.clone());
+        if let Some(request) = requests.first_mut() {
+            request.node = Some(node.clone());
         }
         requests
     }

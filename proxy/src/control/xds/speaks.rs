@@ -1,8 +1,8 @@
 //! One of the two ways in which a control plane is spoken with, without its stream.
 //! <https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>
 
-use outrigger_proto::xds::Refused;
 use outrigger_proto::xds::discovery::{Node, Status};
+use outrigger_proto::xds::{Kind, Refused};
 use prost::Message;
 
 use super::state::State;
@@ -27,6 +27,12 @@ pub(super) trait Speaks {
 
     /// Takes an answer; what is to be said to it and asked because of it, and what of it is refused.
     fn take(&mut self, state: &mut State, response: Self::Response) -> (Vec<Self::Request>, Vec<Refused>);
+}
+
+/// Of which kinds is asked at the beginning of a stream; of those that are asked for by name, where there `are` names.
+pub(super) fn first(are: impl Fn(Kind) -> bool) -> Vec<Kind> {
+    let named = [Kind::Endpoints, Kind::Routes].into_iter().filter(|kind| are(*kind));
+    [Kind::Cluster, Kind::Listener].into_iter().chain(named).collect()
 }
 
 /// What a control plane is told of what is refused.

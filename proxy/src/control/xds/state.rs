@@ -69,24 +69,31 @@ impl State {
 
     /// What is referred to, of the kinds that are.
     pub(super) fn wanted(&self) -> [(Kind, BTreeSet<Name>); 2] {
-        let sets = self.clusters.values().filter_map(|cluster| match &cluster.endpoints {
-            EndpointSource::Eds(name) => Some(name.clone()),
-            EndpointSource::Stated(_) | EndpointSource::Dns => None,
-        });
-        let tables = self.listeners.values().filter_map(|listener| match &listener.routes {
-            RouteSource::Rds(name) => Some(name.clone()),
-            RouteSource::Stated(_) | RouteSource::None => None,
-        });
-        [(Kind::Endpoints, sets.collect()), (Kind::Routes, tables.collect())]
+        [(Kind::Endpoints, self.sets().cloned().collect()), (Kind::Routes, self.tables().cloned().collect())]
     }
 
     /// What is referred to and has not come.
     pub(super) fn missing(&self) -> Vec<String> {
-        let [(_, sets), (_, tables)] = self.wanted();
-        let sets = sets.into_iter().filter(|name| !self.endpoints.contains_key(name));
-        let sets: Vec<_> = sets.map(|name| format!("{}[{name}]", Kind::Endpoints)).collect();
-        let tables = tables.into_iter().filter(|name| !self.routes.contains_key(name));
-        sets.into_iter().chain(tables.map(|name| format!("{}[{name}]", Kind::Routes))).collect()
+        let sets: BTreeSet<_> = self.sets().filter(|name| !self.endpoints.contains_key(*name)).collect();
+        let tables: BTreeSet<_> = self.tables().filter(|name| !self.routes.contains_key(*name)).collect();
+        let sets = sets.into_iter().map(|name| format!("{}[{name}]", Kind::Endpoints));
+        sets.chain(tables.into_iter().map(|name| format!("{}[{name}]", Kind::Routes))).collect()
+    }
+
+    /// The sets of endpoints that clusters refer to.
+    fn sets(&self) -> impl Iterator<Item = &Name> {
+        self.clusters.values().filter_map(|cluster| match &cluster.endpoints {
+            EndpointSource::Eds(name) => Some(name),
+            EndpointSource::Stated(_) | EndpointSource::Dns => None,
+        })
+    }
+
+    /// The tables of routes that listeners refer to.
+    fn tables(&self) -> impl Iterator<Item = &Name> {
+        self.listeners.values().filter_map(|listener| match &listener.routes {
+            RouteSource::Rds(name) => Some(name),
+            RouteSource::Stated(_) | RouteSource::None => None,
+        })
     }
 
     /// What is new since this was last asked. As long as something is missing, that is only what concerns what is there
