@@ -55,12 +55,7 @@ impl Kind {
 
     /// As it is called in errors.
     fn word(self) -> &'static str {
-        match self {
-            Self::Cluster => "Cluster",
-            Self::Endpoints => "ClusterLoadAssignment",
-            Self::Listener => "Listener",
-            Self::Routes => "RouteConfiguration",
-        }
+        self.message().rsplit('.').next().unwrap_or_default()
     }
 
     /// The full name of its message.

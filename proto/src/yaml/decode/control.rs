@@ -9,7 +9,7 @@ use crate::model::{self, ControlPlane, Locality};
 pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
     let node = m.optional("node", node);
     let written = m.has("node");
-    if m.has("node") && !m.has("xds") {
+    if written && !m.has("xds") {
         m.refuse("node", || {
             Fault::new("nobody is told who this is")
                 .hint("write `xds` too, as `xds: { server: \"https://host:18000\" }`")

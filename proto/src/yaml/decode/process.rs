@@ -70,14 +70,11 @@ fn user(text: &str) -> Result<User, Fault> {
     };
     if let Some((uid, gid)) = text.split_once(':') {
         let number = |text: &str| {
-            let number = text.parse::<u32>().map_err(|_| {
+            // The highest means nobody to the kernel, and changes nothing.
+            let number = text.parse::<u32>().ok().filter(|number| *number != u32::MAX);
+            let number = number.ok_or_else(|| {
                 Fault::new(format!("{} is not the number of a user or a group", show(text))).hint(expected)
             })?;
-            // The highest means nobody to the kernel, and changes nothing.
-            if number == u32::MAX {
-                return Err(Fault::new(format!("{} is not the number of a user or a group", show(text)))
-                    .hint(expected));
-            }
             NonZeroU32::new(number).ok_or_else(root)
         };
         return Ok(User::Ids { uid: number(uid)?, gid: number(gid)? });
