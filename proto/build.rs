@@ -15,7 +15,7 @@ const UPSTREAM: &str = "proto/upstream.txt";
 fn main() {
     println!("cargo:rerun-if-changed={ROOT}");
     let mut files = Vec::new();
-    for below in ["envoy", "google"] {
+    for below in ["envoy", "google", "outrigger/extensions"] {
         find(&Path::new(ROOT).join(below), &mut files);
     }
     files.sort();
@@ -24,6 +24,7 @@ fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
     std::fs::write(out.join("schema.rs"), table).expect("the directory is ours");
     let mut config = prost_build::Config::new();
+    config.enable_type_names();
     config.include_file("messages.rs").compile_fds(set).unwrap_or_else(|error| panic!("{error}"));
 }
 

@@ -13,6 +13,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod write;
 
 use std::fmt;
 
@@ -20,6 +21,7 @@ use prost::Message;
 
 pub use self::cluster::{ClusterResource, EndpointSource};
 pub use self::listener::{ListenerResource, RouteSource};
+pub use self::write::write;
 use crate::error::ConfigError;
 use crate::model::{Assignment, Name, RouteTable};
 
@@ -97,6 +99,18 @@ pub enum Resource {
     Listener(Box<ListenerResource>),
     /// A table of routes.
     Routes(RouteTable),
+}
+
+impl Resource {
+    /// What kind it is of.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Cluster(_) => Kind::Cluster,
+            Self::Endpoints(_) => Kind::Endpoints,
+            Self::Listener(_) => Kind::Listener,
+            Self::Routes(_) => Kind::Routes,
+        }
+    }
 }
 
 /// A resource that is refused.

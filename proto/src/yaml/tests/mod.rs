@@ -4,7 +4,6 @@ mod errors;
 mod external_authorization;
 mod files;
 mod global_rate_limit;
-mod random;
 mod resilience;
 mod round_trip;
 mod schema;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::files::FULL;
-use super::random;
+use crate::random;
 use super::read;
 use super::resilience::RESILIENCE;
 use crate::yaml::print;

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::files::FULL;
 use super::resilience::RESILIENCE;
-use super::{random, read};
+use super::read;
+use crate::random;
 use crate::yaml::cursor::asked;
 use crate::yaml::scalar::{Core, boolean, core};
 use crate::yaml::tree::{self, Node, View};

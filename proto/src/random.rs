@@ -17,7 +17,7 @@ mod authorization;
 mod policies;
 mod tls;
 
-pub(super) fn config() -> impl Strategy<Value = Config> {
+pub(crate) fn config() -> impl Strategy<Value = Config> {
     let name = || text_name().prop_map(|n| Name::new(&n).unwrap());
     let clusters = btree_map(name(), cluster_and_endpoints(), 1..5);
     let tables = btree_map(name(), vec(any_route(), 0..4), 0..3);

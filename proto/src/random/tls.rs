@@ -29,7 +29,7 @@ fn trust_domain() -> impl Strategy<Value = String> {
     select(vec!["a", "cluster.local", "x_1-2", "null", "10"]).prop_map(str::to_owned)
 }
 
-pub(in super::super) fn peer() -> impl Strategy<Value = PeerPattern> {
+pub(crate) fn peer() -> impl Strategy<Value = PeerPattern> {
     (trust_domain(), "(/[A-Za-z0-9_-]{1,4}){0,3}", any::<bool>()).prop_map(|(domain, path, below)| {
         let below = if below { "/*" } else { "" };
         PeerPattern::new(&format!("spiffe://{domain}{path}{below}")).unwrap()

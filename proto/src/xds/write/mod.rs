@@ -1,0 +1,44 @@
+//! The way back: what a configuration means, as resources that any client of xDS v3 reads. [`super::read`] of what is written
+//! is what was written.
+//!
+//! What no field of upstream's says travels beside it, as a typed extension of ours (`proto/proto/outrigger/extensions`) in
+//! `metadata.typed_filter_metadata`, which clients that do not know it leave alone.
+
+mod cluster;
+mod listener;
+mod route;
+
+use prost::Message;
+use prost_types::Any;
+
+use super::cx::Cx;
+use super::{Refused, Resource};
+use crate::model::Name;
+
+/// Writes a resource under this name.
+///
+/// # Errors
+/// What cannot be said: files, above all, which are the reader's own.
+pub fn write(name: &Name, resource: &Resource) -> Result<Any, Refused> {
+    let kind = resource.kind();
+    let mut cx = Cx::new(format!("{kind}[{name}]"));
+    let any = match resource {
+        Resource::Cluster(cluster) => cluster::cluster(&mut cx, name, cluster).map(|it| packed(&it)),
+        Resource::Endpoints(set) => Some(packed(&cluster::assignment(name, set))),
+        Resource::Listener(listener) => listener::listener(&mut cx, name, listener).map(|it| packed(&it)),
+        Resource::Routes(table) => route::table(&mut cx, name, table).map(|it| packed(&it)),
+    };
+    let errors = cx.into_errors();
+    match any {
+        Some(any) if errors.is_empty() => Ok(any),
+        _ => {
+            debug_assert!(!errors.is_empty(), "what is not written has an error");
+            Err(Refused { name: Some(name.clone()), errors })
+        }
+    }
+}
+
+/// A message of any type.
+fn packed<M: Message + prost::Name>(message: &M) -> Any {
+    Any { type_url: format!("type.googleapis.com/{}", M::full_name()), value: message.encode_to_vec() }
+}
