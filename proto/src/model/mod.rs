@@ -8,6 +8,7 @@ mod cluster;
 mod control;
 mod external_authorization;
 mod fallback;
+mod fleet;
 mod global_rate_limit;
 mod jwt;
 mod listener;
@@ -30,6 +31,7 @@ pub use self::cluster::{
 pub use self::control::{ControlPlane, Locality, Node};
 pub use self::external_authorization::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization};
 pub use self::fallback::{Fallback, Instead, Stale};
+pub use self::fleet::{Fleet, Group, IdPattern, Select};
 pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
 pub use self::jwt::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse};
 pub use self::listener::{Direction, Filter, FilterChain, HttpFilter, Limits, Listener, TcpFilter};

@@ -18,7 +18,8 @@ use crate::model::Name;
 
 /// What decoders share.
 pub(super) struct Cx<'a> {
-    env: &'a dyn Fn(&str) -> Option<String>,
+    /// `None` replaces no variable.
+    env: Option<&'a dyn Fn(&str) -> Option<String>>,
     /// The directory that file paths are relative to.
     pub(super) base: &'a Path,
     /// The clusters of the document, and whether anything leads to them.
@@ -55,7 +56,7 @@ enum Style {
 const MAX_SUGGESTIONS: u32 = 32;
 
 impl<'a> Cx<'a> {
-    pub(super) fn new(base: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn new(base: &'a Path, env: Option<&'a dyn Fn(&str) -> Option<String>>) -> Self {
         Self {
             env,
             base,

@@ -20,8 +20,8 @@ pub(super) enum Expanded {
 /// Replaces every variable of a text.
 ///
 /// # Errors
-/// An unset variable without a default, or a `${` that is not a variable.
-pub(super) fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Expanded, Fault> {
+/// An unset variable without a default, or a `${` that is not a variable; any variable where there is no environment.
+pub(super) fn expand(text: &str, env: Option<&dyn Fn(&str) -> Option<String>>) -> Result<Expanded, Fault> {
     if !text.contains("$$") && !text.contains("${") {
         return Ok(Expanded::Same);
     }
@@ -48,7 +48,11 @@ pub(super) fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result
     Ok(if substituted { Expanded::Substituted(out) } else { Expanded::Unescaped(out) })
 }
 
-fn variable(inside: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, Fault> {
+fn variable(inside: &str, env: Option<&dyn Fn(&str) -> Option<String>>) -> Result<String, Fault> {
+    let Some(env) = env else {
+        return Err(Fault::new(format!("the variable `${{{inside}}}` is not replaced here"))
+            .hint("write its value, as what many proxies serve must not depend on who reads it"));
+    };
     let (name, default) = match inside.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (inside, None),
@@ -83,7 +87,7 @@ mod tests {
             "EMPTY" => Some(String::new()),
             _ => None,
         };
-        let found = expand(text, &env);
+        let found = expand(text, Some(&env));
         assert_eq!(
             found.as_ref().map_err(|fault| fault.problem.as_str()),
             expected.as_ref().map_err(|e| *e),
@@ -116,7 +120,7 @@ mod tests {
     #[test]
     fn escaped_text_comes_back() {
         for text in ["", "$", "$$", "${A}", "a$b${", "$$${"] {
-            let back = match expand(&escape(text), &|_| None).unwrap() {
+            let back = match expand(&escape(text), Some(&|_| None)).unwrap() {
                 Expanded::Same => escape(text),
                 Expanded::Unescaped(back) | Expanded::Substituted(back) => back,
             };

@@ -10,6 +10,7 @@ mod cursor;
 mod decode;
 mod expand;
 mod fault;
+mod fleet;
 mod lint;
 mod place;
 mod print;
@@ -30,6 +31,7 @@ pub(crate) fn canonical_path(path: &str) -> Result<(), String> {
     canonical::check(path).map_err(fault::Fault::into_text)
 }
 
+pub use self::fleet::{Document, FleetErrors, ParsedFleet, parse_fleet};
 pub use self::print::print;
 pub use self::schema::schema;
 use crate::error::{ConfigError, ConfigErrors};
@@ -71,7 +73,7 @@ pub struct Parsed {
 /// Everything that is wrong with it, in the order of the places; never just the first.
 pub fn parse(source: &Source<'_>) -> Result<Parsed, ConfigErrors> {
     let (tree, mut errors) = tree::read(source.text);
-    let mut cx = cursor::Cx::new(source.base, source.env);
+    let mut cx = cursor::Cx::new(source.base, Some(source.env));
     let config = tree.root().and_then(|root| decode::config(&mut cx, root));
     let mut warnings = cx.warnings;
     errors.extend(cx.errors);

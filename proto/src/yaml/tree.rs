@@ -3,8 +3,10 @@
 //! Values are laid down in document order in one vector of small cells, with all text in one string: a file of ten
 //! thousand routes is two allocations. [`read()`] says what is refused.
 
+mod merge;
 mod read;
 
+pub(super) use self::merge::merge;
 pub(super) use self::read::read;
 use crate::error::Place;
 

@@ -7,6 +7,7 @@ mod authorization;
 mod cluster;
 mod control;
 mod external_authorization;
+mod fleet;
 mod global_rate_limit;
 mod headers;
 mod jwt;
@@ -20,6 +21,7 @@ mod tls;
 mod upstream;
 
 pub(super) use self::cluster::{MAX_LABEL, MAX_LABELS, MAX_PRIORITY, MAX_ZONE_WEIGHT};
+pub(super) use self::fleet::fleet;
 pub(super) use self::global_rate_limit::MAX_HITS;
 pub(super) use self::listener::MAX_HEADERS;
 pub(super) use self::policy::{MAX_ATTEMPTS, MAX_KEYS, TOLERANCES};
@@ -33,7 +35,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cursor::Cx;
+use super::cursor::{Cx, Fields};
 use super::fault::{Fault, show};
 use super::place::Step;
 use super::scalar::show_duration;
@@ -41,7 +43,8 @@ use super::tree::{Node, View};
 use super::{lint, ratio, scalar};
 use crate::error::Place;
 use crate::model::{
-    Address, Admin, Config, Filter, HttpFilter, Listener, Mesh, Name, Percent, Route, RouteTable,
+    Address, Admin, Assignment, Cluster, Config, Filter, HttpFilter, Listener, Mesh, Name, Percent, Route,
+    RouteTable,
 };
 
 /// Listeners, each with its route table when that is written in place.
@@ -52,6 +55,30 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
     let mut m = cx.fields(root, "config")?;
     let process = process::process(&mut m);
     let identity = m.optional("identity", tls::identity).map(Arc::new);
+    // A control plane may say what listens.
+    let must_listen = !m.has("xds");
+    let served = served(&mut m, must_listen);
+    m.finish();
+    lint::unused(cx, root);
+
+    let served = served?;
+    refuse_taken_binds(cx, root, &process.admin, &served.listeners);
+    lint::process(cx, root, &process, served.listeners.len());
+    let mut config = Config { mesh: Mesh { process, identity, ..Mesh::default() }, ..Config::default() };
+    served.put_into(&mut config);
+    look_over(cx, root, &config.mesh);
+    Some(config)
+}
+
+/// What a document says of listeners, route tables and clusters.
+struct Served {
+    listeners: Listeners,
+    tables: BTreeMap<Name, RouteTable>,
+    clusters: BTreeMap<Name, (Cluster, Option<Assignment>)>,
+}
+
+/// Reads it; what refers to something may stand before it.
+fn served<'a>(m: &mut Fields<'_, 'a>, must_listen: bool) -> Option<Served> {
     let mut names = m.optional("clusters", index).unwrap_or_default();
     m.optional("clusters", |cx, node| {
         cx.clusters_known = matches!(node.view(), View::Map);
@@ -64,36 +91,42 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
     m.optional("listeners", index_inline_tables);
 
     let read = |cx: &mut Cx<'a>, node| named(cx, node, "listeners by name", listener::listener);
-    // A control plane may say what listens.
-    let listeners = if m.has("xds") {
-        m.optional("listeners", read).or_else(|| (!m.has("listeners")).then(BTreeMap::new))
-    } else {
+    let listeners = if must_listen {
         m.required("listeners", read)
+    } else {
+        m.optional("listeners", read).or_else(|| (!m.has("listeners")).then(BTreeMap::new))
     };
     let tables = m.optional("route_tables", |cx, node| named(cx, node, "route tables by name", route::table));
     let clusters = m.optional("clusters", |cx, node| named(cx, node, "clusters by name", cluster::cluster));
-    m.finish();
-    lint::unused(cx, root);
+    Some(Served {
+        listeners: listeners?,
+        tables: tables.unwrap_or_default(),
+        clusters: clusters.unwrap_or_default(),
+    })
+}
 
-    let listeners = listeners?;
-    refuse_taken_binds(cx, root, &process.admin, &listeners);
-    lint::process(cx, root, &process, listeners.len());
-    let mut config = Config { mesh: Mesh { process, identity, ..Mesh::default() }, ..Config::default() };
-    config.mesh.route_tables = tables.unwrap_or_default().into_iter().collect();
-    for (name, (listener, inline)) in listeners {
-        config.mesh.route_tables.extend(inline.map(|table| (name.clone(), table)));
-        config.mesh.listeners.insert(name, listener);
+impl Served {
+    fn put_into(self, config: &mut Config) {
+        let Self { listeners, tables, clusters } = self;
+        config.mesh.route_tables = tables;
+        for (name, (listener, inline)) in listeners {
+            config.mesh.route_tables.extend(inline.map(|table| (name.clone(), table)));
+            config.mesh.listeners.insert(name, listener);
+        }
+        for (name, (cluster, assignment)) in clusters {
+            config.endpoints.extend(assignment.map(|assignment| (name.clone(), assignment)));
+            config.mesh.clusters.insert(name, cluster.into());
+        }
     }
-    for (name, (cluster, assignment)) in clusters.unwrap_or_default() {
-        config.endpoints.extend(assignment.map(|assignment| (name.clone(), assignment)));
-        config.mesh.clusters.insert(name, cluster.into());
-    }
-    global_rate_limit::refuse_unasked(cx, root, &config.mesh);
-    external_authorization::refuse_unasked(cx, root, &config.mesh);
-    jwt::refuse_unlooked(cx, root, &config.mesh);
-    lint::no_budget(cx, root, &config.mesh);
-    lint::no_high(cx, root, &config.mesh);
-    Some(config)
+}
+
+/// What can only be said once everything is read.
+fn look_over<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh) {
+    global_rate_limit::refuse_unasked(cx, root, mesh);
+    external_authorization::refuse_unasked(cx, root, mesh);
+    jwt::refuse_unlooked(cx, root, mesh);
+    lint::no_budget(cx, root, mesh);
+    lint::no_high(cx, root, mesh);
 }
 
 /// The names of a mapping; what is wrong with it is said when it is read.

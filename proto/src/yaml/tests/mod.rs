@@ -3,6 +3,7 @@
 mod errors;
 mod external_authorization;
 mod files;
+mod fleet;
 mod global_rate_limit;
 mod resilience;
 mod round_trip;
