@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::decode::Known;
-use super::expand::{Expanded, expand};
+use super::expand::{Env, Expanded, expand};
 use super::fault::{Fault, show};
 use super::place::{Step, render};
 use super::scalar::{self, Core, core};
@@ -18,8 +18,7 @@ use crate::model::Name;
 
 /// What decoders share.
 pub(super) struct Cx<'a> {
-    /// `None` replaces no variable.
-    env: Option<&'a dyn Fn(&str) -> Option<String>>,
+    env: Env<'a>,
     /// The directory that file paths are relative to.
     pub(super) base: &'a Path,
     /// The clusters of the document, and whether anything leads to them.
@@ -56,7 +55,7 @@ enum Style {
 const MAX_SUGGESTIONS: u32 = 32;
 
 impl<'a> Cx<'a> {
-    pub(super) fn new(base: &'a Path, env: Option<&'a dyn Fn(&str) -> Option<String>>) -> Self {
+    pub(super) fn new(base: &'a Path, env: Env<'a>) -> Self {
         Self {
             env,
             base,

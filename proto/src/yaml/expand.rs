@@ -6,6 +6,9 @@
 
 use super::fault::{Fault, show};
 
+/// Looks up a variable; `None` replaces none.
+pub(super) type Env<'a> = Option<&'a dyn Fn(&str) -> Option<String>>;
+
 /// What became of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Expanded {
@@ -21,7 +24,7 @@ pub(super) enum Expanded {
 ///
 /// # Errors
 /// An unset variable without a default, or a `${` that is not a variable; any variable where there is no environment.
-pub(super) fn expand(text: &str, env: Option<&dyn Fn(&str) -> Option<String>>) -> Result<Expanded, Fault> {
+pub(super) fn expand(text: &str, env: Env<'_>) -> Result<Expanded, Fault> {
     if !text.contains("$$") && !text.contains("${") {
         return Ok(Expanded::Same);
     }
@@ -48,7 +51,7 @@ pub(super) fn expand(text: &str, env: Option<&dyn Fn(&str) -> Option<String>>) -
     Ok(if substituted { Expanded::Substituted(out) } else { Expanded::Unescaped(out) })
 }
 
-fn variable(inside: &str, env: Option<&dyn Fn(&str) -> Option<String>>) -> Result<String, Fault> {
+fn variable(inside: &str, env: Env<'_>) -> Result<String, Fault> {
     let Some(env) = env else {
         return Err(Fault::new(format!("the variable `${{{inside}}}` is not replaced here"))
             .hint("write its value, as what many proxies serve must not depend on who reads it"));
