@@ -12,6 +12,7 @@ mod fleet;
 mod global_rate_limit;
 mod jwt;
 mod listener;
+mod plane;
 mod resilience;
 mod route;
 mod spiffe;
@@ -35,6 +36,7 @@ pub use self::fleet::{Fleet, Group, IdPattern, Select};
 pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
 pub use self::jwt::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse};
 pub use self::listener::{Direction, Filter, FilterChain, HttpFilter, Limits, Listener, TcpFilter};
+pub use self::plane::{Plane, PlaneTls, Reads};
 pub use self::resilience::{
     AbortWith, Adaptive, Backoff, BreakerLimits, CircuitBreaker, Concurrency, Fault, FaultAbort, FaultDelay,
     HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror, OutlierDetection, Percent, Priority, Probe,

@@ -35,7 +35,7 @@ pub use self::fleet::{Document, FleetErrors, ParsedFleet, parse_fleet};
 pub use self::print::print;
 pub use self::schema::schema;
 use crate::error::{ConfigError, ConfigErrors};
-use crate::model::Config;
+use crate::model::{Config, Plane};
 
 /// A document and what surrounds it.
 #[derive(Clone, Copy)]
@@ -82,6 +82,24 @@ pub fn parse(source: &Source<'_>) -> Result<Parsed, ConfigErrors> {
             in_order(&mut warnings);
             Ok(Parsed { config, warnings })
         }
+        Some(_) | None => {
+            in_order(&mut errors);
+            Err(ConfigErrors { source: source.name.to_owned(), errors })
+        }
+    }
+}
+
+/// Reads how a control plane runs.
+///
+/// # Errors
+/// Everything that is wrong with the document.
+pub fn parse_plane(source: &Source<'_>) -> Result<Plane, ConfigErrors> {
+    let (tree, mut errors) = tree::read(source.text);
+    let mut cx = cursor::Cx::new(source.base, Some(source.env));
+    let plane = tree.root().and_then(|root| decode::plane(&mut cx, root));
+    errors.extend(cx.errors);
+    match plane {
+        Some(plane) if errors.is_empty() => Ok(plane),
         Some(_) | None => {
             in_order(&mut errors);
             Err(ConfigErrors { source: source.name.to_owned(), errors })

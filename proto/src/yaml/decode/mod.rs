@@ -13,6 +13,7 @@ mod headers;
 mod jwt;
 mod listener;
 mod matches;
+mod plane;
 mod policy;
 mod process;
 mod route;
@@ -24,6 +25,7 @@ pub(super) use self::cluster::{MAX_LABEL, MAX_LABELS, MAX_PRIORITY, MAX_ZONE_WEI
 pub(super) use self::fleet::fleet;
 pub(super) use self::global_rate_limit::MAX_HITS;
 pub(super) use self::listener::MAX_HEADERS;
+pub(super) use self::plane::plane;
 pub(super) use self::policy::{MAX_ATTEMPTS, MAX_KEYS, TOLERANCES};
 pub(super) use self::process::MAX_WORKERS;
 pub(super) use self::route::REDIRECTS;

@@ -1,0 +1,357 @@
+//! What people and programs ask and change: REST, described by OpenAPI at `/v1/openapi.json`. The command line is one of its
+//! clients.
+
+mod auth;
+mod events;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use outrigger_proto::model::Reads;
+use serde::{Deserialize, Serialize};
+use utoipa::{OpenApi, ToSchema};
+
+pub use self::auth::{Author, create_token};
+use crate::nodes::NodeStatus;
+use crate::plane::{Change, ChangeError, Outcome, Plane};
+use crate::store::{Revision, StoreError};
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+pub struct Api {
+    plane: Arc<Plane>,
+    reads: Reads,
+}
+
+/// What is different, and what is to be said of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Changed {
+    /// The revision in force.
+    pub revision: u64,
+    /// What is different, as a unified diff; empty where nothing is.
+    pub diff: String,
+    /// What is allowed but can hardly be meant.
+    pub warnings: Vec<String>,
+}
+
+/// Documents to be put or taken away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Apply {
+    /// Documents by name; `null` takes one away. Others stay as they are.
+    pub documents: BTreeMap<String, Option<String>>,
+    /// Why; shown in the history.
+    #[serde(default)]
+    pub message: String,
+    /// Only says what would be different.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What is to be as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// The revision that is brought back.
+    pub to: u64,
+    /// Why; shown in the history.
+    #[serde(default)]
+    pub message: String,
+    /// Only says what would be different.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A revision, without what it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Entry {
+    /// Its number.
+    pub number: u64,
+    /// When, RFC 3339.
+    pub time: String,
+    /// Who.
+    pub author: String,
+    /// Why; may be empty.
+    pub message: String,
+    /// The earlier one that it brings back, if it does.
+    pub rollback_to: Option<u64>,
+}
+
+/// What is served, and to whom.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Status {
+    /// The revision in force; 0 before there is any.
+    pub revision: u64,
+    /// Who is connected.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// All of it, line by line.
+    pub error: String,
+}
+
+/// Whose token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// Whose it is: the author of what is changed with it.
+    pub name: String,
+}
+
+/// A new token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewToken {
+    /// Whose it is.
+    pub name: String,
+    /// Itself; it is not shown again.
+    pub token: String,
+}
+
+/// A token, without what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenEntry {
+    /// Whose it is.
+    pub name: String,
+    /// Since when, RFC 3339.
+    pub created: String,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Outrigger control plane", description = "What proxies are told, and what became of it."),
+    paths(
+        apply,
+        history,
+        revision,
+        difference,
+        rollback,
+        documents,
+        status,
+        tokens,
+        new_token,
+        drop_token,
+        events::events
+    ),
+    components(schemas(Problem, crate::events::Event))
+)]
+struct Description;
+
+/// The whole of it.
+pub fn router(plane: Arc<Plane>, reads: Reads) -> Router {
+    let api = Api { plane, reads };
+    Router::new()
+        .route("/v1/revisions", get(history).post(apply))
+        .route("/v1/revisions/{number}", get(revision))
+        .route("/v1/revisions/{number}/diff", get(difference))
+        .route("/v1/rollback", post(rollback))
+        .route("/v1/documents", get(documents))
+        .route("/v1/status", get(status))
+        .route("/v1/events", get(events::events))
+        .route("/v1/tokens", get(tokens).post(new_token))
+        .route("/v1/tokens/{name}", axum::routing::delete(drop_token))
+        .route("/v1/openapi.json", get(|| async { Json(Description::openapi()) }))
+        .route("/live", get(|| async { "ok\n" }))
+        .route("/ready", get(|| async { "ok\n" }))
+        .fallback(|| async {
+            Failed(StatusCode::NOT_FOUND, "there is nothing here; see /v1/openapi.json".into())
+        })
+        .with_state(api)
+}
+
+/// A status, and what is wrong.
+#[derive(Debug)]
+pub struct Failed(StatusCode, String);
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        (self.0, Json(Problem { error: self.1 })).into_response()
+    }
+}
+
+impl From<ChangeError> for Failed {
+    fn from(error: ChangeError) -> Self {
+        let status = match error {
+            ChangeError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ChangeError::Refused(_) => StatusCode::CONFLICT,
+            ChangeError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    }
+}
+
+impl From<Outcome> for Changed {
+    fn from(Outcome { revision, diff, warnings }: Outcome) -> Self {
+        Self { revision, diff, warnings }
+    }
+}
+
+impl From<Revision> for Entry {
+    fn from(revision: Revision) -> Self {
+        let Revision { number, time, author, message, rollback_to, documents: _ } = revision;
+        Self { number, time, author, message, rollback_to }
+    }
+}
+
+/// Runs what may wait for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failed> + Send + 'static,
+) -> Result<T, Failed> {
+    let gone = |_| Failed(StatusCode::INTERNAL_SERVER_ERROR, "the work was given up".into());
+    tokio::task::spawn_blocking(work).await.map_err(gone)?
+}
+
+/// Checks documents, and makes a revision of them and those that stay.
+#[utoipa::path(post, path = "/v1/revisions", request_body = Apply, responses(
+    (status = 200, body = Changed), (status = 401, body = Problem), (status = 409, body = Problem),
+    (status = 422, description = "Something is wrong; nothing is changed", body = Problem)))]
+async fn apply(
+    State(api): State<Api>,
+    Author(author): Author,
+    Json(Apply { documents, message, dry_run }): Json<Apply>,
+) -> Result<Json<Changed>, Failed> {
+    let change = Change { author, message, documents, dry_run };
+    blocking(move || Ok(Json(api.plane.change(change)?.into()))).await
+}
+
+/// Brings an earlier revision back, as a new one.
+#[utoipa::path(post, path = "/v1/rollback", request_body = Rollback, responses(
+    (status = 200, body = Changed), (status = 401, body = Problem), (status = 409, body = Problem)))]
+async fn rollback(
+    State(api): State<Api>,
+    Author(author): Author,
+    Json(Rollback { to, message, dry_run }): Json<Rollback>,
+) -> Result<Json<Changed>, Failed> {
+    blocking(move || Ok(Json(api.plane.rollback(to, (author, message), dry_run)?.into()))).await
+}
+
+#[derive(Debug, Deserialize)]
+struct Most {
+    most: Option<usize>,
+}
+
+/// What was accepted, the last first.
+#[utoipa::path(get, path = "/v1/revisions", params(("most" = Option<usize>, Query, description = "So many; 100 by default")),
+    responses((status = 200, body = Vec<Entry>)))]
+async fn history(
+    State(api): State<Api>,
+    _: auth::Reader,
+    Query(Most { most }): Query<Most>,
+) -> Result<Json<Vec<Entry>>, Failed> {
+    blocking(move || {
+        let revisions = api.plane.store().history(most.unwrap_or(100))?;
+        Ok(Json(revisions.into_iter().map(Into::into).collect()))
+    })
+    .await
+}
+
+fn found(api: &Api, number: u64) -> Result<Revision, Failed> {
+    let missing = || Failed(StatusCode::NOT_FOUND, format!("there is no revision {number}"));
+    api.plane.store().revision(number)?.ok_or_else(missing)
+}
+
+/// A revision, whole.
+#[utoipa::path(get, path = "/v1/revisions/{number}", responses((status = 200, body = Revision), (status = 404, body = Problem)))]
+async fn revision(
+    State(api): State<Api>,
+    _: auth::Reader,
+    Path(number): Path<u64>,
+) -> Result<Json<Revision>, Failed> {
+    blocking(move || found(&api, number).map(Json)).await
+}
+
+#[derive(Debug, Deserialize)]
+struct Against {
+    from: Option<u64>,
+}
+
+/// What a revision changed, or in what it differs from another.
+#[utoipa::path(get, path = "/v1/revisions/{number}/diff",
+    params(("from" = Option<u64>, Query, description = "The one before by default")),
+    responses((status = 200, body = String), (status = 404, body = Problem)))]
+async fn difference(
+    State(api): State<Api>,
+    _: auth::Reader,
+    Path(number): Path<u64>,
+    Query(Against { from }): Query<Against>,
+) -> Result<String, Failed> {
+    blocking(move || {
+        let after = found(&api, number)?.documents;
+        let before = match from.unwrap_or(number.saturating_sub(1)) {
+            0 => BTreeMap::new(),
+            from => found(&api, from)?.documents,
+        };
+        Ok(crate::plane::diff(&before, &after))
+    })
+    .await
+}
+
+/// The documents in force.
+#[utoipa::path(get, path = "/v1/documents", responses((status = 200, body = BTreeMap<String, String>)))]
+async fn documents(
+    State(api): State<Api>,
+    _: auth::Reader,
+) -> Result<Json<BTreeMap<String, String>>, Failed> {
+    blocking(move || Ok(Json(api.plane.store().latest()?.map_or_else(BTreeMap::new, |it| it.documents))))
+        .await
+}
+
+/// Who is connected, what each has taken, and what it refused.
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
+async fn status(State(api): State<Api>, _: auth::Reader) -> Json<Status> {
+    let revision = api.plane.serving().borrow().revision;
+    Json(Status { revision, nodes: api.plane.nodes.all() })
+}
+
+/// Whose tokens there are.
+#[utoipa::path(get, path = "/v1/tokens", responses((status = 200, body = Vec<TokenEntry>)))]
+async fn tokens(State(api): State<Api>, _: Author) -> Result<Json<Vec<TokenEntry>>, Failed> {
+    blocking(move || {
+        let tokens = api.plane.store().tokens()?.into_values();
+        Ok(Json(tokens.map(|token| TokenEntry { name: token.name, created: token.created }).collect()))
+    })
+    .await
+}
+
+/// Makes a token.
+#[utoipa::path(post, path = "/v1/tokens", request_body = TokenRequest, responses((status = 200, body = NewToken)))]
+async fn new_token(
+    State(api): State<Api>,
+    _: Author,
+    Json(TokenRequest { name }): Json<TokenRequest>,
+) -> Result<Json<NewToken>, Failed> {
+    blocking(move || {
+        let token = create_token(api.plane.store(), &name)?;
+        Ok(Json(NewToken { name, token }))
+    })
+    .await
+}
+
+/// Forgets the tokens of a name.
+#[utoipa::path(delete, path = "/v1/tokens/{name}", responses((status = 204), (status = 404, body = Problem)))]
+async fn drop_token(
+    State(api): State<Api>,
+    _: Author,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Failed> {
+    blocking(move || {
+        if api.plane.store().drop_tokens(&name)? {
+            return Ok(StatusCode::NO_CONTENT);
+        }
+        Err(Failed(StatusCode::NOT_FOUND, format!("there is no token of `{name}`")))
+    })
+    .await
+}

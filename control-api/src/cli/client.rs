@@ -1,0 +1,102 @@
+//! Asking a control plane.
+
+use std::io::BufReader;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::Value;
+use ureq::Agent;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use super::Remote;
+
+/// See the module.
+pub(super) struct Client {
+    agent: Agent,
+    server: String,
+    /// The value of `authorization`; empty without a token.
+    authorization: String,
+}
+
+impl Client {
+    pub(super) fn new(remote: &Remote) -> Result<Self, String> {
+        let Remote { server, token_file, trust, json: _ } = remote;
+        let authorization = match (token_file, std::env::var("OUTRIGGER_CONTROL_TOKEN")) {
+            (Some(file), _) => {
+                let token =
+                    std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+                format!("Bearer {}", token.trim())
+            }
+            (None, Ok(token)) => format!("Bearer {}", token.trim()),
+            (None, Err(_)) => String::new(),
+        };
+        let mut tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+        if let Some(file) = trust {
+            let roots = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let roots = roots.map_err(|error| format!("{}: {error}", file.display()))?;
+            let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+            tls = tls.root_certs(RootCerts::from(roots));
+        }
+        let config = Agent::config_builder().http_status_as_error(false).tls_config(tls.build()).build();
+        Ok(Self { agent: config.into(), server: server.trim_end_matches('/').to_owned(), authorization })
+    }
+
+    pub(super) fn get(&self, path: &str) -> Result<Value, String> {
+        let text = self.get_text(path)?;
+        serde_json::from_str(&text).map_err(|error| format!("{}{path}: {error}", self.server))
+    }
+
+    pub(super) fn get_text(&self, path: &str) -> Result<String, String> {
+        let request = self.agent.get(self.url(path)).header("authorization", &self.authorization);
+        self.text(request.call())
+    }
+
+    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        let request = self.agent.post(self.url(path)).header("authorization", &self.authorization);
+        let text = self.text(request.send_json(body))?;
+        serde_json::from_str(&text).map_err(|error| format!("{}{path}: {error}", self.server))
+    }
+
+    pub(super) fn delete(&self, path: &str) -> Result<(), String> {
+        let request = self.agent.delete(self.url(path)).header("authorization", &self.authorization);
+        self.text(request.call()).map(drop)
+    }
+
+    /// A body that goes on.
+    pub(super) fn follow(&self, path: &str) -> Result<impl std::io::BufRead + use<>, String> {
+        let request = self.agent.get(self.url(path)).header("authorization", &self.authorization);
+        let answer = request.header("accept", "text/event-stream").call();
+        let answer = answer.map_err(|error| self.away(&error))?;
+        if answer.status().is_success() {
+            return Ok(BufReader::new(answer.into_body().into_reader()));
+        }
+        self.text(Ok(answer)).and_then(|_| Err("the control plane does not answer with a stream".to_owned()))
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.server)
+    }
+
+    fn away(&self, error: &ureq::Error) -> String {
+        format!("{} cannot be asked: {error}; is it running? `--server` says where it is", self.server)
+    }
+
+    fn text(&self, answer: Result<http::Response<ureq::Body>, ureq::Error>) -> Result<String, String> {
+        let mut answer = answer.map_err(|error| self.away(&error))?;
+        let status = answer.status();
+        let text = answer.body_mut().read_to_string().map_err(|error| self.away(&error))?;
+        if status.is_success() {
+            return Ok(text);
+        }
+        let said = serde_json::from_str::<Value>(&text).ok();
+        let said = said.as_ref().and_then(|said| said["error"].as_str()).unwrap_or(text.trim());
+        let hint = if status == http::StatusCode::UNAUTHORIZED {
+            "; `--token-file` names the file of a token (the first one stands in the store, as `admin.token`)"
+        } else {
+            ""
+        };
+        Err(format!("{said}{hint}"))
+    }
+}

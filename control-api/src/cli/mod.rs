@@ -1,0 +1,385 @@
+//! The command line: `run` is the control plane, everything else asks one.
+
+mod client;
+mod run;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{BufRead, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use serde_json::{Value, json};
+
+use self::client::Client;
+use crate::{directory, plane};
+
+/// Tells proxies what to serve: documents in, xDS v3 out.
+#[derive(Debug, Parser)]
+#[command(name = "outrigger-control", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Where a control plane is, and by which right it is asked.
+#[derive(Debug, Args)]
+struct Remote {
+    /// The control plane's API
+    #[arg(long, env = "OUTRIGGER_CONTROL", default_value = "http://127.0.0.1:18001", value_name = "URL")]
+    server: String,
+    /// File of the token
+    #[arg(long, env = "OUTRIGGER_CONTROL_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file of the roots that the server is checked against
+    #[arg(long, env = "OUTRIGGER_CONTROL_TRUST", value_name = "FILE")]
+    trust: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why, and whether at all.
+#[derive(Debug, Args)]
+struct Reason {
+    /// Why; shown in the history
+    #[arg(short, long, default_value = "")]
+    message: String,
+    /// Only say what would be different
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Be a control plane, until SIGTERM
+    Run {
+        /// How it runs; all by default
+        file: Option<PathBuf>,
+    },
+    /// Say what is wrong with documents, without a control plane
+    Check {
+        /// Files, or one directory
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Put documents into force, each under its file's name
+    Apply {
+        /// Files
+        #[arg(required_unless_present = "remove")]
+        files: Vec<PathBuf>,
+        /// Take a document away
+        #[arg(long, value_name = "NAME")]
+        remove: Vec<String>,
+        #[command(flatten)]
+        reason: Reason,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// What a revision changed, or in what files differ from what is in force
+    Diff {
+        /// The number of a revision, or files
+        #[arg(required = true)]
+        what: Vec<String>,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// What is in force, or was in a revision: one document, or the names of all
+    Get {
+        /// A document
+        document: Option<String>,
+        /// The number of a revision
+        #[arg(long)]
+        revision: Option<u64>,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// What was accepted, the last first
+    History {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Bring an earlier revision back, as a new one
+    Rollback {
+        /// The number of the revision
+        to: u64,
+        #[command(flatten)]
+        reason: Reason,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Who is connected, what each has taken, and what it refused
+    Status {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// What happened, as JSON lines
+    Events {
+        /// The last event that is known
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Who may change things
+    Token {
+        #[command(subcommand)]
+        verb: TokenVerb,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenVerb {
+    /// Make a token, and print it, once
+    Create {
+        /// Whose it is
+        name: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Whose tokens there are
+    List {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Forget the tokens of a name
+    Revoke {
+        /// Whose
+        name: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Run { file } => run::run(file.as_deref()),
+        Verb::Check { paths } => check(&paths),
+        Verb::Apply { files, remove, reason, remote } => apply(&files, remove, reason, &remote),
+        Verb::Diff { what, remote } => diff(&what, &remote),
+        Verb::Get { document, revision, remote } => get(document, revision, &remote),
+        Verb::History { remote } => history(&remote),
+        Verb::Rollback { to, reason: Reason { message, dry_run }, remote } => {
+            let body = json!({ "to": to, "message": message, "dry_run": dry_run });
+            Client::new(&remote)
+                .and_then(|client| changed(&client.post("/v1/rollback", &body)?, dry_run, &remote))
+        }
+        Verb::Status { remote } => status(&remote),
+        Verb::Events { after, follow, remote } => events(after, follow, &remote),
+        Verb::Token { verb } => token(verb),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "outrigger-control", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What is wrong, in words.
+type Done = Result<(), String>;
+
+fn documents(paths: &[PathBuf]) -> Result<BTreeMap<String, String>, String> {
+    let unreadable = |path: &Path, error: &std::io::Error| format!("{}: {error}", path.display());
+    if let [directory] = paths
+        && directory.is_dir()
+    {
+        return directory::read(directory).map_err(|error| unreadable(directory, &error));
+    }
+    let read = paths.iter().map(|path| {
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+        let name = path.file_name().and_then(|name| name.to_str());
+        Ok((name.ok_or_else(|| format!("{}: not the name of a file", path.display()))?.to_owned(), text))
+    });
+    read.collect()
+}
+
+fn check(paths: &[PathBuf]) -> Done {
+    let (serving, warnings) = plane::checked(0, &documents(paths)?)?;
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    let fleet = serving.fleet();
+    let mut out = String::new();
+    for group in &fleet.groups {
+        let listeners: Vec<_> = fleet.listeners(group).map(|(name, _)| name.as_str()).collect();
+        let clusters: Vec<_> = fleet.clusters(group).into_iter().map(|name| name.as_str()).collect();
+        let _ = writeln!(
+            out,
+            "group {}  listeners: {}  clusters: {}",
+            group.name,
+            listeners.join(" "),
+            clusters.join(" ")
+        );
+    }
+    print(&(out + "ok\n"))
+}
+
+fn apply(
+    files: &[PathBuf],
+    remove: Vec<String>,
+    Reason { message, dry_run }: Reason,
+    remote: &Remote,
+) -> Done {
+    let put = documents(files)?.into_iter().map(|(name, text)| (name, Value::from(text)));
+    let all: serde_json::Map<_, _> = put.chain(remove.into_iter().map(|name| (name, Value::Null))).collect();
+    let body = json!({ "documents": all, "message": message, "dry_run": dry_run });
+    changed(&Client::new(remote)?.post("/v1/revisions", &body)?, dry_run, remote)
+}
+
+/// Says what became of a change.
+fn changed(answer: &Value, dry_run: bool, remote: &Remote) -> Done {
+    if remote.json {
+        return print(&format!("{answer:#}\n"));
+    }
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        eprintln!("warning: {}", warning.as_str().unwrap_or_default());
+    }
+    let diff = answer["diff"].as_str().unwrap_or_default();
+    let said = match (diff.is_empty(), dry_run) {
+        (true, _) => format!("nothing is different from revision {}\n", answer["revision"]),
+        (false, true) => format!("{diff}revision {} stays: this was a dry run\n", answer["revision"]),
+        (false, false) => format!("{diff}revision {} is in force\n", answer["revision"]),
+    };
+    print(&said)
+}
+
+fn diff(what: &[String], remote: &Remote) -> Done {
+    let client = Client::new(remote)?;
+    if let [number] = what
+        && let Ok(number) = number.parse::<u64>()
+    {
+        return print(&client.get_text(&format!("/v1/revisions/{number}/diff"))?);
+    }
+    let files: Vec<_> = what.iter().map(PathBuf::from).collect();
+    let body = json!({ "documents": documents(&files)?, "dry_run": true });
+    let answer = client.post("/v1/revisions", &body)?;
+    print(answer["diff"].as_str().unwrap_or_default())
+}
+
+fn get(document: Option<String>, revision: Option<u64>, remote: &Remote) -> Done {
+    let client = Client::new(remote)?;
+    let documents = match revision {
+        None => client.get("/v1/documents")?,
+        Some(number) => client.get(&format!("/v1/revisions/{number}"))?["documents"].take(),
+    };
+    let Some(document) = document else {
+        let names = documents.as_object().into_iter().flat_map(|documents| documents.keys());
+        return print(&names.map(|name| format!("{name}\n")).collect::<String>());
+    };
+    match documents[&document].as_str() {
+        Some(text) => print(text),
+        None => Err(format!("there is no document `{document}`; `get` without a name lists them")),
+    }
+}
+
+fn history(remote: &Remote) -> Done {
+    let answer = Client::new(remote)?.get("/v1/revisions")?;
+    if remote.json {
+        return print(&format!("{answer:#}\n"));
+    }
+    let mut out = String::new();
+    for entry in answer.as_array().into_iter().flatten() {
+        let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+        let back = entry["rollback_to"].as_u64().map(|to| format!(" (brings back {to})")).unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "{:>5}  {}  {}  {}{back}",
+            entry["number"],
+            text("time"),
+            text("author"),
+            text("message")
+        );
+    }
+    print(&out)
+}
+
+fn status(remote: &Remote) -> Done {
+    let answer = Client::new(remote)?.get("/v1/status")?;
+    if remote.json {
+        return print(&format!("{answer:#}\n"));
+    }
+    let mut out = format!("revision {}\n", answer["revision"]);
+    for node in answer["nodes"].as_array().into_iter().flatten() {
+        let text = |key: &str| node[key].as_str().unwrap_or("-").to_owned();
+        let state = if node["in_sync"] == true { "in sync" } else { "behind" };
+        let _ = writeln!(
+            out,
+            "{}  group {}  {}  {}  {state}  since {}",
+            text("id"),
+            text("group"),
+            text("agent"),
+            text("way"),
+            text("since")
+        );
+        for (kind, of) in node["kinds"].as_object().into_iter().flatten() {
+            let _ = writeln!(out, "    {kind}  told {}  acked {}", of["told"], of["acked"]);
+            for line in of["nack"].as_str().into_iter().flat_map(str::lines) {
+                let _ = writeln!(out, "      refused: {line}");
+            }
+        }
+    }
+    print(&out)
+}
+
+fn events(mut after: u64, follow: bool, remote: &Remote) -> Done {
+    let client = Client::new(remote)?;
+    if !follow {
+        loop {
+            let page = client.get(&format!("/v1/events?after={after}"))?;
+            let Some(page) = page.as_array().filter(|page| !page.is_empty()) else { return Ok(()) };
+            for event in page {
+                after = event["id"].as_str().and_then(|id| id.parse().ok()).unwrap_or(after + 1);
+                print(&format!("{event}\n"))?;
+            }
+        }
+    }
+    for line in client.follow(&format!("/v1/events?after={after}"))?.lines() {
+        let line = line.map_err(|error| format!("the control plane is away: {error}"))?;
+        if let Some(event) = line.strip_prefix("data: ") {
+            print(&format!("{event}\n"))?;
+        }
+    }
+    Ok(())
+}
+
+fn token(verb: TokenVerb) -> Done {
+    match verb {
+        TokenVerb::Create { name, remote } => {
+            let answer = Client::new(&remote)?.post("/v1/tokens", &json!({ "name": name }))?;
+            print(&format!("{}\n", answer["token"].as_str().unwrap_or_default()))
+        }
+        TokenVerb::List { remote } => {
+            let answer = Client::new(&remote)?.get("/v1/tokens")?;
+            let lines = answer.as_array().into_iter().flatten().map(|token| {
+                format!(
+                    "{}  since {}\n",
+                    token["name"].as_str().unwrap_or_default(),
+                    token["created"].as_str().unwrap_or_default()
+                )
+            });
+            print(&lines.collect::<String>())
+        }
+        TokenVerb::Revoke { name, remote } => Client::new(&remote)?.delete(&format!("/v1/tokens/{name}")),
+    }
+}
+
+fn print(text: &str) -> Done {
+    // A reader that has seen enough (`| head`) is no failure.
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! Being a control plane.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use outrigger_proto::model::Plane as Settings;
+use outrigger_proto::yaml;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::plane::Plane;
+use crate::store::Store;
+use crate::tls::{self, Listener};
+use crate::{api, directory, xds};
+
+/// Where the first token stands, in the store.
+const FIRST_TOKEN: &str = "admin.token";
+
+pub(super) fn run(file: Option<&Path>) -> super::Done {
+    let level = std::env::var("OUTRIGGER_LOG").ok().and_then(|level| level.parse().ok());
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .with_max_level(level.unwrap_or(tracing::Level::INFO))
+        .init();
+    let settings = file.map_or_else(|| Ok(Settings::default()), read)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| format!("cannot start: {error}"))?.block_on(serve(settings))
+}
+
+fn read(file: &Path) -> Result<Settings, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let base = file.parent().unwrap_or(Path::new(""));
+    let env = |name: &str| std::env::var(name).ok();
+    let source = yaml::Source { name: &file.display().to_string(), text: &text, base, env: &env };
+    yaml::parse_plane(&source).map_err(|errors| errors.to_string())
+}
+
+async fn serve(settings: Settings) -> super::Done {
+    let Settings { xds, api, tls, store, documents, reads } = settings;
+    let acceptor = tls.as_ref().map(tls::acceptor).transpose()?;
+    fs::create_dir_all(&store).map_err(|error| format!("{}: {error}", store.display()))?;
+    let opened = Store::open(&store.join("store.redb")).map_err(|error| error.to_string())?;
+    first_token(&opened, &store)?;
+    let plane = Plane::open(opened).map_err(|error| error.to_string())?;
+    let (nodes, people) =
+        (Listener::bind(&xds, acceptor.clone()).await?, Listener::bind(&api, acceptor).await?);
+    tracing::info!(address = nodes.address(), "listening for nodes (xDS)");
+    tracing::info!(address = people.address(), "listening for people (API)");
+    if let Some(documents) = documents {
+        tokio::spawn(directory::watch(documents, plane.clone()));
+    }
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let served = async {
+        tokio::try_join!(
+            axum::serve(nodes, xds::server::router(plane.clone())),
+            axum::serve(people, api::router(plane.clone(), reads)),
+        )
+    };
+    // Streams never end by themselves, and nodes come back by themselves.
+    tokio::select! {
+        served = served => served.map(drop).map_err(|error| error.to_string()),
+        _ = terminate.recv() => Ok(()),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+/// Somebody must be the first to change something.
+fn first_token(store: &Store, directory: &Path) -> super::Done {
+    if !store.tokens().map_err(|error| error.to_string())?.is_empty() {
+        return Ok(());
+    }
+    let path = directory.join(FIRST_TOKEN);
+    let token = api::create_token(store, "admin").map_err(|error| error.to_string())?;
+    let written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+    written
+        .and_then(|mut file| writeln!(file, "{token}"))
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    tracing::info!(file = %path.display(), "made the first token");
+    Ok(())
+}

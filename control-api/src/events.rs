@@ -1,0 +1,131 @@
+//! All that happens, in the order in which it did: CloudEvents (<https://cloudevents.io>, 1.0, JSON), kept in the store, so
+//! that whoever comes back reads on from where it was.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use utoipa::ToSchema;
+
+/// An event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// `1.0`, of CloudEvents.
+    pub specversion: String,
+    /// A number, one more than that of the event before.
+    pub id: String,
+    /// Who says so.
+    pub source: String,
+    /// What happened, with the version of what `data` looks like.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it happened to.
+    pub subject: String,
+    /// When, RFC 3339.
+    pub time: String,
+    /// `application/json`.
+    pub datacontenttype: String,
+    /// More about it.
+    #[schema(value_type = Object)]
+    pub data: Value,
+}
+
+/// What happened, before it is numbered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Happened {
+    /// A configuration was accepted.
+    Revision {
+        /// Its number.
+        number: u64,
+        /// Who wrote it.
+        author: String,
+        /// Why, in the author's words.
+        message: String,
+        /// Whether it brings back an earlier one, and which.
+        rollback_to: Option<u64>,
+    },
+    /// A configuration of the directory was refused.
+    Refused {
+        /// Who wrote it.
+        author: String,
+        /// All that is wrong with it.
+        why: String,
+    },
+    /// A node has come.
+    NodeUp {
+        /// Its id.
+        node: String,
+        /// What it says it is.
+        agent: String,
+        /// Its group; `None` where none takes it.
+        group: Option<String>,
+    },
+    /// A node has gone.
+    NodeDown {
+        /// Its id.
+        node: String,
+    },
+    /// A node has taken a revision, of all kinds that it asks for.
+    Ack {
+        /// Its id.
+        node: String,
+        /// The revision.
+        revision: u64,
+    },
+    /// A node has refused something.
+    Nack {
+        /// Its id.
+        node: String,
+        /// The revision.
+        revision: u64,
+        /// Of which kind.
+        kind: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Happened {
+    /// As the event of this number.
+    pub fn numbered(self, id: u64) -> Event {
+        let (kind, subject, data) = match self {
+            Self::Revision { number, author, message, rollback_to } => {
+                let data = json!({ "number": number, "author": author, "message": message, "rollback_to": rollback_to });
+                ("revision.accepted.v1", format!("revision/{number}"), data)
+            }
+            Self::Refused { author, why } => {
+                ("revision.refused.v1", "revision".to_owned(), json!({ "author": author, "why": why }))
+            }
+            Self::NodeUp { node, agent, group } => {
+                let data = json!({ "node": node, "agent": agent, "group": group });
+                ("node.up.v1", format!("node/{node}"), data)
+            }
+            Self::NodeDown { node } => ("node.down.v1", format!("node/{node}"), json!({ "node": node })),
+            Self::Ack { node, revision } => {
+                let data = json!({ "node": node, "revision": revision });
+                ("node.ack.v1", format!("node/{node}"), data)
+            }
+            Self::Nack { node, revision, kind, why } => {
+                let data = json!({ "node": node, "revision": revision, "kind": kind, "why": why });
+                ("node.nack.v1", format!("node/{node}"), data)
+            }
+        };
+        Event {
+            specversion: "1.0".to_owned(),
+            id: id.to_string(),
+            source: "/outrigger-control".to_owned(),
+            kind: format!("dev.outrigger.{kind}"),
+            subject,
+            time: rfc3339(SystemTime::now()),
+            datacontenttype: "application/json".to_owned(),
+            data,
+        }
+    }
+}
+
+/// A time as RFC 3339, in UTC.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
+}

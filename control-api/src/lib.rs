@@ -1,0 +1,17 @@
+//! The control plane: what many proxies serve is written once, checked by the proxies' own code, numbered, kept, and told
+//! to each of them over xDS v3, whoever made them.
+//!
+//! [`plane`] puts it together. A change comes from a source, becomes a revision in the [`store`], and is encoded once
+//! ([`serving`]) for all nodes, which [`xds`] tells of it; what becomes of it is noted in [`nodes`] and [`events`], and read
+//! over [`api`].
+
+pub mod api;
+pub mod cli;
+pub mod directory;
+pub mod events;
+pub mod nodes;
+pub mod plane;
+pub mod serving;
+pub mod store;
+pub mod tls;
+pub mod xds;

@@ -1,0 +1,173 @@
+//! Who is connected, and what each made of what it was told.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use outrigger_proto::model::{self, Labels, Name};
+use outrigger_proto::xds::Kind;
+use outrigger_proto::xds::discovery::{self, UserAgentVersionType, Value};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::events::rfc3339;
+use crate::xds::session::{Heard, Verdict, Way};
+
+/// What a node says of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Identity {
+    /// Id, cluster, locality.
+    pub node: model::Node,
+    /// What its metadata says below `labels`.
+    pub labels: Labels,
+    /// What it is.
+    pub agent: String,
+}
+
+impl From<discovery::Node> for Identity {
+    fn from(node: discovery::Node) -> Self {
+        let locality = node.locality.unwrap_or_default();
+        let version = match node.user_agent_version_type {
+            Some(UserAgentVersionType::UserAgentVersion(version)) => version,
+            _ => String::new(),
+        };
+        let agent = format!("{} {version}", node.user_agent_name).trim().to_owned();
+        let labels = node.metadata.and_then(|metadata| metadata.fields.get("labels").cloned());
+        let labels = match labels.and_then(|value| value.kind) {
+            Some(Value::StructValue(labels)) => labels.fields,
+            _ => BTreeMap::new(),
+        };
+        let labels = labels.into_iter().filter_map(|(key, value)| match value.kind {
+            Some(Value::StringValue(value)) => Some((key.into(), value.into())),
+            _ => None,
+        });
+        Self {
+            node: model::Node {
+                id: node.id.into(),
+                cluster: node.cluster.into(),
+                locality: model::Locality {
+                    region: locality.region.into(),
+                    zone: locality.zone.into(),
+                    sub_zone: locality.sub_zone.into(),
+                },
+            },
+            labels: Labels(labels.collect()),
+            agent,
+        }
+    }
+}
+
+/// What is shown of a node.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct NodeStatus {
+    /// Its id.
+    pub id: String,
+    /// Its cluster; may be empty.
+    pub cluster: String,
+    /// What it says it is.
+    pub agent: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The group that takes it, if one does.
+    pub group: Option<String>,
+    /// `delta` or `sotw`.
+    pub way: &'static str,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Whether it has all that it is to have, and refused none of it.
+    pub in_sync: bool,
+    /// By kind.
+    pub kinds: BTreeMap<String, KindStatus>,
+}
+
+/// What a node made of a kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct KindStatus {
+    /// The last revision of which something of it was told.
+    pub told: u64,
+    /// The last that it took.
+    pub acked: u64,
+    /// Why it refused what it was told last, if it did.
+    pub nack: Option<String>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    streams: Mutex<BTreeMap<u64, NodeStatus>>,
+}
+
+impl Nodes {
+    /// A stream has begun.
+    pub fn connect(&self, stream: u64, identity: &Identity, way: Way) {
+        let Identity { node, labels, agent } = identity;
+        let status = NodeStatus {
+            id: node.id.to_string(),
+            cluster: node.cluster.to_string(),
+            agent: agent.clone(),
+            labels: labels.0.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            group: None,
+            way: match way {
+                Way::Delta => "delta",
+                Way::Sotw => "sotw",
+            },
+            since: rfc3339(SystemTime::now()),
+            in_sync: false,
+            kinds: BTreeMap::new(),
+        };
+        self.lock().insert(stream, status);
+    }
+
+    /// It has ended.
+    pub fn disconnect(&self, stream: u64) {
+        self.lock().remove(&stream);
+    }
+
+    /// The node is of this group.
+    pub fn note_group(&self, stream: u64, group: &Name) {
+        self.with(stream, |status| status.group = Some(group.to_string()));
+    }
+
+    /// Something is on its way.
+    pub fn note_told(&self, stream: u64, kind: Kind, revision: u64) {
+        self.with(stream, |status| {
+            status.kinds.entry(kind.to_string()).or_default().told = revision;
+        });
+    }
+
+    /// The node has answered.
+    pub fn note_heard(&self, stream: u64, heard: &Heard) {
+        self.with(stream, |status| {
+            let kind = status.kinds.entry(heard.kind.to_string()).or_default();
+            kind.nack = match &heard.verdict {
+                Verdict::Ack => {
+                    kind.acked = heard.revision;
+                    None
+                }
+                Verdict::Nack(why) => Some(why.clone()),
+            };
+        });
+    }
+
+    /// Whether it has answered for all that it is to have.
+    pub fn note_settled(&self, stream: u64, is_settled: bool) {
+        self.with(stream, |status| {
+            status.in_sync = is_settled && status.kinds.values().all(|kind| kind.nack.is_none());
+        });
+    }
+
+    /// All of them, in the order in which they came.
+    pub fn all(&self) -> Vec<NodeStatus> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn with(&self, stream: u64, change: impl FnOnce(&mut NodeStatus)) {
+        if let Some(status) = self.lock().get_mut(&stream) {
+            change(status);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, NodeStatus>> {
+        self.streams.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

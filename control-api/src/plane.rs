@@ -1,0 +1,335 @@
+//! Where a change becomes a revision, and a revision what is served.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use outrigger_proto::yaml::{self, Document};
+use similar::TextDiff;
+use tokio::sync::{mpsc, watch};
+
+use crate::events::{Event, Happened, rfc3339};
+use crate::nodes::Nodes;
+use crate::serving::Serving;
+use crate::store::{Revision, Store, StoreError};
+
+/// What stands before the names of documents that come from the directory; nobody else can change these.
+pub const DIRECTORY: &str = "directory/";
+/// Events on their way to the store.
+const QUEUE: usize = 4096;
+/// Events written at once.
+const BATCH: usize = 256;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Plane {
+    store: Store,
+    /// Who is connected.
+    pub nodes: Nodes,
+    serving: watch::Sender<Arc<Serving>>,
+    /// The number of the last event.
+    last_event: watch::Sender<u64>,
+    happened: mpsc::Sender<Happened>,
+    /// One change at a time.
+    changing: Mutex<()>,
+}
+
+/// What somebody wants to be otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// Who.
+    pub author: String,
+    /// Why, in the author's words.
+    pub message: String,
+    /// Documents by name; `None` takes one away.
+    pub documents: BTreeMap<String, Option<String>>,
+    /// Nothing is changed, only said.
+    pub dry_run: bool,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The revision in force; that before, where nothing changed or nothing was to.
+    pub revision: u64,
+    /// What is different, as a unified diff; empty where nothing is.
+    pub diff: String,
+    /// What is allowed but can hardly be meant.
+    pub warnings: Vec<String>,
+}
+
+/// Why nothing was changed.
+#[derive(Debug)]
+pub enum ChangeError {
+    /// It is wrong: all that is, line by line.
+    Invalid(String),
+    /// It is not the author's to change, or there is no such thing.
+    Refused(String),
+    /// It could not be kept.
+    Store(StoreError),
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(why) | Self::Refused(why) => f.write_str(why),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<StoreError> for ChangeError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+type Documents = BTreeMap<String, String>;
+
+impl Plane {
+    /// Serves what was accepted last. What is to be noted is written by a task of its own.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn open(store: Store) -> Result<Arc<Self>, StoreError> {
+        let latest = store.latest()?;
+        let last_event = store.events(0, usize::MAX)?.last().and_then(|event| event.id.parse().ok());
+        let (happened, queued) = mpsc::channel(QUEUE);
+        let plane = Arc::new(Self {
+            store,
+            nodes: Nodes::default(),
+            serving: watch::Sender::new(Arc::new(Serving::nothing())),
+            last_event: watch::Sender::new(last_event.unwrap_or(0)),
+            happened,
+            changing: Mutex::new(()),
+        });
+        if let Some(revision) = latest {
+            match checked(revision.number, &revision.documents) {
+                Ok((serving, _)) => drop(plane.serving.send_replace(Arc::new(serving))),
+                // Nodes keep what they have, as nothing is told to them.
+                Err(error) => {
+                    tracing::error!(revision = revision.number, %error, "the last revision is not what this version accepts; nothing is served until the next one");
+                }
+            }
+        }
+        tokio::spawn(write_events(Arc::clone(&plane), queued));
+        Ok(plane)
+    }
+
+    /// What is served, and when it changes.
+    pub fn serving(&self) -> watch::Receiver<Arc<Serving>> {
+        self.serving.subscribe()
+    }
+
+    /// The number of the last event, and when there is another.
+    pub fn last_event(&self) -> watch::Receiver<u64> {
+        self.last_event.subscribe()
+    }
+
+    /// What is kept.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Notes what happened, soon. Where more happens than can be written, it is left out, and said so.
+    pub fn note(&self, happened: Happened) {
+        if self.happened.try_send(happened).is_err() {
+            tracing::warn!("an event is left out: more happens than can be written");
+        }
+    }
+
+    /// Checks a change by the proxies' own code, and makes a revision of it. It writes, and so it blocks.
+    ///
+    /// # Errors
+    /// All that is wrong with it; nothing is changed then.
+    pub fn change(&self, change: Change) -> Result<Outcome, ChangeError> {
+        if let Some(name) = change.documents.keys().find(|name| name.starts_with(DIRECTORY)) {
+            let why = format!("`{name}` stands in the control plane's directory; change it there");
+            return Err(ChangeError::Refused(why));
+        }
+        if let Some(name) = change.documents.keys().find(|name| !is_name(name)) {
+            let why =
+                format!("`{name}` is no name of a document; expected letters, digits, `.`, `_`, `-` and `/`");
+            return Err(ChangeError::Invalid(why));
+        }
+        let _one = self.one();
+        let (number, before) = self.current()?;
+        let mut after = before.clone();
+        for (name, text) in change.documents {
+            match text {
+                Some(text) => drop(after.insert(name, text)),
+                None if after.remove(&name).is_none() => {
+                    return Err(ChangeError::Refused(format!("there is no document `{name}`")));
+                }
+                None => {}
+            }
+        }
+        let revision = Revision {
+            number: number + 1,
+            time: rfc3339(SystemTime::now()),
+            author: change.author,
+            message: change.message,
+            rollback_to: None,
+            documents: after,
+        };
+        self.accept((number, &before), revision, None, change.dry_run)
+    }
+
+    /// Takes over what the directory says, where that is another than the last time: what was rolled back stays so until
+    /// somebody writes there.
+    ///
+    /// # Errors
+    /// All that is wrong with it; nothing is changed then.
+    pub fn take_over(&self, directory: Documents) -> Result<Option<Outcome>, ChangeError> {
+        let _one = self.one();
+        if self.store.directory()? == directory {
+            return Ok(None);
+        }
+        let (number, before) = self.current()?;
+        let mut after: Documents =
+            before.iter().filter(|(name, _)| !name.starts_with(DIRECTORY)).map(owned).collect();
+        after.extend(directory.iter().map(|(name, text)| (format!("{DIRECTORY}{name}"), text.clone())));
+        let revision = Revision {
+            number: number + 1,
+            time: rfc3339(SystemTime::now()),
+            author: "directory".to_owned(),
+            message: String::new(),
+            rollback_to: None,
+            documents: after,
+        };
+        self.accept((number, &before), revision, Some(&directory), false).map(Some)
+    }
+
+    /// Makes a revision of what an earlier one says.
+    ///
+    /// # Errors
+    /// There is no such revision, or it is not what this version accepts.
+    pub fn rollback(
+        &self,
+        to: u64,
+        (author, message): (String, String),
+        dry_run: bool,
+    ) -> Result<Outcome, ChangeError> {
+        let _one = self.one();
+        let Some(earlier) = self.store.revision(to)? else {
+            return Err(ChangeError::Refused(format!("there is no revision {to}")));
+        };
+        let (number, before) = self.current()?;
+        let revision = Revision {
+            number: number + 1,
+            time: rfc3339(SystemTime::now()),
+            author,
+            message,
+            rollback_to: Some(to),
+            documents: earlier.documents,
+        };
+        self.accept((number, &before), revision, None, dry_run)
+    }
+
+    fn accept(
+        &self,
+        (number, before): (u64, &Documents),
+        revision: Revision,
+        directory: Option<&Documents>,
+        dry_run: bool,
+    ) -> Result<Outcome, ChangeError> {
+        let diff = diff(before, &revision.documents);
+        let (serving, warnings) =
+            checked(revision.number, &revision.documents).map_err(ChangeError::Invalid)?;
+        if dry_run || (diff.is_empty() && directory.is_none()) {
+            return Ok(Outcome { revision: number, diff, warnings });
+        }
+        let event = self.store.accept(&revision, directory)?;
+        self.note_written(&event);
+        // Only now: what is served is kept.
+        self.serving.send_replace(Arc::new(serving));
+        tracing::info!(revision = revision.number, author = revision.author, "accepted");
+        Ok(Outcome { revision: revision.number, diff, warnings })
+    }
+
+    /// The last revision's number and documents.
+    fn current(&self) -> Result<(u64, Documents), StoreError> {
+        let latest = self.store.latest()?;
+        Ok(latest.map_or_else(Default::default, |revision| (revision.number, revision.documents)))
+    }
+
+    fn one(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_written(&self, event: &Event) {
+        if let Ok(id) = event.id.parse() {
+            self.last_event.send_if_modified(|last| {
+                let newer = *last < id;
+                *last = id.max(*last);
+                newer
+            });
+        }
+    }
+}
+
+/// What documents say, as far as it can be told to proxies, and what can hardly be meant.
+///
+/// # Errors
+/// All that is wrong with them.
+pub fn checked(number: u64, documents: &Documents) -> Result<(Serving, Vec<String>), String> {
+    if documents.is_empty() {
+        return Ok((
+            Serving::new(number, Default::default()).map_err(|error| error.to_string())?,
+            Vec::new(),
+        ));
+    }
+    let named: Vec<_> = documents.iter().map(|(name, text)| Document { name, text }).collect();
+    let parsed = yaml::parse_fleet(&named).map_err(|errors| errors.to_string())?;
+    let warnings =
+        parsed.warnings.iter().flat_map(|of| of.errors.iter().map(|error| format!("{}:{error}", of.source)));
+    let warnings = warnings.collect();
+    let serving = Serving::new(number, parsed.fleet).map_err(|error| error.to_string())?;
+    Ok((serving, warnings))
+}
+
+/// What is different, by document.
+pub fn diff(before: &Documents, after: &Documents) -> String {
+    let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let mut out = String::new();
+    for name in names {
+        let of = |documents: &Documents| documents.get(name).cloned().unwrap_or_default();
+        let (old, new) = (of(before), of(after));
+        if before.get(name) != after.get(name) {
+            let (from, to) = (header(before, "a/", name), header(after, "b/", name));
+            out += &TextDiff::from_lines(&old, &new)
+                .unified_diff()
+                .context_radius(3)
+                .header(&from, &to)
+                .to_string();
+        }
+    }
+    out
+}
+
+fn header(documents: &Documents, side: &str, name: &str) -> String {
+    if documents.contains_key(name) { format!("{side}{name}") } else { "/dev/null".to_owned() }
+}
+
+fn owned((name, text): (&String, &String)) -> (String, String) {
+    (name.clone(), text.clone())
+}
+
+fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+    !name.is_empty() && name.len() <= 200 && name.chars().all(fits)
+}
+
+async fn write_events(plane: Arc<Plane>, mut queued: mpsc::Receiver<Happened>) {
+    let mut batch = Vec::new();
+    while queued.recv_many(&mut batch, BATCH).await > 0 {
+        let (writer, happened) = (Arc::clone(&plane), std::mem::take(&mut batch));
+        let written = tokio::task::spawn_blocking(move || writer.store.note(happened)).await;
+        match written {
+            Ok(Ok(events)) => events.last().into_iter().for_each(|event| plane.note_written(event)),
+            Ok(Err(error)) => tracing::error!(%error, "events are lost"),
+            Err(_) => return,
+        }
+    }
+}

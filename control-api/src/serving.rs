@@ -1,0 +1,166 @@
+//! What is served, encoded: once for all nodes, and shared by all groups.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use outrigger_proto::model::{Assignment, Fleet, Group, Labels, Name, Node, RouteTable, Source};
+use outrigger_proto::xds::discovery::Any;
+use outrigger_proto::xds::{
+    ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource, write,
+};
+
+/// A resource as it goes over the wire.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// The same for the same bytes, today and after a restart, here and at another replica.
+    pub version: Box<str>,
+    /// The resource.
+    pub any: Any,
+}
+
+/// The resources of one kind, by name.
+pub type Items = Arc<BTreeMap<Name, Arc<Item>>>;
+
+/// What the nodes of one group are told.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The revision that it is of.
+    pub revision: u64,
+    /// What they are called.
+    pub group: Name,
+    items: BTreeMap<Kind, Items>,
+}
+
+impl View {
+    /// These, by kind, name and version.
+    #[cfg(test)]
+    pub(crate) fn of(revision: u64, all: &[(Kind, &[(&str, &str)])]) -> Self {
+        let item = |version: &str| Arc::new(Item { version: version.into(), any: Any::default() });
+        let name = |name: &str| Name::new(name).expect("a name");
+        let items = |items: &[(&str, &str)]| {
+            Items::new(items.iter().map(|(called, version)| (name(called), item(version))).collect())
+        };
+        let items = all.iter().map(|(kind, of)| (*kind, items(of))).collect();
+        Self { revision, group: name("all"), items }
+    }
+
+    /// The resources of one kind.
+    pub fn items(&self, kind: Kind) -> &Items {
+        static NONE: std::sync::LazyLock<Items> = std::sync::LazyLock::new(Items::default);
+        self.items.get(&kind).unwrap_or(&NONE)
+    }
+}
+
+/// A revision, ready to be told.
+#[derive(Debug)]
+pub struct Serving {
+    /// Its number; 0 before there is any.
+    pub revision: u64,
+    fleet: Fleet,
+    /// In the order of the groups.
+    views: Vec<Arc<View>>,
+}
+
+impl Serving {
+    /// Before anything was said.
+    pub fn nothing() -> Self {
+        Self { revision: 0, fleet: Fleet::default(), views: Vec::new() }
+    }
+
+    /// Encodes what a fleet says.
+    ///
+    /// # Errors
+    /// What cannot be told to a proxy: that which names files.
+    pub fn new(revision: u64, fleet: Fleet) -> Result<Self, Unsayable> {
+        let all = encoded(&fleet)?;
+        let of = |kind: Kind, wanted: &dyn Fn(&Name) -> bool| {
+            let items = all.get(&kind).into_iter().flatten().filter(|(name, _)| wanted(name));
+            Items::new(items.map(|(name, item)| (name.clone(), Arc::clone(item))).collect())
+        };
+        let view = |group: &Group| {
+            let (clusters, tables) = (fleet.clusters(group), fleet.tables(group));
+            let listeners: BTreeMap<_, _> = fleet.listeners(group).collect();
+            let items = Kind::ALL.into_iter().map(|kind| {
+                let items = match kind {
+                    Kind::Cluster | Kind::Endpoints => of(kind, &|name| clusters.contains(name)),
+                    Kind::Listener => of(kind, &|name| listeners.contains_key(name)),
+                    Kind::Routes => of(kind, &|name| tables.contains(name)),
+                };
+                (kind, items)
+            });
+            Arc::new(View { revision, group: group.name.clone(), items: items.collect() })
+        };
+        let views = fleet.groups.iter().map(view).collect();
+        Ok(Self { revision, fleet, views })
+    }
+
+    /// What a node with these labels is told; `None` where no group takes it.
+    pub fn view(&self, node: &Node, labels: &Labels) -> Option<&Arc<View>> {
+        let group = self.fleet.group(node, labels)?;
+        self.views.iter().find(|view| view.group == group.name)
+    }
+
+    /// What it is made of.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+}
+
+/// What cannot be told to a proxy, by resource; not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsayable(pub Vec<Refused>);
+
+impl fmt::Display for Unsayable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, refused) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "\n" };
+            write!(f, "{separator}{refused}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Unsayable {}
+
+type Encoded = BTreeMap<Kind, BTreeMap<Name, Arc<Item>>>;
+
+fn encoded(fleet: &Fleet) -> Result<Encoded, Unsayable> {
+    let mesh = &fleet.config.mesh;
+    let (mut out, mut errors) = (Encoded::new(), Vec::new());
+    let mut put = |name: &Name, resource: &Resource| match write(name, resource) {
+        Ok(any) => drop(out.entry(resource.kind()).or_default().insert(name.clone(), item(any))),
+        Err(refused) => errors.push(refused),
+    };
+    for (name, cluster) in &mesh.clusters {
+        // What changes most often is told apart from the rest.
+        let endpoints = match cluster.source {
+            Source::Static => EndpointSource::Eds(name.clone()),
+            Source::Dns { .. } => EndpointSource::Dns,
+        };
+        if matches!(endpoints, EndpointSource::Eds(_)) {
+            let set = fleet.config.endpoints.get(name).cloned().unwrap_or_default();
+            put(name, &Resource::Endpoints(Assignment::clone(&set)));
+        }
+        let cluster = ClusterResource { cluster: Arc::clone(cluster), endpoints };
+        put(name, &Resource::Cluster(Box::new(cluster)));
+    }
+    for (name, table) in &mesh.route_tables {
+        put(name, &Resource::Routes(RouteTable::clone(table)));
+    }
+    for (name, listener) in &mesh.listeners {
+        let routes = match &listener.chain.filter {
+            outrigger_proto::model::Filter::Http(http) => RouteSource::Rds(http.routes.clone()),
+            outrigger_proto::model::Filter::Tcp(_) => RouteSource::None,
+        };
+        put(name, &Resource::Listener(Box::new(ListenerResource { listener: listener.clone(), routes })));
+    }
+    if errors.is_empty() { Ok(out) } else { Err(Unsayable(errors)) }
+}
+
+fn item(any: Any) -> Arc<Item> {
+    let hash = digest(&SHA256, &any.value);
+    let version = hash.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+    Arc::new(Item { version, any })
+}

@@ -1,0 +1,249 @@
+//! What is kept: revisions, which never change, events, and tokens by their hashes. One file of redb, written before anybody
+//! is told.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::events::{Event, Happened};
+
+const REVISIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("revisions");
+const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events");
+const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens");
+/// What the directory said when it was last taken over, by document.
+const DIRECTORY: TableDefinition<'_, &str, &str> = TableDefinition::new("directory");
+
+/// Events kept; older ones are forgotten.
+const KEPT: u64 = 100_000;
+
+/// A configuration that was accepted. It never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Revision {
+    /// From 1, without gaps.
+    pub number: u64,
+    /// When, RFC 3339.
+    pub time: String,
+    /// Who wrote it.
+    pub author: String,
+    /// Why, in the author's words; may be empty.
+    pub message: String,
+    /// The earlier one that it brings back, if it does.
+    pub rollback_to: Option<u64>,
+    /// All of it, by document.
+    pub documents: BTreeMap<String, String>,
+}
+
+/// A token that may change things, without what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Whose it is: the author of what is changed with it.
+    pub name: String,
+    /// Since when, RFC 3339.
+    pub created: String,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+}
+
+/// The store cannot be read or written.
+#[derive(Debug)]
+pub struct StoreError(String);
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl<E: Into<redb::Error>> From<E> for StoreError {
+    fn from(error: E) -> Self {
+        Self(error.into().to_string())
+    }
+}
+
+impl Store {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    /// It cannot be opened, or somebody has it open already.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = Database::create(path)
+            .map_err(|error| StoreError(format!("the store {} cannot be opened: {error}", path.display())))?;
+        let write = database.begin_write()?;
+        write.open_table(REVISIONS)?;
+        write.open_table(EVENTS)?;
+        write.open_table(TOKENS)?;
+        write.open_table(DIRECTORY)?;
+        write.commit()?;
+        Ok(Self { database })
+    }
+
+    /// The last revision, if there is any.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn latest(&self) -> Result<Option<Revision>, StoreError> {
+        let table = self.database.begin_read()?.open_table(REVISIONS)?;
+        table.last()?.map(|(_, bytes)| read(bytes.value())).transpose()
+    }
+
+    /// A revision by its number.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn revision(&self, number: u64) -> Result<Option<Revision>, StoreError> {
+        let table = self.database.begin_read()?.open_table(REVISIONS)?;
+        table.get(number)?.map(|bytes| read(bytes.value())).transpose()
+    }
+
+    /// So many revisions, the last first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn history(&self, most: usize) -> Result<Vec<Revision>, StoreError> {
+        let table = self.database.begin_read()?.open_table(REVISIONS)?;
+        table.iter()?.rev().take(most).map(|entry| read(entry?.1.value())).collect()
+    }
+
+    /// Keeps a revision, which is the next one, and the event that says so. With `directory`, also what the directory says
+    /// now.
+    ///
+    /// # Errors
+    /// The store cannot be written; nothing of it is kept.
+    pub fn accept(
+        &self,
+        revision: &Revision,
+        directory: Option<&BTreeMap<String, String>>,
+    ) -> Result<Event, StoreError> {
+        let write = self.database.begin_write()?;
+        let happened = Happened::Revision {
+            number: revision.number,
+            author: revision.author.clone(),
+            message: revision.message.clone(),
+            rollback_to: revision.rollback_to,
+        };
+        let event = {
+            write.open_table(REVISIONS)?.insert(revision.number, &*written(revision))?;
+            if let Some(directory) = directory {
+                let mut table = write.open_table(DIRECTORY)?;
+                table.retain(|_, _| false)?;
+                for (name, text) in directory {
+                    table.insert(name.as_str(), text.as_str())?;
+                }
+            }
+            append(&mut write.open_table(EVENTS)?, happened)?
+        };
+        write.commit()?;
+        Ok(event)
+    }
+
+    /// What the directory said when it was last taken over.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn directory(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        let table = self.database.begin_read()?.open_table(DIRECTORY)?;
+        let entries = table.iter()?.map(|entry| {
+            let (name, text) = entry?;
+            Ok((name.value().to_owned(), text.value().to_owned()))
+        });
+        entries.collect()
+    }
+
+    /// Keeps events.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn note(&self, happened: Vec<Happened>) -> Result<Vec<Event>, StoreError> {
+        let write = self.database.begin_write()?;
+        let events = {
+            let mut table = write.open_table(EVENTS)?;
+            happened.into_iter().map(|it| append(&mut table, it)).collect::<Result<_, _>>()?
+        };
+        write.commit()?;
+        Ok(events)
+    }
+
+    /// Events after the one of this number, the first first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn events(&self, after: u64, most: usize) -> Result<Vec<Event>, StoreError> {
+        let table = self.database.begin_read()?.open_table(EVENTS)?;
+        table.range(after.saturating_add(1)..)?.take(most).map(|entry| read(entry?.1.value())).collect()
+    }
+
+    /// Tokens by their hashes.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn tokens(&self) -> Result<BTreeMap<String, Token>, StoreError> {
+        let table = self.database.begin_read()?.open_table(TOKENS)?;
+        let entries = table.iter()?.map(|entry| {
+            let (hash, token) = entry?;
+            Ok((hash.value().to_owned(), read(token.value())?))
+        });
+        entries.collect()
+    }
+
+    /// Keeps a token under its hash.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn put_token(&self, hash: &str, token: &Token) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        write.open_table(TOKENS)?.insert(hash, &*written(token))?;
+        Ok(write.commit()?)
+    }
+
+    /// Forgets the tokens of a name; whether there were any.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn drop_tokens(&self, name: &str) -> Result<bool, StoreError> {
+        let hashes: Vec<_> = self
+            .tokens()?
+            .into_iter()
+            .filter(|(_, token)| token.name == name)
+            .map(|(hash, _)| hash)
+            .collect();
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(TOKENS)?;
+            for hash in &hashes {
+                table.remove(hash.as_str())?;
+            }
+        }
+        write.commit()?;
+        Ok(!hashes.is_empty())
+    }
+}
+
+fn append(table: &mut redb::Table<'_, u64, &[u8]>, happened: Happened) -> Result<Event, StoreError> {
+    let id = table.last()?.map_or(0, |(id, _)| id.value()) + 1;
+    let event = happened.numbered(id);
+    table.insert(id, &*written(&event))?;
+    if id > KEPT {
+        table.remove(id - KEPT)?;
+    }
+    Ok(event)
+}
+
+fn written(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("what is kept has text for keys")
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| StoreError(format!("the store holds what is not its own: {error}")))
+}

@@ -1,0 +1,230 @@
+//! The streams of xDS over gRPC.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::post;
+use outrigger_proto::xds::discovery::{
+    DELTA_STREAM, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Node,
+    STREAM,
+};
+use prost::Message;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::server::{Grpc, StreamingService};
+use tonic::{Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::session::{Asked, Session, Told, Verdict, Way};
+use crate::events::Happened;
+use crate::nodes::Identity;
+use crate::plane::Plane;
+use crate::serving::{Serving, View};
+
+/// Messages on their way to one node: of each kind there is one at most.
+const QUEUE: usize = 8;
+
+/// Both ways of asking.
+pub fn router(plane: Arc<Plane>) -> Router {
+    Router::new()
+        .route(STREAM, post(answer::<DiscoveryRequest>))
+        .route(DELTA_STREAM, post(answer::<DeltaDiscoveryRequest>))
+        .with_state(plane)
+}
+
+/// What differs between the ways.
+trait Speaks: Message + Default + Sized + 'static {
+    const WAY: Way;
+    type Response: Message + Default + 'static;
+
+    fn node(&mut self) -> Option<Node>;
+    fn asked(self) -> Option<Asked>;
+    fn told(told: Told) -> Self::Response;
+}
+
+impl Speaks for DiscoveryRequest {
+    const WAY: Way = Way::Sotw;
+    type Response = DiscoveryResponse;
+
+    fn node(&mut self) -> Option<Node> {
+        self.node.take()
+    }
+
+    fn asked(self) -> Option<Asked> {
+        Asked::sotw(self)
+    }
+
+    fn told(told: Told) -> Self::Response {
+        told.into_sotw()
+    }
+}
+
+impl Speaks for DeltaDiscoveryRequest {
+    const WAY: Way = Way::Delta;
+    type Response = DeltaDiscoveryResponse;
+
+    fn node(&mut self) -> Option<Node> {
+        self.node.take()
+    }
+
+    fn asked(self) -> Option<Asked> {
+        Asked::delta(self)
+    }
+
+    fn told(told: Told) -> Self::Response {
+        told.into_delta()
+    }
+}
+
+async fn answer<S: Speaks>(State(plane): State<Arc<Plane>>, request: axum::extract::Request) -> Response {
+    let mut grpc = Grpc::new(ProstCodec::<S::Response, S>::default());
+    grpc.streaming(Streams(plane), request).await.map(axum::body::Body::new)
+}
+
+/// Begins streams.
+struct Streams(Arc<Plane>);
+
+impl<S: Speaks> StreamingService<S> for Streams {
+    type Response = S::Response;
+    type ResponseStream = ReceiverStream<Result<S::Response, Status>>;
+    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Self::ResponseStream>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Streaming<S>>) -> Self::Future {
+        let (answers, queued) = mpsc::channel(QUEUE);
+        tokio::spawn(serve(Arc::clone(&self.0), request.into_inner(), answers));
+        Box::pin(std::future::ready(Ok(tonic::Response::new(ReceiverStream::new(queued)))))
+    }
+}
+
+async fn serve<S: Speaks>(
+    plane: Arc<Plane>,
+    mut requests: Streaming<S>,
+    answers: mpsc::Sender<Result<S::Response, Status>>,
+) {
+    let first = match requests.message().await {
+        Ok(Some(first)) => first,
+        Ok(None) | Err(_) => return,
+    };
+    let mut first = first;
+    let Some(node) = first.node().filter(|node| !node.id.is_empty()) else {
+        let status =
+            Status::invalid_argument("the first request of a stream says who asks: `node.id` is missing");
+        let _ = answers.send(Err(status)).await;
+        return;
+    };
+    let mut stream = Stream::begin(plane, node.into(), S::WAY);
+    let mut next = Some(first);
+    loop {
+        if let Some(request) = next.take() {
+            stream.hear(request.asked());
+        }
+        while let Some(told) = stream.tell() {
+            if answers.send(Ok(S::told(told))).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            request = requests.message() => match request {
+                Ok(Some(request)) => next = Some(request),
+                Ok(None) | Err(_) => return,
+            },
+            changed = stream.serving.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A node's stream, without its bytes.
+struct Stream {
+    plane: Arc<Plane>,
+    number: u64,
+    identity: Identity,
+    session: Session,
+    serving: watch::Receiver<Arc<Serving>>,
+    /// What it is told; kept while no group takes it any more, as nothing is never told.
+    view: Option<Arc<View>>,
+    /// The last revision that it took whole.
+    acked: u64,
+    /// The last of which it refused something.
+    refused: u64,
+}
+
+impl Stream {
+    fn begin(plane: Arc<Plane>, identity: Identity, way: Way) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        plane.nodes.connect(number, &identity, way);
+        let serving = plane.serving();
+        let mut stream = Self {
+            plane,
+            number,
+            identity,
+            session: Session::new(way),
+            serving,
+            view: None,
+            acked: 0,
+            refused: 0,
+        };
+        stream.look();
+        let group = stream.view.as_ref().map(|view| view.group.to_string());
+        let node = stream.identity.node.id.to_string();
+        if group.is_none() {
+            tracing::warn!(node, "no group takes this node, and so it is told nothing");
+        }
+        let agent = stream.identity.agent.clone();
+        stream.plane.note(Happened::NodeUp { node, agent, group });
+        stream
+    }
+
+    fn look(&mut self) {
+        let serving = Arc::clone(&self.serving.borrow_and_update());
+        if let Some(view) = serving.view(&self.identity.node, &self.identity.labels) {
+            self.plane.nodes.note_group(self.number, &view.group);
+            self.view = Some(Arc::clone(view));
+        }
+    }
+
+    fn hear(&mut self, asked: Option<Asked>) {
+        let Some(heard) = asked.and_then(|asked| self.session.hear(asked)) else { return };
+        self.plane.nodes.note_heard(self.number, &heard);
+        if let Verdict::Nack(why) = heard.verdict {
+            self.refused = heard.revision;
+            let node = self.identity.node.id.to_string();
+            tracing::warn!(node, revision = heard.revision, kind = %heard.kind, why, "refused by a node");
+            let (kind, revision) = (heard.kind.to_string(), heard.revision);
+            self.plane.note(Happened::Nack { node, revision, kind, why });
+        }
+    }
+
+    fn tell(&mut self) -> Option<Told> {
+        self.look();
+        let view = self.view.as_ref()?;
+        if let Some(told) = self.session.tell(view) {
+            self.plane.nodes.note_told(self.number, told.kind, view.revision);
+            self.plane.nodes.note_settled(self.number, false);
+            return Some(told);
+        }
+        let is_settled = self.session.is_settled(view);
+        self.plane.nodes.note_settled(self.number, is_settled);
+        if is_settled && self.acked < view.revision && self.refused < view.revision {
+            self.acked = view.revision;
+            let node = self.identity.node.id.to_string();
+            self.plane.note(Happened::Ack { node, revision: view.revision });
+        }
+        None
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.plane.nodes.disconnect(self.number);
+        self.plane.note(Happened::NodeDown { node: self.identity.node.id.to_string() });
+    }
+}

@@ -1,0 +1,353 @@
+//! One node's subscriptions: what it has, what it is told next, and what it made of it.
+//!
+//! Make before break: a kind is told only when the node has answered for the kinds before it, clusters and endpoints before
+//! the listeners and routes that lead there; and clusters that are gone are taken away last. Of each kind one answer is on its
+//! way at a time, so that whoever is slow is told the latest, and not all that was.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use outrigger_proto::model::Name;
+use outrigger_proto::xds::Kind;
+use outrigger_proto::xds::discovery::{
+    Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+};
+
+use crate::serving::{Item, Items, View};
+
+/// By which a node asks for all there is.
+const ALL: &str = "*";
+
+/// Which of the two ways a node is spoken with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// What has changed.
+    Delta,
+    /// All there is, each time.
+    Sotw,
+}
+
+/// What a request says, whichever way it is said.
+#[derive(Debug)]
+pub struct Asked {
+    kind: Kind,
+    names: Names,
+    nonce: String,
+    error: Option<String>,
+}
+
+#[derive(Debug)]
+enum Names {
+    /// More and fewer than before, and what is there already.
+    Changed { more: Vec<String>, fewer: Vec<String>, has: HashMap<String, String> },
+    /// These.
+    Exactly(Vec<String>),
+}
+
+impl Asked {
+    /// `None` for a kind that nobody here knows.
+    pub fn delta(request: DeltaDiscoveryRequest) -> Option<Self> {
+        Some(Self {
+            kind: Kind::of_url(&request.type_url)?,
+            names: Names::Changed {
+                more: request.resource_names_subscribe,
+                fewer: request.resource_names_unsubscribe,
+                has: request.initial_resource_versions,
+            },
+            nonce: request.response_nonce,
+            error: request.error_detail.map(|status| status.message),
+        })
+    }
+
+    /// `None` for a kind that nobody here knows.
+    pub fn sotw(request: DiscoveryRequest) -> Option<Self> {
+        Some(Self {
+            kind: Kind::of_url(&request.type_url)?,
+            names: Names::Exactly(request.resource_names),
+            nonce: request.response_nonce,
+            error: request.error_detail.map(|status| status.message),
+        })
+    }
+}
+
+/// What a node made of what it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is in force.
+    Ack,
+    /// It is not, and this is why.
+    Nack(String),
+}
+
+/// An answer that a node gave, and to what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The kind.
+    pub kind: Kind,
+    /// The revision that it was told of.
+    pub revision: u64,
+    /// What it made of it.
+    pub verdict: Verdict,
+}
+
+/// What is told next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// The kind.
+    pub kind: Kind,
+    pub(super) nonce: String,
+    revision: u64,
+    /// New, or different.
+    pub(super) put: Vec<(Name, Arc<Item>)>,
+    /// Gone, or never there.
+    pub(super) gone: Vec<String>,
+}
+
+impl Told {
+    /// As a message of the incremental way.
+    pub fn into_delta(self) -> DeltaDiscoveryResponse {
+        let Self { kind, nonce, revision, put, gone } = self;
+        let resources = put.into_iter().map(|(name, item)| Resource {
+            name: name.to_string(),
+            version: item.version.to_string(),
+            resource: Some(item.any.clone()),
+            ..Resource::default()
+        });
+        DeltaDiscoveryResponse {
+            system_version_info: revision.to_string(),
+            resources: resources.collect(),
+            type_url: kind.url(),
+            removed_resources: gone,
+            nonce,
+            ..DeltaDiscoveryResponse::default()
+        }
+    }
+
+    /// As a message of the other way.
+    pub fn into_sotw(self) -> DiscoveryResponse {
+        let Self { kind, nonce, revision, put, gone: _ } = self;
+        let resources: Vec<Any> = put.into_iter().map(|(_, item)| item.any.clone()).collect();
+        DiscoveryResponse {
+            version_info: revision.to_string(),
+            resources,
+            type_url: kind.url(),
+            nonce,
+            ..DiscoveryResponse::default()
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Session {
+    way: Way,
+    subscriptions: BTreeMap<Kind, Subscription>,
+    nonce: u64,
+}
+
+#[derive(Debug, Default)]
+struct Subscription {
+    /// All there is, beside those that are named.
+    all: bool,
+    names: BTreeSet<String>,
+    /// What the node has, as far as it was told.
+    has: BTreeMap<String, Has>,
+    pending: Option<(String, u64)>,
+    /// It has said something new, and is answered even when nothing else is.
+    owed: bool,
+}
+
+/// What a node has of a name.
+#[derive(Clone, Debug)]
+enum Has {
+    /// This.
+    Item(Arc<Item>),
+    /// Something of this version, from an earlier stream.
+    Version(Box<str>),
+    /// It knows that there is none.
+    Nothing,
+}
+
+impl Session {
+    /// A stream that has just begun.
+    pub fn new(way: Way) -> Self {
+        Self { way, subscriptions: BTreeMap::new(), nonce: 0 }
+    }
+
+    /// Takes a request; what it says of an answer, if it does.
+    pub fn hear(&mut self, asked: Asked) -> Option<Heard> {
+        let Asked { kind, names, nonce, error } = asked;
+        let is_first = !self.subscriptions.contains_key(&kind);
+        let subscription = self.subscriptions.entry(kind).or_default();
+        let pending = subscription.pending.take_if(|(pending, _)| *pending == nonce);
+        match names {
+            Names::Changed { more, fewer, has } => subscription.change(kind, is_first, (more, fewer, has)),
+            // Of an answer that is not the last one, this way: said before what is on its way was heard.
+            Names::Exactly(_) if pending.is_none() && !nonce.is_empty() => return None,
+            Names::Exactly(names) => subscription.replace(is_first, names),
+        }
+        let (_, revision) = pending?;
+        let verdict = error.map_or(Verdict::Ack, Verdict::Nack);
+        Some(Heard { kind, revision, verdict })
+    }
+
+    /// What is to be told next, if it is time for anything.
+    pub fn tell(&mut self, view: &View) -> Option<Told> {
+        // What is gone is taken away once nothing leads there any more.
+        let holds = [Kind::Listener, Kind::Routes].into_iter().any(|kind| self.is_behind(kind, view));
+        for kind in Kind::ALL {
+            let Some(subscription) = self.subscriptions.get_mut(&kind) else { continue };
+            if subscription.pending.is_some() {
+                return None;
+            }
+            let holds = holds && matches!(kind, Kind::Cluster | Kind::Endpoints);
+            let Some((put, gone)) = subscription.next(self.way, kind, view.items(kind), holds) else {
+                continue;
+            };
+            self.nonce += 1;
+            let nonce = self.nonce.to_string();
+            subscription.pending = Some((nonce.clone(), view.revision));
+            return Some(Told { kind, nonce, revision: view.revision, put, gone });
+        }
+        None
+    }
+
+    /// Whether the node has answered for all that it is to be told.
+    pub fn is_settled(&self, view: &View) -> bool {
+        Kind::ALL.into_iter().all(|kind| !self.is_behind(kind, view))
+    }
+
+    fn is_behind(&self, kind: Kind, view: &View) -> bool {
+        let subscription = self.subscriptions.get(&kind);
+        subscription.is_some_and(|it| it.pending.is_some() || it.differs(view.items(kind)))
+    }
+}
+
+impl Subscription {
+    fn change(
+        &mut self,
+        kind: Kind,
+        is_first: bool,
+        (more, fewer, has): (Vec<String>, Vec<String>, HashMap<String, String>),
+    ) {
+        // Nobody named at the beginning means all, of the kinds that nothing else names.
+        let implied = is_first && more.is_empty() && matches!(kind, Kind::Cluster | Kind::Listener);
+        self.all |= implied;
+        self.owed |= implied;
+        self.has.extend(has.into_iter().map(|(name, version)| (name, Has::Version(version.into()))));
+        for name in more {
+            if name == ALL {
+                self.all = true;
+                self.owed = true;
+            } else {
+                // Asked for once more, it is told once more.
+                if !is_first {
+                    self.has.remove(&name);
+                }
+                self.names.insert(name);
+            }
+        }
+        for name in fewer {
+            self.all &= name != ALL;
+            self.names.remove(&name);
+            self.has.remove(&name);
+        }
+    }
+
+    fn replace(&mut self, is_first: bool, names: Vec<String>) {
+        let mut names: BTreeSet<_> = names.into_iter().collect();
+        let all = names.remove(ALL) || (names.is_empty() && (is_first || self.all));
+        if is_first || (all, &names) != (self.all, &self.names) {
+            self.owed = true;
+        }
+        self.has.retain(|name, _| all || names.contains(name));
+        (self.all, self.names) = (all, names);
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.all || self.names.contains(name)
+    }
+
+    fn has(&self, name: &Name, item: &Arc<Item>) -> bool {
+        match self.has.get(name.as_str()) {
+            Some(Has::Item(had)) => Arc::ptr_eq(had, item) || had.version == item.version,
+            Some(Has::Version(version)) => *version == item.version,
+            Some(Has::Nothing) | None => false,
+        }
+    }
+
+    /// Those of what there is that it wants.
+    fn wanted<'i>(&'i self, items: &'i Items) -> impl Iterator<Item = (&'i Name, &'i Arc<Item>)> {
+        let all = self.all.then(|| items.iter()).into_iter().flatten();
+        let named = (!self.all).then_some(&self.names).into_iter().flatten();
+        all.chain(named.filter_map(|name| items.get_key_value(name.as_str())))
+    }
+
+    /// Those that it has, or was never told of, and that are not there.
+    fn gone(&self, items: &Items) -> Vec<String> {
+        let there = |name: &str| items.contains_key(name) && self.wants(name);
+        let had = self.has.iter().filter(|(_, has)| !matches!(has, Has::Nothing)).map(|(name, _)| name);
+        let unanswered = self.names.iter().filter(|name| !self.has.contains_key(*name));
+        let gone: BTreeSet<_> = had.chain(unanswered).filter(|name| !there(name)).collect();
+        gone.into_iter().cloned().collect()
+    }
+
+    /// What it has although it is gone.
+    fn held(&self, items: &Items) -> Vec<(Name, Arc<Item>)> {
+        let had = self.has.iter().filter_map(|(name, has)| match has {
+            Has::Item(item) => Some((Name::new(name)?, Arc::clone(item))),
+            Has::Version(_) | Has::Nothing => None,
+        });
+        had.filter(|(name, _)| !items.contains_key(name)).collect()
+    }
+
+    fn differs(&self, items: &Items) -> bool {
+        self.wanted(items).any(|(name, item)| !self.has(name, item)) || !self.gone(items).is_empty()
+    }
+
+    /// What it is told, and notes that it was.
+    fn next(
+        &mut self,
+        way: Way,
+        kind: Kind,
+        items: &Items,
+        holds: bool,
+    ) -> Option<(Vec<(Name, Arc<Item>)>, Vec<String>)> {
+        let news = self.wanted(items).filter(|(name, item)| !self.has(name, item));
+        let mut put: Vec<_> = news.map(|(name, item)| (name.clone(), Arc::clone(item))).collect();
+        let gone = if holds { Vec::new() } else { self.gone(items) };
+        if put.is_empty() && gone.is_empty() && !self.owed {
+            return None;
+        }
+        let is_whole = matches!(kind, Kind::Cluster | Kind::Listener);
+        match way {
+            // What is not said there is gone: so all is said, with what must stay a little longer.
+            Way::Sotw if is_whole => {
+                put = self.wanted(items).map(|(name, item)| (name.clone(), Arc::clone(item))).collect();
+                put.extend(holds.then(|| self.held(items)).into_iter().flatten());
+            }
+            // Absence cannot be said: it is what is waited for.
+            Way::Sotw if put.is_empty() && !self.owed => {
+                self.note(&put, &gone);
+                return None;
+            }
+            Way::Sotw | Way::Delta => {}
+        }
+        self.owed = false;
+        self.note(&put, &gone);
+        Some((put, gone))
+    }
+
+    fn note(&mut self, put: &[(Name, Arc<Item>)], gone: &[String]) {
+        for (name, item) in put {
+            self.has.insert(name.to_string(), Has::Item(Arc::clone(item)));
+        }
+        for name in gone {
+            if self.names.contains(name) {
+                self.has.insert(name.clone(), Has::Nothing);
+            } else {
+                self.has.remove(name);
+            }
+        }
+    }
+}

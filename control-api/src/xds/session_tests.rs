@@ -1,0 +1,277 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use outrigger_proto::xds::Kind;
+use outrigger_proto::xds::discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Status};
+use proptest::prelude::*;
+
+use super::session::{Asked, Heard, Session, Told, Verdict, Way};
+use crate::serving::View;
+
+type Of<'a> = &'a [(&'a str, &'a str)];
+
+/// A view with one listener, one table, and these clusters and endpoints.
+fn view(revision: u64, clusters: Of<'_>, endpoints: Of<'_>, table: &str) -> View {
+    let of = [
+        (Kind::Cluster, clusters),
+        (Kind::Endpoints, endpoints),
+        (Kind::Listener, &[("web", "1")]),
+        (Kind::Routes, &[("table", table)]),
+    ];
+    View::of(revision, &of)
+}
+
+fn request(kind: Kind, more: &[&str], nonce: &str) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url: kind.url(),
+        resource_names_subscribe: more.iter().map(|name| (*name).to_owned()).collect(),
+        response_nonce: nonce.to_owned(),
+        ..DeltaDiscoveryRequest::default()
+    }
+}
+
+fn hear(session: &mut Session, request: DeltaDiscoveryRequest) -> Option<Heard> {
+    session.hear(Asked::delta(request).unwrap())
+}
+
+/// Takes what is told next, which is of this kind, and says yes.
+#[track_caller]
+fn take(session: &mut Session, view: &View, kind: Kind) -> (Vec<String>, Vec<String>) {
+    let told = session.tell(view).expect("something is told");
+    assert_eq!(told.kind, kind);
+    let heard = hear(session, request(kind, &[], &told.nonce)).unwrap();
+    assert_eq!(heard, Heard { kind, revision: view.revision, verdict: Verdict::Ack });
+    names(told)
+}
+
+fn names(told: Told) -> (Vec<String>, Vec<String>) {
+    (told.put.into_iter().map(|(name, _)| name.to_string()).collect(), told.gone)
+}
+
+/// A node that has all of this view.
+fn settled(view: &View) -> Session {
+    let mut session = Session::new(Way::Delta);
+    for kind in [Kind::Cluster, Kind::Listener] {
+        hear(&mut session, request(kind, &[], ""));
+    }
+    let endpoints: Vec<_> = view.items(Kind::Endpoints).keys().map(|name| name.as_str()).collect();
+    hear(&mut session, request(Kind::Endpoints, &endpoints, ""));
+    hear(&mut session, request(Kind::Routes, &["table"], ""));
+    while let Some(told) = session.tell(view) {
+        hear(&mut session, request(told.kind, &[], &told.nonce));
+    }
+    assert!(session.is_settled(view));
+    session
+}
+
+#[test]
+fn each_kind_waits_for_the_answer_to_those_before_it() {
+    let view = view(1, &[("a", "1"), ("b", "1")], &[("a", "1"), ("b", "1")], "1");
+    let mut session = Session::new(Way::Delta);
+    hear(&mut session, request(Kind::Listener, &[], ""));
+    hear(&mut session, request(Kind::Cluster, &[], ""));
+    let told = session.tell(&view).unwrap();
+    assert_eq!((told.kind, told.put.len()), (Kind::Cluster, 2));
+    assert_eq!(session.tell(&view), None);
+    hear(&mut session, request(Kind::Endpoints, &["a", "b"], ""));
+    assert_eq!(session.tell(&view), None);
+    hear(&mut session, request(Kind::Cluster, &[], &told.nonce));
+    assert_eq!(take(&mut session, &view, Kind::Endpoints).0, ["a", "b"]);
+    assert_eq!(take(&mut session, &view, Kind::Listener).0, ["web"]);
+    assert!(session.is_settled(&view));
+    assert_eq!(session.tell(&view), None);
+}
+
+#[test]
+fn a_change_is_told_alone_and_what_is_gone_at_last() {
+    let before = view(1, &[("a", "1"), ("b", "1")], &[("a", "1"), ("b", "1")], "to a");
+    let mut session = settled(&before);
+    let after = view(2, &[("b", "1"), ("c", "1")], &[("b", "2"), ("c", "1")], "to b");
+    assert_eq!(take(&mut session, &after, Kind::Cluster), (vec!["c".into()], vec![]));
+    // As a client does: whose cluster it has, it wants to hear of.
+    hear(&mut session, request(Kind::Endpoints, &["c"], ""));
+    assert_eq!(take(&mut session, &after, Kind::Endpoints), (vec!["b".into(), "c".into()], vec![]));
+    assert_eq!(take(&mut session, &after, Kind::Routes).0, ["table"]);
+    assert_eq!(take(&mut session, &after, Kind::Cluster), (vec![], vec!["a".into()]));
+    assert_eq!(take(&mut session, &after, Kind::Endpoints), (vec![], vec!["a".into()]));
+    assert_eq!(session.tell(&after), None);
+}
+
+#[test]
+fn what_was_refused_is_not_told_again_until_it_is_another() {
+    let before = view(1, &[("a", "1")], &[("a", "1")], "1");
+    let mut session = settled(&before);
+    let bad = view(2, &[("a", "bad")], &[("a", "2")], "1");
+    let told = session.tell(&bad).unwrap();
+    let mut refusal = request(Kind::Cluster, &[], &told.nonce);
+    refusal.error_detail = Some(Status { message: "Cluster[a].x: no".to_owned(), ..Status::default() });
+    let verdict = Verdict::Nack("Cluster[a].x: no".to_owned());
+    assert_eq!(hear(&mut session, refusal), Some(Heard { kind: Kind::Cluster, revision: 2, verdict }));
+    // The others go on.
+    assert_eq!(take(&mut session, &bad, Kind::Endpoints).0, ["a"]);
+    assert_eq!(session.tell(&bad), None);
+    assert_eq!(take(&mut session, &view(3, &[("a", "1")], &[("a", "2")], "1"), Kind::Cluster).0, ["a"]);
+}
+
+#[test]
+fn whoever_comes_back_is_told_what_differs() {
+    let view = view(7, &[("a", "1"), ("b", "2")], &[], "1");
+    let mut session = Session::new(Way::Delta);
+    let has = HashMap::from([("a".into(), "1".into()), ("b".into(), "1".into()), ("x".into(), "1".into())]);
+    hear(
+        &mut session,
+        DeltaDiscoveryRequest { initial_resource_versions: has, ..request(Kind::Cluster, &[], "") },
+    );
+    assert_eq!(take(&mut session, &view, Kind::Cluster), (vec!["b".into()], vec!["x".into()]));
+    assert_eq!(session.tell(&view), None);
+}
+
+#[test]
+fn who_asks_for_what_is_not_there_is_told_so_and_told_when_it_comes() {
+    let mut session = Session::new(Way::Delta);
+    hear(&mut session, request(Kind::Endpoints, &["a"], ""));
+    assert_eq!(take(&mut session, &view(1, &[], &[], "1"), Kind::Endpoints), (vec![], vec!["a".into()]));
+    let there = view(2, &[], &[("a", "1")], "1");
+    assert_eq!(take(&mut session, &there, Kind::Endpoints), (vec!["a".into()], vec![]));
+    let mut fewer = request(Kind::Endpoints, &[], "");
+    fewer.resource_names_unsubscribe = vec!["a".to_owned()];
+    hear(&mut session, fewer);
+    assert_eq!(session.tell(&view(3, &[], &[("a", "2")], "1")), None);
+}
+
+fn state(kind: Kind, names: &[&str], nonce: &str) -> Asked {
+    let resource_names = names.iter().map(|name| (*name).to_owned()).collect();
+    let request = DiscoveryRequest {
+        type_url: kind.url(),
+        resource_names,
+        response_nonce: nonce.to_owned(),
+        ..Default::default()
+    };
+    Asked::sotw(request).unwrap()
+}
+
+#[test]
+fn by_the_state_of_the_world_what_is_gone_is_still_said_while_something_leads_there() {
+    let before = view(1, &[("a", "1")], &[], "to a");
+    let mut session = Session::new(Way::Sotw);
+    session.hear(state(Kind::Cluster, &[], ""));
+    session.hear(state(Kind::Routes, &["table"], ""));
+    while let Some(told) = session.tell(&before) {
+        let names: &[&str] = if told.kind == Kind::Routes { &["table"] } else { &[] };
+        session.hear(state(told.kind, names, &told.nonce));
+    }
+    let after = view(2, &[("b", "1")], &[], "to b");
+    let told = session.tell(&after).unwrap();
+    session.hear(state(Kind::Cluster, &[], &told.nonce));
+    assert_eq!(names(told).0, ["b", "a"]);
+    let told = session.tell(&after).unwrap();
+    // Of an answer before: nothing is heard of it.
+    assert_eq!(session.hear(state(Kind::Routes, &["table"], "0")), None);
+    assert_eq!(session.tell(&after), None);
+    session.hear(state(Kind::Routes, &["table"], &told.nonce));
+    let told = session.tell(&after).unwrap();
+    session.hear(state(Kind::Cluster, &[], &told.nonce));
+    assert_eq!(names(told).0, ["b"]);
+    assert_eq!(session.tell(&after), None);
+}
+
+/// What a client has, who does as he is told: clusters, their endpoints, and where the table leads.
+#[derive(Debug, Default)]
+struct Client {
+    clusters: BTreeMap<String, String>,
+    endpoints: BTreeMap<String, String>,
+    leads: BTreeSet<String>,
+}
+
+impl Client {
+    fn take(&mut self, told: &Told) {
+        let put = told.put.iter().map(|(name, item)| (name.to_string(), item.version.to_string()));
+        match told.kind {
+            Kind::Cluster => {
+                self.clusters.extend(put);
+                self.clusters.retain(|name, _| !told.gone.contains(name));
+            }
+            Kind::Endpoints => {
+                self.endpoints.extend(put);
+                self.endpoints.retain(|name, _| !told.gone.contains(name));
+            }
+            Kind::Routes => {
+                for (_, version) in put {
+                    self.leads =
+                        version.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// No request meets a cluster that is not there, or one without its endpoints.
+    fn assert_warm(&self) {
+        for name in &self.leads {
+            assert!(
+                self.clusters.contains_key(name) && self.endpoints.contains_key(name),
+                "{name} is cold: {self:?}"
+            );
+        }
+    }
+}
+
+/// Clusters with versions, of which those with an even version are led to.
+fn random_view(revision: u64, clusters: &BTreeMap<u8, u8>) -> View {
+    let named: Vec<_> =
+        clusters.iter().map(|(name, version)| (format!("c{name}"), version.to_string())).collect();
+    let of: Vec<_> = named.iter().map(|(name, version)| (name.as_str(), version.as_str())).collect();
+    let leads: Vec<_> =
+        clusters.iter().filter(|(_, v)| *v % 2 == 0).map(|(name, _)| format!("c{name}")).collect();
+    view(revision, &of, &of, &leads.join(","))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_comes_in_between_nothing_is_cold_and_all_arrives(
+        views in proptest::collection::vec((proptest::collection::btree_map(0..5_u8, 0..4_u8, 0..5), 0..6_u8), 1..6),
+    ) {
+        let (mut session, mut client) = (Session::new(Way::Delta), Client::default());
+        for kind in [Kind::Cluster, Kind::Listener] {
+            hear(&mut session, request(kind, &[], ""));
+        }
+        hear(&mut session, request(Kind::Routes, &["table"], ""));
+        let mut unanswered: Vec<Told> = Vec::new();
+        let all = views.iter().zip(1..).map(|((clusters, steps), revision)| (random_view(revision, clusters), *steps));
+        let all: Vec<_> = all.collect();
+        for (at, (view, steps)) in all.iter().enumerate() {
+            let last = at + 1 == all.len();
+            let mut left = if last { u8::MAX } else { *steps };
+            while left > 0 {
+                left -= 1;
+                if let Some(told) = session.tell(view) {
+                    client.take(&told);
+                    client.assert_warm();
+                    unanswered.push(told);
+                    continue;
+                }
+                let Some(told) = unanswered.pop() else { break };
+                let mut answer = request(told.kind, &[], &told.nonce);
+                if told.kind == Kind::Cluster {
+                    let more = told.put.iter().map(|(name, _)| name.to_string());
+                    let subscribe = DeltaDiscoveryRequest {
+                        resource_names_subscribe: more.filter(|name| !client.endpoints.contains_key(name)).collect(),
+                        resource_names_unsubscribe: told.gone.clone(),
+                        ..request(Kind::Endpoints, &[], "")
+                    };
+                    client.endpoints.retain(|name, _| !told.gone.contains(name));
+                    hear(&mut session, subscribe);
+                    answer.type_url = Kind::Cluster.url();
+                }
+                hear(&mut session, answer);
+            }
+        }
+        let (last, _) = &all[all.len() - 1];
+        prop_assert!(session.is_settled(last));
+        let expected: BTreeMap<_, _> =
+            last.items(Kind::Cluster).iter().map(|(name, item)| (name.to_string(), item.version.to_string())).collect();
+        prop_assert_eq!(&client.clusters, &expected);
+        prop_assert_eq!(&client.endpoints, &expected);
+    }
+}

@@ -1,0 +1,54 @@
+//! How a control plane runs.
+
+use std::path::PathBuf;
+
+use super::Address;
+
+/// Settings of a control plane's process. None of them is looked at again while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plane {
+    /// Where nodes ask (xDS v3 over gRPC).
+    pub xds: Address,
+    /// Where people and programs ask (REST).
+    pub api: Address,
+    /// With what both prove themselves; in the clear by default, and then on loopback alone.
+    pub tls: Option<PlaneTls>,
+    /// The directory in which it keeps what was said; made where it is not there.
+    pub store: PathBuf,
+    /// A directory of documents that are taken over when they change; none by default.
+    pub documents: Option<PathBuf>,
+    /// Who may look.
+    pub reads: Reads,
+}
+
+impl Default for Plane {
+    fn default() -> Self {
+        let on = |port: u16| Address::Ip(([127, 0, 0, 1], port).into());
+        Self {
+            xds: on(18000),
+            api: on(18001),
+            tls: None,
+            store: "outrigger-control".into(),
+            documents: None,
+            reads: Reads::Token,
+        }
+    }
+}
+
+/// A certificate of the process's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaneTls {
+    /// PEM file of the chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file of the leaf's private key.
+    pub private_key: PathBuf,
+}
+
+/// Who may look at what a control plane has. Changes always need a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Whoever has a token.
+    Token,
+    /// Everybody.
+    Open,
+}

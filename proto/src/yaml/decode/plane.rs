@@ -1,0 +1,53 @@
+//! How a control plane runs.
+
+use super::super::cursor::Cx;
+use super::super::fault::Fault;
+use super::super::tree::Node;
+use super::address;
+use super::tls::file;
+use crate::model::{Address, Plane, PlaneTls, Reads};
+
+const READS: [(&str, Reads); 2] = [("token", Reads::Token), ("open", Reads::Open)];
+
+/// The whole document.
+pub(in super::super) fn plane<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Plane> {
+    let mut m = cx.fields(root, "control plane")?;
+    let default = Plane::default();
+    let tls = m.optional("tls", |cx, node| {
+        let mut m = cx.fields(node, "tls")?;
+        let certificate = m.required("certificate", file);
+        let private_key = m.required("private_key", file);
+        m.finish();
+        Some(PlaneTls { certificate: certificate?, private_key: private_key? })
+    });
+    let in_the_clear = !m.has("tls");
+    let mut bind = |key| {
+        m.optional(key, |cx, node| {
+            let found = address(cx, node)?;
+            if in_the_clear && !is_near(&found) {
+                let fault = Fault::new(format!(
+                    "`{found}` is open to others, who could read tokens and configurations"
+                ));
+                return cx.fail(
+                    node,
+                    fault.hint("write `tls: { certificate, private_key }`, or an address on loopback"),
+                );
+            }
+            Some(found)
+        })
+    };
+    let (xds, api) = (bind("xds"), bind("api"));
+    let store = m.optional("store", file).unwrap_or(default.store);
+    let documents = m.optional("documents", file);
+    let reads = m.optional("reads", |cx, node| cx.word(node, &READS)).unwrap_or(default.reads);
+    m.finish();
+    let (xds, api) = (xds.unwrap_or(default.xds), api.unwrap_or(default.api));
+    Some(Plane { xds, api, tls, store, documents, reads })
+}
+
+fn is_near(address: &Address) -> bool {
+    match address {
+        Address::Ip(ip) => ip.ip().is_loopback(),
+        Address::Unix(_) => true,
+    }
+}
