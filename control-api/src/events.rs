@@ -62,6 +62,22 @@ pub enum Happened {
         /// Its group; `None` where none takes it.
         group: Option<String>,
     },
+    /// A certificate was signed.
+    Issued {
+        /// For whom.
+        spiffe_id: String,
+        /// Its number, in hexadecimal.
+        serial: String,
+        /// When it lapses, RFC 3339.
+        not_after: String,
+    },
+    /// There is a new root, which signs when everybody knows it.
+    Rotated {
+        /// Whose.
+        trust_domain: String,
+        /// So many are believed now.
+        roots: usize,
+    },
     /// A node has gone.
     NodeDown {
         /// Its id.
@@ -101,6 +117,14 @@ impl Happened {
             Self::NodeUp { node, agent, group } => {
                 let data = json!({ "node": node, "agent": agent, "group": group });
                 ("node.up.v1", format!("node/{node}"), data)
+            }
+            Self::Issued { spiffe_id, serial, not_after } => {
+                let data = json!({ "spiffe_id": spiffe_id, "serial": serial, "not_after": not_after });
+                ("certificate.issued.v1", spiffe_id, data)
+            }
+            Self::Rotated { trust_domain, roots } => {
+                let data = json!({ "trust_domain": trust_domain, "roots": roots });
+                ("ca.rotated.v1", trust_domain, data)
             }
             Self::NodeDown { node } => ("node.down.v1", format!("node/{node}"), json!({ "node": node })),
             Self::Ack { node, revision } => {

@@ -6,6 +6,8 @@
 //! over [`api`].
 
 pub mod api;
+pub mod attest;
+pub mod ca;
 pub mod cli;
 pub mod directory;
 pub mod events;
@@ -14,4 +16,5 @@ pub mod plane;
 pub mod serving;
 pub mod store;
 pub mod tls;
+mod token;
 pub mod xds;

@@ -9,6 +9,7 @@ use outrigger_proto::yaml::{self, Document};
 use similar::TextDiff;
 use tokio::sync::{mpsc, watch};
 
+use crate::ca::Authority;
 use crate::events::{Event, Happened, rfc3339};
 use crate::nodes::Nodes;
 use crate::serving::Serving;
@@ -25,6 +26,8 @@ const BATCH: usize = 256;
 #[derive(Debug)]
 pub struct Plane {
     store: Store,
+    /// Who gives nodes their identities, if anybody does.
+    pub authority: Option<Authority>,
     /// Who is connected.
     pub nodes: Nodes,
     serving: watch::Sender<Arc<Serving>>,
@@ -92,12 +95,13 @@ impl Plane {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn open(store: Store) -> Result<Arc<Self>, StoreError> {
+    pub fn open(store: Store, authority: Option<Authority>) -> Result<Arc<Self>, StoreError> {
         let latest = store.latest()?;
         let last_event = store.events(0, usize::MAX)?.last().and_then(|event| event.id.parse().ok());
         let (happened, queued) = mpsc::channel(QUEUE);
         let plane = Arc::new(Self {
             store,
+            authority,
             nodes: Nodes::default(),
             serving: watch::Sender::new(Arc::new(Serving::nothing())),
             last_event: watch::Sender::new(last_event.unwrap_or(0)),

@@ -11,6 +11,8 @@ use outrigger_proto::xds::{
     ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource, write,
 };
 
+use crate::token::hex;
+
 /// A resource as it goes over the wire.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
@@ -161,6 +163,6 @@ fn encoded(fleet: &Fleet) -> Result<Encoded, Unsayable> {
 
 fn item(any: Any) -> Arc<Item> {
     let hash = digest(&SHA256, &any.value);
-    let version = hash.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+    let version = hex(&hash.as_ref()[..8]).into();
     Arc::new(Item { version, any })
 }

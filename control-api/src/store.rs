@@ -15,6 +15,7 @@ use crate::events::{Event, Happened};
 const REVISIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("revisions");
 const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events");
 const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens");
+const JOINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("join tokens");
 /// What the directory said when it was last taken over, by document.
 const DIRECTORY: TableDefinition<'_, &str, &str> = TableDefinition::new("directory");
 
@@ -45,6 +46,15 @@ pub struct Token {
     pub name: String,
     /// Since when, RFC 3339.
     pub created: String,
+}
+
+/// A token by which a node says who it is, without what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// Who whoever has it is.
+    pub spiffe_id: String,
+    /// Until when, in seconds since 1970.
+    pub expires: u64,
 }
 
 /// See the module.
@@ -83,6 +93,7 @@ impl Store {
         write.open_table(REVISIONS)?;
         write.open_table(EVENTS)?;
         write.open_table(TOKENS)?;
+        write.open_table(JOINS)?;
         write.open_table(DIRECTORY)?;
         write.commit()?;
         Ok(Self { database })
@@ -203,6 +214,29 @@ impl Store {
     pub fn put_token(&self, hash: &str, token: &Token) -> Result<(), StoreError> {
         let write = self.database.begin_write()?;
         write.open_table(TOKENS)?.insert(hash, &*written(token))?;
+        Ok(write.commit()?)
+    }
+
+    /// The join token of this hash.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn join(&self, hash: &str) -> Result<Option<Join>, StoreError> {
+        let table = self.database.begin_read()?.open_table(JOINS)?;
+        table.get(hash)?.map(|bytes| read(bytes.value())).transpose()
+    }
+
+    /// Keeps a join token under its hash, and forgets those that have expired by `now`, in seconds since 1970.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn put_join(&self, hash: &str, join: &Join, now: u64) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(JOINS)?;
+            table.retain(|_, bytes| read::<Join>(bytes).is_ok_and(|join| join.expires > now))?;
+            table.insert(hash, &*written(join))?;
+        }
         Ok(write.commit()?)
     }
 

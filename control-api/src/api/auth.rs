@@ -2,8 +2,6 @@
 
 use std::time::SystemTime;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::rand;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use http::{StatusCode, header};
@@ -12,11 +10,7 @@ use outrigger_proto::model::Reads;
 use super::{Api, Failed};
 use crate::events::rfc3339;
 use crate::store::{Store, StoreError, Token};
-
-/// Bytes at random.
-const LENGTH: usize = 24;
-/// By which a token is known for one, where it has got lost.
-const PREFIX: &str = "outrigger_";
+use crate::token;
 
 /// Whoever asks has a token, of this name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,20 +25,12 @@ pub(super) struct Reader;
 /// # Errors
 /// The store cannot be written.
 pub fn create_token(store: &Store, name: &str) -> Result<String, StoreError> {
-    let mut bytes = [0; LENGTH];
-    rand::fill(&mut bytes).expect("the system has randomness");
-    let token = format!("{PREFIX}{}", hex(&bytes));
-    store.put_token(&hash(&token), &Token { name: name.to_owned(), created: rfc3339(SystemTime::now()) })?;
+    let token = token::make();
+    store.put_token(
+        &token::hash(&token),
+        &Token { name: name.to_owned(), created: rfc3339(SystemTime::now()) },
+    )?;
     Ok(token)
-}
-
-/// What is kept of a token. It is long and random: looking it up by its hash tells nobody anything.
-fn hash(token: &str) -> String {
-    hex(digest(&SHA256, token.as_bytes()).as_ref())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl FromRequestParts<Api> for Author {
@@ -56,7 +42,7 @@ impl FromRequestParts<Api> for Author {
         let Some(token) = said.and_then(|said| said.strip_prefix("Bearer ")) else {
             return Err(refused("a token is needed: send `authorization: Bearer TOKEN`"));
         };
-        let (hash, plane) = (hash(token.trim()), api.plane.clone());
+        let (hash, plane) = (token::hash(token.trim()), api.plane.clone());
         let known = super::blocking(move || Ok(plane.store().tokens()?.remove(&hash))).await?;
         known.map(|token| Self(token.name)).ok_or_else(|| refused("this token is not known here"))
     }

@@ -6,17 +6,21 @@ mod events;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
-use outrigger_proto::model::Reads;
+use outrigger_proto::model::{Reads, SpiffeId};
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 
 pub use self::auth::{Author, create_token};
+use crate::attest::create_join;
+use crate::ca::Authority;
+use crate::events::Happened;
 use crate::nodes::NodeStatus;
 use crate::plane::{Change, ChangeError, Outcome, Plane};
 use crate::store::{Revision, StoreError};
@@ -124,6 +128,25 @@ pub struct TokenEntry {
     pub created: String,
 }
 
+/// Who is to join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// Who whoever shows the token is.
+    pub spiffe_id: String,
+    /// How long it can be shown, in seconds. It is shown again for each renewal.
+    pub lifetime_seconds: u64,
+}
+
+/// A new join token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewJoin {
+    /// Who whoever shows it is.
+    pub spiffe_id: String,
+    /// Itself; it is not shown again.
+    pub token: String,
+}
+
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Outrigger control plane", description = "What proxies are told, and what became of it."),
@@ -157,6 +180,9 @@ pub fn router(plane: Arc<Plane>, reads: Reads) -> Router {
         .route("/v1/events", get(events::events))
         .route("/v1/tokens", get(tokens).post(new_token))
         .route("/v1/tokens/{name}", axum::routing::delete(drop_token))
+        .route("/v1/join-tokens", post(new_join))
+        .route("/v1/ca/bundle", get(bundle))
+        .route("/v1/ca/rotate", post(rotate))
         .route("/v1/openapi.json", get(|| async { Json(Description::openapi()) }))
         .route("/live", get(|| async { "ok\n" }))
         .route("/ready", get(|| async { "ok\n" }))
@@ -352,6 +378,55 @@ async fn drop_token(
             return Ok(StatusCode::NO_CONTENT);
         }
         Err(Failed(StatusCode::NOT_FOUND, format!("there is no token of `{name}`")))
+    })
+    .await
+}
+
+fn authority(api: &Api) -> Result<&Authority, Failed> {
+    let missing =
+        || Failed(StatusCode::NOT_FOUND, "no identities are given here: `ca` is not written".to_owned());
+    api.plane.authority.as_ref().ok_or_else(missing)
+}
+
+/// Makes a token by which a node says who it is.
+#[utoipa::path(post, path = "/v1/join-tokens", request_body = JoinRequest, responses(
+    (status = 200, body = NewJoin), (status = 404, body = Problem), (status = 422, body = Problem)))]
+async fn new_join(
+    State(api): State<Api>,
+    _: Author,
+    Json(JoinRequest { spiffe_id, lifetime_seconds }): Json<JoinRequest>,
+) -> Result<Json<NewJoin>, Failed> {
+    let wrong = |why: String| Failed(StatusCode::UNPROCESSABLE_ENTITY, why);
+    let id = SpiffeId::new(&spiffe_id).map_err(|error| wrong(format!("`{spiffe_id}`: {error}")))?;
+    let domain = authority(&api)?.trust_domain().as_str();
+    if id.trust_domain() != domain {
+        return Err(wrong(format!("`{spiffe_id}` is not of the trust domain `{domain}`, which is ours")));
+    }
+    if lifetime_seconds == 0 {
+        return Err(wrong("a token that lives for 0 seconds could never be shown".to_owned()));
+    }
+    blocking(move || {
+        let token = create_join(&api.plane, &id, Duration::from_secs(lifetime_seconds))?;
+        Ok(Json(NewJoin { spiffe_id, token }))
+    })
+    .await
+}
+
+/// The roots to be believed, as PEM. They are no secret.
+#[utoipa::path(get, path = "/v1/ca/bundle", responses((status = 200, body = String), (status = 404, body = Problem)))]
+async fn bundle(State(api): State<Api>) -> Result<String, Failed> {
+    Ok(authority(&api)?.bundle_pem())
+}
+
+/// Makes a new root, which is told to everybody from now on, and signs once they know it.
+#[utoipa::path(post, path = "/v1/ca/rotate", responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn rotate(State(api): State<Api>, _: Author) -> Result<StatusCode, Failed> {
+    blocking(move || {
+        let authority = authority(&api)?;
+        authority.rotate().map_err(|why| Failed(StatusCode::CONFLICT, why))?;
+        let (trust_domain, roots) = (authority.trust_domain().to_string(), authority.bundle().len());
+        api.plane.note(Happened::Rotated { trust_domain, roots });
+        Ok(StatusCode::NO_CONTENT)
     })
     .await
 }

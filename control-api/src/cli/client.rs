@@ -59,6 +59,11 @@ impl Client {
         serde_json::from_str(&text).map_err(|error| format!("{}{path}: {error}", self.server))
     }
 
+    pub(super) fn post_empty(&self, path: &str) -> Result<(), String> {
+        let request = self.agent.post(self.url(path)).header("authorization", &self.authorization);
+        self.text(request.send_empty()).map(drop)
+    }
+
     pub(super) fn delete(&self, path: &str) -> Result<(), String> {
         let request = self.agent.delete(self.url(path)).header("authorization", &self.authorization);
         self.text(request.call()).map(drop)

@@ -130,10 +130,29 @@ enum Verb {
         #[command(subcommand)]
         verb: TokenVerb,
     },
+    /// The authority that nodes get their identities from
+    Ca {
+        #[command(subcommand)]
+        verb: CaVerb,
+    },
     /// Print completions for a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CaVerb {
+    /// Print the roots to be believed, as PEM
+    Bundle {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Make a new root: it is believed from now on, and signs once everybody knows it
+    Rotate {
+        #[command(flatten)]
+        remote: Remote,
     },
 }
 
@@ -143,6 +162,16 @@ enum TokenVerb {
     Create {
         /// Whose it is
         name: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Make a token by which a node says who it is, and print it, once
+    Join {
+        /// Who it is, as `spiffe://example.org/ns/default/sa/web`
+        spiffe_id: String,
+        /// Hours for which it can be shown; it is shown again for each renewal
+        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=87_600))]
+        hours: u64,
         #[command(flatten)]
         remote: Remote,
     },
@@ -177,6 +206,12 @@ pub fn main() -> ExitCode {
         Verb::Status { remote } => status(&remote),
         Verb::Events { after, follow, remote } => events(after, follow, &remote),
         Verb::Token { verb } => token(verb),
+        Verb::Ca { verb: CaVerb::Bundle { remote } } => {
+            Client::new(&remote).and_then(|client| print(&client.get_text("/v1/ca/bundle")?))
+        }
+        Verb::Ca { verb: CaVerb::Rotate { remote } } => {
+            Client::new(&remote).and_then(|client| client.post_empty("/v1/ca/rotate"))
+        }
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "outrigger-control", &mut std::io::stdout());
             Ok(())
@@ -360,6 +395,11 @@ fn token(verb: TokenVerb) -> Done {
     match verb {
         TokenVerb::Create { name, remote } => {
             let answer = Client::new(&remote)?.post("/v1/tokens", &json!({ "name": name }))?;
+            print(&format!("{}\n", answer["token"].as_str().unwrap_or_default()))
+        }
+        TokenVerb::Join { spiffe_id, hours, remote } => {
+            let body = json!({ "spiffe_id": spiffe_id, "lifetime_seconds": hours * 3600 });
+            let answer = Client::new(&remote)?.post("/v1/join-tokens", &body)?;
             print(&format!("{}\n", answer["token"].as_str().unwrap_or_default()))
         }
         TokenVerb::List { remote } => {

@@ -9,10 +9,11 @@ use outrigger_proto::model::Plane as Settings;
 use outrigger_proto::yaml;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::ca::Authority;
 use crate::plane::Plane;
 use crate::store::Store;
 use crate::tls::{self, Listener};
-use crate::{api, directory, xds};
+use crate::{api, attest, directory, xds};
 
 /// Where the first token stands, in the store.
 const FIRST_TOKEN: &str = "admin.token";
@@ -39,12 +40,13 @@ fn read(file: &Path) -> Result<Settings, String> {
 }
 
 async fn serve(settings: Settings) -> super::Done {
-    let Settings { xds, api, tls, store, documents, reads } = settings;
+    let Settings { xds, api, tls, store, documents, authority, reads } = settings;
     let acceptor = tls.as_ref().map(tls::acceptor).transpose()?;
     fs::create_dir_all(&store).map_err(|error| format!("{}: {error}", store.display()))?;
     let opened = Store::open(&store.join("store.redb")).map_err(|error| error.to_string())?;
     first_token(&opened, &store)?;
-    let plane = Plane::open(opened).map_err(|error| error.to_string())?;
+    let authority = authority.map(|settings| Authority::open(&settings, &store)).transpose()?;
+    let plane = Plane::open(opened, authority).map_err(|error| error.to_string())?;
     let (nodes, people) =
         (Listener::bind(&xds, acceptor.clone()).await?, Listener::bind(&api, acceptor).await?);
     tracing::info!(address = nodes.address(), "listening for nodes (xDS)");
@@ -55,7 +57,7 @@ async fn serve(settings: Settings) -> super::Done {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let served = async {
         tokio::try_join!(
-            axum::serve(nodes, xds::server::router(plane.clone())),
+            axum::serve(nodes, xds::server::router(plane.clone()).merge(attest::router(plane.clone()))),
             axum::serve(people, api::router(plane.clone(), reads)),
         )
     };

@@ -111,7 +111,6 @@ impl Told {
             name: name.to_string(),
             version: item.version.to_string(),
             resource: Some(item.any.clone()),
-            ..Resource::default()
         });
         DeltaDiscoveryResponse {
             system_version_info: revision.to_string(),
@@ -119,7 +118,6 @@ impl Told {
             type_url: kind.url(),
             removed_resources: gone,
             nonce,
-            ..DeltaDiscoveryResponse::default()
         }
     }
 
@@ -127,15 +125,12 @@ impl Told {
     pub fn into_sotw(self) -> DiscoveryResponse {
         let Self { kind, nonce, revision, put, gone: _ } = self;
         let resources: Vec<Any> = put.into_iter().map(|(_, item)| item.any.clone()).collect();
-        DiscoveryResponse {
-            version_info: revision.to_string(),
-            resources,
-            type_url: kind.url(),
-            nonce,
-            ..DiscoveryResponse::default()
-        }
+        DiscoveryResponse { version_info: revision.to_string(), resources, type_url: kind.url(), nonce }
     }
 }
+
+/// Resources by name.
+type Put = Vec<(Name, Arc<Item>)>;
 
 /// See the module.
 #[derive(Debug)]
@@ -293,7 +288,7 @@ impl Subscription {
     }
 
     /// What it has although it is gone.
-    fn held(&self, items: &Items) -> Vec<(Name, Arc<Item>)> {
+    fn held(&self, items: &Items) -> Put {
         let had = self.has.iter().filter_map(|(name, has)| match has {
             Has::Item(item) => Some((Name::new(name)?, Arc::clone(item))),
             Has::Version(_) | Has::Nothing => None,
@@ -306,13 +301,7 @@ impl Subscription {
     }
 
     /// What it is told, and notes that it was.
-    fn next(
-        &mut self,
-        way: Way,
-        kind: Kind,
-        items: &Items,
-        holds: bool,
-    ) -> Option<(Vec<(Name, Arc<Item>)>, Vec<String>)> {
+    fn next(&mut self, way: Way, kind: Kind, items: &Items, holds: bool) -> Option<(Put, Vec<String>)> {
         let news = self.wanted(items).filter(|(name, item)| !self.has(name, item));
         let mut put: Vec<_> = news.map(|(name, item)| (name.clone(), Arc::clone(item))).collect();
         let gone = if holds { Vec::new() } else { self.gone(items) };

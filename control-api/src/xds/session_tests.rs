@@ -200,7 +200,7 @@ impl Client {
                         version.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
                 }
             }
-            _ => {}
+            Kind::Listener => {}
         }
     }
 

@@ -1,8 +1,9 @@
 //! How a control plane runs.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::Address;
+use super::{Address, TrustDomain};
 
 /// Settings of a control plane's process. None of them is looked at again while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Plane {
     pub store: PathBuf,
     /// A directory of documents that are taken over when they change; none by default.
     pub documents: Option<PathBuf>,
+    /// Who gives nodes their identities; nobody by default.
+    pub authority: Option<Authority>,
     /// Who may look.
     pub reads: Reads,
 }
@@ -30,6 +33,7 @@ impl Default for Plane {
             tls: None,
             store: "outrigger-control".into(),
             documents: None,
+            authority: None,
             reads: Reads::Token,
         }
     }
@@ -51,4 +55,29 @@ pub enum Reads {
     Token,
     /// Everybody.
     Open,
+}
+
+/// An authority that nodes get their identities from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// Whose identities it gives.
+    pub trust_domain: TrustDomain,
+    /// The root that signs; `None` makes one in the store.
+    pub root: Option<RootFiles>,
+    /// How long a certificate lives at the most.
+    pub lifetime: Duration,
+}
+
+impl Authority {
+    /// How long a certificate lives at the most, by default.
+    pub const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+}
+
+/// A root of the operator's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootFiles {
+    /// PEM file: the root that signs, and then others that are believed as well.
+    pub certificate: PathBuf,
+    /// PEM file of the private key of the first.
+    pub private_key: PathBuf,
 }

@@ -3,9 +3,9 @@
 use super::super::cursor::Cx;
 use super::super::fault::Fault;
 use super::super::tree::Node;
-use super::address;
 use super::tls::file;
-use crate::model::{Address, Plane, PlaneTls, Reads};
+use super::{address, some_time};
+use crate::model::{Address, Authority, Plane, PlaneTls, Reads, RootFiles, TrustDomain};
 
 const READS: [(&str, Reads); 2] = [("token", Reads::Token), ("open", Reads::Open)];
 
@@ -39,10 +39,29 @@ pub(in super::super) fn plane<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Pla
     let (xds, api) = (bind("xds"), bind("api"));
     let store = m.optional("store", file).unwrap_or(default.store);
     let documents = m.optional("documents", file);
+    let authority = m.optional("ca", authority);
     let reads = m.optional("reads", |cx, node| cx.word(node, &READS)).unwrap_or(default.reads);
     m.finish();
     let (xds, api) = (xds.unwrap_or(default.xds), api.unwrap_or(default.api));
-    Some(Plane { xds, api, tls, store, documents, reads })
+    Some(Plane { xds, api, tls, store, documents, authority, reads })
+}
+
+fn authority<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Authority> {
+    let mut m = cx.fields(node, "ca")?;
+    let trust_domain = m.required("trust_domain", |cx, node| {
+        cx.parsed(node, "a trust domain, as `example.org`", |text| {
+            TrustDomain::new(text).map_err(|error| Fault::new(error.to_string()))
+        })
+    });
+    let root = m.optional("root", |cx, node| {
+        let mut m = cx.fields(node, "root")?;
+        let (certificate, private_key) = (m.required("certificate", file), m.required("private_key", file));
+        m.finish();
+        Some(RootFiles { certificate: certificate?, private_key: private_key? })
+    });
+    let lifetime = m.optional("lifetime", some_time).unwrap_or(Authority::LIFETIME);
+    m.finish();
+    Some(Authority { trust_domain: trust_domain?, root, lifetime })
 }
 
 fn is_near(address: &Address) -> bool {
