@@ -9,6 +9,7 @@ mod balance;
 mod breaker;
 mod cli;
 mod concurrency;
+mod control;
 mod external_authorization;
 mod fallback;
 mod fault;

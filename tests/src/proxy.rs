@@ -2,17 +2,17 @@
 //!
 //! Where it listens is read from its log, as whoever lets it choose ports has to.
 
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use crate::dir::Dir;
-use crate::wait::{PATIENCE, until, until_for};
+use crate::process::{self, Process};
+use crate::wait::{PATIENCE, until};
 use crate::wire::{Client, Reply};
 
 /// Environment variable that names the binary.
@@ -23,19 +23,7 @@ const BINARY: &str = "OUTRIGGER_BIN";
 /// # Panics
 /// There is none.
 pub fn binary() -> PathBuf {
-    let path = std::env::var_os(BINARY).map_or_else(beside, PathBuf::from);
-    assert!(
-        path.is_file(),
-        "{} is not there: run `cargo build -p outrigger`, or name the binary in {BINARY}; `tests/run` does both",
-        path.display()
-    );
-    path
-}
-
-/// `target/debug/outrigger`, seen from `target/debug/deps/it-...`.
-fn beside() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    own.ancestors().nth(2).unwrap().join("outrigger")
+    process::binary("outrigger", BINARY)
 }
 
 /// Runs the command line to its end.
@@ -59,33 +47,12 @@ pub fn outrigger_with(args: &[&str], stdin: &str, env: &[(&str, &str)]) -> std::
     child.wait_with_output().unwrap()
 }
 
-/// A running proxy; killed when dropped, its log printed if the test fails.
+/// A running proxy.
 #[derive(Debug)]
 pub struct Proxy {
-    child: Mutex<Child>,
-    pid: Pid,
-    log: Text,
-    stdout: Text,
+    process: Process,
     file: PathBuf,
     dir: Arc<Dir>,
-}
-
-/// What a process has written to a pipe so far; who waits for more is told.
-#[derive(Clone, Debug, Default)]
-struct Text(Arc<(Mutex<String>, Condvar)>);
-
-impl Text {
-    fn get(&self) -> String {
-        self.0.0.lock().unwrap().clone()
-    }
-
-    /// Waits until `find` finds something. The thread that reads the pipe may be behind what the process has done.
-    fn wait<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let (text, more) = &*self.0;
-        let text = text.lock().unwrap();
-        let (text, _) = more.wait_timeout_while(text, PATIENCE, |text| find(text).is_none()).unwrap();
-        find(&text)
-    }
 }
 
 impl Proxy {
@@ -122,13 +89,8 @@ impl Proxy {
         proxy
     }
 
-    fn run(mut command: Command, dir: Arc<Dir>, file: &Path) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let log = collect(child.stderr.take().unwrap());
-        let stdout = collect(child.stdout.take().unwrap());
-        let pid = Pid::from_child(&child);
-        Self { child: Mutex::new(child), pid, log, stdout, file: file.to_owned(), dir }
+    fn run(command: Command, dir: Arc<Dir>, file: &Path) -> Self {
+        Self { process: Process::spawn("the proxy", command), file: file.to_owned(), dir }
     }
 
     async fn wait_ready(&self) {
@@ -145,7 +107,7 @@ impl Proxy {
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.pid.as_raw_nonzero().get().unsigned_abs()
+        self.process.pid().as_raw_nonzero().get().unsigned_abs()
     }
 
     /// Its directory.
@@ -155,23 +117,23 @@ impl Proxy {
 
     /// What it has written to standard error so far.
     pub fn log(&self) -> String {
-        self.log.get()
+        self.process.log()
     }
 
     /// What it has written to standard output so far.
     pub fn stdout(&self) -> String {
-        self.stdout.get()
+        self.process.stdout()
     }
 
     /// Waits until its log holds this.
     pub async fn wait_log(&self, text: &str) {
-        until(&format!("the log says {text:?}"), async || self.log().contains(text).then_some(())).await;
+        self.process.wait_log(text).await;
     }
 
     /// Where the listener of this name listens.
     pub fn address(&self, listener: &str) -> SocketAddr {
         let marker = format!(" listening listener={listener} address=");
-        let found = self.log.wait(|log| find(log, &marker));
+        let found = self.process.wait_address(&marker);
         found.unwrap_or_else(|| panic!("no listener {listener} in:\n{}", self.log()))
     }
 
@@ -181,7 +143,7 @@ impl Proxy {
     }
 
     fn find_admin(&self) -> Option<SocketAddr> {
-        find(&self.log(), " admin listening address=")
+        self.process.address(" admin listening address=")
     }
 
     /// A raw connection to a listener.
@@ -249,7 +211,7 @@ impl Proxy {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid, signal).unwrap();
+        self.process.signal(signal);
     }
 
     /// From now on it may have so many descriptors.
@@ -257,28 +219,17 @@ impl Proxy {
         // It has inherited ours.
         let maximum = getrlimit(Resource::Nofile).maximum;
         let limit = Rlimit { current: Some(most), maximum };
-        prlimit(Some(self.pid), Resource::Nofile, limit).unwrap();
+        prlimit(Some(self.process.pid()), Resource::Nofile, limit).unwrap();
     }
 
     /// How it ended, if it has.
     pub fn exited(&self) -> Option<ExitStatus> {
-        self.child.lock().unwrap().try_wait().unwrap()
+        self.process.exited()
     }
 
     /// Waits until it has ended.
     pub async fn exit(&self, patience: Duration) -> ExitStatus {
-        until_for(patience, "the proxy ends", async || self.exited()).await
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let child = self.child.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let _ = child.kill();
-        let _ = child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- log of the proxy ---\n{}---", self.log());
-        }
+        self.process.exit(patience).await
     }
 }
 
@@ -293,27 +244,4 @@ pub fn with_admin(config: &str) -> String {
         head.push_str("workers: 2\n");
     }
     head + config
-}
-
-/// The address behind `marker` in the last line that has it.
-fn find(log: &str, marker: &str) -> Option<SocketAddr> {
-    let line = log.lines().rfind(|line| line.contains(marker) && !line.contains("no longer"))?;
-    let (_, address) = line.split_once(marker)?;
-    address.split_whitespace().next()?.parse().ok()
-}
-
-/// Reads to the end in a thread of its own, so that the process never waits for us.
-fn collect(from: impl Read + Send + 'static) -> Text {
-    let text = Text::default();
-    let into = text.clone();
-    std::thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            let (text, more) = &*into.0;
-            let mut text = text.lock().unwrap();
-            text.push_str(&line);
-            text.push('\n');
-            more.notify_all();
-        }
-    });
-    text
 }

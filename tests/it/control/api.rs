@@ -1,0 +1,182 @@
+//! What people ask and change.
+
+use outrigger_tests::{Client, Control, Echo, within};
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+
+use super::{answered_by, port, proxy, web};
+
+#[tokio::test]
+async fn what_is_applied_is_shown_kept_and_rolled_back() {
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let control = Control::start("", &[]);
+    let proxy = proxy(&control, "a").await;
+    let (first, second) = (web(&[port(&one)]), web(&[port(&two)]));
+    let file = control.dir().write("web.yaml", &first).display().to_string();
+    // Only said.
+    let said = control.ok(&["apply", &file, "--dry-run"]);
+    assert!(said.contains("+++ b/web.yaml\n") && said.contains("revision 0 stays"), "{said}");
+    assert_eq!(control.status()["revision"], 0);
+    let said = control.ok(&["apply", &file, "-m", "the first"]);
+    assert!(said.ends_with("revision 1 is in force\n"), "{said}");
+    answered_by(&proxy, "one").await;
+    // The same once more is no revision.
+    assert_eq!(control.ok(&["apply", &file]), "nothing is different from revision 1\n");
+    control.dir().write("web.yaml", &second);
+    let diff = control.ok(&["diff", &file]);
+    assert!(diff.contains(&format!("-  app: {{ endpoints: [127.0.0.1:{}] }}\n", port(&one))), "{diff}");
+    control.ok(&["apply", &file]);
+    answered_by(&proxy, "two").await;
+    assert_eq!(control.ok(&["diff", "2"]), diff);
+    assert_eq!(control.ok(&["get"]), "web.yaml\n");
+    assert_eq!(control.ok(&["get", "web.yaml"]), second);
+    assert_eq!(control.ok(&["get", "web.yaml", "--revision", "1"]), first);
+    control.ok(&["rollback", "1", "-m", "it was better"]);
+    answered_by(&proxy, "one").await;
+    control.wait_in_sync(1, 3).await;
+    let history = control.json(&["history", "--json"]);
+    let lines: Vec<_> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| json!([entry["number"], entry["author"], entry["message"], entry["rollback_to"]]))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            json!([3, "admin", "it was better", 1]),
+            json!([2, "admin", "", null]),
+            json!([1, "admin", "the first", null])
+        ]
+    );
+    control.ok(&["apply", "--remove", "web.yaml"]);
+    control.wait_revision(4).await;
+    let said = control.run(&["apply", "--remove", "web.yaml"]);
+    assert_eq!(String::from_utf8_lossy(&said.stderr), "there is no document `web.yaml`\n");
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_refused_at_the_door_in_the_words_of_the_proxy() {
+    let control = Control::start("", &[("web.yaml", &web(&[1]))]);
+    control.wait_revision(1).await;
+    let refused = |text: &str| {
+        let file = control.dir().write("new.yaml", text).display().to_string();
+        let said = control.run(&["apply", &file]);
+        assert!(!said.status.success());
+        String::from_utf8(said.stderr).unwrap()
+    };
+    assert_eq!(
+        refused("clusters:\n  x: { endpoints: [127.0.0.1:1], balance: fast }\n"),
+        "new.yaml:2:44: clusters.x.balance: `fast` is not known here; expected one of `peak_ewma`, `least_request`, `round_robin`, `random`\n"
+    );
+    let taken = refused("clusters:\n  app: { endpoints: [127.0.0.1:1] }\n");
+    assert_eq!(
+        taken,
+        "new.yaml:2:3: clusters.app: another document has this name already; rename one of them\n"
+    );
+    let files = refused("clusters:\n  x: { endpoints: [127.0.0.1:1], tls: { sni: x, trust: /roots.pem } }\n");
+    assert!(files.starts_with("Cluster[x].transport_socket"), "{files}");
+    // What stands in the directory is changed there.
+    let file = control.dir().write("mine.yaml", "").display().to_string();
+    let said = control.run(&["apply", "--remove", "directory/web.yaml", &file]);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("change it there"));
+    assert_eq!(control.status()["revision"], 1);
+}
+
+#[tokio::test]
+async fn changes_need_a_token_and_reads_can_be_opened() {
+    let control = Control::start("reads: open", &[]);
+    let api = control.api();
+    let ask = async |head: &str| {
+        let mut client = Client::connect(api).await;
+        client.send(head).await;
+        client.reply().await
+    };
+    let asks = [
+        ("GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        ("GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        ("GET /v1/tokens HTTP/1.1\r\nHost: x\r\n\r\n", 401),
+        ("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (
+            "POST /v1/rollback HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n{\"to\":1}",
+            401,
+        ),
+        (
+            "POST /v1/ca/rotate HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer wrong\r\nContent-Length: 0\r\n\r\n",
+            401,
+        ),
+    ];
+    for (head, status) in asks {
+        assert_eq!(ask(head).await.status, status, "{head}");
+    }
+    let token = control.ok(&["token", "create", "ci"]);
+    assert!(control.ok(&["token", "list"]).contains("ci  since "));
+    let file = control.dir().write("web.yaml", &web(&[1])).display().to_string();
+    let own = control.dir().write("ci.token", &token).display().to_string();
+    control.ok(&["apply", &file, "--token-file", &own]);
+    assert_eq!(control.json(&["history", "--json"])[0]["author"], "ci");
+    control.ok(&["token", "revoke", "ci"]);
+    let refused = control.run(&["apply", "--remove", "web.yaml", "--token-file", &own]);
+    assert!(String::from_utf8_lossy(&refused.stderr).starts_with("this token is not known here"));
+}
+
+#[tokio::test]
+async fn reads_need_one_too_unless_they_are_open() {
+    let control = Control::start("", &[]);
+    let reply = Client::connect(control.api()).await.get("/v1/status").await;
+    assert_eq!(reply.status, 401);
+    assert!(reply.text().contains("a token is needed"), "{}", reply.text());
+}
+
+#[tokio::test]
+async fn events_are_kept_and_told_to_whoever_listens() {
+    let control = Control::start("reads: open", &[]);
+    let file = control.dir().write("web.yaml", &web(&[1])).display().to_string();
+    control.ok(&["apply", &file]);
+    let events = control.events("revision.accepted.v1");
+    assert_eq!(events.len(), 1);
+    let event = &events[0];
+    assert_eq!((&event["specversion"], &event["subject"]), (&json!("1.0"), &json!("revision/1")));
+    assert_eq!(event["data"], json!({ "number": 1, "author": "admin", "message": "", "rollback_to": null }));
+    // From the one that is known on, and then what comes.
+    let mut listener = Client::connect(control.api()).await;
+    let id = event["id"].as_str().unwrap();
+    let head = format!(
+        "GET /v1/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nLast-Event-ID: {id}\r\n\r\n"
+    );
+    listener.send(head).await;
+    control.ok(&["apply", "--remove", "web.yaml", "-m", "gone"]);
+    let seen = read_until(listener, "\"message\":\"gone\"").await;
+    assert!(
+        seen.contains("event: dev.outrigger.revision.accepted.v1") && !seen.contains("\"number\":1,"),
+        "{seen}"
+    );
+}
+
+/// Everything up to this.
+async fn read_until(client: Client, end: &str) -> String {
+    let (mut stream, mut seen) = client.into_parts();
+    let reading = async {
+        while !String::from_utf8_lossy(&seen).contains(end) {
+            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "the stream goes on");
+        }
+    };
+    within(end, reading).await;
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+#[test]
+fn a_configuration_that_is_open_to_others_in_the_clear_is_refused() {
+    let dir = outrigger_tests::Dir::new();
+    let file = dir.write("control.yaml", "api: 0.0.0.0:18001\nstroe: x\n").display().to_string();
+    let said = outrigger_tests::control::outrigger_control(&["run", &file]);
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(
+        said,
+        format!(
+            "{file}:1:6: api: `0.0.0.0:18001` is open to others, who could read tokens and configurations; \
+             write `tls: {{ certificate, private_key }}`, or an address on loopback\n\
+             {file}:2:1: stroe: there is no such key in `control plane`; did you mean `store`?\n"
+        )
+    );
+}
