@@ -62,6 +62,27 @@ pub enum Happened {
         /// Its group; `None` where none takes it.
         group: Option<String>,
     },
+    /// A revision is told to some.
+    RolloutStep {
+        /// The revision.
+        revision: u64,
+        /// So many of each group.
+        percent: f64,
+        /// Whom.
+        nodes: Vec<String>,
+    },
+    /// A revision is told to all.
+    RolloutDone {
+        /// The revision.
+        revision: u64,
+    },
+    /// A revision was taken back.
+    RolledBack {
+        /// The revision.
+        revision: u64,
+        /// Why.
+        why: String,
+    },
     /// A certificate was signed.
     Issued {
         /// For whom.
@@ -117,6 +138,17 @@ impl Happened {
             Self::NodeUp { node, agent, group } => {
                 let data = json!({ "node": node, "agent": agent, "group": group });
                 ("node.up.v1", format!("node/{node}"), data)
+            }
+            Self::RolloutStep { revision, percent, nodes } => {
+                let data = json!({ "revision": revision, "percent": percent, "nodes": nodes });
+                ("rollout.step.v1", format!("revision/{revision}"), data)
+            }
+            Self::RolloutDone { revision } => {
+                ("rollout.done.v1", format!("revision/{revision}"), json!({ "revision": revision }))
+            }
+            Self::RolledBack { revision, why } => {
+                let data = json!({ "revision": revision, "why": why });
+                ("rollout.back.v1", format!("revision/{revision}"), data)
             }
             Self::Issued { spiffe_id, serial, not_after } => {
                 let data = json!({ "spiffe_id": spiffe_id, "serial": serial, "not_after": not_after });

@@ -13,6 +13,7 @@ pub mod directory;
 pub mod events;
 pub mod nodes;
 pub mod plane;
+pub mod rollout;
 pub mod serving;
 pub mod store;
 pub mod tls;

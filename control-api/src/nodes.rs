@@ -74,6 +74,8 @@ pub struct NodeStatus {
     pub way: &'static str,
     /// Since when, RFC 3339.
     pub since: String,
+    /// The revision that it is told of; 0 before it is told anything.
+    pub revision: u64,
     /// Whether it has all that it is to have, and refused none of it.
     pub in_sync: bool,
     /// By kind.
@@ -112,6 +114,7 @@ impl Nodes {
                 Way::Sotw => "sotw",
             },
             since: rfc3339(SystemTime::now()),
+            revision: 0,
             in_sync: false,
             kinds: BTreeMap::new(),
         };
@@ -123,9 +126,12 @@ impl Nodes {
         self.lock().remove(&stream);
     }
 
-    /// The node is of this group.
-    pub fn note_group(&self, stream: u64, group: &Name) {
-        self.with(stream, |status| status.group = Some(group.to_string()));
+    /// The node is of this group, and told of this revision.
+    pub fn note_group(&self, stream: u64, group: &Name, revision: u64) {
+        self.with(stream, |status| {
+            status.group = Some(group.to_string());
+            status.revision = revision;
+        });
     }
 
     /// Something is on its way.

@@ -1,6 +1,6 @@
 //! Where a change becomes a revision, and a revision what is served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use crate::ca::Authority;
 use crate::events::{Event, Happened, rfc3339};
 use crate::nodes::Nodes;
+use crate::rollout::{Candidate, Published};
 use crate::serving::Serving;
 use crate::store::{Revision, Store, StoreError};
 
@@ -30,7 +31,9 @@ pub struct Plane {
     pub authority: Option<Authority>,
     /// Who is connected.
     pub nodes: Nodes,
-    serving: watch::Sender<Arc<Serving>>,
+    published: watch::Sender<Published>,
+    /// Whether a revision goes to some first.
+    rolls_out: bool,
     /// The number of the last event.
     last_event: watch::Sender<u64>,
     happened: mpsc::Sender<Happened>,
@@ -95,7 +98,11 @@ impl Plane {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn open(store: Store, authority: Option<Authority>) -> Result<Arc<Self>, StoreError> {
+    pub fn open(
+        store: Store,
+        authority: Option<Authority>,
+        rolls_out: bool,
+    ) -> Result<Arc<Self>, StoreError> {
         let latest = store.latest()?;
         let last_event = store.events(0, usize::MAX)?.last().and_then(|event| event.id.parse().ok());
         let (happened, queued) = mpsc::channel(QUEUE);
@@ -103,27 +110,87 @@ impl Plane {
             store,
             authority,
             nodes: Nodes::default(),
-            serving: watch::Sender::new(Arc::new(Serving::nothing())),
+            published: watch::Sender::new(Published::to_all(Serving::nothing())),
+            rolls_out,
             last_event: watch::Sender::new(last_event.unwrap_or(0)),
             happened,
             changing: Mutex::new(()),
         });
-        if let Some(revision) = latest {
-            match checked(revision.number, &revision.documents) {
-                Ok((serving, _)) => drop(plane.serving.send_replace(Arc::new(serving))),
-                // Nodes keep what they have, as nothing is told to them.
-                Err(error) => {
-                    tracing::error!(revision = revision.number, %error, "the last revision is not what this version accepts; nothing is served until the next one");
-                }
-            }
+        if let Some(latest) = latest {
+            plane.take_up(&latest)?;
         }
         tokio::spawn(write_events(Arc::clone(&plane), queued));
         Ok(plane)
     }
 
+    /// Serves what was accepted last; what had not come to all by then begins anew.
+    fn take_up(&self, latest: &Revision) -> Result<(), StoreError> {
+        let ready = |revision: &Revision| match checked(revision.number, &revision.documents) {
+            Ok((serving, _)) => Some(serving),
+            // Nodes keep what they have, as nothing is told to them.
+            Err(error) => {
+                let revision = revision.number;
+                tracing::error!(revision, %error, "this revision is not what this version accepts, and is not served");
+                None
+            }
+        };
+        let stable = self.store.stable()?.filter(|stable| self.rolls_out && *stable != latest.number);
+        let stable = stable.map_or(Ok(None), |stable| self.store.revision(stable))?;
+        let stable = stable.as_ref().and_then(ready);
+        let Some(latest) = ready(latest) else { return Ok(()) };
+        let published = match stable {
+            None => Published::to_all(latest),
+            Some(stable) => {
+                let candidate = Candidate { serving: Arc::new(latest), nodes: Arc::default() };
+                Published { stable: Arc::new(stable), candidate: Some(candidate) }
+            }
+        };
+        self.published.send_replace(published);
+        Ok(())
+    }
+
     /// What is served, and when it changes.
-    pub fn serving(&self) -> watch::Receiver<Arc<Serving>> {
-        self.serving.subscribe()
+    pub fn published(&self) -> watch::Receiver<Published> {
+        self.published.subscribe()
+    }
+
+    /// Tells these nodes of a candidate, if it still is one.
+    pub fn offer(&self, serving: &Arc<Serving>, nodes: BTreeSet<String>) {
+        self.published.send_if_modified(|published| match &mut published.candidate {
+            Some(candidate) if candidate.serving.revision == serving.revision => {
+                candidate.nodes = Arc::new(nodes);
+                true
+            }
+            Some(_) | None => false,
+        });
+    }
+
+    /// A candidate has proven itself.
+    pub fn settle(&self, serving: &Arc<Serving>) {
+        if let Err(error) = self.store.note_stable(serving.revision) {
+            tracing::error!(%error, "after a restart this revision would be led to all once more");
+        }
+        self.published.send_if_modified(|published| {
+            let is_candidate =
+                published.candidate.as_ref().is_some_and(|it| it.serving.revision == serving.revision);
+            if is_candidate {
+                *published = Published { stable: Arc::clone(serving), candidate: None };
+            }
+            is_candidate
+        });
+    }
+
+    /// A candidate has not: what was before it becomes the next revision.
+    pub async fn take_back(self: &Arc<Self>, revision: u64, why: &str) {
+        tracing::error!(revision, why, "taken back");
+        self.note(Happened::RolledBack { revision, why: why.to_owned() });
+        let (plane, why) = (Arc::clone(self), why.to_owned());
+        let stable = self.published.borrow().stable.revision;
+        let back =
+            tokio::task::spawn_blocking(move || plane.rollback(stable, ("rollout".into(), why), false)).await;
+        if let Ok(Err(error)) = back {
+            tracing::error!(%error, "what was before cannot be brought back");
+        }
     }
 
     /// The number of the last event, and when there is another.
@@ -247,9 +314,22 @@ impl Plane {
         let event = self.store.accept(&revision, directory)?;
         self.note_written(&event);
         // Only now: what is served is kept.
-        self.serving.send_replace(Arc::new(serving));
+        self.publish(serving, revision.rollback_to.is_some())?;
         tracing::info!(revision = revision.number, author = revision.author, "accepted");
         Ok(Outcome { revision: revision.number, diff, warnings })
+    }
+
+    /// To all, or to some first: what was served before needs no proof.
+    fn publish(&self, serving: Serving, is_known: bool) -> Result<(), StoreError> {
+        let stable = Arc::clone(&self.published.borrow().stable);
+        if self.rolls_out && !is_known && stable.revision > 0 {
+            let candidate = Candidate { serving: Arc::new(serving), nodes: Arc::default() };
+            self.published.send_replace(Published { stable, candidate: Some(candidate) });
+            return Ok(());
+        }
+        self.store.note_stable(serving.revision)?;
+        self.published.send_replace(Published::to_all(serving));
+        Ok(())
     }
 
     /// The last revision's number and documents.
@@ -295,7 +375,7 @@ pub fn checked(number: u64, documents: &Documents) -> Result<(Serving, Vec<Strin
 
 /// What is different, by document.
 pub fn diff(before: &Documents, after: &Documents) -> String {
-    let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let mut out = String::new();
     for name in names {
         let of = |documents: &Documents| documents.get(name).cloned().unwrap_or_default();

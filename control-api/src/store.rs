@@ -15,6 +15,9 @@ use crate::events::{Event, Happened};
 const REVISIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("revisions");
 const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events");
 const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens");
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// In `meta`: the last revision that was told to all.
+const STABLE: &str = "stable";
 const JOINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("join tokens");
 /// What the directory said when it was last taken over, by document.
 const DIRECTORY: TableDefinition<'_, &str, &str> = TableDefinition::new("directory");
@@ -94,6 +97,7 @@ impl Store {
         write.open_table(EVENTS)?;
         write.open_table(TOKENS)?;
         write.open_table(JOINS)?;
+        write.open_table(META)?;
         write.open_table(DIRECTORY)?;
         write.commit()?;
         Ok(Self { database })
@@ -156,6 +160,25 @@ impl Store {
         };
         write.commit()?;
         Ok(event)
+    }
+
+    /// The last revision that was told to all.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn stable(&self) -> Result<Option<u64>, StoreError> {
+        let table = self.database.begin_read()?.open_table(META)?;
+        Ok(table.get(STABLE)?.map(|number| number.value()))
+    }
+
+    /// Notes that a revision is told to all.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn note_stable(&self, number: u64) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        write.open_table(META)?.insert(STABLE, number)?;
+        Ok(write.commit()?)
     }
 
     /// What the directory said when it was last taken over.

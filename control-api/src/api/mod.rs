@@ -89,8 +89,10 @@ pub struct Entry {
 /// What is served, and to whom.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Status {
-    /// The revision in force; 0 before there is any.
+    /// The revision that is told to all; 0 before there is any.
     pub revision: u64,
+    /// The one that is told to some so far, if there is one.
+    pub candidate: Option<u64>,
     /// Who is connected.
     pub nodes: Vec<NodeStatus>,
 }
@@ -338,8 +340,10 @@ async fn documents(
 /// Who is connected, what each has taken, and what it refused.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
 async fn status(State(api): State<Api>, _: auth::Reader) -> Json<Status> {
-    let revision = api.plane.serving().borrow().revision;
-    Json(Status { revision, nodes: api.plane.nodes.all() })
+    let published = api.plane.published().borrow().clone();
+    let revision = published.stable.revision;
+    let candidate = published.candidate.map(|candidate| candidate.serving.revision);
+    Json(Status { revision, candidate, nodes: api.plane.nodes.all() })
 }
 
 /// Whose tokens there are.

@@ -287,7 +287,7 @@ fn changed(answer: &Value, dry_run: bool, remote: &Remote) -> Done {
     let said = match (diff.is_empty(), dry_run) {
         (true, _) => format!("nothing is different from revision {}\n", answer["revision"]),
         (false, true) => format!("{diff}revision {} stays: this was a dry run\n", answer["revision"]),
-        (false, false) => format!("{diff}revision {} is in force\n", answer["revision"]),
+        (false, false) => format!("{diff}revision {} is accepted\n", answer["revision"]),
     };
     print(&said)
 }
@@ -348,6 +348,9 @@ fn status(remote: &Remote) -> Done {
         return print(&format!("{answer:#}\n"));
     }
     let mut out = format!("revision {}\n", answer["revision"]);
+    if let Some(candidate) = answer["candidate"].as_u64() {
+        let _ = writeln!(out, "revision {candidate} is told to some so far");
+    }
     for node in answer["nodes"].as_array().into_iter().flatten() {
         let text = |key: &str| node[key].as_str().unwrap_or("-").to_owned();
         let state = if node["in_sync"] == true { "in sync" } else { "behind" };

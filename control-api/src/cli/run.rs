@@ -13,7 +13,7 @@ use crate::ca::Authority;
 use crate::plane::Plane;
 use crate::store::Store;
 use crate::tls::{self, Listener};
-use crate::{api, attest, directory, xds};
+use crate::{api, attest, directory, rollout, xds};
 
 /// Where the first token stands, in the store.
 const FIRST_TOKEN: &str = "admin.token";
@@ -40,19 +40,22 @@ fn read(file: &Path) -> Result<Settings, String> {
 }
 
 async fn serve(settings: Settings) -> super::Done {
-    let Settings { xds, api, tls, store, documents, authority, reads } = settings;
+    let Settings { xds, api, tls, store, documents, authority, rollout, reads } = settings;
     let acceptor = tls.as_ref().map(tls::acceptor).transpose()?;
     fs::create_dir_all(&store).map_err(|error| format!("{}: {error}", store.display()))?;
     let opened = Store::open(&store.join("store.redb")).map_err(|error| error.to_string())?;
     first_token(&opened, &store)?;
     let authority = authority.map(|settings| Authority::open(&settings, &store)).transpose()?;
-    let plane = Plane::open(opened, authority).map_err(|error| error.to_string())?;
+    let plane = Plane::open(opened, authority, rollout.is_some()).map_err(|error| error.to_string())?;
     let (nodes, people) =
         (Listener::bind(&xds, acceptor.clone()).await?, Listener::bind(&api, acceptor).await?);
     tracing::info!(address = nodes.address(), "listening for nodes (xDS)");
     tracing::info!(address = people.address(), "listening for people (API)");
     if let Some(documents) = documents {
         tokio::spawn(directory::watch(documents, plane.clone()));
+    }
+    if let Some(rollout) = rollout {
+        tokio::spawn(rollout::lead(plane.clone(), rollout));
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let served = async {

@@ -23,7 +23,8 @@ use super::session::{Asked, Session, Told, Verdict, Way};
 use crate::events::Happened;
 use crate::nodes::Identity;
 use crate::plane::Plane;
-use crate::serving::{Serving, View};
+use crate::rollout::Published;
+use crate::serving::View;
 
 /// Messages on their way to one node: of each kind there is one at most.
 const QUEUE: usize = 8;
@@ -132,7 +133,7 @@ async fn serve<S: Speaks>(
                 Ok(Some(request)) => next = Some(request),
                 Ok(None) | Err(_) => return,
             },
-            changed = stream.serving.changed() => {
+            changed = stream.published.changed() => {
                 if changed.is_err() {
                     return;
                 }
@@ -147,7 +148,7 @@ struct Stream {
     number: u64,
     identity: Identity,
     session: Session,
-    serving: watch::Receiver<Arc<Serving>>,
+    published: watch::Receiver<Published>,
     /// What it is told; kept while no group takes it any more, as nothing is never told.
     view: Option<Arc<View>>,
     /// The last revision that it took whole.
@@ -161,13 +162,13 @@ impl Stream {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         plane.nodes.connect(number, &identity, way);
-        let serving = plane.serving();
+        let published = plane.published();
         let mut stream = Self {
             plane,
             number,
             identity,
             session: Session::new(way),
-            serving,
+            published,
             view: None,
             acked: 0,
             refused: 0,
@@ -184,9 +185,9 @@ impl Stream {
     }
 
     fn look(&mut self) {
-        let serving = Arc::clone(&self.serving.borrow_and_update());
+        let serving = Arc::clone(self.published.borrow_and_update().of(&self.identity.node.id));
         if let Some(view) = serving.view(&self.identity.node, &self.identity.labels) {
-            self.plane.nodes.note_group(self.number, &view.group);
+            self.plane.nodes.note_group(self.number, &view.group, view.revision);
             self.view = Some(Arc::clone(view));
         }
     }

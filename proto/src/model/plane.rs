@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Address, TrustDomain};
+use super::{Address, Percent, TrustDomain};
 
 /// Settings of a control plane's process. None of them is looked at again while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Plane {
     pub documents: Option<PathBuf>,
     /// Who gives nodes their identities; nobody by default.
     pub authority: Option<Authority>,
+    /// How a revision comes to all; at once by default.
+    pub rollout: Option<Rollout>,
     /// Who may look.
     pub reads: Reads,
 }
@@ -34,6 +36,7 @@ impl Default for Plane {
             store: "outrigger-control".into(),
             documents: None,
             authority: None,
+            rollout: None,
             reads: Reads::Token,
         }
     }
@@ -46,6 +49,20 @@ pub struct PlaneTls {
     pub certificate: PathBuf,
     /// PEM file of the leaf's private key.
     pub private_key: PathBuf,
+}
+
+/// How a revision comes to all, a few at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rollout {
+    /// So many of each group, at least one; rising. After the last all are told.
+    pub steps: Box<[Percent]>,
+    /// How long each step is watched after it was told.
+    pub watch: Duration,
+}
+
+impl Rollout {
+    /// How long each step is watched, by default.
+    pub const WATCH: Duration = Duration::from_secs(30);
 }
 
 /// Who may look at what a control plane has. Changes always need a token.

@@ -18,7 +18,7 @@ async fn what_is_applied_is_shown_kept_and_rolled_back() {
     assert!(said.contains("+++ b/web.yaml\n") && said.contains("revision 0 stays"), "{said}");
     assert_eq!(control.status()["revision"], 0);
     let said = control.ok(&["apply", &file, "-m", "the first"]);
-    assert!(said.ends_with("revision 1 is in force\n"), "{said}");
+    assert!(said.ends_with("revision 1 is accepted\n"), "{said}");
     answered_by(&proxy, "one").await;
     // The same once more is no revision.
     assert_eq!(control.ok(&["apply", &file]), "nothing is different from revision 1\n");

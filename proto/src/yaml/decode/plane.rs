@@ -4,8 +4,8 @@ use super::super::cursor::Cx;
 use super::super::fault::Fault;
 use super::super::tree::Node;
 use super::tls::file;
-use super::{address, some_time};
-use crate::model::{Address, Authority, Plane, PlaneTls, Reads, RootFiles, TrustDomain};
+use super::{address, duration, percent, some_time};
+use crate::model::{Address, Authority, Percent, Plane, PlaneTls, Reads, Rollout, RootFiles, TrustDomain};
 
 const READS: [(&str, Reads); 2] = [("token", Reads::Token), ("open", Reads::Open)];
 
@@ -40,10 +40,11 @@ pub(in super::super) fn plane<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Pla
     let store = m.optional("store", file).unwrap_or(default.store);
     let documents = m.optional("documents", file);
     let authority = m.optional("ca", authority);
+    let rollout = m.optional("rollout", rollout);
     let reads = m.optional("reads", |cx, node| cx.word(node, &READS)).unwrap_or(default.reads);
     m.finish();
     let (xds, api) = (xds.unwrap_or(default.xds), api.unwrap_or(default.api));
-    Some(Plane { xds, api, tls, store, documents, authority, reads })
+    Some(Plane { xds, api, tls, store, documents, authority, rollout, reads })
 }
 
 fn authority<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Authority> {
@@ -62,6 +63,22 @@ fn authority<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Authority> {
     let lifetime = m.optional("lifetime", some_time).unwrap_or(Authority::LIFETIME);
     m.finish();
     Some(Authority { trust_domain: trust_domain?, root, lifetime })
+}
+
+fn rollout<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Rollout> {
+    let mut m = cx.fields(node, "rollout")?;
+    let steps = m.required("steps", |cx, node| {
+        let steps = cx.list(node, "shares, as `[10%, 50%]`", percent)?;
+        let rising = steps.windows(2).all(|pair| pair[0] < pair[1]);
+        if steps.is_empty() || steps[0] == Percent::ZERO || !rising {
+            let fault = Fault::new("these are not shares that rise from more than nothing");
+            return cx.fail(node, fault.hint("expected such as `[10%, 50%]`; after the last all are told"));
+        }
+        Some(steps)
+    });
+    let watch = m.optional("watch", duration).unwrap_or(Rollout::WATCH);
+    m.finish();
+    Some(Rollout { steps: steps?.into(), watch })
 }
 
 fn is_near(address: &Address) -> bool {
