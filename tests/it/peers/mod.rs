@@ -10,6 +10,7 @@ mod loads;
 mod postgres;
 mod redis;
 mod rls;
+mod second_opinion;
 mod tls;
 mod websocket;
 mod xds;

@@ -395,26 +395,7 @@ async fn what_is_served_is_what_envoy_serves() {
         "RouteConfiguration": [many_routes()],
     });
     let (_control, port) = control(&python, Way::Sotw, 0, &state).await;
-    let ads = json!({ "ads": {}, "resource_api_version": "V3" });
-    let http2 = json!({
-        "@type": format!("{TYPES}.upstreams.http.v3.HttpProtocolOptions"), "explicit_http_config": { "http2_protocol_options": {} },
-    });
-    let plane = json!({
-        "name": "xds", "type": "STATIC",
-        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2 },
-        "load_assignment": { "cluster_name": "xds", "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": at(port) } }] }] },
-    });
-    let envoy = envoy
-        .run(&json!({
-            "node": { "id": "envoy", "cluster": "web" },
-            "admin": { "address": at(0) },
-            "dynamic_resources": {
-                "ads_config": { "api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds" } }] },
-                "lds_config": ads, "cds_config": ads,
-            },
-            "static_resources": { "clusters": [plane] },
-        }))
-        .await;
+    let envoy = envoy.run(&super::envoy::node("envoy", ([127, 0, 0, 1], port).into(), "GRPC")).await;
     let proxy = Proxy::start(&file(port)).await;
     let all = requests();
     assert!(all.len() >= 45, "{}", all.len());

@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use self::cases::{Case, cases};
 use self::look::{Behind, TARGET, View, view};
 use self::meant::{MEANT, Row};
-pub(super) use self::setup::Envoy;
 use self::setup::outrigger;
+pub(super) use self::setup::{Envoy, node};
 
 /// A difference of one case: what it is in, ours, Envoy's.
 type Difference = (String, String, [String; 2]);

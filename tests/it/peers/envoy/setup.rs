@@ -1,5 +1,6 @@
 //! Two proxies that are told the same, each in its own words.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -128,8 +129,38 @@ pub(in crate::peers) struct Envoy(PathBuf);
 pub(in crate::peers) struct Serving {
     /// Where it listens.
     pub(in crate::peers) address: SocketAddr,
+    /// Of each listener, by name.
+    addresses: BTreeMap<String, SocketAddr>,
     _process: Running,
     _dir: Dir,
+}
+
+impl Serving {
+    /// Where the listener of this name listens.
+    pub(in crate::peers) fn address_of(&self, listener: &str) -> SocketAddr {
+        *self.addresses.get(listener).unwrap_or_else(|| panic!("no {listener} in {:?}", self.addresses))
+    }
+}
+
+/// What it is started with as a node of a control plane, which it asks in this way: `GRPC` or `DELTA_GRPC`.
+pub(in crate::peers) fn node(id: &str, control: SocketAddr, way: &str) -> Value {
+    let ads = json!({ "ads": {}, "resource_api_version": "V3" });
+    let at = |address: SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
+    let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let http2 = json!({ "@type": format!("type.googleapis.com/{options}"), "explicit_http_config": { "http2_protocol_options": {} } });
+    let plane = json!({
+        "name": "xds", "type": "STATIC", "typed_extension_protocol_options": { options: http2 },
+        "load_assignment": { "cluster_name": "xds", "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": at(control) } }] }] },
+    });
+    json!({
+        "node": { "id": id, "cluster": "web" },
+        "admin": { "address": at(([127, 0, 0, 1], 0).into()) },
+        "dynamic_resources": {
+            "ads_config": { "api_type": way, "transport_api_version": "V3", "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds" } }] },
+            "lds_config": ads, "cds_config": ads,
+        },
+        "static_resources": { "clusters": [plane] },
+    })
 }
 
 impl Envoy {
@@ -152,7 +183,7 @@ impl Envoy {
         let args = ["-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"];
         let files = ["--admin-address-path", admin.to_str().unwrap(), "--log-path", log.to_str().unwrap()];
         let mut process = Running::start(&self.0, &[&args[..], &files].concat());
-        let address = until("Envoy listens", async || {
+        let addresses = until("Envoy listens", async || {
             if let Some(status) = process.child.try_wait().unwrap() {
                 panic!("Envoy ended with {status}:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
             }
@@ -162,11 +193,15 @@ impl Envoy {
             }
             let listeners = Client::connect(admin).await.get("/listeners?format=json").await;
             let listeners: Value = serde_json::from_slice(&listeners.body).ok()?;
-            let port = listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"]
-                .as_u64()?;
-            Some(SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).ok()?)))
+            let all = listeners["listener_statuses"].as_array()?.iter().map(|listener| {
+                let port = listener["local_address"]["socket_address"]["port_value"].as_u64()?;
+                let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).ok()?));
+                Some((listener["name"].as_str()?.to_owned(), address))
+            });
+            all.collect::<Option<BTreeMap<_, _>>>().filter(|all| !all.is_empty())
         })
         .await;
-        Serving { address, _process: process, _dir: dir }
+        let address = *addresses.values().next().unwrap();
+        Serving { address, addresses, _process: process, _dir: dir }
     }
 }

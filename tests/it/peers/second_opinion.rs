@@ -1,0 +1,290 @@
+//! Envoy as a second opinion on all that a configuration can say: one configuration, served three times. By the proxy from
+//! its file, by the proxy and by Envoy as nodes of our control plane. The same requests come to all three.
+
+use std::net::SocketAddr;
+
+use outrigger_tests::{Client, Control, Echo, Proxy};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use super::envoy::{Envoy, node};
+
+/// Origins, and the configuration before them.
+struct Behind {
+    one: Echo,
+    two: Echo,
+    /// Takes connections, and never says anything.
+    silent: TcpListener,
+    /// Nobody listens there.
+    closed: u16,
+}
+
+impl Behind {
+    async fn start() -> Self {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        Self {
+            one: Echo::start("one").await,
+            two: Echo::start("two").await,
+            silent: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            closed,
+        }
+    }
+
+    fn document(&self) -> String {
+        let (one, two) = (self.one.address(), self.two.address());
+        let silent = self.silent.local_addr().unwrap();
+        let closed = self.closed;
+        format!(
+            "{}{}clusters:
+  one: {{ endpoints: [\"{one}\"] }}
+  two: {{ endpoints: [\"{two}\"], balance: round-robin }}
+  silent: {{ endpoints: [\"{silent}\"] }}
+  closed: {{ endpoints: [127.0.0.1:{closed}] }}
+  nobody: {{ endpoints: [] }}
+  both: {{ endpoints: [\"{one}\", \"{two}\"], balance: {{ ring-hash: {{ hash: [{{ header: x-user }}] }} }} }}
+  second: {{ endpoints: [\"{two}\", {{ address: 127.0.0.1:{closed}, priority: 1 }}] }}
+",
+            include_str!("second_opinion/routes.yaml"),
+            include_str!("second_opinion/rules.yaml"),
+        )
+    }
+}
+
+/// A request, and where it goes.
+struct Row {
+    name: String,
+    listener: &'static str,
+    request: String,
+}
+
+fn row(listener: &'static str, method: &str, host: &str, target: &str, fields: &[&str]) -> Row {
+    let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+    let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n");
+    let name = request.trim_end().replace("\r\n", " | ");
+    Row { name: format!("{listener}: {name}"), listener, request }
+}
+
+/// What can be told of by one answer.
+fn rows() -> Vec<Row> {
+    let get = |host: &str, targets: &str, fields: &[&str]| -> Vec<Row> {
+        targets.split(' ').map(|target| row("web", "GET", host, target, fields)).collect()
+    };
+    let mut all = Vec::new();
+    // Paths.
+    all.extend(get(
+        "paths.test",
+        "/exact /exact/ /exact/1 /exact?q /Exact /prefix /prefix/ /prefix/1 /prefixed /prefix?q=1 /v1/items /v12/items /v/items \
+         /v1/items/ /xitemsx /a/items/b /none / /a//b /a/b /%61/b /a/./b /a/../b /a/b/..",
+        &[],
+    ));
+    // What is rewritten.
+    all.extend(get(
+        "rewrites.test",
+        "/api /api/ /api/a /api/a?q=1 /apis /whole /whole/x?q=1 /root/a /root /host /host/x?y",
+        &[],
+    ));
+    // Methods.
+    for method in ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "HEAD", "get"] {
+        all.push(row("web", method, "methods.test", "/", &["Content-Length: 0"]));
+    }
+    // Header fields.
+    for field in [
+        "x-exact: a",
+        "x-exact: A",
+        "x-exact: ab",
+        "x-exact: ",
+        "X-EXACT: a",
+        "x-prefix: abc",
+        "x-prefix: ab",
+        "x-prefix: a",
+        "x-regex: v12",
+        "x-regex: v",
+        "x-regex: xv12x",
+        "x-whole: v12",
+        "x-whole: xv12x",
+        "x-there: 1",
+        "x-there:",
+        "x-other: 1",
+    ] {
+        all.push(row("web", "GET", "fields.test", "/", &[field]));
+    }
+    all.push(row("web", "GET", "fields.test", "/", &["x-exact: a", "x-prefix: abc"]));
+    all.push(row("web", "GET", "fields.test", "/both", &["x-exact: a"]));
+    all.push(row("web", "GET", "fields.test", "/both", &["x-exact: a", "x-there: 1"]));
+    // Parameters.
+    all.extend(get(
+        "queries.test",
+        "/?exact=a /?exact=b /?exact=a&exact=b /?x=1&exact=a /?prefix=abc /?prefix=a /?regex=v12 /?regex=x /?there /?there=1 /?other=1 /",
+        &[],
+    ));
+    // Hosts.
+    for host in [
+        "hosts.test",
+        "HOSTS.test",
+        "hosts.test:80",
+        "a.wild.test",
+        "b.a.wild.test",
+        "wild.test",
+        "x.deep.wild.test",
+        "deep.wild.test",
+        "elsewhere.test",
+        "127.0.0.1",
+    ] {
+        all.push(row("web", "GET", host, "/", &[]));
+        all.push(row("web", "GET", host, "/only-here", &[]));
+    }
+    // Answers of its own.
+    all.extend(get(
+        "answers.test",
+        "/ok /empty /gone /teapot /busy /moved /found /other /temporary /permanent /local /local?q=1",
+        &[],
+    ));
+    // Changes to header fields.
+    for fields in [&["x-set: 0", "x-add: 0", "x-gone: 0"][..], &[], &["x-set: 1", "x-set: 2"]] {
+        all.push(row("web", "GET", "edits.test", "/", fields));
+        all.push(row("web", "GET", "edits.test", "/share", fields));
+    }
+    // What fails.
+    all.extend(get("failures.test", "/silent /closed /nobody /retried /once /second", &[]));
+    // Failures on purpose.
+    all.extend(get("faults.test", "/abort /delay /never", &[]));
+    all.extend(get("faults.test", "/when", &["x-chaos: 1"]));
+    all.extend(get("faults.test", "/when", &[]));
+    // Limits: the third is one too many.
+    all.extend((0..4).flat_map(|_| get("limits.test", "/", &[])));
+    // Stickiness: to whom each goes is the balancer's own affair, that it is always the same is not.
+    rules(&mut all);
+    all
+}
+
+/// Who may do what.
+fn rules(all: &mut Vec<Row>) {
+    let mut ask = |method: &str, target: &str, fields: &[&str]| {
+        all.push(row("rules", method, "rules.test", target, fields))
+    };
+    for target in [
+        "/public",
+        "/public/x",
+        "/publicity",
+        "/exact",
+        "/exact/x",
+        "/v1",
+        "/v1x",
+        "/none",
+        "/admin",
+        "/secret",
+    ] {
+        ask("GET", target, &[]);
+    }
+    for method in ["GET", "POST", "DELETE"] {
+        ask(method, "/methods", &["Content-Length: 0"]);
+    }
+    for fields in
+        [&["x-team: shop"][..], &["x-team: shops"], &["x-team: shop", "x-banned: 1"], &["x-banned: 1"], &[]]
+    {
+        ask("GET", "/team", fields);
+        ask("GET", "/public", fields);
+    }
+    ask("GET", "/public/../secret", &[]);
+    ask("GET", "/near", &[]);
+    ask("GET", "/far", &[]);
+}
+
+/// What came of a request: the status, who answered and what that was sent, and what the client was told.
+async fn came_of(address: SocketAddr, Row { request, .. }: &Row) -> String {
+    let mut client = Client::connect(address).await;
+    client.send(request).await;
+    let method = request.split(' ').next().unwrap_or_default();
+    let Some(reply) = client.try_reply_to(method).await else { return "cut".to_owned() };
+    let told = ["x-told", "location"].map(|name| reply.field(name).unwrap_or("-").to_owned());
+    let Ok(report) = serde_json::from_slice::<Value>(&reply.body) else {
+        // Of answers of its own a proxy says what it likes; what was written for it, it says.
+        let text = reply.text();
+        let said = if text.starts_with("said") { text.as_str() } else { "-" };
+        return format!("{} {told:?} {said}", reply.status);
+    };
+    let sent = ["x-add", "x-set", "x-gone", "x-share"].map(|name| {
+        let fields = report["fields"].as_array().unwrap().iter();
+        let named = fields.filter(|pair| pair[0].as_str().unwrap().eq_ignore_ascii_case(name));
+        named.map(|pair| pair[1].as_str().unwrap()).collect::<Vec<_>>().join(",")
+    });
+    let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();
+    format!(
+        "{} {} {} {} {} {sent:?} {told:?}",
+        reply.status,
+        text("origin"),
+        text("method"),
+        text("path"),
+        text("host")
+    )
+}
+
+/// What differs, and why that is meant: the beginning of the row's name, and what each answers.
+const MEANT: &[(&str, &str)] = &[];
+
+#[tokio::test]
+async fn a_file_a_control_plane_and_envoy_mean_the_same() {
+    let Some(envoy) = Envoy::find().await else { return };
+    let behind = Behind::start().await;
+    let document = behind.document();
+    let control = Control::start("", &[("mesh.yaml", &document)]);
+    control.wait_revision(1).await;
+    let told = Proxy::start(&format!(
+        "node: {{ id: told, cluster: web }}\nxds: {{ server: \"http://{}\" }}\n",
+        control.xds()
+    ))
+    .await;
+    let alone = Proxy::start(&document).await;
+    let envoy = envoy.run(&node("envoy", control.xds(), "DELTA_GRPC")).await;
+    control.wait_in_sync(2, 1).await;
+    let rows = rows();
+    assert!(rows.len() >= 120, "{}", rows.len());
+    let (mut differ, mut meant) = (Vec::new(), Vec::new());
+    for row in &rows {
+        let by_file = came_of(alone.address(row.listener), row).await;
+        let by_control = came_of(told.address(row.listener), row).await;
+        let envoys = came_of(envoy.address_of(row.listener), row).await;
+        if by_file != by_control {
+            differ.push(format!("{}\n  by file      {by_file}\n  by xDS       {by_control}", row.name));
+        } else if by_control != envoys {
+            let why = MEANT.iter().find(|(name, _)| row.name.starts_with(name));
+            match why {
+                Some((name, _)) => meant.push(*name),
+                None => {
+                    differ.push(format!("{}\n  ours         {by_control}\n  Envoy's      {envoys}", row.name))
+                }
+            }
+        }
+    }
+    assert!(differ.is_empty(), "{} of {}:\n{}", differ.len(), rows.len(), differ.join("\n"));
+    let unneeded: Vec<_> = MEANT.iter().filter(|(name, _)| !meant.contains(name)).collect();
+    assert!(unneeded.is_empty(), "these do not differ: {unneeded:?}");
+}
+
+/// One of a hash goes to one, whoever balances, and both serve some.
+#[tokio::test]
+async fn the_same_user_goes_to_the_same_endpoint() {
+    let Some(envoy) = Envoy::find().await else { return };
+    let behind = Behind::start().await;
+    let control = Control::start("", &[("mesh.yaml", &behind.document())]);
+    let told = Proxy::start(&format!(
+        "node: {{ id: told, cluster: web }}\nxds: {{ server: \"http://{}\" }}\n",
+        control.xds()
+    ))
+    .await;
+    let envoy = envoy.run(&node("envoy", control.xds(), "GRPC")).await;
+    for address in [told.address("web"), envoy.address_of("web")] {
+        let mut seen = std::collections::BTreeMap::<String, std::collections::BTreeSet<String>>::new();
+        for round in 0..3 {
+            for user in 0..16 {
+                let field = format!("x-user: u{user}");
+                let came = came_of(address, &row("web", "GET", "sticky.test", "/", &[&field])).await;
+                assert!(came.starts_with("200 "), "{came} in round {round}");
+                seen.entry(field).or_default().insert(came);
+            }
+        }
+        assert!(seen.values().all(|to| to.len() == 1), "{seen:?}");
+        let all: std::collections::BTreeSet<_> = seen.into_values().flatten().collect();
+        assert_eq!(all.len(), 2, "{all:?}");
+    }
+}
