@@ -78,6 +78,9 @@ pub(super) fn forward(
         RoutingPriority::High => Priority::High,
     };
     let mirror = match mirror(cx, request_mirror_policies, &mirror_subset) {
+        Some(None) if !mirror_subset.is_empty() => {
+            cx.fail("request_mirror_policies", "the extension names a part of a cluster, and it is missing")
+        }
         Some(None) => Some(defaults.mirror.clone()),
         read => read,
     };

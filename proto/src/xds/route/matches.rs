@@ -6,7 +6,7 @@ use ::http::{HeaderName, Method};
 use super::super::cx::Cx;
 use super::super::generated::envoy::config::route::v3 as pb;
 use super::super::generated::envoy::r#type::matcher::v3 as matcher;
-use super::{expression, percent};
+use super::{expression, percent, query};
 use crate::model::{HeaderMatch, Match, PathMatch, Pattern, Percent, QueryMatch, StringMatch};
 use crate::yaml::canonical_path;
 
@@ -169,12 +169,21 @@ fn listed(expression: &str) -> Vec<Option<String>> {
 fn parameter(cx: &mut Cx, parameter: pb::QueryParameterMatcher) -> Option<QueryMatch> {
     use pb::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
     let pb::QueryParameterMatcher { name, query_parameter_match_specifier } = parameter;
+    let decoded = |cx: &mut Cx, field: &str, text: &str| match query::decode(text) {
+        Some(text) => Some(Box::<str>::from(text)),
+        None => cx.fail(field, "this is not text, once it is decoded"),
+    };
+    let name = decoded(cx, "name", &name)?;
     let value = match query_parameter_match_specifier {
         None => presence(true),
         Some(Q::PresentMatch(there)) => presence(there),
-        Some(Q::StringMatch(wanted)) => text(cx, wanted)?,
+        Some(Q::StringMatch(wanted)) => match text(cx, wanted)? {
+            StringMatch::Exact(text) => StringMatch::Exact(decoded(cx, "string_match.exact", &text)?),
+            StringMatch::Prefix(text) => StringMatch::Prefix(decoded(cx, "string_match.prefix", &text)?),
+            other => other,
+        },
     };
-    Some(QueryMatch { name: name.into(), value })
+    Some(QueryMatch { name, value })
 }
 
 fn presence(there: bool) -> StringMatch {

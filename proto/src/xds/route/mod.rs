@@ -8,6 +8,7 @@ mod expression;
 mod extension;
 mod forward;
 mod matches;
+mod query;
 mod respond;
 mod retry;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub(super) use self::expression::{literal, write as expression};
 pub(super) use self::extension::KEY;
 use self::forward::{Beside, Defaults};
 pub(super) use self::matches::beginning;
+pub(super) use self::query::encode;
 pub(super) use self::retry::{
     MAX_BODY, PREVIOUS_HOSTS, STATUSES, conditions, default_backoff, exact_word, word,
 };
@@ -32,7 +34,8 @@ use super::generated::envoy::config::route::v3 as pb;
 use super::generated::envoy::r#type::v3 as kind;
 use super::generated::outrigger::extensions::v1 as ours;
 use crate::model::{
-    Action, HostPattern, Match, Name, PathMatch, PathRewrite, Percent, Respond, Route, RouteTable,
+    Action, HeaderEdits, HostPattern, Match, Name, PathMatch, PathRewrite, Percent, Respond, Route,
+    RouteTable,
 };
 
 pub(super) fn table(cx: &mut Cx, table: pb::RouteConfiguration) -> Option<RouteTable> {
@@ -215,44 +218,16 @@ fn route(cx: &mut Cx, route: pb::Route, around: &Around) -> Option<Route> {
     let response = (response_headers_to_add, response_headers_to_remove);
     let edits = edits::both(cx, request, response);
     let action = cx.required("action", action);
-    let (ours::Route { concurrency, fallback, hedge, retry, subsets, mirror_subset, redirect }, mut edits) =
-        (beside?, edits?);
-    let concurrency = match concurrency {
+    let (mut beside, mut edits) = (beside?, edits?);
+    let concurrency = match beside.concurrency.take() {
         None => Some(None),
         Some(limit) => cx.within("concurrency", |cx| extension::concurrency(cx, limit)).map(Some),
     };
     let limit = request_body_buffer_limit.or(per_request_buffer_limit_bytes.map(u64::from));
     let defaults = Defaults { max_body: limit.or(around.defaults.max_body), ..around.defaults.clone() };
     let mut matched = matched?;
-    let mut shares = Vec::new();
-    let action = match action? {
-        pb::route::Action::Route(to) => {
-            if redirect {
-                return cx.fail("route", "the extension calls this a redirect, and it is none");
-            }
-            let beside = Beside { subsets, mirror_subset, hedge, retry, fallback };
-            let read = |cx: &mut Cx| forward::forward(cx, to, (&matched, &defaults), beside);
-            let (forward, of_shares) = cx.within("route", read)?;
-            shares = of_shares;
-            Action::Forward(forward)
-        }
-        other if fallback.is_some() || hedge.is_some() || retry.is_some() || !subsets.is_empty() => {
-            drop(other);
-            return cx.fail("metadata", "nothing is sent on by this route: the extension speaks of it");
-        }
-        pb::route::Action::Redirect(action) => {
-            Action::Redirect(cx.within("redirect", |cx| respond::redirect(cx, action))?)
-        }
-        pb::route::Action::DirectResponse(answer) => cx.within("direct_response", |cx| {
-            let answer = respond::respond(cx, answer)?;
-            Some(if redirect {
-                Action::Redirect(respond::disguised(cx, &answer, &mut edits.response)?)
-            } else {
-                Action::Respond(answer)
-            })
-        })?,
-    };
-    let mut action = action;
+    let read = action_of(cx, action?, (&matched, &defaults), (beside, &mut edits.response));
+    let (mut action, shares) = read?;
     let targets = match &mut action {
         Action::Forward(forward) => {
             // What is replaced of `/` is a prefix, and all paths have it.
@@ -271,6 +246,48 @@ fn route(cx: &mut Cx, route: pb::Route, around: &Around) -> Option<Route> {
         response_headers: response,
         ..Route::new(matched, action)
     })
+}
+
+/// What becomes of requests, and the changes that each share of them makes.
+fn action_of(
+    cx: &mut Cx,
+    action: pb::route::Action,
+    (matched, defaults): (&Match, &Defaults),
+    (beside, response): (ours::Route, &mut HeaderEdits),
+) -> Option<(Action, Vec<Both>)> {
+    let ours::Route { concurrency: _, fallback, hedge, retry, subsets, mirror_subset, redirect } = beside;
+    let speaks_of_forward = fallback.is_some()
+        || hedge.is_some()
+        || retry.is_some()
+        || !subsets.is_empty()
+        || !mirror_subset.is_empty();
+    match action {
+        pb::route::Action::Route(_) | pb::route::Action::Redirect(_) if redirect => {
+            cx.fail("metadata", "the extension calls this a redirect, and it is no `direct_response`")
+        }
+        pb::route::Action::Route(to) => {
+            let beside = Beside { subsets, mirror_subset, hedge, retry, fallback };
+            let read = |cx: &mut Cx| forward::forward(cx, to, (matched, defaults), beside);
+            let (forward, shares) = cx.within("route", read)?;
+            Some((Action::Forward(forward), shares))
+        }
+        pb::route::Action::Redirect(_) | pb::route::Action::DirectResponse(_) if speaks_of_forward => {
+            cx.fail("metadata", "nothing is sent on by this route: the extension speaks of it")
+        }
+        pb::route::Action::Redirect(action) => {
+            let redirect = cx.within("redirect", |cx| respond::redirect(cx, action))?;
+            Some((Action::Redirect(redirect), Vec::new()))
+        }
+        pb::route::Action::DirectResponse(answer) => cx.within("direct_response", |cx| {
+            let answer = respond::respond(cx, answer)?;
+            let action = if redirect {
+                Action::Redirect(respond::disguised(cx, &answer, response)?)
+            } else {
+                Action::Respond(answer)
+            };
+            Some((action, Vec::new()))
+        }),
+    }
 }
 
 /// The name of a cluster.

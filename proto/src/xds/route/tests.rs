@@ -599,6 +599,29 @@ fn headers_are_matched() {
 }
 
 #[test]
+fn parameters_are_matched_as_clients_send_them() {
+    use matcher::string_matcher::MatchPattern as M;
+    use pb::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
+    let asked = |name: &str, of: Option<Q>| {
+        let mut route = sent(prefix("/"), to("a"));
+        let parameter =
+            pb::QueryParameterMatcher { name: name.to_owned(), query_parameter_match_specifier: of };
+        route.r#match.as_mut().unwrap().query_parameters = vec![parameter];
+        route
+    };
+    let exact = |text: &str| {
+        let match_pattern = Some(M::Exact(text.to_owned()));
+        Some(Q::StringMatch(matcher::StringMatcher { match_pattern, ignore_case: false }))
+    };
+    let read = one(asked("a%20b", exact("c+d"))).matches.query[0].clone();
+    assert_eq!((&*read.name, read.value), ("a b", StringMatch::Exact("c d".into())));
+    assert_eq!(one(asked("a", None)).matches.query[0].value, StringMatch::Present);
+    let absent = asked("a", Some(Q::PresentMatch(false)));
+    assert_eq!(one(absent).matches.query[0].value, StringMatch::Absent);
+    check_refused(asked("a", exact("%ff")), "match.query_parameters[0].string_match.exact: ");
+}
+
+#[test]
 fn calls_of_grpc_are_told_by_what_they_hold() {
     let mut route = sent(prefix("/"), to("a"));
     route.r#match.as_mut().unwrap().grpc = Some(pb::route_match::GrpcRouteMatchOptions {});
@@ -672,7 +695,10 @@ fn the_extension_is_read_strictly() {
     assert_eq!(forward_of(labelled).to.targets[0].to, to);
     let retry = ours::route::Retry { idempotent_only: true, ..Default::default() };
     let rows = [
-        (ours::Route { redirect: true, ..Default::default() }, "route: the extension calls this a redirect"),
+        (
+            ours::Route { redirect: true, ..Default::default() },
+            "metadata: the extension calls this a redirect",
+        ),
         (ours::Route { retry: Some(retry), ..Default::default() }, "route.retry_policy: the extension adds"),
         (
             ours::Route { hedge: Some(Default::default()), ..Default::default() },

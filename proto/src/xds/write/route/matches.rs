@@ -2,7 +2,7 @@
 
 use super::super::super::generated::envoy::config::route::v3 as pb;
 use super::super::super::generated::envoy::r#type::matcher::v3 as matcher;
-use super::super::super::route::{beginning, expression, literal};
+use super::super::super::route::{beginning, encode, expression, literal};
 use crate::model::{Action, HeaderMatch, Match, PathMatch, PathRewrite, Pattern, QueryMatch, StringMatch};
 use crate::yaml::canonical_path;
 
@@ -23,11 +23,11 @@ pub(super) fn matches(matches: &Match, action: &Action) -> pb::RouteMatch {
     });
     let parameter = |QueryMatch { name, value }: &QueryMatch| {
         use pb::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
-        let of = match wanted(value) {
+        let of = match wanted(&as_sent(value)) {
             Wanted::There(there) => Q::PresentMatch(there),
             Wanted::Text(text) => Q::StringMatch(text),
         };
-        pb::QueryParameterMatcher { name: name.to_string(), query_parameter_match_specifier: Some(of) }
+        pb::QueryParameterMatcher { name: encode(name, true), query_parameter_match_specifier: Some(of) }
     };
     pb::RouteMatch {
         path_specifier: Some(path_of(path, action)),
@@ -77,6 +77,15 @@ fn header(HeaderMatch { name, value }: &HeaderMatch) -> pb::HeaderMatcher {
     };
     let name = if *name == ::http::header::HOST { ":authority".to_owned() } else { name.to_string() };
     pb::HeaderMatcher { name, header_match_specifier: Some(of), invert_match: false }
+}
+
+/// What a query holds is compared there as it stands in it.
+fn as_sent(value: &StringMatch) -> StringMatch {
+    match value {
+        StringMatch::Exact(text) => StringMatch::Exact(encode(text, false).into()),
+        StringMatch::Prefix(text) => StringMatch::Prefix(encode(text, false).into()),
+        StringMatch::Present | StringMatch::Absent | StringMatch::Regex(_) => value.clone(),
+    }
 }
 
 enum Wanted {
