@@ -26,35 +26,51 @@ pub(in super::super) const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.p
 /// The word that makes statuses count.
 pub(in super::super) const STATUSES: &str = "retriable-status-codes";
 
-/// Words that say one thing, here as there.
-const WORDS: [(&str, RetryCondition); 11] = [
-    ("5xx", RetryCondition::ServerError),
-    ("gateway-error", RetryCondition::GatewayError),
-    ("connect-failure", RetryCondition::ConnectFailure),
-    ("refused-stream", RetryCondition::RefusedStream),
-    ("reset", RetryCondition::Reset),
-    ("retriable-4xx", RetryCondition::Retriable4xx),
-    ("cancelled", RetryCondition::Grpc(1)),
-    ("deadline-exceeded", RetryCondition::Grpc(4)),
-    ("resource-exhausted", RetryCondition::Grpc(8)),
-    ("internal", RetryCondition::Grpc(13)),
-    ("unavailable", RetryCondition::Grpc(14)),
+/// All conditions that Envoy has a word for, statuses apart.
+const WORDED: [RetryCondition; 11] = [
+    RetryCondition::ServerError,
+    RetryCondition::GatewayError,
+    RetryCondition::ConnectFailure,
+    RetryCondition::RefusedStream,
+    RetryCondition::Reset,
+    RetryCondition::Retriable4xx,
+    RetryCondition::Grpc(1),
+    RetryCondition::Grpc(4),
+    RetryCondition::Grpc(8),
+    RetryCondition::Grpc(13),
+    RetryCondition::Grpc(14),
 ];
 
 /// The word for a condition, if Envoy has one.
 pub(in super::super) fn word(condition: RetryCondition) -> Option<&'static str> {
-    match condition {
-        RetryCondition::Status(_) => Some(STATUSES),
-        other => WORDS.iter().find(|(_, known)| *known == other).map(|(word, _)| *word),
-    }
+    Some(match condition {
+        RetryCondition::ServerError => "5xx",
+        RetryCondition::GatewayError => "gateway-error",
+        RetryCondition::ConnectFailure => "connect-failure",
+        RetryCondition::RefusedStream => "refused-stream",
+        RetryCondition::Reset => "reset",
+        RetryCondition::Retriable4xx => "retriable-4xx",
+        RetryCondition::Status(_) => STATUSES,
+        RetryCondition::Grpc(1) => "cancelled",
+        RetryCondition::Grpc(4) => "deadline-exceeded",
+        RetryCondition::Grpc(8) => "resource-exhausted",
+        RetryCondition::Grpc(13) => "internal",
+        RetryCondition::Grpc(14) => "unavailable",
+        RetryCondition::Grpc(_) => return None,
+    })
+}
+
+/// The condition of a word.
+fn worded(text: &str) -> Option<RetryCondition> {
+    WORDED.into_iter().find(|condition| word(*condition) == Some(text))
 }
 
 /// A condition in our own words, which say neither more nor less.
 pub(in super::super) fn exact_word(condition: RetryCondition) -> String {
-    match condition {
-        RetryCondition::Status(status) => format!("status-{}", status.as_u16()),
-        RetryCondition::Grpc(code) => format!("grpc-{code}"),
-        other => word(other).unwrap_or_default().to_owned(),
+    match (condition, word(condition)) {
+        (RetryCondition::Status(status), _) => format!("status-{}", status.as_u16()),
+        (RetryCondition::Grpc(code), _) => format!("grpc-{code}"),
+        (_, word) => word.expect("Envoy has one for all others").to_owned(),
     }
 }
 
@@ -66,7 +82,7 @@ pub(super) fn exactly(text: &str) -> Option<RetryCondition> {
     if let Some(code) = text.strip_prefix("grpc-") {
         return code.parse().ok().filter(|code| (1..=16).contains(code)).map(RetryCondition::Grpc);
     }
-    WORDS.iter().find(|(known, _)| *known == text).map(|(_, condition)| *condition)
+    worded(text)
 }
 
 /// What the words of `retry_on` come to, each condition once.
@@ -89,10 +105,7 @@ pub(in super::super) fn conditions(
             // Of HTTP/3, which is not spoken.
             "http3-post-connect-failure" => {}
             STATUSES => all.extend(statuses.iter().copied().map(C::Status)),
-            word => match WORDS.iter().find(|(known, _)| *known == word) {
-                Some((_, condition)) => all.push(*condition),
-                None => return Err(word.to_owned()),
-            },
+            word => all.push(worded(word).ok_or_else(|| word.to_owned())?),
         }
     }
     let mut seen = Vec::new();

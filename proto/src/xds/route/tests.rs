@@ -673,6 +673,54 @@ fn what_cannot_be_meant_is_named() {
     check_refused(some, "match.runtime_fraction: ");
 }
 
+/// A field by its number, as bytes.
+fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, &mut out);
+    prost::encoding::encode_varint(bytes.len() as u64, &mut out);
+    out.extend_from_slice(bytes);
+    out
+}
+
+#[test]
+fn what_is_not_in_the_subset_is_named() {
+    // A second host, with a route; a match, an action.
+    const HOST: &[u32] = &[2];
+    const ROUTE: &[u32] = &[2, 3];
+    const MATCH: &[u32] = &[2, 3, 1];
+    const ACTION: &[u32] = &[2, 3, 2];
+    let rows: [(&[u32], u32, &str); 20] = [
+        (&[], 9, "vhds"),
+        (&[], 3, "internal_only_headers"),
+        (&[], 12, "cluster_specifier_plugins"),
+        (&[], 16, "typed_per_filter_config"),
+        (HOST, 6, "virtual_hosts[1].rate_limits"),
+        (HOST, 8, "virtual_hosts[1].cors"),
+        (HOST, 15, "virtual_hosts[1].typed_per_filter_config"),
+        (HOST, 21, "virtual_hosts[1].matcher"),
+        (ROUTE, 13, "virtual_hosts[1].routes[0].typed_per_filter_config"),
+        (ROUTE, 18, "virtual_hosts[1].routes[0].non_forwarding_action"),
+        (MATCH, 11, "virtual_hosts[1].routes[0].match.tls_context"),
+        (MATCH, 12, "virtual_hosts[1].routes[0].match.connect_matcher"),
+        (MATCH, 13, "virtual_hosts[1].routes[0].match.dynamic_metadata"),
+        (&[2, 3, 1, 6], 6, "virtual_hosts[1].routes[0].match.headers[0].range_match"),
+        (ACTION, 2, "virtual_hosts[1].routes[0].route.cluster_header"),
+        (ACTION, 15, "virtual_hosts[1].routes[0].route.hash_policy"),
+        (ACTION, 24, "virtual_hosts[1].routes[0].route.idle_timeout"),
+        (ACTION, 29, "virtual_hosts[1].routes[0].route.host_rewrite_header"),
+        (&[2, 3, 2, 9], 4, "virtual_hosts[1].routes[0].route.retry_policy.retry_priority"),
+        (&[2, 3, 3], 9, "virtual_hosts[1].routes[0].redirect.regex_rewrite"),
+    ];
+    for (above, number, expected) in rows {
+        let mut value = table_of(vec![sent(prefix("/"), to("a"))]).encode_to_vec();
+        let bad = above.iter().rev().fold(field(number, &[]), |inner, number| field(*number, &inner));
+        value.extend(bad);
+        let said = read_any(&Any { type_url: Kind::Routes.url(), value }).unwrap_err();
+        let expected = format!("RouteConfiguration[web].{expected}: not supported");
+        assert!(said.contains(&expected), "{said}\nand not\n{expected}");
+    }
+}
+
 /// A route with this beside it.
 fn beside(route: ours::Route) -> pb::Route {
     let any = Any {

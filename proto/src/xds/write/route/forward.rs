@@ -155,7 +155,11 @@ fn rewritten(path: &PathRewrite, matched: &PathMatch) -> Rewritten {
         (PathRewrite::Prefix(path), PathMatch::Prefix(prefix)) if path.is_empty() => {
             expression(format!("^{}/?", regex::escape(prefix)), "/".to_owned())
         }
-        (PathRewrite::Prefix(path), _) => Rewritten::Prefix(path.to_string()),
+        // Of another match nothing is a prefix that could be replaced.
+        (
+            PathRewrite::Prefix(path),
+            PathMatch::Prefix(_) | PathMatch::Any | PathMatch::Exact(_) | PathMatch::Regex(_),
+        ) => Rewritten::Prefix(path.to_string()),
     }
 }
 
@@ -246,8 +250,10 @@ fn policy_of(cx: &mut Cx, retry: &Retry, beside: &mut ours::Route) -> Option<pb:
 }
 
 fn status(condition: RetryCondition) -> Option<::http::StatusCode> {
+    use RetryCondition as C;
     match condition {
-        RetryCondition::Status(status) => Some(status),
-        _ => None,
+        C::Status(status) => Some(status),
+        C::ConnectFailure | C::Reset | C::RefusedStream | C::Grpc(_) => None,
+        C::ServerError | C::GatewayError | C::Retriable4xx => None,
     }
 }
