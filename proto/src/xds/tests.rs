@@ -75,8 +75,8 @@ fn endpoints_that_are_not_well_are_left_out() {
 /// A table of one host and these routes.
 fn table_of(domains: &[&str], routes: Vec<route::Route>) -> route::RouteConfiguration {
     let domains = domains.iter().map(|domain| (*domain).to_owned()).collect();
-    let host = route::VirtualHost { name: "h".to_owned(), domains, routes };
-    route::RouteConfiguration { name: "web".to_owned(), virtual_hosts: vec![host] }
+    let host = route::VirtualHost { name: "h".to_owned(), domains, routes, ..Default::default() };
+    route::RouteConfiguration { name: "web".to_owned(), virtual_hosts: vec![host], ..Default::default() }
 }
 
 fn to(path: route::route_match::PathSpecifier, cluster: &str) -> route::Route {
@@ -117,15 +117,17 @@ fn a_host_that_has_no_route_for_a_request_answers_404() {
         PathMatch::Prefix("/b".into()),
         PathMatch::Exact("/c".into()),
         PathMatch::Any,
-        PathMatch::Any,
     ];
     assert_eq!(paths, expected);
     assert!(table.routes.iter().all(|route| route.matches.hosts == hosts));
     let Action::Forward(forward) = &table.routes[3].action else { panic!("it is sent on") };
     let timeout = Some(std::time::Duration::from_secs(15));
-    let to = Forward { timeout, ..Forward::new(Split::one(crate::model::Name::new("d").unwrap())) };
-    assert_eq!(*forward, to);
-    let Action::Respond(rest) = &table.routes[4].action else { panic!("404") };
+    let split = Split::one(crate::model::Name::new("d").unwrap());
+    assert_eq!(*forward, Forward { timeout, ..Forward::new(split) });
+    // Where nothing takes all, the host does itself.
+    let some = vec![to(P::Path("/c".to_owned()), "c")];
+    let table = read_table(&table_of(&["shop.example"], some)).unwrap();
+    let Action::Respond(rest) = &table.routes[1].action else { panic!("404") };
     assert_eq!(rest.status.as_u16(), 404);
 }
 
@@ -133,9 +135,12 @@ fn a_host_that_has_no_route_for_a_request_answers_404() {
 fn headers_and_methods_are_matched() {
     use super::generated::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
     use route::header_matcher::HeaderMatchSpecifier as H;
-    let text = |pattern| H::StringMatch(StringMatcher { match_pattern: Some(pattern) });
-    let header =
-        |name: &str, of| route::HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(of) };
+    let text = |pattern| H::StringMatch(StringMatcher { match_pattern: Some(pattern), ignore_case: false });
+    let header = |name: &str, of| route::HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(of),
+        invert_match: false,
+    };
     let mut one = to(route::route_match::PathSpecifier::Prefix("/".to_owned()), "a");
     one.r#match.as_mut().unwrap().headers = vec![
         header(":method", text(MatchPattern::Exact("POST".to_owned()))),
@@ -299,9 +304,12 @@ fn each_fault_has_its_path() {
     ] {
         assert!(said.contains(&expected), "{said}");
     }
-    let twice = read_table(&table_of(&["a", "A:81"], Vec::new())).unwrap_err();
+    let mut twice = table_of(&["a", "A:80"], Vec::new());
+    assert!(read_table(&twice).is_ok());
+    twice.virtual_hosts.push(table_of(&["A:81"], Vec::new()).virtual_hosts.remove(0));
+    let twice = read_table(&twice).unwrap_err();
     assert!(
-        twice.contains("RouteConfiguration[web].virtual_hosts[0].domains[1]: `A:81` is taken already"),
+        twice.contains("RouteConfiguration[web].virtual_hosts[1].domains[0]: `A:81` is taken already"),
         "{twice}"
     );
 }

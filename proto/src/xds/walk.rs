@@ -12,6 +12,8 @@ const DEEPEST: usize = 48;
 const MOST: usize = 50;
 
 const OPTIONAL_FILTERS: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter";
+/// Where control planes put what is theirs; what is ours there is looked at.
+const LABELS: &str = "envoy.config.core.v3.Metadata.TypedFilterMetadataEntry";
 
 /// Where something stands, from the inside out.
 #[derive(Clone, Copy)]
@@ -93,7 +95,7 @@ impl Walk {
         if depth > DEEPEST {
             return self.fail(path, "this is nested too deeply");
         }
-        let passes_over = message.name == OPTIONAL_FILTERS && is_passed_over(bytes);
+        let passes_over = message.name == LABELS || message.name == OPTIONAL_FILTERS && is_passed_over(bytes);
         let mut counts: Vec<(u32, usize)> = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() {

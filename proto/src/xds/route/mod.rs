@@ -1,0 +1,313 @@
+//! Routes.
+//!
+//! A host is chosen first, then the first of its routes that matches; where none does, there is nothing elsewhere either.
+//! In our own tables a request falls through to less specific hosts: so each host here ends with an answer of 404.
+
+mod edits;
+mod expression;
+mod extension;
+mod forward;
+mod matches;
+mod query;
+mod respond;
+mod retry;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+
+use ::http::StatusCode;
+
+use self::edits::{Both, Levels};
+pub(super) use self::edits::{then, touch_alike};
+pub(super) use self::expression::{literal, write as expression};
+pub(super) use self::extension::KEY;
+use self::forward::{Beside, Defaults};
+pub(super) use self::matches::beginning;
+pub(super) use self::query::encode;
+pub(super) use self::retry::{
+    MAX_BODY, PREVIOUS_HOSTS, STATUSES, conditions, default_backoff, exact_word, word,
+};
+use super::cx::Cx;
+use super::generated::envoy::config::core::v3 as core;
+use super::generated::envoy::config::route::v3 as pb;
+use super::generated::envoy::r#type::v3 as kind;
+use super::generated::outrigger::extensions::v1 as ours;
+use crate::model::{
+    Action, HeaderEdits, HostPattern, Match, Name, PathMatch, PathRewrite, Percent, Respond, Route,
+    RouteTable,
+};
+
+pub(super) fn table(cx: &mut Cx, table: pb::RouteConfiguration) -> Option<RouteTable> {
+    let pb::RouteConfiguration {
+        name: _,
+        virtual_hosts,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        most_specific_header_mutations_wins,
+        // Of what is written there, every length is fine.
+        max_direct_response_body_size_bytes: _,
+        request_mirror_policies,
+        // It always is.
+        ignore_port_in_host_matching: _,
+    } = table;
+    let request = (request_headers_to_add, request_headers_to_remove);
+    let response = (response_headers_to_add, response_headers_to_remove);
+    let edits = edits::both(cx, request, response);
+    let mirror = forward::mirror(cx, request_mirror_policies, "");
+    let around = Around {
+        levels: Levels {
+            host: Both::default(),
+            table: edits.unwrap_or_default(),
+            innermost_wins: most_specific_header_mutations_wins,
+        },
+        defaults: Defaults { mirror: mirror.flatten(), ..Defaults::default() },
+    };
+    let mut taken = HashSet::new();
+    let routes =
+        cx.each("virtual_hosts", virtual_hosts, |cx, host| virtual_host(cx, host, (&around, &mut taken)))?;
+    Some(RouteTable { routes: routes.into_iter().flatten().collect() })
+}
+
+/// What is said around a route.
+struct Around {
+    levels: Levels,
+    defaults: Defaults,
+}
+
+fn virtual_host(
+    cx: &mut Cx,
+    host: pb::VirtualHost,
+    (table, taken): (&Around, &mut HashSet<Option<HostPattern>>),
+) -> Option<Vec<Route>> {
+    let pb::VirtualHost {
+        name: _,
+        domains,
+        routes,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        retry_policy,
+        hedge_policy,
+        per_request_buffer_limit_bytes,
+        request_body_buffer_limit,
+        request_mirror_policies,
+    } = host;
+    let hosts = hosts_of(cx, domains, taken);
+    let request = (request_headers_to_add, request_headers_to_remove);
+    let response = (response_headers_to_add, response_headers_to_remove);
+    let edits = edits::both(cx, request, response).unwrap_or_default();
+    let retry =
+        retry_policy.and_then(|policy| cx.within("retry_policy", |cx| retry::retry(cx, policy, None)));
+    if let Some(policy) = hedge_policy {
+        cx.within("hedge_policy", |cx| retry::hedge(cx, policy, None));
+    }
+    let mirror = forward::mirror(cx, request_mirror_policies, "").flatten();
+    let around = Around {
+        levels: Levels {
+            host: edits,
+            table: table.levels.table.clone(),
+            innermost_wins: table.levels.innermost_wins,
+        },
+        defaults: Defaults {
+            retry,
+            hedge: hedge_policy,
+            mirror: mirror.or_else(|| table.defaults.mirror.clone()),
+            max_body: request_body_buffer_limit.or(per_request_buffer_limit_bytes.map(u64::from)),
+        },
+    };
+    let routes = cx.each("routes", routes, |cx, written| route(cx, written, &around));
+    let (mut routes, hosts) = (routes?, hosts?);
+    if !routes.last().is_some_and(|last| takes_all(&last.matches)) {
+        routes.push(nothing());
+    }
+    // Those of all hosts stand apart from those of one, as they are less specific.
+    let (all, some): (Vec<_>, Vec<_>) = hosts.into_iter().partition(Option::is_none);
+    let some: Vec<_> = some.into_iter().flatten().collect();
+    let apart = [(!some.is_empty()).then_some(some), (!all.is_empty()).then(Vec::new)];
+    let of = |hosts: Vec<HostPattern>| {
+        routes.iter().map(move |route| {
+            let matches = Match { hosts: hosts.clone(), ..route.matches.clone() };
+            Route { matches, ..route.clone() }
+        })
+    };
+    Some(apart.into_iter().flatten().flat_map(of).collect())
+}
+
+/// What a host without a route for a request answers.
+pub(super) fn nothing() -> Route {
+    let answer = Respond { status: StatusCode::NOT_FOUND, body: Box::default() };
+    Route::new(Match::default(), Action::Respond(answer))
+}
+
+/// Whether nothing but the host decides.
+pub(super) fn takes_all(matches: &Match) -> bool {
+    let Match { hosts: _, path, methods, headers, query } = matches;
+    *path == PathMatch::Any && methods.is_empty() && headers.is_empty() && query.is_empty()
+}
+
+/// Each once; `None` inside for all hosts.
+fn hosts_of(
+    cx: &mut Cx,
+    domains: Vec<String>,
+    taken: &mut HashSet<Option<HostPattern>>,
+) -> Option<Vec<Option<HostPattern>>> {
+    if domains.is_empty() {
+        return cx.fail("domains", "there is none");
+    }
+    let mut own = HashSet::new();
+    let hosts = cx.each("domains", domains, |cx, domain| {
+        let host = domain_of(cx, &domain)?;
+        // Control planes write a host with its port and without: here it is one, of whose routes there are no two kinds.
+        if !own.insert(host.clone()) {
+            return Some(None);
+        }
+        if !taken.insert(host.clone()) {
+            return cx.fail("", format!("`{domain}` is taken already; a port makes no other host"));
+        }
+        Some(Some(host))
+    })?;
+    Some(hosts.into_iter().flatten().collect())
+}
+
+/// A host, or a domain; `None` inside for all.
+fn domain_of(cx: &mut Cx, domain: &str) -> Option<Option<HostPattern>> {
+    if domain == "*" {
+        return Some(None);
+    }
+    // A port is not looked at, as in a file.
+    let bare = match domain.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(':') => host,
+        Some(_) | None => domain,
+    };
+    let host = bare.to_ascii_lowercase();
+    if host.is_empty() {
+        return cx.fail("", "this is empty");
+    }
+    match host.strip_prefix('*') {
+        Some(suffix) if suffix.len() > 1 && suffix.starts_with('.') && !suffix.contains('*') => {
+            Some(Some(HostPattern::Suffix(suffix.into())))
+        }
+        None if !host.contains('*') => Some(Some(HostPattern::Exact(host.into()))),
+        Some(_) | None => {
+            cx.fail("", format!("`{domain}` is not supported: write a host, `*.domain`, or `*`"))
+        }
+    }
+}
+
+fn route(cx: &mut Cx, route: pb::Route, around: &Around) -> Option<Route> {
+    let pb::Route {
+        name: _,
+        r#match: matched,
+        action,
+        metadata,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        per_request_buffer_limit_bytes,
+        request_body_buffer_limit,
+    } = route;
+    let matched = cx.required("match", matched);
+    let matched = matched.and_then(|matched| cx.within("match", |cx| matches::matches(cx, matched)));
+    let beside = extension::of(cx, metadata);
+    let request = (request_headers_to_add, request_headers_to_remove);
+    let response = (response_headers_to_add, response_headers_to_remove);
+    let edits = edits::both(cx, request, response);
+    let action = cx.required("action", action);
+    let (mut beside, mut edits) = (beside?, edits?);
+    let concurrency = match beside.concurrency.take() {
+        None => Some(None),
+        Some(limit) => cx.within("concurrency", |cx| extension::concurrency(cx, limit)).map(Some),
+    };
+    let limit = request_body_buffer_limit.or(per_request_buffer_limit_bytes.map(u64::from));
+    let defaults = Defaults { max_body: limit.or(around.defaults.max_body), ..around.defaults.clone() };
+    let mut matched = matched?;
+    let read = action_of(cx, action?, (&matched, &defaults), (beside, &mut edits.response));
+    let (mut action, shares) = read?;
+    let targets = match &mut action {
+        Action::Forward(forward) => {
+            // What is replaced of `/` is a prefix, and all paths have it.
+            if matched.path == PathMatch::Any && matches!(forward.rewrite.path, Some(PathRewrite::Prefix(_)))
+            {
+                matched.path = PathMatch::Prefix(Box::default());
+            }
+            forward.to.targets.iter_mut().zip(shares).collect()
+        }
+        Action::Redirect(_) | Action::Respond(_) => Vec::new(),
+    };
+    let Both { request, response } = around.levels.merge(&edits, targets);
+    Some(Route {
+        concurrency: concurrency?.map(Box::new),
+        request_headers: request,
+        response_headers: response,
+        ..Route::new(matched, action)
+    })
+}
+
+/// What becomes of requests, and the changes that each share of them makes.
+fn action_of(
+    cx: &mut Cx,
+    action: pb::route::Action,
+    (matched, defaults): (&Match, &Defaults),
+    (beside, response): (ours::Route, &mut HeaderEdits),
+) -> Option<(Action, Vec<Both>)> {
+    let ours::Route { concurrency: _, fallback, hedge, retry, subsets, mirror_subset, redirect } = beside;
+    let speaks_of_forward = fallback.is_some()
+        || hedge.is_some()
+        || retry.is_some()
+        || !subsets.is_empty()
+        || !mirror_subset.is_empty();
+    match action {
+        pb::route::Action::Route(_) | pb::route::Action::Redirect(_) if redirect => {
+            cx.fail("metadata", "the extension calls this a redirect, and it is no `direct_response`")
+        }
+        pb::route::Action::Route(to) => {
+            let beside = Beside { subsets, mirror_subset, hedge, retry, fallback };
+            let read = |cx: &mut Cx| forward::forward(cx, to, (matched, defaults), beside);
+            let (forward, shares) = cx.within("route", read)?;
+            Some((Action::Forward(forward), shares))
+        }
+        pb::route::Action::Redirect(_) | pb::route::Action::DirectResponse(_) if speaks_of_forward => {
+            cx.fail("metadata", "nothing is sent on by this route: the extension speaks of it")
+        }
+        pb::route::Action::Redirect(action) => {
+            let redirect = cx.within("redirect", |cx| respond::redirect(cx, action))?;
+            Some((Action::Redirect(redirect), Vec::new()))
+        }
+        pb::route::Action::DirectResponse(answer) => cx.within("direct_response", |cx| {
+            let answer = respond::respond(cx, answer)?;
+            let action = if redirect {
+                Action::Redirect(respond::disguised(cx, &answer, response)?)
+            } else {
+                Action::Respond(answer)
+            };
+            Some((action, Vec::new()))
+        }),
+    }
+}
+
+/// The name of a cluster.
+fn name(cx: &mut Cx, field: &str, name: &str) -> Option<Name> {
+    Name::new(name).or_else(|| cx.fail(field, "this is not the name of a cluster"))
+}
+
+/// A share of requests; all, where none is written. There is no runtime that could say another.
+fn percent(cx: &mut Cx, field: &str, share: Option<core::RuntimeFractionalPercent>) -> Option<Percent> {
+    use kind::fractional_percent::DenominatorType as D;
+    let Some(core::RuntimeFractionalPercent { default_value, runtime_key: _ }) = share else {
+        return Some(Percent::ALL);
+    };
+    let Some(kind::FractionalPercent { numerator, denominator }) = default_value else {
+        return cx.fail(&format!("{field}.default_value"), "this is missing");
+    };
+    let parts = match D::try_from(denominator).unwrap_or_default() {
+        D::Hundred => 10_000,
+        D::TenThousand => 100,
+        D::Million => 1,
+    };
+    Percent::from_millionths(numerator.saturating_mul(parts)).or(Some(Percent::ALL))
+}
