@@ -7,6 +7,7 @@
 mod cluster;
 mod cx;
 pub mod discovery;
+mod filters;
 mod listener;
 mod route;
 mod schema;

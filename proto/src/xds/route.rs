@@ -7,6 +7,7 @@ use std::time::Duration;
 use ::http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::cx::Cx;
+use super::filters::{self, RoutePolicies};
 use super::generated::envoy::config::core::v3 as core;
 use super::generated::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use super::generated::envoy::config::route::v3 as pb;
@@ -81,6 +82,7 @@ fn route(cx: &mut Cx, route: pb::Route, hosts: &[HostPattern]) -> Option<Route> 
         request_headers_to_remove,
         response_headers_to_add,
         response_headers_to_remove,
+        typed_per_filter_config,
     } = route;
     let matched = cx.required("match", matched);
     let matched = matched.and_then(|matched| cx.within("match", |cx| matches(cx, matched, hosts)));
@@ -96,7 +98,14 @@ fn route(cx: &mut Cx, route: pb::Route, hosts: &[HostPattern]) -> Option<Route> 
     let request_headers = edits(cx, "request_headers", (request_headers_to_add, request_headers_to_remove));
     let response_headers =
         edits(cx, "response_headers", (response_headers_to_add, response_headers_to_remove));
+    let RoutePolicies { jwt, external_authorization, rate_limit, global_rate_limit, fault } =
+        filters::of_route(cx, typed_per_filter_config)?;
     Some(Route {
+        jwt,
+        external_authorization,
+        rate_limit,
+        global_rate_limit,
+        fault,
         request_headers: request_headers?,
         response_headers: response_headers?,
         ..Route::new(matched?, action?)
@@ -108,7 +117,10 @@ fn matches(cx: &mut Cx, matched: pb::RouteMatch, hosts: &[HostPattern]) -> Optio
     let path = cx.required("path_specifier", path_specifier).and_then(|path| path_of(cx, path));
     let mut methods = Vec::new();
     let headers = cx.each("headers", headers, |cx, header| {
-        let pb::HeaderMatcher { name, header_match_specifier } = header;
+        let pb::HeaderMatcher { name, invert_match, header_match_specifier } = header;
+        if invert_match {
+            return cx.fail("invert_match", "not supported");
+        }
         let value = text_of(
             cx,
             header_match_specifier.map(|of| match of {
@@ -212,10 +224,14 @@ fn text_of(cx: &mut Cx, wanted: Option<Wanted>) -> Option<StringMatch> {
     match wanted {
         None | Some(Wanted::There(true)) => Some(StringMatch::Present),
         Some(Wanted::There(false)) => Some(StringMatch::Absent),
-        Some(Wanted::Text(matcher::StringMatcher { match_pattern })) => {
+        Some(Wanted::Text(matcher::StringMatcher { match_pattern: _, ignore_case: true })) => {
+            cx.fail("string_match.ignore_case", "not supported")
+        }
+        Some(Wanted::Text(matcher::StringMatcher { match_pattern, ignore_case: false })) => {
             match cx.required("string_match", match_pattern)? {
                 M::Exact(text) => Some(StringMatch::Exact(text.into())),
                 M::Prefix(text) => Some(StringMatch::Prefix(text.into())),
+                M::Suffix(_) => cx.fail("string_match.suffix", "not supported"),
                 M::SafeRegex(expression) => {
                     whole(cx, "string_match.safe_regex", &expression).map(StringMatch::Regex)
                 }

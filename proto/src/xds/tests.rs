@@ -133,9 +133,12 @@ fn a_host_that_has_no_route_for_a_request_answers_404() {
 fn headers_and_methods_are_matched() {
     use super::generated::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
     use route::header_matcher::HeaderMatchSpecifier as H;
-    let text = |pattern| H::StringMatch(StringMatcher { match_pattern: Some(pattern) });
-    let header =
-        |name: &str, of| route::HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(of) };
+    let text = |pattern| H::StringMatch(StringMatcher { match_pattern: Some(pattern), ignore_case: false });
+    let header = |name: &str, of| route::HeaderMatcher {
+        name: name.to_owned(),
+        invert_match: false,
+        header_match_specifier: Some(of),
+    };
     let mut one = to(route::route_match::PathSpecifier::Prefix("/".to_owned()), "a");
     one.r#match.as_mut().unwrap().headers = vec![
         header(":method", text(MatchPattern::Exact("POST".to_owned()))),

@@ -5,6 +5,8 @@
 //! `metadata.typed_filter_metadata`, which clients that do not know it leave alone.
 
 mod cluster;
+mod downstream_tls;
+pub(super) mod filters;
 mod listener;
 mod route;
 
