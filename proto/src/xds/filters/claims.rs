@@ -34,7 +34,9 @@ fn text(pattern: MatchPattern) -> pb::ValueMatcher {
 }
 
 fn one(wanted: &str) -> Vec<pb::ValueMatcher> {
-    let word = format!("(?s:.* )?{}(?s: .*)?", regex::escape(wanted));
+    let whole = regex::escape(wanted);
+    // What has a space in it is no word of a text.
+    let word = if wanted.contains(' ') { whole } else { format!("(?s:.* )?{whole}(?s: .*)?") };
     let item = Box::new(text(MatchPattern::Exact(wanted.to_owned())));
     let item = pb::ListMatcher { match_pattern: Some(list_matcher::MatchPattern::OneOf(item)) };
     let mut all = vec![

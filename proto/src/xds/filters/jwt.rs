@@ -180,12 +180,14 @@ fn keys(cx: &mut Cx, remote: pb::RemoteJwks) -> Option<JwksSource> {
     }
 }
 
-/// Claims and the fields that they are passed on as.
+/// Claims, and the fields that they are passed on as.
+type PassedOn = Box<[(Box<str>, HeaderName)]>;
+
 fn passed_on(
     cx: &mut Cx,
     claims: Vec<pb::JwtClaimToHeader>,
     ours: Vec<ext::ClaimToHeader>,
-) -> Option<Box<[(Box<str>, HeaderName)]>> {
+) -> Option<PassedOn> {
     let claims: Vec<_> = claims
         .into_iter()
         .map(|pb::JwtClaimToHeader { header_name, claim_name }| (claim_name, header_name))

@@ -61,7 +61,7 @@ fn of_bucket(cx: &mut Cx, bucket: TokenBucket) -> Option<RateLimit> {
     let scaled = |seconds: u64| {
         let every = Duration::from_secs(seconds);
         let tokens = u128::from(per_fill.get()) * every.as_nanos();
-        let whole = (tokens % interval.as_nanos() == 0).then(|| tokens / interval.as_nanos())?;
+        let whole = (tokens.is_multiple_of(interval.as_nanos())).then(|| tokens / interval.as_nanos())?;
         Some((some(u32::try_from(whole).ok()?)?, every))
     };
     let as_said = TIMES.into_iter().find(|seconds| Duration::from_secs(*seconds) == interval);

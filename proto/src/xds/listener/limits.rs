@@ -4,6 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use super::super::cx::Cx;
+use super::super::filters::OURS;
 use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit;
 use super::super::generated::outrigger::extensions::v1 as ext;
@@ -20,7 +21,7 @@ const MIN_HEADER_BYTES: usize = 8 << 10;
 
 /// What the fields of a connection manager say of limits.
 #[derive(Debug, Default)]
-pub(in super::super) struct Said {
+pub(in super::super) struct Fields {
     pub(in super::super) kib: Option<u32>,
     pub(in super::super) headers_timeout: Option<prost_types::Duration>,
     pub(in super::super) stream_idle: Option<prost_types::Duration>,
@@ -28,8 +29,8 @@ pub(in super::super) struct Said {
     pub(in super::super) http2: Option<core::Http2ProtocolOptions>,
 }
 
-pub(in super::super) fn of_manager(cx: &mut Cx, said: Said) -> Option<Limits> {
-    let Said { kib, headers_timeout, stream_idle, common, http2 } = said;
+pub(in super::super) fn of_manager(cx: &mut Cx, said: Fields) -> Option<Limits> {
+    let Fields { kib, headers_timeout, stream_idle, common, http2 } = said;
     let default = Limits::default();
     let core::HttpProtocolOptions { idle_timeout, max_headers_count } = common.unwrap_or_default();
     let core::Http2ProtocolOptions { max_concurrent_streams } = http2.unwrap_or_default();
@@ -96,35 +97,29 @@ pub(super) fn connections(cx: &mut Cx, limit: ConnectionLimit) -> Option<NonZero
         .or_else(|| cx.fail("max_connections", "it is 1 or more, and below 2^32"))
 }
 
-fn wrong<T>(cx: &mut Cx, field: &str) -> Option<T> {
-    cx.fail(&format!("metadata.typed_filter_metadata[outrigger].limits.{field}"), "this is out of range")
-}
-
 /// What is said exactly in place of what Envoy's fields can say.
 pub(super) fn exactly(cx: &mut Cx, read: Limits, said: Option<ext::ListenerLimits>) -> Option<Limits> {
+    let Some(said) = said else { return Some(read) };
     let ext::ListenerLimits { header_bytes, headers: count, body, header_timeout, idle_timeout, streams } =
-        said.unwrap_or_default();
-    let header_bytes = header_bytes.map_or(Some(read.header_bytes), |bytes| {
-        let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes >= MIN_HEADER_BYTES);
-        bytes.and_then(NonZeroUsize::new).or_else(|| wrong(cx, "header_bytes"))
-    })?;
-    let headers =
-        count.map_or(Some(read.headers), |count| headers(count).or_else(|| wrong(cx, "headers")))?;
-    let body = match body {
-        None => read.body,
-        Some(body) => Some(NonZeroU64::new(body).or_else(|| wrong(cx, "body"))?),
-    };
-    let streams = streams
-        .map_or(Some(read.streams), |streams| NonZeroU32::new(streams).or_else(|| wrong(cx, "streams")))?;
-    let header_timeout = cx.time("header_timeout", header_timeout)?.unwrap_or(read.header_timeout);
-    let idle_timeout = cx.time("idle_timeout", idle_timeout)?.unwrap_or(read.idle_timeout);
-    Some(Limits {
-        connections: read.connections,
-        header_bytes,
-        headers,
-        body,
-        header_timeout,
-        idle_timeout,
-        streams,
+        said;
+    let wrong = "this is out of range";
+    cx.within(format_args!("metadata.typed_filter_metadata[{OURS}].limits"), |cx| {
+        let header_bytes = header_bytes.map_or(Some(read.header_bytes), |bytes| {
+            let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes >= MIN_HEADER_BYTES);
+            bytes.and_then(NonZeroUsize::new).or_else(|| cx.fail("header_bytes", wrong))
+        })?;
+        let headers =
+            count.map_or(Some(read.headers), |count| headers(count).or_else(|| cx.fail("headers", wrong)))?;
+        let body = match body {
+            None => read.body,
+            Some(body) => Some(NonZeroU64::new(body).or_else(|| cx.fail("body", wrong))?),
+        };
+        let streams = streams.map_or(Some(read.streams), |streams| {
+            NonZeroU32::new(streams).or_else(|| cx.fail("streams", wrong))
+        })?;
+        let header_timeout = cx.time("header_timeout", header_timeout)?.unwrap_or(read.header_timeout);
+        let idle_timeout = cx.time("idle_timeout", idle_timeout)?.unwrap_or(read.idle_timeout);
+        let connections = read.connections;
+        Some(Limits { connections, header_bytes, headers, body, header_timeout, idle_timeout, streams })
     })
 }

@@ -13,7 +13,7 @@ use super::super::generated::envoy::extensions::http::original_ip_detection::xff
 use super::super::generated::outrigger::extensions::v1 as ext;
 use super::super::route;
 use super::RouteSource;
-use super::limits::{self, Said};
+use super::limits::{self, Fields};
 use crate::model::{Authorization, Filter, HttpFilter, JwtUse, Limits, Name};
 
 /// What is ours to say of tokens, and of a service that is asked.
@@ -57,7 +57,7 @@ pub(super) fn manager(
         );
     }
     upgrades(cx, upgrade_configs)?;
-    let limits = limits::of_manager(cx, Said { kib, headers_timeout, stream_idle, common, http2 });
+    let limits = limits::of_manager(cx, Fields { kib, headers_timeout, stream_idle, common, http2 });
     if xff_num_trusted_hops != 0 {
         return cx.fail(
             "xff_num_trusted_hops",

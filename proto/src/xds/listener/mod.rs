@@ -8,7 +8,7 @@ mod tests;
 
 use prost_types::Any;
 
-pub(super) use self::limits::{Said, of_manager};
+pub(super) use self::limits::{Fields, of_manager};
 
 use super::cluster::address;
 use super::cx::Cx;
@@ -53,13 +53,22 @@ pub(super) fn listener(cx: &mut Cx, name: &Name, listener: pb::Listener) -> Opti
     if bind_to_port == Some(false) {
         return cx.fail("bind_to_port", "a listener that does not listen is not supported");
     }
-    let said: ext::Listener = ours(cx, metadata)?;
+    let ext::Listener { limits, jwt, external_authorization, subsets } = ours(cx, metadata)?;
+    let said = Said { of_http: (jwt, external_authorization), subsets };
     let [chain]: [pb::FilterChain; 1] = match filter_chains.try_into() {
         Ok(chains) => chains,
         Err(_) => return cx.fail("filter_chains", "exactly one is supported"),
     };
     let (chain, routes) = cx.within("filter_chains[0]", |cx| chain_of(cx, name, chain, said))?;
+    let limits = limits::exactly(cx, chain.limits, limits)?;
+    let chain = FilterChain { limits, ..chain };
     Some(ListenerResource { listener: Listener { bind: bind?, direction, chain }, routes })
+}
+
+/// What is ours to say of the last filter.
+struct Said {
+    of_http: manager::OfHttp,
+    subsets: Vec<String>,
 }
 
 /// What guards connections, and then what they are.
@@ -67,7 +76,7 @@ fn chain_of(
     cx: &mut Cx,
     name: &Name,
     chain: pb::FilterChain,
-    said: ext::Listener,
+    said: Said,
 ) -> Option<(FilterChain, RouteSource)> {
     let pb::FilterChain { filters, name: _ } = chain;
     let mut filters = cx.each("filters", filters, |cx, filter| {
@@ -82,8 +91,7 @@ fn chain_of(
     let mut guards = Guards::default();
     cx.each("filters", filters, |cx, any| cx.within("typed_config", |cx| guards.add(cx, &any)))?;
     let Guards { connections, rules } = guards;
-    let ext::Listener { limits, jwt, external_authorization, subsets } = said;
-    let of_http = (jwt, external_authorization);
+    let Said { of_http, subsets } = said;
     let (filter, authorization, read, routes) =
         cx.within(format_args!("filters[{place}].typed_config"), |cx| {
             if is::<HttpConnectionManager>(&last) {
@@ -101,8 +109,7 @@ fn chain_of(
                 cx.fail("", format!("`{}` is no filter of connections", type_of(&last)))
             }
         })?;
-    let read = Limits { connections: connections.unwrap_or(read.connections), ..read };
-    let limits = limits::exactly(cx, read, limits)?;
+    let limits = Limits { connections: connections.unwrap_or(read.connections), ..read };
     Some((FilterChain { tls: None, authorization, limits, filter }, routes))
 }
 

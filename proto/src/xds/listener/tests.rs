@@ -4,7 +4,10 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::super::generated::envoy::config::core::v3 as core;
+use super::super::generated::envoy::config::route::v3 as route;
 use super::super::generated::envoy::extensions::filters::http as filters;
+use super::super::generated::envoy::extensions::filters::http::jwt_authn::v3 as jwt;
+use super::super::generated::envoy::extensions::filters::http::jwt_authn::v3::jwt_requirement::RequiresType as R;
 use super::super::generated::envoy::extensions::filters::network::http_connection_manager::v3 as http;
 use super::super::generated::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use super::super::{Kind, Resource, read, write};
@@ -139,6 +142,12 @@ fn what_control_planes_always_write_is_accepted() {
         stream_idle_timeout: seconds(0),
         upgrade_configs: vec![websocket],
         http_protocol_options: Some(core::Http1ProtocolOptions::default()),
+        http_filters: vec![
+            with(&filters::cors::v3::Cors {}),
+            with(&filters::grpc_stats::v3::FilterConfig {}),
+            with(&filters::fault::v3::HttpFault::default()),
+            of_http("router"),
+        ],
         common_http_protocol_options: Some(core::HttpProtocolOptions {
             idle_timeout: seconds(300),
             ..Default::default()
@@ -325,4 +334,111 @@ fn files_and_tls_are_not_written() {
     let expected = "Listener[l].filter_chains[0].jwt_authn.providers[outrigger.00000].remote_jwks: files are the \
                     reader's own: keys have an address, and the system's roots";
     assert_eq!(refused.to_string(), expected);
+}
+
+/// What is ours is read as strictly as all else.
+#[test]
+fn notes_of_ours_are_looked_into() {
+    let noted = |note: Any| {
+        let mut message = listener_of(packed(&plain()));
+        message.metadata = Some(core::Metadata {
+            typed_filter_metadata: [("outrigger".to_owned(), note)].into(),
+            ..core::Metadata::default()
+        });
+        read_one(&message).unwrap_err()
+    };
+    let of = |said: ext::Listener| packed(&said);
+    let limits = ext::ListenerLimits { body: Some(0), ..Default::default() };
+    assert_eq!(
+        noted(of(ext::Listener { limits: Some(limits), ..Default::default() })),
+        "Listener[l].metadata.typed_filter_metadata[outrigger].limits.body: this is out of range"
+    );
+    let jwt = [("p".to_owned(), ext::JwtIssuer::default())].into();
+    assert_eq!(
+        noted(of(ext::Listener { jwt, ..Default::default() })),
+        format!("{MANAGER}.http_filters: `metadata` speaks of a filter that is not here")
+    );
+    let mut unknown = of(ext::Listener::default());
+    // Field 99, which nobody knows.
+    unknown.value = vec![0x98, 0x06, 1];
+    assert_eq!(
+        noted(unknown),
+        "Listener[l].metadata.typed_filter_metadata[0].value.#99: a field that is not known"
+    );
+    let other = packed(&filters::router::v3::Router {});
+    assert_eq!(
+        noted(other),
+        "Listener[l].metadata.typed_filter_metadata[outrigger]: \
+         `envoy.extensions.filters.http.router.v3.Router` says nothing of this resource"
+    );
+}
+
+fn provider(name: &str) -> jwt::JwtProvider {
+    let uri = core::HttpUri {
+        uri: "https://id.example/keys".to_owned(),
+        timeout: seconds(5),
+        http_upstream_type: Some(core::http_uri::HttpUpstreamType::Cluster("id".to_owned())),
+    };
+    jwt::JwtProvider {
+        issuer: name.to_owned(),
+        audiences: vec!["shop".to_owned()],
+        forward: true,
+        jwks_source_specifier: Some(jwt::jwt_provider::JwksSourceSpecifier::RemoteJwks(jwt::RemoteJwks {
+            http_uri: Some(uri),
+        })),
+        ..jwt::JwtProvider::default()
+    }
+}
+
+/// Whether there must be a token of `a` and of `b`, where these are asked for, and the second is changed.
+fn asked(requires: Vec<R>, change: &dyn Fn(&mut jwt::JwtProvider)) -> Result<Vec<bool>, String> {
+    let mut b = provider("b");
+    change(&mut b);
+    let one = |requires| jwt::JwtRequirement { requires_type: Some(requires) };
+    let requirements = requires.into_iter().map(one).collect();
+    let all = one(R::RequiresAny(jwt::JwtRequirementOrList { requirements }));
+    let prefix = route::route_match::PathSpecifier::Prefix("/".into());
+    let matched = route::RouteMatch { path_specifier: Some(prefix), ..Default::default() };
+    let rule = jwt::RequirementRule {
+        r#match: Some(matched),
+        requirement_type: Some(jwt::requirement_rule::RequirementType::Requires(all)),
+    };
+    let filter = jwt::JwtAuthentication {
+        providers: [("a".to_owned(), provider("a")), ("b".to_owned(), b)].into(),
+        rules: vec![rule],
+        ..jwt::JwtAuthentication::default()
+    };
+    let manager =
+        http::HttpConnectionManager { http_filters: vec![with(&filter), of_http("router")], ..plain() };
+    read_http(&manager).map(|read| match read.chain.filter {
+        Filter::Http(http) => http.jwt.iter().map(|issuer| issuer.required).collect::<Vec<_>>(),
+        Filter::Tcp(_) => Vec::new(),
+    })
+}
+
+#[test]
+fn tokens_are_asked_for_of_all_paths_and_all_who_sign() {
+    let named = |name: &str| R::ProviderName(name.to_owned());
+    let as_it_is = |_: &mut jwt::JwtProvider| {};
+    assert_eq!(asked(vec![named("a"), named("b")], &as_it_is), Ok(vec![true, true]));
+    assert_eq!(asked(vec![named("b"), named("a"), R::AllowMissing(())], &as_it_is), Ok(vec![false, false]));
+    let at = format!("{MANAGER}.http_filters[0].typed_config");
+    let both = [named("a"), named("b")];
+    for (requires, change, expected) in [
+        (
+            vec![named("a")],
+            &as_it_is as &dyn Fn(&mut jwt::JwtProvider),
+            "rules[0].requires: all providers are good, or none: name each",
+        ),
+        (
+            both.to_vec(),
+            &|b| b.audiences.clear(),
+            "providers[b].audiences: there is to be one: a token for another service is not for this one",
+        ),
+        (both.to_vec(), &|b| b.forward = false, "providers[b].forward: a token is passed on: write true"),
+        (both.to_vec(), &|b| b.jwks_source_specifier = None, "providers[b].remote_jwks: this is missing"),
+        (both.to_vec(), &|b| b.issuer = "a".to_owned(), "providers[b].issuer: another provider has the same"),
+    ] {
+        assert_eq!(asked(requires, change).unwrap_err(), format!("{at}.{expected}"));
+    }
 }

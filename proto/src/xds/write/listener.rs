@@ -9,7 +9,7 @@ use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::config::listener::v3 as pb;
 use super::super::generated::envoy::extensions::filters::network;
 use super::super::generated::outrigger::extensions::v1 as ext;
-use super::super::listener::{Said, of_manager};
+use super::super::listener::{Fields, of_manager};
 use super::super::{ListenerResource, RouteSource};
 use super::filters::{noted, rbac};
 use super::{Cx, downstream_tls, packed};
@@ -76,14 +76,14 @@ fn guards(cx: &mut Cx, name: &Name, authorization: Option<&Authorization>) -> Op
 }
 
 /// What Envoy's fields say of limits, and what they do not.
-fn of_limits(cx: &mut Cx, limits: &Limits) -> Option<(Said, Option<ext::ListenerLimits>)> {
+fn of_limits(cx: &mut Cx, limits: &Limits) -> Option<(Fields, Option<ext::ListenerLimits>)> {
     /// The most that Envoy grants, in KiB.
     const MOST_KIB: usize = 8192;
     /// The most that HTTP/2 has.
     const MOST_STREAMS: u32 = (1 << 31) - 1;
     let Limits { connections: _, header_bytes, headers, body: _, header_timeout, idle_timeout, streams } =
         limits;
-    let said = || Said {
+    let said = || Fields {
         kib: u32::try_from(header_bytes.get().div_ceil(1024).min(MOST_KIB)).ok(),
         headers_timeout: time(*header_timeout),
         stream_idle: time(*idle_timeout),

@@ -67,7 +67,7 @@ pub(super) fn of_service(limit: &GlobalRateLimit) -> (RateLimitPerRoute, ext::Gl
     let hits_addend = number.map(|number| route::rate_limit::HitsAddend { number: Some(number) });
     let rate_limit = |entries: &Vec<DescriptorEntry>| route::RateLimit {
         actions: entries.iter().map(action).collect(),
-        hits_addend: hits_addend.clone(),
+        hits_addend,
     };
     let rate_limits = descriptors.iter().map(rate_limit).collect();
     let service = ext::GlobalRateLimit {

@@ -1,5 +1,8 @@
 //! Who may do what: a filter that denies, one that allows, and one that only logs.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 
 use super::super::super::filters::request::{AND_BELOW, HOST_IN, PORT};

@@ -7,7 +7,7 @@ use super::super::super::generated::envoy::extensions::filters::network::http_co
 };
 use super::super::super::generated::envoy::extensions::http::original_ip_detection::xff::v3 as xff;
 use super::super::super::generated::outrigger::extensions::v1 as ext;
-use super::super::super::listener::Said;
+use super::super::super::listener::Fields;
 use super::super::super::RouteSource;
 use super::super::{Cx, filters, packed, route};
 use crate::model::{Authorization, HttpFilter, Limits, Name};
@@ -22,7 +22,7 @@ pub(super) fn manager(
     let HttpFilter { jwt, external_authorization, routes, trusted_proxies, merge_slashes } = http;
     let (fields, unsaid) = super::of_limits(cx, limits)?;
     said.limits = unsaid;
-    let Said { kib, headers_timeout, stream_idle, common, http2 } = fields;
+    let Fields { kib, headers_timeout, stream_idle, common, http2 } = fields;
     let http_filters =
         filters::of_listener(cx, (jwt, authorization, external_authorization.as_deref()), said)?;
     let detection = (!trusted_proxies.is_empty()).then(|| {
