@@ -121,13 +121,13 @@ fn matches(cx: &mut Cx, matched: pb::RouteMatch, hosts: &[HostPattern]) -> Optio
         if invert_match {
             return cx.fail("invert_match", "not supported");
         }
-        let value = text_of(
-            cx,
-            header_match_specifier.map(|of| match of {
-                pb::header_matcher::HeaderMatchSpecifier::PresentMatch(there) => Wanted::There(there),
-                pb::header_matcher::HeaderMatchSpecifier::StringMatch(text) => Wanted::Text(text),
-            }),
-        )?;
+        let wanted = match header_match_specifier {
+            None => None,
+            Some(pb::header_matcher::HeaderMatchSpecifier::PresentMatch(there)) => Some(Wanted::There(there)),
+            Some(pb::header_matcher::HeaderMatchSpecifier::StringMatch(text)) => Some(Wanted::Text(text)),
+            Some(_) => return cx.fail("", "write `string_match`"),
+        };
+        let value = text_of(cx, wanted)?;
         if name == ":method" {
             let StringMatch::Exact(method) = &value else {
                 return cx.fail("string_match", "a method is matched exactly");
@@ -231,7 +231,7 @@ fn text_of(cx: &mut Cx, wanted: Option<Wanted>) -> Option<StringMatch> {
             match cx.required("string_match", match_pattern)? {
                 M::Exact(text) => Some(StringMatch::Exact(text.into())),
                 M::Prefix(text) => Some(StringMatch::Prefix(text.into())),
-                M::Suffix(_) => cx.fail("string_match.suffix", "not supported"),
+                M::Suffix(_) | M::Contains(_) => cx.fail("string_match", "not supported"),
                 M::SafeRegex(expression) => {
                     whole(cx, "string_match.safe_regex", &expression).map(StringMatch::Regex)
                 }

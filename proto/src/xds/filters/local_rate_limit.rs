@@ -40,7 +40,7 @@ pub(super) fn of_route(cx: &mut Cx, limit: pb::LocalRateLimit) -> Option<Option<
 }
 
 fn all_or_none(cx: &mut Cx, field: &str, share: Option<RuntimeFractionalPercent>) -> Option<bool> {
-    let RuntimeFractionalPercent { default_value } = share.unwrap_or_default();
+    let RuntimeFractionalPercent { default_value, runtime_key: _ } = share.unwrap_or_default();
     match percent(cx, &format!("{field}.default_value"), default_value)? {
         Percent::ZERO => Some(false),
         Percent::ALL => Some(true),

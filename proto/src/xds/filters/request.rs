@@ -24,6 +24,12 @@ pub(super) fn header(cx: &mut Cx, header: route::HeaderMatcher) -> Option<When> 
         None => Ok(true),
         Some(HeaderMatchSpecifier::PresentMatch(there)) => Ok(there),
         Some(HeaderMatchSpecifier::StringMatch(text)) => Err(text),
+        // The older words.
+        Some(HeaderMatchSpecifier::ExactMatch(text)) => Err(older(MatchPattern::Exact(text))),
+        Some(HeaderMatchSpecifier::PrefixMatch(text)) => Err(older(MatchPattern::Prefix(text))),
+        Some(HeaderMatchSpecifier::SuffixMatch(text)) => Err(older(MatchPattern::Suffix(text))),
+        Some(HeaderMatchSpecifier::ContainsMatch(text)) => Err(older(MatchPattern::Contains(text))),
+        Some(HeaderMatchSpecifier::SafeRegexMatch(regex)) => Err(older(MatchPattern::SafeRegex(regex))),
     };
     let wanted = match wanted {
         Ok(there) => Ok(there != invert_match),
@@ -62,6 +68,10 @@ pub(super) fn header(cx: &mut Cx, header: route::HeaderMatcher) -> Option<When> 
     }
 }
 
+fn older(pattern: MatchPattern) -> matcher::StringMatcher {
+    matcher::StringMatcher { match_pattern: Some(pattern), ignore_case: false }
+}
+
 /// A host, or a domain; with any port, as rules ask for none.
 pub(super) fn host(cx: &mut Cx, text: matcher::StringMatcher) -> Option<HostPattern> {
     let (pattern, _) = text::matcher(cx, text)?;
@@ -83,6 +93,7 @@ pub(super) fn host(cx: &mut Cx, text: matcher::StringMatcher) -> Option<HostPatt
             let domain = regex.strip_prefix(HOST_IN).and_then(|rest| rest.strip_suffix(PORT));
             domain.and_then(unescaped).as_deref().and_then(suffix)
         }
+        MatchPattern::Contains(_) => None,
     };
     host.or_else(|| {
         cx.fail(

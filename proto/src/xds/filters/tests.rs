@@ -60,7 +60,7 @@ fn percent(numerator: u32) -> Option<kind::FractionalPercent> {
 }
 
 fn bucket(tokens: u32, millis: u64) -> local_pb::LocalRateLimit {
-    let share = || Some(core::RuntimeFractionalPercent { default_value: percent(100) });
+    let share = || Some(core::RuntimeFractionalPercent { default_value: percent(100), ..Default::default() });
     let interval = prost_types::Duration::try_from(std::time::Duration::from_millis(millis)).unwrap();
     local_pb::LocalRateLimit {
         stat_prefix: "a".to_owned(),
@@ -97,7 +97,7 @@ fn a_limit_that_is_not_turned_on_is_none() {
     let off = local_pb::LocalRateLimit { filter_enforced: None, ..bucket(1, 1_000) };
     let read = said(|cx| of_route(cx, configs(&[("a", any(&off))])));
     assert_eq!(read, Ok(RoutePolicies::default()));
-    let half = Some(core::RuntimeFractionalPercent { default_value: percent(50) });
+    let half = Some(core::RuntimeFractionalPercent { default_value: percent(50), ..Default::default() });
     let half = local_pb::LocalRateLimit { filter_enabled: half, ..bucket(1, 1_000) };
     let read = said(|cx| of_route(cx, configs(&[("a", any(&half))])));
     assert_eq!(read.unwrap_err(), "X.typed_per_filter_config[a].filter_enabled: it is all or none");
@@ -294,6 +294,27 @@ fn alternatives_become_rules_of_their_own() {
     assert_eq!(rules.len(), 2);
     assert_eq!(rules[0].when.headers[0].value, StringMatch::Exact("1".into()));
     assert_eq!(rules[1].when.paths.len(), 1);
+}
+
+/// Of which some negate.
+#[test]
+fn fields_are_asked_for_in_old_words_and_new() {
+    use HeaderMatchSpecifier as H;
+    let regex = |regex: &str| StringMatch::Regex(crate::model::Pattern::new(regex).unwrap());
+    for (of, invert_match, expected) in [
+        (None, false, Ok(StringMatch::Present)),
+        (Some(H::PresentMatch(true)), true, Ok(StringMatch::Absent)),
+        (Some(H::PresentMatch(false)), false, Ok(StringMatch::Absent)),
+        (Some(H::ExactMatch("a.b".to_owned())), false, Ok(StringMatch::Exact("a.b".into()))),
+        (Some(H::SuffixMatch("a.b".to_owned())), false, Ok(regex("a\\.b$"))),
+        (Some(H::ContainsMatch("a".to_owned())), false, Ok(regex("a"))),
+        (Some(H::ExactMatch("a".to_owned())), true, Err("X.invert_match: not with a text".to_owned())),
+    ] {
+        let header =
+            route::HeaderMatcher { name: "X-A".to_owned(), invert_match, header_match_specifier: of };
+        let read = said(|cx| request::header(cx, header)).map(|when| when.headers[0].value.clone());
+        assert_eq!(read, expected);
+    }
 }
 
 #[test]

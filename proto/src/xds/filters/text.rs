@@ -47,6 +47,7 @@ pub(super) fn expression(cx: &mut Cx, written: MatchPattern, ignore_case: bool) 
         MatchPattern::Exact(text) => ("exact", format!("{case}^{}$", regex::escape(&text))),
         MatchPattern::Prefix(text) => ("prefix", format!("{case}^{}", regex::escape(&text))),
         MatchPattern::Suffix(text) => ("suffix", format!("{case}{}$", regex::escape(&text))),
+        MatchPattern::Contains(text) => ("contains", format!("{case}{}", regex::escape(&text))),
         MatchPattern::SafeRegex(expression) => return whole(cx, "safe_regex.regex", &expression.regex),
     };
     compiled(cx, field, &expression)

@@ -30,7 +30,7 @@ pub(super) fn of_all(limit: &RateLimit) -> Option<local::LocalRateLimit> {
     let all = || {
         let default_value =
             FractionalPercent { numerator: 100, denominator: DenominatorType::Hundred.into() };
-        Some(RuntimeFractionalPercent { default_value: Some(default_value) })
+        Some(RuntimeFractionalPercent { default_value: Some(default_value), runtime_key: String::new() })
     };
     let bucket = TokenBucket {
         max_tokens: burst.get(),
