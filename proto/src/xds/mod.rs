@@ -4,9 +4,11 @@
 //! raw bytes what is not in the subset, and the translation what cannot be meant. Either refuses it whole, with the path of
 //! each fault; nothing is ignored but what `proto/proto/upstream.txt` calls harmless.
 
+mod any;
 mod cluster;
 mod cx;
 pub mod discovery;
+mod filters;
 mod listener;
 mod route;
 mod schema;

@@ -12,8 +12,10 @@ const DEEPEST: usize = 48;
 const MOST: usize = 50;
 
 const OPTIONAL_FILTERS: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter";
-/// Where control planes put what is theirs; what is ours there is looked at.
-const LABELS: &str = "envoy.config.core.v3.Metadata.TypedFilterMetadataEntry";
+/// What a route says of one.
+const OPTIONAL_CONFIGS: &str = "envoy.config.route.v3.FilterConfig";
+/// What travels beside a resource, by whose it is.
+const NOTES: &str = "envoy.config.core.v3.Metadata.TypedFilterMetadataEntry";
 
 /// Where something stands, from the inside out.
 #[derive(Clone, Copy)]
@@ -95,7 +97,12 @@ impl Walk {
         if depth > DEEPEST {
             return self.fail(path, "this is nested too deeply");
         }
-        let passes_over = message.name == LABELS || message.name == OPTIONAL_FILTERS && is_passed_over(bytes);
+        let passes_over = match message.name {
+            OPTIONAL_FILTERS => is_passed_over(bytes, &[6, 7]),
+            OPTIONAL_CONFIGS => is_passed_over(bytes, &[2]),
+            NOTES => name(bytes) != Some(super::any::OURS),
+            _ => false,
+        };
         let mut counts: Vec<(u32, usize)> = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -176,13 +183,13 @@ impl Walk {
     }
 }
 
-/// Whether a filter of HTTP is one that may be passed over where it is not known: `is_optional`, or `disabled`.
-fn is_passed_over(bytes: &[u8]) -> bool {
+/// Whether a filter of HTTP, or what is said of one, may be passed over where it is not known: by `is_optional`, or `disabled`.
+fn is_passed_over(bytes: &[u8], fields: &[u32]) -> bool {
     let mut rest = bytes;
     let mut passed_over = false;
     while let Some(Raw { number, value }) = next(&mut rest) {
-        if let (6 | 7, Value::Varint(set)) = (number, value) {
-            passed_over |= set != 0;
+        if let Value::Varint(set) = value {
+            passed_over |= set != 0 && fields.contains(&number);
         }
     }
     passed_over

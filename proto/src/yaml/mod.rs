@@ -31,6 +31,7 @@ pub(crate) fn canonical_path(path: &str) -> Result<(), String> {
     canonical::check(path).map_err(fault::Fault::into_text)
 }
 
+pub(crate) use self::decode::{is_private, of_one_hop};
 pub use self::fleet::{Document, FleetErrors, ParsedFleet, parse_fleet};
 pub use self::print::print;
 pub use self::schema::schema;

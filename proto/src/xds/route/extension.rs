@@ -4,36 +4,14 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ::http::{HeaderName, StatusCode};
-use prost::{Message, Name as _};
 
 use super::super::cx::Cx;
-use super::super::generated::envoy::config::core::v3 as core;
-use super::super::generated::outrigger::extensions::v1 as ours;
 use super::super::generated::outrigger::extensions::v1::route as pb;
 use super::{name, retry};
 use crate::model::{
     Adaptive, Concurrency, Destination, Fallback, Hedge, HedgeAfter, Instead, LimitKey, Name, Respond, Retry,
     Stale,
 };
-
-/// The key of what is ours, among what others say.
-pub(in super::super) const KEY: &str = "outrigger";
-
-/// What is ours of a route, as it is written.
-pub(super) fn of(cx: &mut Cx, metadata: Option<core::Metadata>) -> Option<ours::Route> {
-    let Some(core::Metadata { filter_metadata: _, mut typed_filter_metadata }) = metadata else {
-        return Some(ours::Route::default());
-    };
-    let Some(any) = typed_filter_metadata.remove(KEY) else { return Some(ours::Route::default()) };
-    let field = "metadata.typed_filter_metadata.outrigger";
-    if any.type_url.rsplit('/').next() != Some(&ours::Route::full_name()) {
-        return cx.fail(field, format!("`{}` is not what stands beside a route", any.type_url));
-    }
-    match ours::Route::decode(any.value.as_slice()) {
-        Ok(route) => Some(route),
-        Err(error) => cx.fail(field, error.to_string()),
-    }
-}
 
 pub(super) fn concurrency(cx: &mut Cx, limit: pb::Concurrency) -> Option<Concurrency> {
     let pb::Concurrency { max, queue, wait, per, adaptive } = limit;

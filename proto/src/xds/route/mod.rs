@@ -21,14 +21,16 @@ use ::http::StatusCode;
 use self::edits::{Both, Levels};
 pub(super) use self::edits::{then, touch_alike};
 pub(super) use self::expression::{literal, write as expression};
-pub(super) use self::extension::KEY;
+
 use self::forward::{Beside, Defaults};
 pub(super) use self::matches::beginning;
 pub(super) use self::query::encode;
 pub(super) use self::retry::{
     MAX_BODY, PREVIOUS_HOSTS, STATUSES, conditions, default_backoff, exact_word, word,
 };
+use super::any;
 use super::cx::Cx;
+use super::filters::{self, RoutePolicies};
 use super::generated::envoy::config::core::v3 as core;
 use super::generated::envoy::config::route::v3 as pb;
 use super::generated::envoy::r#type::v3 as kind;
@@ -210,10 +212,12 @@ fn route(cx: &mut Cx, route: pb::Route, around: &Around) -> Option<Route> {
         response_headers_to_remove,
         per_request_buffer_limit_bytes,
         request_body_buffer_limit,
+        typed_per_filter_config,
     } = route;
     let matched = cx.required("match", matched);
     let matched = matched.and_then(|matched| cx.within("match", |cx| matches::matches(cx, matched)));
-    let beside = extension::of(cx, metadata);
+    let beside = any::ours::<ours::Route>(cx, metadata);
+    let policies = filters::of_route(cx, typed_per_filter_config);
     let request = (request_headers_to_add, request_headers_to_remove);
     let response = (response_headers_to_add, response_headers_to_remove);
     let edits = edits::both(cx, request, response);
@@ -240,8 +244,14 @@ fn route(cx: &mut Cx, route: pb::Route, around: &Around) -> Option<Route> {
         Action::Redirect(_) | Action::Respond(_) => Vec::new(),
     };
     let Both { request, response } = around.levels.merge(&edits, targets);
+    let RoutePolicies { jwt, external_authorization, rate_limit, global_rate_limit, fault } = policies?;
     Some(Route {
+        jwt,
+        external_authorization,
+        rate_limit,
+        global_rate_limit,
         concurrency: concurrency?.map(Box::new),
+        fault,
         request_headers: request,
         response_headers: response,
         ..Route::new(matched, action)

@@ -1,10 +1,137 @@
 //! Listeners.
 
-use super::super::ListenerResource;
-use super::super::generated::envoy::config::listener::v3 as pb;
-use super::Cx;
-use crate::model::Name;
+mod manager;
+mod tcp;
 
-pub(super) fn listener(cx: &mut Cx, _name: &Name, _listener: &ListenerResource) -> Option<pb::Listener> {
-    cx.fail("", "TODO")
+use std::time::Duration;
+
+use super::super::generated::envoy::config::core::v3 as core;
+use super::super::generated::envoy::config::listener::v3 as pb;
+use super::super::generated::envoy::extensions::filters::network;
+use super::super::generated::outrigger::extensions::v1 as ext;
+use super::super::listener::{Fields, of_manager};
+use super::super::{ListenerResource, RouteSource};
+use super::filters::rbac;
+use super::{Cx, downstream_tls, noted, packed};
+use crate::model::{Address, Authorization, Direction, Filter, FilterChain, Limits, Listener, Name};
+
+pub(super) fn listener(cx: &mut Cx, name: &Name, resource: &ListenerResource) -> Option<pb::Listener> {
+    let ListenerResource { listener: Listener { bind, direction, chain }, routes } = resource;
+    let FilterChain { tls, authorization, limits, filter } = chain;
+    let (chain, said) = cx.within("filter_chains[0]", |cx| {
+        let mut said = ext::Listener::default();
+        let mut filters = vec![filter_of("connection_limit", &connection_limit(name, limits))];
+        match filter {
+            Filter::Http(http) => {
+                let manager =
+                    manager::manager(cx, name, (http, routes), (authorization.as_ref(), limits), &mut said)?;
+                filters.push(filter_of("http_connection_manager", &manager));
+            }
+            Filter::Tcp(tcp) => {
+                filters.extend(guards(cx, name, authorization.as_ref())?);
+                if *routes != RouteSource::None {
+                    return cx.fail("filters", "a listener that passes bytes has no routes");
+                }
+                said.limits = unsaid(limits, &Limits::default())?;
+                let proxy = tcp::proxy(cx, name, tcp, &mut said.subsets)?;
+                filters.push(filter_of("tcp_proxy", &proxy));
+            }
+        }
+        let chain = pb::FilterChain { filters, ..pb::FilterChain::default() };
+        Some((downstream_tls::wrap(cx, chain, tls.as_ref())?, said))
+    })?;
+    let traffic_direction = match direction {
+        Direction::Inbound => core::TrafficDirection::Inbound,
+        Direction::Outbound => core::TrafficDirection::Outbound,
+    };
+    Some(pb::Listener {
+        name: name.to_string(),
+        address: Some(address(cx, bind)?),
+        filter_chains: vec![chain],
+        traffic_direction: traffic_direction.into(),
+        metadata: noted(said),
+        bind_to_port: None,
+    })
+}
+
+/// A filter of connections, under the name that Envoy's own has.
+fn filter_of<M: prost::Message + prost::Name>(name: &str, message: &M) -> pb::Filter {
+    let config_type = Some(pb::filter::ConfigType::TypedConfig(packed(message)));
+    pb::Filter { name: format!("envoy.filters.network.{name}"), config_type }
+}
+
+fn connection_limit(name: &Name, limits: &Limits) -> network::connection_limit::v3::ConnectionLimit {
+    let max_connections = Some(limits.connections.get().into());
+    network::connection_limit::v3::ConnectionLimit { stat_prefix: name.to_string(), max_connections }
+}
+
+/// Who may connect, where nobody looks into what is said.
+fn guards(cx: &mut Cx, name: &Name, authorization: Option<&Authorization>) -> Option<Vec<pb::Filter>> {
+    let Some(authorization) = authorization else { return Some(Vec::new()) };
+    let filter = |rbac::Written { word: _, rules, shadow_rules }| {
+        let stat_prefix = name.to_string();
+        filter_of("rbac", &network::rbac::v3::Rbac { rules, shadow_rules, stat_prefix })
+    };
+    Some(rbac::write(cx, authorization)?.into_iter().map(filter).collect())
+}
+
+/// What Envoy's fields say of limits, and what they do not.
+fn of_limits(cx: &mut Cx, limits: &Limits) -> Option<(Fields, Option<ext::ListenerLimits>)> {
+    /// The most that Envoy grants, in KiB.
+    const MOST_KIB: usize = 8192;
+    /// The most that HTTP/2 has.
+    const MOST_STREAMS: u32 = (1 << 31) - 1;
+    let Limits { connections: _, header_bytes, headers, body: _, header_timeout, idle_timeout, streams } =
+        limits;
+    let said = || Fields {
+        kib: u32::try_from(header_bytes.get().div_ceil(1024).min(MOST_KIB)).ok(),
+        headers_timeout: time(*header_timeout),
+        stream_idle: time(*idle_timeout),
+        common: Some(core::HttpProtocolOptions {
+            idle_timeout: time(*idle_timeout),
+            max_headers_count: u32::try_from(headers.get()).ok(),
+        }),
+        http2: Some(core::Http2ProtocolOptions {
+            max_concurrent_streams: Some(streams.get().min(MOST_STREAMS)),
+        }),
+    };
+    let read = of_manager(cx, said())?;
+    Some((said(), unsaid(limits, &read)?))
+}
+
+/// What is to be said beside what is read anyway.
+fn unsaid(limits: &Limits, read: &Limits) -> Option<Option<ext::ListenerLimits>> {
+    let Limits { connections: _, header_bytes, headers, body, header_timeout, idle_timeout, streams } =
+        limits;
+    let unless = |same: bool| (!same).then_some(());
+    let said = ext::ListenerLimits {
+        header_bytes: unless(*header_bytes == read.header_bytes)
+            .and_then(|()| u64::try_from(header_bytes.get()).ok()),
+        headers: unless(*headers == read.headers).and_then(|()| u32::try_from(headers.get()).ok()),
+        body: body.map(Into::into),
+        header_timeout: unless(*header_timeout == read.header_timeout).and_then(|()| time(*header_timeout)),
+        idle_timeout: unless(*idle_timeout == read.idle_timeout).and_then(|()| time(*idle_timeout)),
+        streams: unless(*streams == read.streams).map(|()| streams.get()),
+    };
+    Some((said != ext::ListenerLimits::default()).then_some(said))
+}
+
+pub(super) fn time(time: Duration) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(time).ok()
+}
+
+fn address(cx: &mut Cx, address: &Address) -> Option<core::Address> {
+    use core::socket_address::PortSpecifier;
+    let address = match address {
+        Address::Ip(socket) => core::address::Address::SocketAddress(core::SocketAddress {
+            address: socket.ip().to_string(),
+            port_specifier: Some(PortSpecifier::PortValue(socket.port().into())),
+            ..core::SocketAddress::default()
+        }),
+        Address::Unix(path) => match path.to_str() {
+            Some(path) => core::address::Address::Pipe(core::Pipe { path: path.to_owned() }),
+            None => return cx.fail("address", "the path of this socket is not text"),
+        },
+    };
+    Some(core::Address { address: Some(address) })
 }

@@ -5,13 +5,19 @@
 //! `metadata.typed_filter_metadata`, which clients that do not know it leave alone.
 
 mod cluster;
+mod downstream_tls;
+pub(super) mod filters;
 mod listener;
 mod route;
+
+use std::collections::HashMap;
 
 use prost::Message;
 use prost_types::Any;
 
+use super::any::OURS;
 use super::cx::Cx;
+use super::generated::envoy::config::core::v3::Metadata;
 use super::{Refused, Resource};
 use crate::model::Name;
 
@@ -41,4 +47,12 @@ pub fn write(name: &Name, resource: &Resource) -> Result<Any, Refused> {
 /// A message of any type.
 fn packed<M: Message + prost::Name>(message: &M) -> Any {
     Any { type_url: format!("type.googleapis.com/{}", M::full_name()), value: message.encode_to_vec() }
+}
+
+/// What is ours beside a resource, where there is anything.
+fn noted<M: Message + prost::Name + Default + PartialEq>(said: M) -> Option<Metadata> {
+    (said != M::default()).then(|| Metadata {
+        filter_metadata: HashMap::new(),
+        typed_filter_metadata: HashMap::from([(OURS.to_owned(), packed(&said))]),
+    })
 }

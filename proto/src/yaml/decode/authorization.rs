@@ -188,7 +188,7 @@ fn header_rules<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Vec<HeaderRule>> 
 }
 
 /// Fields that are taken out, or that HTTP/2 has in another place, before anybody looks.
-pub(super) fn of_one_hop(name: &HeaderName) -> bool {
+pub(crate) fn of_one_hop(name: &HeaderName) -> bool {
     const NAMES: [&str; 8] = [
         "host",
         "connection",

@@ -21,6 +21,7 @@ mod split;
 mod tls;
 mod upstream;
 
+pub(crate) use self::authorization::of_one_hop;
 pub(super) use self::cluster::{MAX_LABEL, MAX_LABELS, MAX_PRIORITY, MAX_ZONE_WEIGHT};
 pub(super) use self::fleet::fleet;
 pub(super) use self::global_rate_limit::MAX_HITS;
@@ -30,6 +31,7 @@ pub(super) use self::policy::{MAX_ATTEMPTS, MAX_KEYS, TOLERANCES};
 pub(super) use self::process::MAX_WORKERS;
 pub(super) use self::route::REDIRECTS;
 pub(super) use self::tls::Known;
+pub(crate) use self::tls::is_private;
 pub(super) use self::upstream::{LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_ROW, MIN_INTERVAL};
 
 use std::collections::{BTreeMap, HashMap};

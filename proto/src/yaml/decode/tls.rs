@@ -122,7 +122,7 @@ pub(super) fn server<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<str>> {
 
 /// Whether nobody else reads what is asked for there: it goes by TLS, or stays on this machine. `None` where it is no
 /// address of a server of HTTP.
-pub(super) fn is_private(uri: &http::Uri) -> Option<bool> {
+pub(crate) fn is_private(uri: &http::Uri) -> Option<bool> {
     let host = uri.host()?;
     match uri.scheme_str()? {
         "https" => Some(true),

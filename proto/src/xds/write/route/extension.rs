@@ -1,23 +1,10 @@
 //! What we say beside a route, as no field of Envoy's could.
 
-use std::collections::HashMap;
-
-use super::super::super::generated::envoy::config::core::v3 as core;
-use super::super::super::generated::outrigger::extensions::v1 as ours;
 use super::super::super::generated::outrigger::extensions::v1::route as pb;
-use super::super::super::route::KEY;
-use super::{Cx, packed};
+use super::Cx;
 use crate::model::{
     Adaptive, Concurrency, Destination, Fallback, Hedge, HedgeAfter, Instead, LimitKey, Respond, Stale,
 };
-
-/// Nothing where nothing is said.
-pub(super) fn metadata(route: ours::Route) -> Option<core::Metadata> {
-    (route != ours::Route::default()).then(|| core::Metadata {
-        filter_metadata: HashMap::new(),
-        typed_filter_metadata: HashMap::from([(KEY.to_owned(), packed(&route))]),
-    })
-}
 
 pub(super) fn concurrency(cx: &mut Cx, limit: &Concurrency) -> Option<pb::Concurrency> {
     let Concurrency { max, queue, wait, per, adaptive } = limit;

@@ -16,7 +16,7 @@ use super::super::generated::envoy::config::core::v3::header_value_option::Heade
 use super::super::generated::envoy::config::route::v3 as pb;
 use super::super::generated::outrigger::extensions::v1 as ours;
 use super::super::route::{nothing, takes_all};
-use super::{Cx, packed};
+use super::{Cx, filters, noted, packed};
 use crate::model::{Action, HeaderEdits, HostPattern, Name, Respond, Route, RouteTable};
 
 /// The longest answer that Envoy takes where no other length is written.
@@ -141,7 +141,6 @@ fn route(cx: &mut Cx, route: &Route) -> Option<pb::Route> {
         request_headers,
         response_headers,
     } = route;
-    policies(cx, route)?;
     let mut beside = ours::Route::default();
     if let Some(limit) = concurrency {
         beside.concurrency = Some(extension::concurrency(cx, limit)?);
@@ -165,24 +164,9 @@ fn route(cx: &mut Cx, route: &Route) -> Option<pb::Route> {
     });
     (out.request_headers_to_add, out.request_headers_to_remove) = edits(cx, "request_headers", &request)?;
     (out.response_headers_to_add, out.response_headers_to_remove) = edits(cx, "response_headers", &response)?;
-    out.metadata = extension::metadata(beside);
+    out.metadata = noted(beside);
+    out.typed_per_filter_config = filters::of_route(route);
     Some(out)
-}
-
-/// What filters of HTTP do for a route, and what none of Envoy's fields says.
-fn policies(cx: &mut Cx, route: &Route) -> Option<()> {
-    let Route { jwt, external_authorization, rate_limit, global_rate_limit, fault, .. } = route;
-    let written = [
-        ("jwt", jwt.is_some()),
-        ("external_authorization", external_authorization.is_some()),
-        ("rate_limit", rate_limit.is_some()),
-        ("global_rate_limit", global_rate_limit.is_some()),
-        ("fault", fault.is_some()),
-    ];
-    match written.into_iter().find(|(_, is_set)| *is_set) {
-        Some((field, _)) => cx.fail(field, "this cannot be written as xDS"),
-        None => Some(()),
-    }
 }
 
 /// Changes to header fields, in the order in which they are made.

@@ -1,0 +1,373 @@
+//! What control planes say of filters, what it means, and how each fault is named.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::super::generated::envoy::config::core::v3 as core;
+use super::super::generated::envoy::config::rbac::v3 as rbac_pb;
+use super::super::generated::envoy::config::rbac::v3::permission::Rule as P;
+use super::super::generated::envoy::config::rbac::v3::principal::Identifier as I;
+use super::super::generated::envoy::config::rbac::v3::rbac::Action;
+use super::super::generated::envoy::config::route::v3 as route;
+use super::super::generated::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use super::super::generated::envoy::r#type::matcher::v3 as matcher;
+use super::super::generated::envoy::r#type::matcher::v3::string_matcher::MatchPattern as M;
+use super::super::generated::envoy::r#type::v3 as kind;
+use super::super::write;
+use super::http::{ext_authz::v3 as ext_authz_pb, fault::v3 as fault_pb, jwt_authn::v3 as jwt_pb};
+use super::http::{local_ratelimit::v3 as local_pb, ratelimit::v3 as service_pb};
+use super::*;
+use crate::model::{Effect, PathPattern, Rule, StringMatch, When};
+
+fn any<T: Message + prost::Name>(message: &T) -> Any {
+    Any { type_url: format!("type.googleapis.com/{}", T::full_name()), value: message.encode_to_vec() }
+}
+
+fn said<T>(read: impl FnOnce(&mut Cx) -> Option<T>) -> Result<T, String> {
+    let mut cx = Cx::new("X".to_owned());
+    let read = read(&mut cx);
+    let errors: Vec<_> = cx.into_errors().iter().map(ToString::to_string).collect();
+    match read {
+        Some(read) if errors.is_empty() => Ok(read),
+        _ => Err(errors.join("\n")),
+    }
+}
+
+fn configs(all: &[(&str, Any)]) -> HashMap<String, Any> {
+    all.iter().map(|(name, any)| ((*name).to_owned(), any.clone())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn what_a_route_says_of_filters_is_read_as_it_was_written(config in crate::random::config()) {
+        for table in config.mesh.route_tables.values() {
+            for route in &*table.routes {
+                let read = said(|cx| of_route(cx, write::filters::of_route(route)));
+                let crate::model::Route { jwt, external_authorization, rate_limit, global_rate_limit, fault, .. } =
+                    route.clone();
+                let expected = RoutePolicies { jwt, external_authorization, rate_limit, global_rate_limit, fault };
+                prop_assert_eq!(read, Ok(expected));
+            }
+        }
+    }
+}
+
+fn percent(numerator: u32) -> Option<kind::FractionalPercent> {
+    Some(kind::FractionalPercent { numerator, denominator: 0 })
+}
+
+fn bucket(tokens: u32, millis: u64) -> local_pb::LocalRateLimit {
+    let share = || Some(core::RuntimeFractionalPercent { default_value: percent(100), ..Default::default() });
+    let interval = prost_types::Duration::try_from(std::time::Duration::from_millis(millis)).unwrap();
+    local_pb::LocalRateLimit {
+        stat_prefix: "a".to_owned(),
+        token_bucket: Some(kind::TokenBucket {
+            max_tokens: 9,
+            tokens_per_fill: Some(tokens),
+            fill_interval: Some(interval),
+        }),
+        filter_enabled: share(),
+        filter_enforced: share(),
+    }
+}
+
+#[test]
+fn tokens_come_in_a_second_a_minute_or_an_hour() {
+    for (tokens, millis, expected) in [
+        (5, 1_000, Some((5, 1))),
+        (1, 100, Some((10, 1))),
+        (120, 60_000, Some((120, 60))),
+        (1, 2_000, Some((30, 60))),
+        (1, 90_000, Some((40, 3600))),
+        (1, 7_000, None),
+        (1, 7_200_000, None),
+    ] {
+        let limit = of_route(&mut Cx::new("X".to_owned()), configs(&[("a", any(&bucket(tokens, millis)))]));
+        let read = limit.and_then(|all| all.rate_limit);
+        let read = read.map(|limit| (limit.tokens.get(), limit.every.as_secs()));
+        assert_eq!(read, expected, "{tokens} in {millis} ms");
+    }
+}
+
+#[test]
+fn a_limit_that_is_not_turned_on_is_none() {
+    let off = local_pb::LocalRateLimit { filter_enforced: None, ..bucket(1, 1_000) };
+    let read = said(|cx| of_route(cx, configs(&[("a", any(&off))])));
+    assert_eq!(read, Ok(RoutePolicies::default()));
+    let half = Some(core::RuntimeFractionalPercent { default_value: percent(50), ..Default::default() });
+    let half = local_pb::LocalRateLimit { filter_enabled: half, ..bucket(1, 1_000) };
+    let read = said(|cx| of_route(cx, configs(&[("a", any(&half))])));
+    assert_eq!(read.unwrap_err(), "X.typed_per_filter_config[a].filter_enabled: it is all or none");
+}
+
+#[test]
+fn what_a_route_cannot_say_is_refused_where_it_stands() {
+    let disabled = |disabled| ext_authz_pb::ExtAuthzPerRoute {
+        r#override: Some(ext_authz_pb::ext_authz_per_route::Override::Disabled(disabled)),
+    };
+    let named = |name: &str| jwt_pb::PerRouteConfig {
+        requirement_specifier: Some(jwt_pb::per_route_config::RequirementSpecifier::RequirementName(
+            name.to_owned(),
+        )),
+    };
+    let fault = |percentage| fault_pb::HttpFault {
+        abort: Some(fault_pb::FaultAbort {
+            error_type: Some(fault_pb::fault_abort::ErrorType::HttpStatus(200)),
+            percentage,
+        }),
+        ..fault_pb::HttpFault::default()
+    };
+    let wrapped = |config, is_optional, disabled| FilterConfig { config, is_optional, disabled };
+    let unknown = Any { type_url: "a/b.C".to_owned(), value: Vec::new() };
+    for (config, expected) in [
+        (any(&disabled(false)), "X.typed_per_filter_config[a].disabled: it can only be true"),
+        (
+            any(&named("mine")),
+            "X.typed_per_filter_config[a].requirement_name: write `outrigger.required` or `outrigger.optional`",
+        ),
+        (any(&fault(None)), "X.typed_per_filter_config[a].abort.http_status: it is between 400 and 599"),
+        (unknown.clone(), "X.typed_per_filter_config[a]: `b.C` is not supported"),
+        (
+            any(&wrapped(Some(unknown.clone()), false, false)),
+            "X.typed_per_filter_config[a]: `b.C` is not supported",
+        ),
+        (
+            any(&wrapped(None, false, true)),
+            "X.typed_per_filter_config[a].config: a filter is turned off by its own message",
+        ),
+        (
+            any(&service_pb::RateLimitPerRoute::default()),
+            "X.typed_per_filter_config: which service counts is said by a RoutePolicy under `outrigger`",
+        ),
+    ] {
+        let read = said(|cx| of_route(cx, configs(&[("a", config)])));
+        assert_eq!(read.unwrap_err(), expected);
+    }
+    let optional = any(&wrapped(Some(unknown), true, false));
+    assert_eq!(said(|cx| of_route(cx, configs(&[("a", optional)]))), Ok(RoutePolicies::default()));
+    let two = configs(&[("a", any(&disabled(true))), ("b", any(&disabled(true)))]);
+    let read = said(|cx| of_route(cx, two));
+    assert_eq!(read.unwrap_err(), "X.typed_per_filter_config[b]: this is said twice");
+}
+
+fn text(pattern: M) -> matcher::StringMatcher {
+    matcher::StringMatcher { match_pattern: Some(pattern), ignore_case: false }
+}
+
+fn exact(name: &str) -> matcher::StringMatcher {
+    text(M::Exact(name.to_owned()))
+}
+
+fn what(rule: P) -> rbac_pb::Permission {
+    rbac_pb::Permission { rule: Some(rule) }
+}
+
+fn who(identifier: I) -> rbac_pb::Principal {
+    rbac_pb::Principal { identifier: Some(identifier) }
+}
+
+fn header(name: &str, of: matcher::StringMatcher) -> P {
+    P::Header(route::HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(of)),
+        ..route::HeaderMatcher::default()
+    })
+}
+
+fn path(of: M) -> P {
+    P::UrlPath(matcher::PathMatcher { rule: Some(matcher::path_matcher::Rule::Path(text(of))) })
+}
+
+fn or(rules: Vec<P>) -> P {
+    P::OrRules(rbac_pb::permission::Set { rules: rules.into_iter().map(what).collect() })
+}
+
+fn and(rules: Vec<P>) -> P {
+    P::AndRules(rbac_pb::permission::Set { rules: rules.into_iter().map(what).collect() })
+}
+
+fn policy(permission: P, principal: I) -> rbac_pb::Policy {
+    rbac_pb::Policy { permissions: vec![what(permission)], principals: vec![who(principal)] }
+}
+
+fn rules(action: Action, policies: &[(&str, rbac_pb::Policy)]) -> rbac_pb::Rbac {
+    let policies = policies.iter().map(|(name, policy)| ((*name).to_owned(), policy.clone())).collect();
+    rbac_pb::Rbac { action: action.into(), policies }
+}
+
+type Filter = (Option<rbac_pb::Rbac>, Option<rbac_pb::Rbac>);
+
+fn gathered(filters: Vec<Filter>) -> Result<Option<Authorization>, String> {
+    said(|cx| {
+        let around = rbac::Around { http: true, trusts: false };
+        let mut all = rbac::Gathered::default();
+        for filter in filters {
+            all.add(cx, around, filter)?;
+        }
+        Some(all.finish())
+    })
+}
+
+/// As the model has it: what is denied, then what is allowed; where nothing decides, all pass.
+fn passes(authorization: Option<&Authorization>, path: &str) -> bool {
+    let rules: Vec<&Rule> =
+        authorization.iter().flat_map(|all| all.rules.iter()).filter(|rule| rule.decides()).collect();
+    let fits = |rule: &&&Rule| {
+        rule.when.paths.is_empty() || rule.when.paths.contains(&PathPattern::Exact(path.into()))
+    };
+    let any = |effect| rules.iter().filter(fits).any(|rule| rule.effect == effect);
+    rules.is_empty() || (!any(Effect::Deny) && any(Effect::Allow))
+}
+
+#[test]
+fn filters_in_a_row_let_pass_what_they_do_there() {
+    let at = |path_: &str| policy(path(M::Exact(path_.to_owned())), I::Any(true));
+    let deny = || Some(rules(Action::Deny, &[("d", at("/a"))]));
+    let allow = |path| Some(rules(Action::Allow, &[("a", at(path))]));
+    let nobody = || Some(rules(Action::Allow, &[]));
+    let log = || Some(rules(Action::Log, &[("l", at("/a"))]));
+    // What passes of `/a`, `/b` and `/c`.
+    for (filters, expected) in [
+        (vec![], [true, true, true]),
+        (vec![(None, None)], [true, true, true]),
+        (vec![(deny(), None)], [false, true, true]),
+        (vec![(Some(rules(Action::Deny, &[])), None)], [true, true, true]),
+        (vec![(allow("/b"), None)], [false, true, false]),
+        (vec![(nobody(), None)], [false, false, false]),
+        (vec![(deny(), None), (allow("/b"), None)], [false, true, false]),
+        (vec![(allow("/a"), None), (deny(), None)], [false, false, false]),
+        (vec![(deny(), None), (nobody(), None)], [false, false, false]),
+        (vec![(log(), None)], [true, true, true]),
+        (vec![(log(), None), (deny(), None)], [false, true, true]),
+        (vec![(log(), None), (nobody(), None)], [false, false, false]),
+        (vec![(None, deny())], [true, true, true]),
+        (vec![(None, nobody())], [true, true, true]),
+        (vec![(allow("/b"), allow("/c"))], [false, true, false]),
+    ] {
+        let read = gathered(filters.clone()).unwrap();
+        let passed = ["/a", "/b", "/c"].map(|path| passes(read.as_ref(), path));
+        assert_eq!(passed, expected, "{filters:?}");
+    }
+    let two = gathered(vec![(allow("/a"), None), (allow("/b"), None)]);
+    assert_eq!(two.unwrap_err(), "X.rules: one filter that allows is supported");
+}
+
+#[test]
+fn a_policy_as_istio_writes_it_is_a_rule() {
+    let get = header(":method", exact("GET"));
+    let host = matcher::StringMatcher { ignore_case: true, ..exact("shop.example") };
+    let permission = and(vec![
+        or(vec![get, header(":method", exact("POST"))]),
+        or(vec![path(M::Exact("/cart".to_owned())), path(M::Prefix("/items/".to_owned()))]),
+        or(vec![header(":authority", host)]),
+        or(vec![P::DestinationPort(8080)]),
+    ]);
+    let id = |pattern| {
+        let principal_name = Some(text(pattern));
+        who(I::Authenticated(rbac_pb::principal::Authenticated { principal_name }))
+    };
+    let ids = vec![
+        id(M::Exact("spiffe://cluster.local/ns/a/sa/b".to_owned())),
+        id(M::Prefix("spiffe://cluster.local/ns/c/".to_owned())),
+    ];
+    let principal =
+        I::AndIds(rbac_pb::principal::Set { ids: vec![who(I::OrIds(rbac_pb::principal::Set { ids }))] });
+    let name = "ns[shop]-policy[cart]-rule[0]";
+    let read = gathered(vec![(Some(rules(Action::Allow, &[(name, policy(permission, principal))])), None)]);
+    let Authorization { rules } = read.unwrap().unwrap();
+    let [Rule { name: Some(called), effect: Effect::Allow, dry_run: false, when }] = &*rules else {
+        panic!("{rules:?}")
+    };
+    assert_eq!(&**called, name);
+    let When { peers, methods, hosts, paths, ports, .. } = when;
+    assert_eq!((peers.len(), methods.len(), hosts.len(), paths.len(), ports.len()), (2, 2, 1, 2, 1));
+}
+
+#[test]
+fn alternatives_become_rules_of_their_own() {
+    let either = or(vec![header("x-a", exact("1")), path(M::Exact("/a".to_owned()))]);
+    let read = gathered(vec![(Some(rules(Action::Allow, &[("p", policy(either, I::Any(true)))])), None)]);
+    let Authorization { rules } = read.unwrap().unwrap();
+    assert_eq!(rules.len(), 2);
+    assert_eq!(rules[0].when.headers[0].value, StringMatch::Exact("1".into()));
+    assert_eq!(rules[1].when.paths.len(), 1);
+}
+
+/// Of which some negate.
+#[test]
+fn fields_are_asked_for_in_old_words_and_new() {
+    use HeaderMatchSpecifier as H;
+    let regex = |regex: &str| StringMatch::Regex(crate::model::Pattern::new(regex).unwrap());
+    for (of, invert_match, expected) in [
+        (None, false, Ok(StringMatch::Present)),
+        (Some(H::PresentMatch(true)), true, Ok(StringMatch::Absent)),
+        (Some(H::PresentMatch(false)), false, Ok(StringMatch::Absent)),
+        (Some(H::ExactMatch("a.b".to_owned())), false, Ok(StringMatch::Exact("a.b".into()))),
+        (Some(H::SuffixMatch("a.b".to_owned())), false, Ok(regex("a\\.b$"))),
+        (Some(H::ContainsMatch("a".to_owned())), false, Ok(regex("a"))),
+        (Some(H::ExactMatch("a".to_owned())), true, Err("X.invert_match: not with a text".to_owned())),
+    ] {
+        let header =
+            route::HeaderMatcher { name: "X-A".to_owned(), invert_match, header_match_specifier: of };
+        let read = said(|cx| request::header(cx, header)).map(|when| when.headers[0].value.clone());
+        assert_eq!(read, expected);
+    }
+}
+
+#[test]
+fn what_no_rule_says_is_refused_where_it_stands() {
+    let at = "X.rules.policies[p]";
+    let both = and(vec![path(M::Exact("/a".to_owned())), path(M::Exact("/b".to_owned()))]);
+    let cidr = |prefix: &str, length| {
+        I::RemoteIp(core::CidrRange { address_prefix: prefix.to_owned(), prefix_len: Some(length) })
+    };
+    let named = |of| I::Authenticated(rbac_pb::principal::Authenticated { principal_name: of });
+    for (permission, principal, expected) in [
+        (P::Any(false), I::Any(true), ".permissions[0].any: it can only be true"),
+        (
+            both,
+            I::Any(true),
+            ".permissions[0].and_rules: two lists of paths that both must fit are not supported",
+        ),
+        (P::DestinationPort(0), I::Any(true), ".permissions[0].destination_port: this is not a port"),
+        (header(":path", exact("/a")), I::Any(true), ".permissions[0].header.name: `:path` is not supported"),
+        (
+            header(":authority", exact("a:80")),
+            I::Any(true),
+            ".permissions[0].header.string_match: this is not supported: write `exact` with a host, or `suffix` with a \
+             domain behind a `.`",
+        ),
+        (
+            P::Any(true),
+            cidr("10.0.0.0", 33),
+            ".principals[0].remote_ip.prefix_len: an address has not so many bits",
+        ),
+        (P::Any(true), named(None), ".principals[0].authenticated.principal_name: this is missing"),
+        (
+            P::Any(true),
+            named(Some(text(M::Prefix("spiffe://a/b".to_owned())))),
+            ".principals[0].authenticated.principal_name: write `exact`, or a `prefix` that ends in `/`",
+        ),
+        (
+            P::Any(true),
+            I::Metadata(matcher::MetadataMatcher::default()),
+            ".principals[0].metadata: only claims are supported, written as Outrigger writes them",
+        ),
+    ] {
+        let all = rules(Action::Deny, &[("p", policy(permission, principal))]);
+        assert_eq!(gathered(vec![(Some(all), None)]).unwrap_err(), format!("{at}{expected}"));
+    }
+}
+
+#[test]
+fn what_is_only_shown_beside_what_decides_is_told_apart() {
+    let at = |path_: &str| policy(path(M::Exact(path_.to_owned())), I::Any(true));
+    let decides = rules(Action::Allow, &[("a", at("/a"))]);
+    let shows = rules(Action::Allow, &[("a", at("/a")), ("b", at("/b"))]);
+    let Authorization { rules } = gathered(vec![(Some(decides), Some(shows))]).unwrap().unwrap();
+    let told: Vec<_> = rules.iter().map(|rule| (rule.name.as_deref(), rule.dry_run)).collect();
+    assert_eq!(told, [(Some("a"), false), (Some("b"), true)]);
+}
