@@ -13,6 +13,11 @@ const MOST: usize = 50;
 
 const OPTIONAL_FILTERS: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter";
 
+/// What travels beside a resource, by whose it is.
+const NOTES: &str = "envoy.config.core.v3.Metadata.TypedFilterMetadataEntry";
+/// Where it is one of several ways, of which the first that is known is taken.
+const WAYS: (&str, &str) = ("envoy.config.core.v3.TypedExtensionConfig", "typed_extension_config");
+
 /// Where something stands, from the inside out.
 #[derive(Clone, Copy)]
 struct Path<'a> {
@@ -93,7 +98,12 @@ impl Walk {
         if depth > DEEPEST {
             return self.fail(path, "this is nested too deeply");
         }
-        let passes_over = message.name == OPTIONAL_FILTERS && is_passed_over(bytes);
+        let passes_over = match message.name {
+            OPTIONAL_FILTERS => is_passed_over(bytes),
+            NOTES => name(bytes) != Some(super::cluster::OURS),
+            name if name == WAYS.0 => matches!(path.step, Step::Field(field) if field == WAYS.1),
+            _ => false,
+        };
         let mut counts: Vec<(u32, usize)> = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() {
