@@ -56,6 +56,7 @@ pub enum EndpointSource {
 /// Under which of all that travels beside a resource ours is.
 pub(super) const OURS: &str = "outrigger";
 
+#[expect(clippy::too_many_lines, reason = "a flat translation")]
 pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResource> {
     let pb::Cluster {
         name,

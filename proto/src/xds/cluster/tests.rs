@@ -116,20 +116,24 @@ fn a_cluster_of_which_little_is_said_is_as_envoy_has_it() {
     assert_eq!(cluster, expected);
 }
 
-/// As Istio's pilot writes the outbound cluster of a service.
-#[test]
-fn a_service_of_istio_is_read() {
+/// What the client spoke, with as many streams as anybody could want.
+fn as_the_client() -> Any {
     use http::http_protocol_options as options;
     let downstream = options::UseDownstreamHttpConfig {
         http_protocol_options: Some(core::Http1ProtocolOptions {}),
         http2_protocol_options: Some(core::Http2ProtocolOptions { max_concurrent_streams: Some(1 << 30) }),
     };
-    let options = http::HttpProtocolOptions {
+    packed(&http::HttpProtocolOptions {
         upstream_protocol_options: Some(options::UpstreamProtocolOptions::UseDownstreamProtocolConfig(
             downstream,
         )),
         ..Default::default()
-    };
+    })
+}
+
+/// As Istio's pilot writes the outbound cluster of a service.
+#[test]
+fn a_service_of_istio_is_read() {
     let weighted = pb::cluster::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
         pb::cluster::common_lb_config::LocalityWeightedLbConfig {},
     );
@@ -162,7 +166,7 @@ fn a_service_of_istio_is_read() {
             healthy_panic_threshold: Some(kinds::Percent { value: 0.0 }),
             locality_config_specifier: Some(weighted),
         });
-        cluster.typed_extension_protocol_options.insert(super::HTTP_OPTIONS.to_owned(), packed(&options));
+        cluster.typed_extension_protocol_options.insert(super::HTTP_OPTIONS.to_owned(), as_the_client());
         let mut metadata = core::Metadata::default();
         metadata.filter_metadata.insert("istio".to_owned(), prost_types::Struct::default());
         metadata.typed_filter_metadata.insert("theirs".to_owned(), other("a.Message"));
@@ -380,8 +384,10 @@ fn budgets_are_read_as_far_as_they_mean_the_same() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a flat table")]
 fn outliers_are_judged_as_in_envoy_or_not_at_all() {
     use pb::OutlierDetection as Written;
+    type Row = (fn(&mut Written), &'static str);
     let of = |change: fn(&mut Written)| {
         move |cluster: &mut pb::Cluster| {
             let mut written = Written::default();
@@ -423,7 +429,7 @@ fn outliers_are_judged_as_in_envoy_or_not_at_all() {
     assert_eq!((split.consecutive_5xx, split.consecutive_local, split.consecutive_gateway), (0, 2, 0));
     // Nothing is ever ejected.
     assert_eq!(model(of(|it| it.max_ejection_percent = Some(0))).outlier_detection, None);
-    let rows: [(fn(&mut Written), &str); 13] = [
+    let rows: [Row; 13] = [
         (
             |it| it.enforcing_consecutive_5xx = Some(50),
             "enforcing_consecutive_5xx: 0 and 100 alone are supported",
@@ -479,6 +485,7 @@ fn outliers_are_judged_as_in_envoy_or_not_at_all() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a flat table")]
 fn endpoints_are_asked_as_envoy_asks_them() {
     use core::health_check::{GrpcHealthCheck, HealthChecker, HttpHealthCheck, TcpHealthCheck};
     let written = |checker| core::HealthCheck {

@@ -31,19 +31,10 @@ pub(super) fn stated(
     weights: Option<&BTreeMap<Box<str>, u32>>,
 ) -> Option<pb::ClusterLoadAssignment> {
     let Assignment { endpoints } = set;
-    let mut groups: Vec<((u8, Option<&str>), Vec<usize>)> = Vec::new();
-    let mut known: HashMap<(u8, Option<&str>), usize> = HashMap::new();
-    for (place, endpoint) in endpoints.iter().enumerate() {
-        let key = (endpoint.priority, endpoint.zone.as_deref());
-        let index = *known.entry(key).or_insert_with(|| {
-            groups.push((key, Vec::new()));
-            groups.len() - 1
-        });
-        groups[index].1.push(place);
-    }
-    let in_order = groups.iter().flat_map(|(_, places)| places).copied().eq(0..endpoints.len());
+    let groups = groups(endpoints);
+    let in_order = groups.iter().flat_map(|group| &group.places).copied().eq(0..endpoints.len());
     let groups = groups.into_iter().enumerate();
-    let groups = groups.map(|(index, ((priority, zone), places))| {
+    let groups = groups.map(|(index, Group { priority, zone, places })| {
         cx.within(format_args!("endpoints[{index}]"), |cx| {
             let one = |place: &usize| written(cx, &endpoints[*place], (!in_order).then_some(*place));
             let lb_endpoints = places.iter().map(one).collect::<Option<Vec<_>>>()?;
@@ -67,6 +58,29 @@ pub(super) fn stated(
         groups.iter_mut().for_each(|group| group.load_balancing_weight = None);
     }
     Some(pb::ClusterLoadAssignment { cluster_name: name.to_string(), endpoints: groups, policy: None })
+}
+
+/// Endpoints of one level and zone.
+struct Group<'s> {
+    priority: u8,
+    zone: Option<&'s str>,
+    /// Theirs, among all.
+    places: Vec<usize>,
+}
+
+/// In the order in which each of them is met first.
+fn groups(endpoints: &[Endpoint]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut known = HashMap::new();
+    for (place, endpoint) in endpoints.iter().enumerate() {
+        let (priority, zone) = (endpoint.priority, endpoint.zone.as_deref());
+        let index = *known.entry((priority, zone)).or_insert_with(|| {
+            groups.push(Group { priority, zone, places: Vec::new() });
+            groups.len() - 1
+        });
+        groups[index].places.push(place);
+    }
+    groups
 }
 
 /// Whether the weights of all together are more than there may be of a level.

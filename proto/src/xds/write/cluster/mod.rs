@@ -180,8 +180,8 @@ fn keeps_max_retries(breaker: &CircuitBreaker, budget: RetryBudget) -> bool {
 
 fn subset(labels: &Labels) -> ours::cluster::Subset {
     let Labels(labels) = labels;
-    let text = |(name, value): (&Box<str>, &Box<str>)| (name.to_string(), value.to_string());
-    ours::cluster::Subset { labels: labels.iter().map(text).collect() }
+    let labels = labels.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    ours::cluster::Subset { labels: labels.collect() }
 }
 
 /// Requests that name no subset go anywhere; of those that do, the selectors say who takes what nobody is there for.
