@@ -24,7 +24,8 @@ fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
     std::fs::write(out.join("schema.rs"), table).expect("the directory is ours");
     let mut config = prost_build::Config::new();
-    config.enable_type_names();
+    // In one order: what is written twice is the same bytes.
+    config.enable_type_names().btree_map(["."]);
     config.include_file("messages.rs").compile_fds(set).unwrap_or_else(|error| panic!("{error}"));
 }
 

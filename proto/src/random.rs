@@ -489,7 +489,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
 }
 
 /// Where zones are weighed, every endpoint stands in one that is.
-fn cluster_and_endpoints() -> impl Strategy<Value = (Cluster, Assignment)> {
+pub(crate) fn cluster_and_endpoints() -> impl Strategy<Value = (Cluster, Assignment)> {
     let weights = btree_map(text_name().prop_map(Box::<str>::from), 0..=1_000_000_u32, 1..4)
         .prop_filter("a zone that is used", |weights| weights.values().any(|weight| *weight > 0));
     let places = vec(any::<Index>(), 4);

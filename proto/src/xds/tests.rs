@@ -36,7 +36,7 @@ fn endpoint_at(address: &str, port: u32) -> endpoint::LbEndpoint {
 
 fn set_of(name: &str, endpoints: Vec<endpoint::LbEndpoint>) -> endpoint::ClusterLoadAssignment {
     let group = endpoint::LocalityLbEndpoints { lb_endpoints: endpoints, ..Default::default() };
-    endpoint::ClusterLoadAssignment { cluster_name: name.to_owned(), endpoints: vec![group] }
+    endpoint::ClusterLoadAssignment { cluster_name: name.to_owned(), endpoints: vec![group], policy: None }
 }
 
 fn cluster_of(name: &str) -> cluster::Cluster {
@@ -249,11 +249,11 @@ fn what_decoding_would_drop_is_named() {
         let any = Any { type_url: Kind::Cluster.url(), value };
         read(Kind::Cluster, &any).map(|_| ()).map_err(|refused| refused.to_string())
     };
-    // `outlier_detection`, which upstream has and the subset has not (yet).
-    assert_eq!(refused(&field(19, &[])), Err("Cluster[app].outlier_detection: not supported".to_owned()));
+    // `upstream_bind_config`, which upstream has and the subset has not.
+    assert_eq!(refused(&field(21, &[])), Err("Cluster[app].upstream_bind_config: not supported".to_owned()));
     assert_eq!(refused(&field(4000, &[])), Err("Cluster[app].#4000: a field that is not known".to_owned()));
-    // `metadata`, without effect.
-    assert_eq!(refused(&field(25, b"\x0a\x01")), Ok(()));
+    // `alt_stat_name`, without effect.
+    assert_eq!(refused(&field(28, b"x")), Ok(()));
     // Deep inside: an endpoint's health check.
     let endpoint = field(1, &field(2, &[]));
     let deep = field(33, &field(2, &field(2, &endpoint)));
@@ -285,12 +285,12 @@ fn what_is_no_message_is_refused_and_nothing_panics() {
 #[test]
 fn each_fault_has_its_path() {
     let mut bad = cluster_of("app");
-    bad.lb_policy = cluster::cluster::LbPolicy::Maglev.into();
+    bad.lb_policy = cluster::cluster::LbPolicy::ClusterProvided.into();
     bad.connect_timeout = Some(prost_types::Duration { seconds: -1, nanos: 0 });
     let said = read_cluster(&bad).unwrap_err();
     assert!(said.contains("Cluster[app].connect_timeout: this is not a time"), "{said}");
     bad.connect_timeout = None;
-    assert_eq!(read_cluster(&bad).unwrap_err(), "Cluster[app].lb_policy: MAGLEV is not supported");
+    assert_eq!(read_cluster(&bad).unwrap_err(), "Cluster[app].lb_policy: CLUSTER_PROVIDED is not supported");
     let mut named = cluster_of("a b");
     named.load_assignment =
         Some(set_of("a b", vec![endpoint_at("host", 80), endpoint_at("10.0.0.1", 70_000)]));

@@ -17,6 +17,9 @@ const OPTIONAL_CONFIGS: &str = "envoy.config.route.v3.FilterConfig";
 /// What travels beside a resource, by whose it is.
 const NOTES: &str = "envoy.config.core.v3.Metadata.TypedFilterMetadataEntry";
 
+/// Where it is one of several ways, of which the first that is known is taken.
+const WAYS: (&str, &str) = ("envoy.config.core.v3.TypedExtensionConfig", "typed_extension_config");
+
 /// Where something stands, from the inside out.
 #[derive(Clone, Copy)]
 struct Path<'a> {
@@ -101,6 +104,7 @@ impl Walk {
             OPTIONAL_FILTERS => is_passed_over(bytes, &[6, 7]),
             OPTIONAL_CONFIGS => is_passed_over(bytes, &[2]),
             NOTES => name(bytes) != Some(super::any::OURS),
+            name if name == WAYS.0 => matches!(path.step, Step::Field(field) if field == WAYS.1),
             _ => false,
         };
         let mut counts: Vec<(u32, usize)> = Vec::new();

@@ -1,6 +1,6 @@
 //! A service that is asked whether requests are let in.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -178,7 +178,7 @@ fn body(cx: &mut Cx, body: pb::BufferSettings) -> Option<CheckBody> {
     Some(CheckBody { max, partial: allow_partial_message })
 }
 
-fn context(texts: HashMap<String, String>) -> std::collections::BTreeMap<Box<str>, Box<str>> {
+fn context(texts: BTreeMap<String, String>) -> std::collections::BTreeMap<Box<str>, Box<str>> {
     texts.into_iter().map(|(name, text)| (name.into(), text.into())).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Tokens: who signs them, and where there must be one.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -25,7 +25,7 @@ const SKEW: u32 = 60;
 pub(super) fn filter(
     cx: &mut Cx,
     filter: pb::JwtAuthentication,
-    mut said: HashMap<String, ext::JwtIssuer>,
+    mut said: BTreeMap<String, ext::JwtIssuer>,
 ) -> Option<Box<[JwtIssuer]>> {
     let pb::JwtAuthentication { providers, rules, requirement_map } = filter;
     let mut providers: Vec<_> = providers.into_iter().collect();

@@ -16,7 +16,7 @@ mod tests;
 pub(super) mod text;
 mod when;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use prost::Message;
 use prost_types::Any;
@@ -74,7 +74,7 @@ pub(super) fn of_manager(
     cx: &mut Cx,
     filters: Vec<manager::HttpFilter>,
     trusts: bool,
-    (issuers, asked): (HashMap<String, ext::JwtIssuer>, Option<ext::ExternalAuthorization>),
+    (issuers, asked): (BTreeMap<String, ext::JwtIssuer>, Option<ext::ExternalAuthorization>),
 ) -> Option<HttpFilters> {
     let mut read = HttpFilters::default();
     let mut rules = rbac::Gathered::default();
@@ -141,7 +141,7 @@ pub(super) fn of_manager(
 /// What is ours to say of a filter that is not there would be lost.
 fn unread(
     cx: &mut Cx,
-    issuers: Option<HashMap<String, ext::JwtIssuer>>,
+    issuers: Option<BTreeMap<String, ext::JwtIssuer>>,
     asked: Option<Option<ext::ExternalAuthorization>>,
 ) -> Option<()> {
     if issuers.is_some_and(|issuers| !issuers.is_empty()) || asked.flatten().is_some() {
@@ -162,7 +162,7 @@ pub(super) struct RoutePolicies {
 
 /// `typed_per_filter_config` of a route. Which filter is meant is told by the type, as a filter's name is its listener's to
 /// choose.
-pub(super) fn of_route(cx: &mut Cx, configs: HashMap<String, Any>) -> Option<RoutePolicies> {
+pub(super) fn of_route(cx: &mut Cx, configs: BTreeMap<String, Any>) -> Option<RoutePolicies> {
     let mut configs: Vec<_> = configs.into_iter().collect();
     configs.sort_by(|a, b| a.0.cmp(&b.0));
     let mut said = Said::default();

@@ -1,6 +1,6 @@
 //! What control planes say of filters, what it means, and how each fault is named.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
@@ -34,7 +34,7 @@ fn said<T>(read: impl FnOnce(&mut Cx) -> Option<T>) -> Result<T, String> {
     }
 }
 
-fn configs(all: &[(&str, Any)]) -> HashMap<String, Any> {
+fn configs(all: &[(&str, Any)]) -> BTreeMap<String, Any> {
     all.iter().map(|(name, any)| ((*name).to_owned(), any.clone())).collect()
 }
 

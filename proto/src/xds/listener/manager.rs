@@ -1,6 +1,6 @@
 //! HTTP: how requests are read, and what they pass.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
@@ -18,7 +18,7 @@ use super::limits::{self, Fields};
 use crate::model::{Authorization, Filter, HttpFilter, JwtUse, Limits, Name};
 
 /// What is ours to say of tokens, and of a service that is asked.
-pub(super) type OfHttp = (HashMap<String, ext::JwtIssuer>, Option<ext::ExternalAuthorization>);
+pub(super) type OfHttp = (BTreeMap<String, ext::JwtIssuer>, Option<ext::ExternalAuthorization>);
 
 type Read = (Filter, Option<Authorization>, Limits, RouteSource);
 

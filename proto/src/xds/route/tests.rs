@@ -1,6 +1,6 @@
 //! Tables of routes: there and back, as foreign control planes write them, and how each fault is named.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -296,11 +296,11 @@ fn a_route_of_istio() {
         config_type: Some(pb::retry_policy::retry_host_predicate::ConfigType::TypedConfig(previous)),
     };
     let labels = core::Metadata {
-        typed_filter_metadata: HashMap::from([(
+        typed_filter_metadata: BTreeMap::from([(
             "com.example".to_owned(),
             Any { type_url: "type.googleapis.com/com.example.Label".to_owned(), value: vec![8, 1] },
         )]),
-        filter_metadata: HashMap::from([("istio".to_owned(), prost_types::Struct::default())]),
+        filter_metadata: BTreeMap::from([("istio".to_owned(), prost_types::Struct::default())]),
     };
     let action = pb::RouteAction {
         timeout: seconds(0),
@@ -716,7 +716,7 @@ fn beside(route: ours::Route) -> pb::Route {
         value: route.encode_to_vec(),
     };
     let metadata = core::Metadata {
-        typed_filter_metadata: HashMap::from([(OURS.to_owned(), any)]),
+        typed_filter_metadata: BTreeMap::from([(OURS.to_owned(), any)]),
         ..Default::default()
     };
     pb::Route { metadata: Some(metadata), ..sent(prefix("/"), to("a")) }

@@ -9,8 +9,9 @@ mod downstream_tls;
 pub(super) mod filters;
 mod listener;
 mod route;
+mod tls;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use prost::Message;
 use prost_types::Any;
@@ -30,7 +31,7 @@ pub fn write(name: &Name, resource: &Resource) -> Result<Any, Refused> {
     let mut cx = Cx::new(format!("{kind}[{name}]"));
     let any = match resource {
         Resource::Cluster(cluster) => cluster::cluster(&mut cx, name, cluster).map(|it| packed(&it)),
-        Resource::Endpoints(set) => Some(packed(&cluster::assignment(name, set))),
+        Resource::Endpoints(set) => cluster::assignment(&mut cx, name, set).map(|it| packed(&it)),
         Resource::Listener(listener) => listener::listener(&mut cx, name, listener).map(|it| packed(&it)),
         Resource::Routes(table) => route::table(&mut cx, name, table).map(|it| packed(&it)),
     };
@@ -52,7 +53,7 @@ fn packed<M: Message + prost::Name>(message: &M) -> Any {
 /// What is ours beside a resource, where there is anything.
 fn noted<M: Message + prost::Name + Default + PartialEq>(said: M) -> Option<Metadata> {
     (said != M::default()).then(|| Metadata {
-        filter_metadata: HashMap::new(),
-        typed_filter_metadata: HashMap::from([(OURS.to_owned(), packed(&said))]),
+        filter_metadata: BTreeMap::new(),
+        typed_filter_metadata: BTreeMap::from([(OURS.to_owned(), packed(&said))]),
     })
 }

@@ -1,6 +1,6 @@
 //! A service that is asked whether requests are let in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use http::HeaderName;
 
@@ -84,7 +84,7 @@ fn names(names: &[HeaderName]) -> Option<matcher::ListStringMatcher> {
     (!patterns.is_empty()).then_some(matcher::ListStringMatcher { patterns })
 }
 
-fn texts(texts: &BTreeMap<Box<str>, Box<str>>) -> HashMap<String, String> {
+fn texts(texts: &BTreeMap<Box<str>, Box<str>>) -> BTreeMap<String, String> {
     texts.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect()
 }
 

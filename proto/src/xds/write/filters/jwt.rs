@@ -1,6 +1,6 @@
 //! Tokens: who signs them, and where there must be one.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -22,11 +22,11 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) fn filter(
     cx: &mut Cx,
     issuers: &[JwtIssuer],
-    said: &mut HashMap<String, ext::JwtIssuer>,
+    said: &mut BTreeMap<String, ext::JwtIssuer>,
 ) -> Option<pb::JwtAuthentication> {
     let required = issuers.iter().any(|issuer| issuer.required);
     let names: Vec<_> = (0..issuers.len()).map(|place| format!("{OURS}.{place:05}")).collect();
-    let mut providers = HashMap::new();
+    let mut providers = BTreeMap::new();
     for (name, issuer) in names.iter().zip(issuers) {
         let provider = cx.within(format_args!("jwt_authn.providers[{name}]"), |cx| provider(cx, issuer))?;
         providers.insert(name.clone(), provider);

@@ -6,7 +6,7 @@ mod jwt;
 mod limits;
 pub(super) mod rbac;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use prost::Message;
@@ -76,7 +76,7 @@ fn filter_of<M: Message + prost::Name>(name: &str, message: &M) -> manager::Http
 }
 
 /// What a route says of filters: its `typed_per_filter_config`.
-pub(in super::super) fn of_route(route: &Route) -> HashMap<String, Any> {
+pub(in super::super) fn of_route(route: &Route) -> BTreeMap<String, Any> {
     let Route {
         matches: _,
         action: _,
@@ -89,7 +89,7 @@ pub(in super::super) fn of_route(route: &Route) -> HashMap<String, Any> {
         request_headers: _,
         response_headers: _,
     } = route;
-    let mut said = HashMap::new();
+    let mut said = BTreeMap::new();
     let mut ours = ext::RoutePolicy::default();
     let mut say = |name: &str, any| said.insert(name.to_owned(), any);
     if let Some(wanted) = jwt {

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::super::super::filters::request::{AND_BELOW, HOST_IN, PORT};
 use super::super::super::filters::{claims, rbac, text};
@@ -43,7 +43,7 @@ pub(in super::super) fn write(cx: &mut Cx, authorization: &Authorization) -> Opt
     }
     let of = |action: Action, wanted: Effect, dry: bool| {
         let policies = policies.iter().filter(|(effect, dry_run, ..)| *effect == wanted && (dry || !dry_run));
-        let policies: HashMap<_, _> =
+        let policies: BTreeMap<_, _> =
             policies.map(|(_, _, name, policy)| (name.clone(), policy.clone())).collect();
         pb::Rbac { action: action.into(), policies }
     };
