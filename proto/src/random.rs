@@ -15,7 +15,7 @@ use crate::model::*;
 
 mod authorization;
 mod policies;
-mod tls;
+pub(crate) mod tls;
 
 pub(crate) fn config() -> impl Strategy<Value = Config> {
     let name = || text_name().prop_map(|n| Name::new(&n).unwrap());
@@ -243,7 +243,7 @@ fn any_listener() -> impl Strategy<Value = RawListener> {
     let tcp =
         (bare_split(), time()).prop_map(|(to, idle_timeout)| Filter::Tcp(TcpFilter { to, idle_timeout }));
     let direction = select(vec![Direction::Inbound, Direction::Outbound]);
-    let chain = (option::of(tls::downstream()), limits(), prop_oneof![2 => http, 1 => tcp]);
+    let chain = (option::of(tls::downstream(tls::By::Files)), limits(), prop_oneof![2 => http, 1 => tcp]);
     let chain = chain.prop_flat_map(|(tls, limits, filter)| {
         let (http, claims) = match &filter {
             Filter::Http(http) => (true, !http.jwt.is_empty()),
@@ -497,7 +497,7 @@ fn cluster_and_endpoints() -> impl Strategy<Value = (Cluster, Assignment)> {
     let fallback = select(vec![SubsetFallback::None, SubsetFallback::Any]);
     let subsets = (btree_map(names, labels(), 1..4), fallback);
     let parts = (option::of((weights, places)), option::of(subsets));
-    let clusters = (cluster(), option::of(tls::upstream()));
+    let clusters = (cluster(), option::of(tls::upstream(tls::By::Files)));
     (clusters, assignment(), parts).prop_map(|((mut cluster, tls), mut assignment, (zones, subsets))| {
         cluster.tls = tls;
         if let Some((subsets, fallback)) = subsets.filter(|_| cluster.source == Source::Static) {

@@ -19,6 +19,7 @@ use crate::apply::Applier;
 use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
 use crate::control::xds::{self, Discovered, News, merge};
 use crate::identity::alarm::Standing;
+use crate::identity::secrets::Secrets;
 use crate::io::listen::Bound;
 use crate::observe::{ProcessStats, Registry, Writer, access_log, queue};
 use crate::overload::{Guard, raise_descriptor_limit};
@@ -211,22 +212,22 @@ impl App {
 
     /// What the file says, with what the control plane does.
     async fn bring_into_force(&mut self, own: Config) -> Result<(), ConfigErrors> {
-        let config = match &self.remote {
-            Some(remote) => merge(&own, &remote.found),
-            None => return self.apply(own).await,
+        let (config, secrets) = match &self.remote {
+            Some(remote) => (merge(&own, &remote.found), remote.found.secrets.clone()),
+            None => return self.apply(own, &Secrets::default()).await,
         };
-        self.apply(config).await?;
+        self.apply(config, &secrets).await?;
         if let Some(remote) = &mut self.remote {
             remote.own = own;
         }
         Ok(())
     }
 
-    async fn apply(&mut self, config: Config) -> Result<(), ConfigErrors> {
+    async fn apply(&mut self, config: Config, secrets: &Secrets) -> Result<(), ConfigErrors> {
         let process = config.mesh.process.clone();
         let refused = |errors: Vec<ConfigError>| ConfigErrors { source: self.origin.name(), errors };
         let writer = self.open_log(process.access_log.as_ref()).map_err(|error| refused(vec![error]))?;
-        if let Err(errors) = self.applier.apply(config).await {
+        if let Err(errors) = self.applier.apply(config, secrets).await {
             return Err(refused(errors));
         }
         self.switch_log(process.access_log, writer);

@@ -14,6 +14,7 @@ use super::generated::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType
 use super::generated::envoy::config::core::v3 as core;
 use super::generated::envoy::config::endpoint::v3 as endpoint;
 use super::generated::envoy::extensions::upstreams::http::v3 as http;
+use super::tls;
 use crate::model::{
     Address, Assignment, Balance, BreakerLimits, CircuitBreaker, Cluster, Endpoint, Name, Protocol, Source,
 };
@@ -51,6 +52,7 @@ pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResour
         load_assignment,
         circuit_breakers,
         typed_extension_protocol_options,
+        transport_socket,
     } = cluster;
     let connect_timeout = match connect_timeout {
         None => Some(Duration::from_secs(5)),
@@ -62,6 +64,7 @@ pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResour
     let balance = balance(cx, lb_policy);
     let protocol = protocol(cx, typed_extension_protocol_options);
     let circuit_breaker = circuit_breaker(cx, circuit_breakers);
+    let tls = tls::upstream(cx, transport_socket);
     let ClusterDiscoveryType::Type(kind) =
         cluster_discovery_type.unwrap_or(ClusterDiscoveryType::Type(DiscoveryType::Static.into()));
     let kind = DiscoveryType::try_from(kind).unwrap_or_default();
@@ -91,6 +94,7 @@ pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResour
     let cluster = Cluster {
         balance: balance?,
         protocol: protocol?,
+        tls: tls?,
         connect_timeout: connect_timeout?,
         circuit_breaker: circuit_breaker?,
         ..Cluster::new(source)

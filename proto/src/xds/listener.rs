@@ -12,7 +12,7 @@ use super::generated::envoy::config::listener::v3 as pb;
 use super::generated::envoy::extensions::filters::http::router::v3::Router;
 use super::generated::envoy::extensions::filters::network::http_connection_manager::v3 as http;
 use super::generated::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
-use super::route;
+use super::{route, tls};
 use crate::model::{
     Direction, Filter, FilterChain, HttpFilter, Limits, Listener, Name, RouteTable, Split, TcpFilter,
 };
@@ -42,16 +42,14 @@ pub enum RouteSource {
 }
 
 pub(super) fn listener(cx: &mut Cx, name: &Name, listener: pb::Listener) -> Option<ListenerResource> {
-    let pb::Listener { name: _, address: bind, filter_chains, traffic_direction } = listener;
+    let pb::Listener { name: _, address: bind, filter_chains, traffic_direction, listener_filters } =
+        listener;
     let bind = address(cx, bind);
     let direction = match TrafficDirection::try_from(traffic_direction).unwrap_or_default() {
         TrafficDirection::Outbound => Direction::Outbound,
         TrafficDirection::Inbound | TrafficDirection::Unspecified => Direction::Inbound,
     };
-    let [chain]: [pb::FilterChain; 1] = match filter_chains.try_into() {
-        Ok(chains) => chains,
-        Err(_) => return cx.fail("filter_chains", "exactly one is supported"),
-    };
+    let (chain, tls) = tls::chain(cx, filter_chains, listener_filters)?;
     let (filter, routes) = cx.within("filter_chains[0]", |cx| {
         let [filter]: [pb::Filter; 1] = match chain.filters.try_into() {
             Ok(filters) => filters,
@@ -71,7 +69,7 @@ pub(super) fn listener(cx: &mut Cx, name: &Name, listener: pb::Listener) -> Opti
             _ => cx.fail("", format!("`{}` is no filter of connections", type_of(&any))),
         })
     })?;
-    let chain = FilterChain { tls: None, authorization: None, limits: Limits::default(), filter };
+    let chain = FilterChain { tls, authorization: None, limits: Limits::default(), filter };
     Some(ListenerResource { listener: Listener { bind: bind?, direction, chain }, routes })
 }
 

@@ -10,8 +10,10 @@ pub mod discovery;
 mod listener;
 mod route;
 mod schema;
+mod secret;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod walk;
 mod write;
 
@@ -21,6 +23,7 @@ use prost::Message;
 
 pub use self::cluster::{ClusterResource, EndpointSource};
 pub use self::listener::{ListenerResource, RouteSource};
+pub use self::secret::{Secret, Wiped};
 pub use self::write::write;
 use crate::error::ConfigError;
 use crate::model::{Assignment, Name, RouteTable};
@@ -43,6 +46,8 @@ mod generated {
 pub enum Kind {
     /// CDS.
     Cluster,
+    /// SDS.
+    Secret,
     /// EDS.
     Endpoints,
     /// LDS.
@@ -52,8 +57,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// In the order in which they are asked for: nothing is sent where nobody answers yet.
-    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes];
+    /// In the order in which they are asked for: nothing is sent where nobody answers yet, or nothing can be proven.
+    pub const ALL: [Self; 5] = [Self::Cluster, Self::Secret, Self::Endpoints, Self::Listener, Self::Routes];
 
     /// As it is called in errors.
     fn word(self) -> &'static str {
@@ -64,6 +69,7 @@ impl Kind {
     fn message(self) -> &'static str {
         match self {
             Self::Cluster => "envoy.config.cluster.v3.Cluster",
+            Self::Secret => "envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Endpoints => "envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "envoy.config.listener.v3.Listener",
             Self::Routes => "envoy.config.route.v3.RouteConfiguration",
@@ -93,6 +99,8 @@ impl fmt::Display for Kind {
 pub enum Resource {
     /// A cluster.
     Cluster(Box<ClusterResource>),
+    /// A secret.
+    Secret(Secret),
     /// The endpoints of one.
     Endpoints(Assignment),
     /// A listener.
@@ -106,6 +114,7 @@ impl Resource {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Cluster(_) => Kind::Cluster,
+            Self::Secret(_) => Kind::Secret,
             Self::Endpoints(_) => Kind::Endpoints,
             Self::Listener(_) => Kind::Listener,
             Self::Routes(_) => Kind::Routes,
@@ -153,6 +162,13 @@ pub fn read(kind: Kind, any: &prost_types::Any) -> Result<(Name, Resource), Refu
                 generated::envoy::config::cluster::v3::Cluster::decode(bytes).map_err(undecodable)?;
             translated(kind, &cluster.name.clone(), bytes, |cx, _| {
                 Some(Resource::Cluster(Box::new(cluster::cluster(cx, cluster)?)))
+            })
+        }
+        Kind::Secret => {
+            let secret = generated::envoy::extensions::transport_sockets::tls::v3::Secret::decode(bytes);
+            let secret = secret.map_err(undecodable)?;
+            translated(kind, &secret.name.clone(), bytes, |cx, _| {
+                Some(Resource::Secret(secret::secret(cx, secret)?))
             })
         }
         Kind::Endpoints => {

@@ -5,8 +5,12 @@
 //! `metadata.typed_filter_metadata`, which clients that do not know it leave alone.
 
 mod cluster;
+#[cfg_attr(not(test), expect(dead_code, reason = "clusters and listeners are not written yet"))]
+mod downstream_tls;
 mod listener;
 mod route;
+#[cfg_attr(not(test), expect(dead_code, reason = "clusters and listeners are not written yet"))]
+mod tls;
 
 use prost::Message;
 use prost_types::Any;
@@ -24,6 +28,7 @@ pub fn write(name: &Name, resource: &Resource) -> Result<Any, Refused> {
     let mut cx = Cx::new(format!("{kind}[{name}]"));
     let any = match resource {
         Resource::Cluster(cluster) => cluster::cluster(&mut cx, name, cluster).map(|it| packed(&it)),
+        Resource::Secret(secret) => Some(packed(&tls::secret(name, secret))),
         Resource::Endpoints(set) => Some(packed(&cluster::assignment(name, set))),
         Resource::Listener(listener) => listener::listener(&mut cx, name, listener).map(|it| packed(&it)),
         Resource::Routes(table) => route::table(&mut cx, name, table).map(|it| packed(&it)),

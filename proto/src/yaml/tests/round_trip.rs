@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::files::FULL;
-use crate::random;
 use super::read;
 use super::resilience::RESILIENCE;
+use crate::random;
 use crate::yaml::print;
 
 #[test]

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 
 use super::files::FULL;
-use super::resilience::RESILIENCE;
 use super::read;
+use super::resilience::RESILIENCE;
 use crate::random;
 use crate::yaml::cursor::asked;
 use crate::yaml::scalar::{Core, boolean, core};

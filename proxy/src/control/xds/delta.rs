@@ -9,7 +9,7 @@ use outrigger_proto::xds::discovery::{
 };
 use outrigger_proto::xds::{self, Kind, Refused};
 
-use super::speaks::{Speaks, first, why};
+use super::speaks::{Speaks, first, read, why};
 use super::state::State;
 
 /// See the module.
@@ -69,11 +69,12 @@ impl Speaks for Delta {
         let versions = &mut self.asked.entry(kind).or_default().versions;
         let mut refused = Vec::new();
         for resource in resources {
-            match read(kind, &resource) {
+            let version = resource.version.clone();
+            match meant(kind, resource) {
                 // It lives on.
                 None => {}
                 Some(Ok((name, meant))) => {
-                    versions.insert(name.clone(), resource.version);
+                    versions.insert(name.clone(), version);
                     state.put(name, meant);
                 }
                 Some(Err(bad)) => refused.push(bad),
@@ -118,8 +119,8 @@ fn of(kind: Kind) -> DeltaDiscoveryRequest {
 }
 
 /// What a resource means; `None` for one that says only that it lives on.
-fn read(kind: Kind, resource: &Resource) -> Option<Result<(Name, xds::Resource), Refused>> {
-    let read = xds::read(kind, resource.resource.as_ref()?);
+fn meant(kind: Kind, resource: Resource) -> Option<Result<(Name, xds::Resource), Refused>> {
+    let read = read(kind, resource.resource?);
     let called = Name::new(&resource.name);
     Some(match read {
         Ok((name, _)) if Some(&name) != called.as_ref() => {

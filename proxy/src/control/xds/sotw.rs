@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use outrigger_proto::model::Name;
 use outrigger_proto::xds::discovery::{DiscoveryRequest, DiscoveryResponse, Node, STREAM, Status};
-use outrigger_proto::xds::{self, Kind, Refused};
+use outrigger_proto::xds::{Kind, Refused};
 
-use super::speaks::{Speaks, first, why};
+use super::speaks::{Speaks, first, read, why};
 use super::state::State;
 
 /// See the module.
@@ -54,8 +54,8 @@ impl Speaks for Sotw {
         state.note_answer(kind);
         let mut good = BTreeMap::new();
         let mut refused = Vec::new();
-        for resource in &resources {
-            match xds::read(kind, resource) {
+        for resource in resources {
+            match read(kind, resource) {
                 Ok((name, resource)) => drop(good.insert(name, resource)),
                 Err(bad) => refused.push(bad),
             }

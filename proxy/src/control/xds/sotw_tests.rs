@@ -89,7 +89,7 @@ fn what_is_said_of_faults_has_a_bound() {
         .map(|number| {
             let any =
                 Any { type_url: Kind::Cluster.url(), value: cluster(&format!("{number}é"), &field(8, &[])) };
-            xds::read(Kind::Cluster, &any).unwrap_err()
+            read(Kind::Cluster, any).unwrap_err()
         })
         .collect();
     let Status { code: _, message } = why(&refused).unwrap();

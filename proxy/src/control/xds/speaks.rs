@@ -1,11 +1,15 @@
 //! One of the two ways in which a control plane is spoken with, without its stream.
 //! <https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>
 
-use outrigger_proto::xds::discovery::{Node, Status};
-use outrigger_proto::xds::{Kind, Refused};
+use outrigger_proto::error::ConfigError;
+use outrigger_proto::model::Name;
+use outrigger_proto::xds::discovery::{Any, Node, Status};
+use outrigger_proto::xds::{self, Kind, Refused, Resource};
 use prost::Message;
+use zeroize::Zeroize;
 
 use super::state::State;
+use crate::identity::secrets;
 
 /// INVALID_ARGUMENT.
 const REFUSED: i32 = 3;
@@ -31,8 +35,27 @@ pub(super) trait Speaks {
 
 /// Of which kinds is asked at the beginning of a stream; of those that are asked for by name, where there `are` names.
 pub(super) fn first(are: impl Fn(Kind) -> bool) -> Vec<Kind> {
-    let named = [Kind::Endpoints, Kind::Routes].into_iter().filter(|kind| are(*kind));
+    let named = [Kind::Secret, Kind::Endpoints, Kind::Routes].into_iter().filter(|kind| are(*kind));
     [Kind::Cluster, Kind::Listener].into_iter().chain(named).collect()
+}
+
+/// What a resource means, if it can be used: the last good one stays where it cannot. The bytes of a secret are wiped.
+pub(super) fn read(kind: Kind, mut any: Any) -> Result<(Name, Resource), Refused> {
+    let read = xds::read(kind, &any).and_then(|(name, resource)| {
+        let Resource::Secret(secret) = &resource else { return Ok((name, resource)) };
+        match secrets::check(&name, secret) {
+            Ok(()) => Ok((name, resource)),
+            Err((field, problem)) => {
+                let path = format!("{kind}[{name}].{field}");
+                let errors = vec![ConfigError { place: None, path, problem, hint: None }];
+                Err(Refused { name: Some(name), errors })
+            }
+        }
+    });
+    if kind == Kind::Secret {
+        any.value.zeroize();
+    }
+    read
 }
 
 /// What a control plane is told of what is refused.

@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use outrigger_proto::model::{Assignment, Cluster, Listener, Name, RouteTable};
+use outrigger_proto::model::{Assignment, Cluster, DownstreamTls, Listener, Name, RouteTable, UpstreamTls};
 use outrigger_proto::xds::{ClusterResource, EndpointSource, Kind, ListenerResource, Resource, RouteSource};
+
+use crate::identity::secrets::Secrets;
 
 /// What is found, as far as it can be served.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +20,8 @@ pub struct Discovered {
     pub clusters: BTreeMap<Name, Arc<Cluster>>,
     /// Of those clusters that DNS does not resolve.
     pub endpoints: BTreeMap<Name, Arc<Assignment>>,
+    /// Those that listeners and clusters name.
+    pub secrets: Secrets,
 }
 
 /// What has changed.
@@ -38,6 +42,7 @@ pub(super) struct State {
     endpoints: BTreeMap<Name, Arc<Assignment>>,
     listeners: BTreeMap<Name, ListenerResource>,
     routes: BTreeMap<Name, RouteTable>,
+    secrets: Secrets,
     told: Option<Discovered>,
 }
 
@@ -51,6 +56,7 @@ impl State {
     pub(super) fn put(&mut self, name: Name, resource: Resource) {
         match resource {
             Resource::Cluster(cluster) => drop(self.clusters.insert(name, *cluster)),
+            Resource::Secret(secret) => drop(self.secrets.0.insert(name, Arc::new(secret))),
             Resource::Endpoints(set) => drop(self.endpoints.insert(name, Arc::new(set))),
             Resource::Listener(listener) => drop(self.listeners.insert(name, *listener)),
             Resource::Routes(table) => drop(self.routes.insert(name, table)),
@@ -61,6 +67,7 @@ impl State {
     pub(super) fn keep(&mut self, kind: Kind, keeps: impl Fn(&Name) -> bool) {
         match kind {
             Kind::Cluster => self.clusters.retain(|name, _| keeps(name)),
+            Kind::Secret => self.secrets.0.retain(|name, _| keeps(name)),
             Kind::Endpoints => self.endpoints.retain(|name, _| keeps(name)),
             Kind::Listener => self.listeners.retain(|name, _| keeps(name)),
             Kind::Routes => self.routes.retain(|name, _| keeps(name)),
@@ -68,16 +75,31 @@ impl State {
     }
 
     /// What is referred to, of the kinds that are.
-    pub(super) fn wanted(&self) -> [(Kind, BTreeSet<Name>); 2] {
-        [(Kind::Endpoints, self.sets().cloned().collect()), (Kind::Routes, self.tables().cloned().collect())]
+    pub(super) fn wanted(&self) -> [(Kind, BTreeSet<Name>); 3] {
+        [
+            (Kind::Secret, self.named().cloned().collect()),
+            (Kind::Endpoints, self.sets().cloned().collect()),
+            (Kind::Routes, self.tables().cloned().collect()),
+        ]
     }
 
     /// What is referred to and has not come.
     pub(super) fn missing(&self) -> Vec<String> {
+        let secrets: BTreeSet<_> = self.named().filter(|name| !self.secrets.0.contains_key(*name)).collect();
         let sets: BTreeSet<_> = self.sets().filter(|name| !self.endpoints.contains_key(*name)).collect();
         let tables: BTreeSet<_> = self.tables().filter(|name| !self.routes.contains_key(*name)).collect();
-        let sets = sets.into_iter().map(|name| format!("{}[{name}]", Kind::Endpoints));
-        sets.chain(tables.into_iter().map(|name| format!("{}[{name}]", Kind::Routes))).collect()
+        let of = |kind: Kind, names: BTreeSet<&Name>| {
+            names.into_iter().map(|name| format!("{kind}[{name}]")).collect::<Vec<_>>()
+        };
+        [of(Kind::Secret, secrets), of(Kind::Endpoints, sets), of(Kind::Routes, tables)].concat()
+    }
+
+    /// The secrets that clusters and listeners name.
+    fn named(&self) -> impl Iterator<Item = &Name> {
+        let clusters = self.clusters.values().filter_map(|cluster| cluster.cluster.tls.as_ref());
+        let listeners = self.listeners.values().filter_map(|listener| listener.listener.chain.tls.as_ref());
+        let of_clusters = clusters.flat_map(UpstreamTls::secrets);
+        of_clusters.chain(listeners.flat_map(DownstreamTls::secrets)).map(|secret| secret.name)
     }
 
     /// The sets of endpoints that clusters refer to.
@@ -110,8 +132,8 @@ impl State {
             self.told = Some(now.clone());
             return Some(News::All(Box::new(now)));
         };
-        let same = (&told.listeners, &told.route_tables, &told.clusters)
-            == (&now.listeners, &now.route_tables, &now.clusters);
+        let same = (&told.listeners, &told.route_tables, &told.clusters, &told.secrets)
+            == (&now.listeners, &now.route_tables, &now.clusters, &now.secrets);
         if is_whole && !same {
             *told = now.clone();
             return Some(News::All(Box::new(now)));
@@ -127,7 +149,7 @@ impl State {
     }
 
     fn discovered(&self) -> Discovered {
-        let mut out = Discovered::default();
+        let mut out = Discovered { secrets: self.secrets.clone(), ..Discovered::default() };
         for (name, ClusterResource { cluster, endpoints }) in &self.clusters {
             out.clusters.insert(name.clone(), Arc::clone(cluster));
             let set = match endpoints {
