@@ -13,6 +13,7 @@ mod rls;
 mod tls;
 mod websocket;
 mod xds;
+mod xds_tls;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

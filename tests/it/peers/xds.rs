@@ -13,7 +13,7 @@ fn at(port: u16) -> Value {
 }
 
 /// A cluster whose endpoints come from the stream.
-fn cluster(name: &str, more: &Value) -> Value {
+pub(super) fn cluster(name: &str, more: &Value) -> Value {
     let mut cluster = json!({
         "name": name, "type": "EDS",
         "eds_cluster_config": { "eds_config": { "ads": {}, "resource_api_version": "V3" } },
@@ -22,12 +22,12 @@ fn cluster(name: &str, more: &Value) -> Value {
     cluster
 }
 
-fn endpoints(cluster: &str, ports: &[u16]) -> Value {
+pub(super) fn endpoints(cluster: &str, ports: &[u16]) -> Value {
     let each = ports.iter().map(|port| json!({ "endpoint": { "address": at(*port) } }));
     json!({ "cluster_name": cluster, "endpoints": [{ "lb_endpoints": each.collect::<Vec<_>>() }] })
 }
 
-fn listener(name: &str, table: &str) -> Value {
+pub(super) fn listener(name: &str, table: &str) -> Value {
     let manager = json!({
         "@type": format!("{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": name,
@@ -37,11 +37,11 @@ fn listener(name: &str, table: &str) -> Value {
     json!({ "name": name, "address": at(0), "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }] })
 }
 
-fn routes(name: &str, routes: &Value) -> Value {
+pub(super) fn routes(name: &str, routes: &Value) -> Value {
     json!({ "name": name, "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": routes }] })
 }
 
-fn to(path: &Value, cluster: &str) -> Value {
+pub(super) fn to(path: &Value, cluster: &str) -> Value {
     json!({ "match": path, "route": { "cluster": cluster } })
 }
 
@@ -58,7 +58,7 @@ fn state(version: &str, ports: &[u16]) -> Value {
 
 /// How a control plane says what there is.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
+pub(super) enum Way {
     /// All of it, each time.
     Sotw,
     /// What has changed.
@@ -66,7 +66,7 @@ enum Way {
 }
 
 /// The control plane, with this state, on this port or any. It speaks in this way alone.
-async fn control(python: &std::path::Path, way: Way, port: u16, state: &Value) -> (Running, u16) {
+pub(super) async fn control(python: &std::path::Path, way: Way, port: u16, state: &Value) -> (Running, u16) {
     let way = if way == Way::Delta { "delta" } else { "sotw" };
     let mut control = Running::start(python, &[&script("xds_server.py"), &port.to_string(), way]);
     let port = control.port().await;
@@ -75,12 +75,12 @@ async fn control(python: &std::path::Path, way: Way, port: u16, state: &Value) -
 }
 
 /// A file that says who the proxy is and whom it asks.
-fn file(port: u16) -> String {
+pub(super) fn file(port: u16) -> String {
     format!("node: {{ id: proxy-1, cluster: web }}\nxds: {{ server: \"http://127.0.0.1:{port}\" }}\n")
 }
 
 /// What it is asked next of this kind.
-async fn asked(control: &mut Running, kind: &str) -> Value {
+pub(super) async fn asked(control: &mut Running, kind: &str) -> Value {
     let line = control.line_with(&format!("\"kind\": \"{kind}\"")).await;
     serde_json::from_str(line.strip_prefix("ASKED ").unwrap()).unwrap()
 }
