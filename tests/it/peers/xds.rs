@@ -379,6 +379,28 @@ async fn came_of(address: std::net::SocketAddr, request: &str) -> String {
     format!("{} {} {} {} {sent:?} {told}", reply.status, report["origin"], report["path"], report["host"])
 }
 
+/// What tells Envoy to ask the control plane on this port.
+pub(super) fn envoys(port: u16) -> Value {
+    let ads = json!({ "ads": {}, "resource_api_version": "V3" });
+    let http2 = json!({
+        "@type": format!("{TYPES}.upstreams.http.v3.HttpProtocolOptions"), "explicit_http_config": { "http2_protocol_options": {} },
+    });
+    let plane = json!({
+        "name": "xds", "type": "STATIC",
+        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2 },
+        "load_assignment": { "cluster_name": "xds", "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": at(port) } }] }] },
+    });
+    json!({
+        "node": { "id": "envoy", "cluster": "web" },
+        "admin": { "address": at(0) },
+        "dynamic_resources": {
+            "ads_config": { "api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds" } }] },
+            "lds_config": ads, "cds_config": ads,
+        },
+        "static_resources": { "clusters": [plane] },
+    })
+}
+
 /// Envoy as a second opinion: the same control plane, the same resources, the same requests.
 #[tokio::test]
 async fn what_is_served_is_what_envoy_serves() {
@@ -395,26 +417,7 @@ async fn what_is_served_is_what_envoy_serves() {
         "RouteConfiguration": [many_routes()],
     });
     let (_control, port) = control(&python, Way::Sotw, 0, &state).await;
-    let ads = json!({ "ads": {}, "resource_api_version": "V3" });
-    let http2 = json!({
-        "@type": format!("{TYPES}.upstreams.http.v3.HttpProtocolOptions"), "explicit_http_config": { "http2_protocol_options": {} },
-    });
-    let plane = json!({
-        "name": "xds", "type": "STATIC",
-        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2 },
-        "load_assignment": { "cluster_name": "xds", "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": at(port) } }] }] },
-    });
-    let envoy = envoy
-        .run(&json!({
-            "node": { "id": "envoy", "cluster": "web" },
-            "admin": { "address": at(0) },
-            "dynamic_resources": {
-                "ads_config": { "api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds" } }] },
-                "lds_config": ads, "cds_config": ads,
-            },
-            "static_resources": { "clusters": [plane] },
-        }))
-        .await;
+    let envoy = envoy.run(&envoys(port)).await;
     let proxy = Proxy::start(&file(port)).await;
     let all = requests();
     assert!(all.len() >= 45, "{}", all.len());

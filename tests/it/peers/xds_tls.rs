@@ -15,8 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::envoy::Envoy;
 use super::ext_authz::python_with_messages;
-use super::xds::{Way, asked, cluster, control, endpoints, file, listener, routes, to};
+use super::xds::{Way, asked, cluster, control, endpoints, envoys, file, listener, routes, to};
 use super::{Running, run};
 
 const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
@@ -319,4 +320,73 @@ async fn a_listener_proves_the_proxys_own_identity() {
         let clear = Client::connect(to).await.try_get("/").await.map(|reply| reply.status);
         assert_eq!(clear, (name == "permissive").then_some(200), "{name}");
     }
+}
+
+/// TLS towards a server that has a name which matches, by the roots `ca`.
+fn matching(names: &Value) -> Value {
+    let mut around = towards("app.test");
+    let context = &mut around["transport_socket"]["typed_config"];
+    context.as_object_mut().unwrap().remove("sni");
+    let combined = &mut context["common_tls_context"]["combined_validation_context"];
+    combined["default_validation_context"]["match_typed_subject_alt_names"] = names.clone();
+    around
+}
+
+/// Envoy as a second opinion on who is believed: the same control plane, the same secrets, the same server.
+#[tokio::test]
+async fn who_is_believed_is_who_envoy_believes() {
+    let (Some(python), Some(envoy)) = (python_with_messages().await, Envoy::find().await) else { return };
+    let authority = Authority::new("a");
+    let mut params = leaf(&["spiffe://a/ns/x"]);
+    let names = ["app.test", "*.wild.test"].map(|host| SanType::DnsName(host.try_into().unwrap()));
+    params.subject_alt_names.extend(names);
+    params.subject_alt_names.push(SanType::IpAddress([10, 9, 8, 7].into()));
+    let server = server(&authority.sign(params), &authority).await;
+    let exact = |kind: &str, name: &str| json!({ "san_type": kind, "matcher": { "exact": name } });
+    let below = |prefix: &str| json!({ "san_type": "URI", "matcher": { "prefix": prefix } });
+    let rows = [
+        (json!([exact("DNS", "app.test")]), 200),
+        (json!([exact("DNS", "App.Test")]), 200),
+        (json!([exact("DNS", "other.test")]), 503),
+        (json!([exact("DNS", "other.test"), exact("DNS", "app.test")]), 200),
+        (json!([exact("DNS", "a.wild.test")]), 200),
+        (json!([exact("DNS", "a.b.wild.test")]), 503),
+        (json!([exact("DNS", "wild.test")]), 503),
+        (json!([exact("IP_ADDRESS", "10.9.8.7")]), 200),
+        (json!([exact("IP_ADDRESS", "10.9.8.8")]), 503),
+        (json!([exact("DNS", "10.9.8.7")]), 503),
+        (json!([exact("URI", "spiffe://a/ns/x")]), 200),
+        (json!([exact("URI", "spiffe://a/ns")]), 503),
+        (json!([below("spiffe://a/")]), 200),
+        (json!([below("spiffe://a/n/")]), 503),
+        (json!([below("spiffe://b/")]), 503),
+    ];
+    let name = |index: usize| format!("c{index}");
+    let of_rows = |made: &dyn Fn(usize) -> Value| (0..rows.len()).map(made).collect::<Vec<_>>();
+    let by_path = |index: usize| to(&json!({ "path": format!("/{index}") }), &name(index));
+    let mut state = served(
+        "1",
+        server,
+        &json!([
+            certificate("web", &named(&authority, "localhost")),
+            certificate("own", &named(&authority, "proxy.test")),
+            roots("ca", &authority),
+        ]),
+    );
+    state["Cluster"] = of_rows(&|index| cluster(&name(index), &matching(&rows[index].0))).into();
+    state["ClusterLoadAssignment"] = of_rows(&|index| endpoints(&name(index), &[server])).into();
+    state["RouteConfiguration"] = json!([routes("table", &of_rows(&by_path).into())]);
+    let (_control, port) = control(&python, Way::Sotw, 0, &state).await;
+    let envoy = envoy.run(&envoys(port)).await;
+    let proxy = Proxy::start(&file(port)).await;
+    let mut differ = Vec::new();
+    for (index, (names, expected)) in rows.iter().enumerate() {
+        let path = format!("/{index}");
+        let ours = pki::status(proxy.address("web"), None, &path).await;
+        let envoys = pki::status(envoy.address, None, &path).await;
+        if (ours, envoys) != (Some(*expected), Some(*expected)) {
+            differ.push(format!("{names}: ours {ours:?}, Envoy's {envoys:?}, expected {expected}"));
+        }
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
 }

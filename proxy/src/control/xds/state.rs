@@ -171,3 +171,51 @@ impl State {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use outrigger_proto::model::{Certificate, Revocation, Roots, San, ServerAuth, Source};
+    use outrigger_proto::xds::Secret;
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn secret(key: &str) -> Resource {
+        let text = |text: &str| text.as_bytes().to_vec().into();
+        Resource::Secret(Secret::Certificate { chain: text("chain"), key: text(key) })
+    }
+
+    #[test]
+    fn what_names_a_secret_waits_for_it_and_another_one_is_news() {
+        let mut state = State::default();
+        let server = ServerAuth {
+            roots: Roots::System,
+            sni: None,
+            sans: Box::new([San::Dns("app.test".into())]),
+            certificate: Some(Certificate::Secret(name("own"))),
+            revocation: Revocation::default(),
+        };
+        let tls = Some(UpstreamTls::Server(Box::new(server)));
+        let cluster = Cluster { tls, ..Cluster::new(Source::Static) };
+        let endpoints = EndpointSource::Stated(Arc::default());
+        let cluster = ClusterResource { cluster: Arc::new(cluster), endpoints };
+        state.put(name("app"), Resource::Cluster(Box::new(cluster)));
+        [Kind::Cluster, Kind::Listener].into_iter().for_each(|kind| state.note_answer(kind));
+        assert_eq!(state.wanted()[0], (Kind::Secret, [name("own")].into()));
+        assert_eq!(state.missing(), ["Secret[own]"]);
+        assert_eq!(state.news(false), None);
+        state.put(name("own"), secret("one"));
+        assert!(matches!(state.news(false), Some(News::All(found)) if found.secrets.0.len() == 1));
+        assert_eq!(state.news(false), None);
+        state.put(name("own"), secret("two"));
+        let Some(News::All(found)) = state.news(false) else { panic!("it is another one") };
+        assert!(!format!("{found:?}").contains("two"));
+        // Taken back, it is waited for again, and then gone.
+        state.keep(Kind::Secret, |_| false);
+        assert_eq!((state.missing(), state.news(false)), (vec!["Secret[own]".to_owned()], None));
+        assert!(matches!(state.news(true), Some(News::All(found)) if found.secrets.0.is_empty()));
+    }
+}
