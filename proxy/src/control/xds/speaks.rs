@@ -23,17 +23,16 @@ pub(super) trait Speaks {
     const PATH: &'static str;
 
     /// What is asked at the beginning of a stream: with the versions that are in force, if there are any.
-    fn begin(&mut self, node: &Node, state: &State) -> Vec<Self::Request>;
+    fn begin(&mut self, node: &Node, state: &mut State) -> Vec<Self::Request>;
 
     /// Takes an answer; what is to be said to it and asked because of it, and what of it is refused.
     fn take(&mut self, state: &mut State, response: Self::Response) -> (Vec<Self::Request>, Vec<Refused>);
 }
 
-/// Of which kinds is asked at the beginning of a stream; of those that are asked for by name, where there `are` names.
-pub(super) fn first(are: impl Fn(Kind) -> bool) -> Vec<Kind> {
-    let named = [Kind::Endpoints, Kind::Routes].into_iter().filter(|kind| are(*kind));
-    [Kind::Cluster, Kind::Listener].into_iter().chain(named).collect()
-}
+/// Of these all are asked for, at the beginning of a stream.
+pub(super) const WHOLE: [Kind; 2] = [Kind::Cluster, Kind::Listener];
+/// These are asked for by name, once something refers to them.
+pub(super) const NAMED: [Kind; 2] = [Kind::Endpoints, Kind::Routes];
 
 /// What a control plane is told of what is refused.
 pub(super) fn why(refused: &[Refused]) -> Option<Status> {
