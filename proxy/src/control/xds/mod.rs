@@ -3,6 +3,8 @@
 
 mod delta;
 mod merge;
+mod referred;
+mod said;
 mod sotw;
 mod speaks;
 mod state;
@@ -49,7 +51,7 @@ const QUEUE: usize = 64;
 /// says all there is each time.
 pub async fn follow(control: ControlPlane, news: mpsc::Sender<News>, stats: Arc<ProcessStats>) {
     let mut state = State::default();
-    let (mut delta, mut sotw) = (Delta::default(), Sotw::default());
+    let (mut delta, mut sotw) = (Delta, Sotw::default());
     let mut client = Client { node: node(&control.node), control, news, stats, backoff: Backoff::new(WAITS) };
     let mut incremental = true;
     loop {
@@ -131,11 +133,10 @@ impl Client {
                     requests.send(answer).await.map_err(|_| StreamError::Ended)?;
                 }
             }
-            let missing = state.missing();
-            if waited && !missing.is_empty() {
-                tracing::warn!(after = ?WARM, missing = missing.join(", "), "going on without what has not come");
+            if waited && state.is_missing() {
+                tracing::warn!(after = ?WARM, missing = state.missing(), "going on without what has not come");
             }
-            since = if missing.is_empty() || waited { None } else { since.or_else(|| Some(Instant::now())) };
+            since = if waited || !state.is_missing() { None } else { since.or_else(|| Some(Instant::now())) };
             if let Some(found) = state.news(waited)
                 && self.news.send(found).await.is_err()
             {
