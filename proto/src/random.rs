@@ -208,9 +208,11 @@ fn control() -> impl Strategy<Value = ControlPlane> {
     });
     let node =
         (id, boxed_text(), locality).prop_map(|(id, cluster, locality)| Node { id, cluster, locality });
-    (server, trust, node).prop_map(|(server, trust, node)| ControlPlane {
+    let cache = option::of("[a-z]{1,5}".prop_map(PathBuf::from));
+    (server, trust, cache, node).prop_map(|(server, trust, cache, node)| ControlPlane {
         server: server.into(),
         trust,
+        cache,
         node,
     })
 }

@@ -59,8 +59,7 @@ impl Speaks for Delta {
                 // It lives on.
                 None => {}
                 Some(Ok((name, meant))) => {
-                    let value = resource.resource.as_ref().map_or(&[][..], |any| &any.value);
-                    state.put(name, meant, Said { version: &resource.version, value });
+                    state.put(name, meant, Said::of(&resource));
                 }
                 Some(Err(bad)) => refused.push(bad),
             }
@@ -95,7 +94,7 @@ fn of(kind: Kind) -> DeltaDiscoveryRequest {
 }
 
 /// What a resource means; `None` for one that says only that it lives on.
-fn meant(kind: Kind, resource: &Resource) -> Option<Result<(Name, xds::Resource), Refused>> {
+pub(super) fn meant(kind: Kind, resource: &Resource) -> Option<Result<(Name, xds::Resource), Refused>> {
     let read = read(kind, resource.resource.as_ref()?);
     let called = Name::new(&resource.name);
     Some(match read {

@@ -12,6 +12,14 @@ pub(super) struct Said<'a> {
     pub(super) value: &'a [u8],
 }
 
+impl<'a> Said<'a> {
+    /// How it was said incrementally.
+    pub(super) fn of(resource: &'a Resource) -> Self {
+        let value = resource.resource.as_ref().map_or(&[][..], |any| &any.value);
+        Self { version: &resource.version, value }
+    }
+}
+
 /// A resource, and how it was said.
 #[derive(Debug)]
 pub(super) struct Held<T> {

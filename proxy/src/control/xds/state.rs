@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use outrigger_proto::model::{Assignment, Cluster, DownstreamTls, Listener, Name, RouteTable, UpstreamTls};
+use outrigger_proto::xds::discovery::{self, DeltaDiscoveryResponse};
 use outrigger_proto::xds::{
     ClusterResource, EndpointSource, Kind, ListenerResource, Resource, RouteSource, Secret,
 };
@@ -43,6 +44,8 @@ const NAMED: usize = 20;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct State {
+    /// Whether resources are kept as they were said.
+    keeps: bool,
     /// Of which kinds something was said.
     answered: BTreeSet<Kind>,
     clusters: BTreeMap<Name, Upstream>,
@@ -57,6 +60,8 @@ pub(super) struct State {
     changed: bool,
     /// The clusters whose endpoints have.
     moved: BTreeSet<Name>,
+    /// Whether anything was said since it was last written down.
+    unsaved: bool,
 }
 
 /// A cluster.
@@ -68,6 +73,11 @@ struct Upstream {
 }
 
 impl State {
+    /// One that keeps resources as they were said, where that is wanted.
+    pub(super) fn new(keeps: bool) -> Self {
+        Self { keeps, ..Self::default() }
+    }
+
     /// An answer has come, whatever it says.
     pub(super) fn note_answer(&mut self, kind: Kind) {
         self.answered.insert(kind);
@@ -75,19 +85,21 @@ impl State {
 
     /// A resource is there, or is another.
     pub(super) fn put(&mut self, name: Name, resource: Resource, said: Said<'_>) {
+        self.unsaved = true;
+        let keeps = self.keeps;
         match resource {
-            Resource::Cluster(cluster) => self.put_cluster(name, Held::new(*cluster, said, false)),
+            Resource::Cluster(cluster) => self.put_cluster(name, Held::new(*cluster, said, keeps)),
             // As it was said it is held nowhere.
             Resource::Secret(secret) => {
                 self.changed |= self.secrets.put(&name, Held::new(Arc::new(secret), said, false));
             }
             Resource::Endpoints(set) => {
-                if self.sets.put(&name, Held::new(Arc::new(set), said, false)) {
+                if self.sets.put(&name, Held::new(Arc::new(set), said, keeps)) {
                     self.moved.extend(self.sets.by(&name).iter().cloned());
                 }
             }
-            Resource::Listener(listener) => self.put_listener(name, Held::new(*listener, said, false)),
-            Resource::Routes(table) => self.changed |= self.tables.put(&name, Held::new(table, said, false)),
+            Resource::Listener(listener) => self.put_listener(name, Held::new(*listener, said, keeps)),
+            Resource::Routes(table) => self.changed |= self.tables.put(&name, Held::new(table, said, keeps)),
         }
     }
 
@@ -143,6 +155,7 @@ impl State {
 
     /// There is no such resource.
     pub(super) fn remove(&mut self, kind: Kind, name: &Name) {
+        self.unsaved = true;
         match kind {
             Kind::Cluster => {
                 let Some(Upstream { held, told: _ }) = self.clusters.remove(name) else { return };
@@ -226,6 +239,40 @@ impl State {
             Kind::Listener => each(self.listeners.iter()),
             Kind::Routes => each(self.tables.there()),
         }
+    }
+
+    /// All that is there, each kind as one answer, if it `holds` that kind.
+    pub(super) fn said(&self, holds: impl Fn(Kind) -> bool) -> Vec<DeltaDiscoveryResponse> {
+        let of = |kind: Kind| {
+            fn each<'a, T: 'a>(
+                kind: Kind,
+                all: impl Iterator<Item = (&'a Name, &'a Held<T>)>,
+            ) -> Vec<discovery::Resource> {
+                all.map(|(name, held)| held.said(kind, name.as_str())).collect()
+            }
+            let resources = match kind {
+                Kind::Cluster => {
+                    each(kind, self.clusters.iter().map(|(name, cluster)| (name, &cluster.held)))
+                }
+                // It is never written down.
+                Kind::Secret => Vec::new(),
+                Kind::Endpoints => each(kind, self.sets.there()),
+                Kind::Listener => each(kind, self.listeners.iter()),
+                Kind::Routes => each(kind, self.tables.there()),
+            };
+            DeltaDiscoveryResponse { type_url: kind.url(), resources, ..DeltaDiscoveryResponse::default() }
+        };
+        Kind::ALL.into_iter().filter(|kind| holds(*kind)).map(of).collect()
+    }
+
+    /// Whether anything was said since this was last asked.
+    pub(super) fn take_unsaved(&mut self) -> bool {
+        std::mem::take(&mut self.unsaved)
+    }
+
+    /// Whether all that was said was told.
+    pub(super) fn is_settled(&self) -> bool {
+        self.told && !self.changed && self.moved.is_empty() && !self.is_missing()
     }
 
     /// Whether something is referred to and nothing was said of it yet.
