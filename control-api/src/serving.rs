@@ -89,6 +89,8 @@ impl Serving {
                     Kind::Cluster | Kind::Endpoints => of(kind, &|name| clusters.contains(name)),
                     Kind::Listener => of(kind, &|name| listeners.contains_key(name)),
                     Kind::Routes => of(kind, &|name| tables.contains(name)),
+                    // Keys never leave the nodes that they are for.
+                    Kind::Secret => Items::default(),
                 };
                 (kind, items)
             });

@@ -15,7 +15,7 @@ use crate::model::*;
 
 mod authorization;
 mod policies;
-mod tls;
+pub(crate) mod tls;
 
 pub(crate) fn config() -> impl Strategy<Value = Config> {
     let name = || text_name().prop_map(|n| Name::new(&n).unwrap());
@@ -208,9 +208,11 @@ fn control() -> impl Strategy<Value = ControlPlane> {
     });
     let node =
         (id, boxed_text(), locality).prop_map(|(id, cluster, locality)| Node { id, cluster, locality });
-    (server, trust, node).prop_map(|(server, trust, node)| ControlPlane {
+    let cache = option::of("[a-z]{1,5}".prop_map(PathBuf::from));
+    (server, trust, cache, node).prop_map(|(server, trust, cache, node)| ControlPlane {
         server: server.into(),
         trust,
+        cache,
         node,
     })
 }
@@ -243,7 +245,7 @@ fn any_listener() -> impl Strategy<Value = RawListener> {
     let tcp =
         (bare_split(), time()).prop_map(|(to, idle_timeout)| Filter::Tcp(TcpFilter { to, idle_timeout }));
     let direction = select(vec![Direction::Inbound, Direction::Outbound]);
-    let chain = (option::of(tls::downstream()), limits(), prop_oneof![2 => http, 1 => tcp]);
+    let chain = (option::of(tls::downstream(tls::By::Files)), limits(), prop_oneof![2 => http, 1 => tcp]);
     let chain = chain.prop_flat_map(|(tls, limits, filter)| {
         let (http, claims) = match &filter {
             Filter::Http(http) => (true, !http.jwt.is_empty()),
@@ -497,7 +499,7 @@ pub(crate) fn cluster_and_endpoints() -> impl Strategy<Value = (Cluster, Assignm
     let fallback = select(vec![SubsetFallback::None, SubsetFallback::Any]);
     let subsets = (btree_map(names, labels(), 1..4), fallback);
     let parts = (option::of((weights, places)), option::of(subsets));
-    let clusters = (cluster(), option::of(tls::upstream()));
+    let clusters = (cluster(), option::of(tls::upstream(tls::By::Files)));
     (clusters, assignment(), parts).prop_map(|((mut cluster, tls), mut assignment, (zones, subsets))| {
         cluster.tls = tls;
         if let Some((subsets, fallback)) = subsets.filter(|_| cluster.source == Source::Static) {

@@ -12,13 +12,14 @@ use outrigger_proto::error::{ConfigError, ConfigErrors};
 use outrigger_proto::model::{AccessLog, Address, Config, ControlPlane, Direction, Mesh, Shutdown};
 use outrigger_proto::yaml::Parsed;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{self, Admin, Status};
 use crate::apply::Applier;
 use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
-use crate::control::xds::{self, Discovered, News, merge};
+use crate::control::xds::{self, Discovered, News, Told, merge};
 use crate::identity::alarm::Standing;
+use crate::identity::secrets::Secrets;
 use crate::io::listen::Bound;
 use crate::observe::{ProcessStats, Registry, Writer, access_log, queue};
 use crate::overload::{Guard, raise_descriptor_limit};
@@ -84,7 +85,9 @@ pub struct App {
 /// A control plane, as it was configured at the start.
 #[derive(Debug)]
 struct Remote {
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<Told>,
+    /// Its first word, until that has come into force: whether it is what it said before we began, and who waits for that.
+    first: Option<(bool, oneshot::Sender<bool>)>,
     /// What it said last.
     found: Discovered,
     /// What the file says beside that.
@@ -170,7 +173,7 @@ impl App {
             app.remote = Some(remote);
         }
         app.admin_address = app.open_admin(&config.mesh)?;
-        app.bring_into_force(config).await.map_err(StartError::Config)?;
+        app.bring_first_into_force(config).await.map_err(StartError::Config)?;
         // By the thresholds that are in force now.
         tokio::task::spawn_local(Guard::new(app.shared.clone()).watch());
         Ok(app)
@@ -209,24 +212,39 @@ impl App {
         }
     }
 
+    /// What keeps a start from serving what a control plane said before it keeps it from nothing else.
+    async fn bring_first_into_force(&mut self, own: Config) -> Result<(), ConfigErrors> {
+        let first = self.remote.as_mut().and_then(|remote| remote.first.take());
+        let Some((cached, taken)) = first else { return self.bring_into_force(own).await };
+        let mut result = self.bring_into_force(own.clone()).await;
+        // Who waits may be gone.
+        let _ = taken.send(result.is_ok());
+        if let (Err(_), true, Some(remote)) = (&result, cached, &mut self.remote) {
+            remote.found = Discovered::default();
+            self.report("the control plane said so last", result);
+            result = self.bring_into_force(own).await;
+        }
+        result
+    }
+
     /// What the file says, with what the control plane does.
     async fn bring_into_force(&mut self, own: Config) -> Result<(), ConfigErrors> {
-        let config = match &self.remote {
-            Some(remote) => merge(&own, &remote.found),
-            None => return self.apply(own).await,
+        let (config, secrets) = match &self.remote {
+            Some(remote) => (merge(&own, &remote.found), remote.found.secrets.clone()),
+            None => return self.apply(own, &Secrets::default()).await,
         };
-        self.apply(config).await?;
+        self.apply(config, &secrets).await?;
         if let Some(remote) = &mut self.remote {
             remote.own = own;
         }
         Ok(())
     }
 
-    async fn apply(&mut self, config: Config) -> Result<(), ConfigErrors> {
+    async fn apply(&mut self, config: Config, secrets: &Secrets) -> Result<(), ConfigErrors> {
         let process = config.mesh.process.clone();
         let refused = |errors: Vec<ConfigError>| ConfigErrors { source: self.origin.name(), errors };
         let writer = self.open_log(process.access_log.as_ref()).map_err(|error| refused(vec![error]))?;
-        if let Err(errors) = self.applier.apply(config).await {
+        if let Err(errors) = self.applier.apply(config, secrets).await {
             return Err(refused(errors));
         }
         self.switch_log(process.access_log, writer);
@@ -293,7 +311,11 @@ impl App {
                     }
                     self.reload("SIGHUP").await;
                 }
-                Some(news) = Remote::next(&mut self.remote) => self.hear(news).await,
+                Some(Told { news, cached: _, taken }) = Remote::next(&mut self.remote) => {
+                    let is_taken = self.hear(news).await;
+                    // Who waits may be gone.
+                    let _ = taken.send(is_taken);
+                }
                 _ = look.tick() => {
                     self.release_memory();
                     self.warn_of_lapse();
@@ -360,9 +382,9 @@ impl App {
         self.report(why, result);
     }
 
-    /// The control plane says something new.
-    async fn hear(&mut self, news: News) {
-        let Some(remote) = &mut self.remote else { return };
+    /// The control plane says something new; whether it came into force.
+    async fn hear(&mut self, news: News) -> bool {
+        let Some(remote) = &mut self.remote else { return false };
         match news {
             News::Endpoints(sets) => {
                 for (name, set) in sets {
@@ -372,6 +394,7 @@ impl App {
                     }
                     remote.found.endpoints.insert(name, set);
                 }
+                true
             }
             News::All(found) => {
                 let before = std::mem::replace(&mut remote.found, *found);
@@ -380,7 +403,9 @@ impl App {
                 if let (Err(_), Some(remote)) = (&result, &mut self.remote) {
                     remote.found = before;
                 }
+                let is_taken = result.is_ok();
                 self.report("the control plane says so", result);
+                is_taken
             }
         }
     }
@@ -457,18 +482,18 @@ impl Remote {
         let (tell, mut news) = mpsc::channel(1);
         let server = control.server.clone();
         tokio::task::spawn_local(xds::follow(control, tell, stats));
-        let found = match tokio::time::timeout(FIRST_WORD, news.recv()).await {
-            Ok(Some(News::All(found))) => *found,
-            Ok(Some(News::Endpoints(_)) | None) | Err(_) => {
+        let (found, first) = match tokio::time::timeout(FIRST_WORD, news.recv()).await {
+            Ok(Some(Told { news: News::All(found), cached, taken })) => (*found, Some((cached, taken))),
+            Ok(Some(Told { news: News::Endpoints(_), .. }) | None) | Err(_) => {
                 tracing::warn!(%server, after = ?FIRST_WORD, "the control plane says nothing yet; starting with the file alone");
-                Discovered::default()
+                (Discovered::default(), None)
             }
         };
-        Self { news, found, own }
+        Self { news, first, found, own }
     }
 
     /// What it says next; nothing, ever, without one.
-    async fn next(remote: &mut Option<Self>) -> Option<News> {
+    async fn next(remote: &mut Option<Self>) -> Option<Told> {
         match remote {
             Some(remote) => remote.news.recv().await,
             None => std::future::pending().await,

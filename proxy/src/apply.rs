@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::health::{Checker, Plan};
+use crate::identity::secrets::Secrets;
 use crate::io::listen::Bound;
 use crate::live::{FilterView, ListenerState, ListenerView, Routes, Snapshot, resolve_split};
 use crate::material::{Keeper, Loaded};
@@ -95,13 +96,13 @@ impl Applier {
         self.running.iter().map(|(name, running)| (name, &running.bound.address))
     }
 
-    /// Brings a configuration into force.
+    /// Brings a configuration into force, with the secrets that it names.
     ///
     /// # Errors
     /// All that kept it from it; what was in force stays.
-    pub async fn apply(&mut self, config: Config) -> Result<(), Vec<ConfigError>> {
+    pub async fn apply(&mut self, config: Config, secrets: &Secrets) -> Result<(), Vec<ConfigError>> {
         let Config { mesh, endpoints } = config;
-        let loaded = self.keeper.load(&mesh);
+        let loaded = self.keeper.load(&mesh, secrets);
         let (next, mut loaded) = match (self.open(&mesh), loaded) {
             (Ok(next), Ok(loaded)) => (next, loaded),
             (next, loaded) => {

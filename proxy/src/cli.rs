@@ -12,6 +12,7 @@ use crate::app::{self, App, Signals, StartError};
 use crate::control::file::Origin;
 use crate::demo::{self, Mode};
 use crate::identity;
+use crate::identity::secrets::Secrets;
 use crate::material::{self, Keeper};
 use crate::privileges;
 
@@ -136,7 +137,7 @@ fn check(origin: &Origin, effective: bool) -> ExitCode {
     for (_, warning) in material::exposed(&config.mesh) {
         eprintln!("warning: {warning}");
     }
-    if let Err(errors) = Keeper::new(Arc::default(), Arc::default()).load(&config.mesh) {
+    if let Err(errors) = Keeper::new(Arc::default(), Arc::default()).load(&config.mesh, &Secrets::default()) {
         errors.iter().for_each(|error| eprintln!("{}: {error}", origin.name()));
         return ExitCode::from(INVALID);
     }

@@ -264,6 +264,7 @@ fn upstream(error: UpstreamError) -> Answer {
         UpstreamError::ConnectRefused | UpstreamError::ConnectFailed => (503, GrpcCode::Unavailable, "UF"),
         UpstreamError::ConnectTimeout => (504, GrpcCode::Unavailable, "UF"),
         UpstreamError::Tls(_) | UpstreamError::TlsHandshake => (503, GrpcCode::Unavailable, "UF"),
+        UpstreamError::NoSecret => (503, GrpcCode::Unavailable, "UF"),
         UpstreamError::Closed => (502, GrpcCode::Unavailable, "UC"),
         UpstreamError::Refused | UpstreamError::Reset => (502, GrpcCode::Unavailable, "UR"),
         UpstreamError::Protocol => (502, GrpcCode::Unavailable, "UPE"),
@@ -279,6 +280,7 @@ fn upstream(error: UpstreamError) -> Answer {
         UpstreamError::ConnectFailed => "upstream_connect_failed",
         UpstreamError::Tls(error) => error.upstream_reason(),
         UpstreamError::TlsHandshake => "upstream_tls_handshake",
+        UpstreamError::NoSecret => "upstream_no_secret",
         UpstreamError::Closed => "upstream_closed",
         UpstreamError::Refused => "upstream_refused_stream",
         UpstreamError::Reset => "upstream_reset",
@@ -369,7 +371,7 @@ mod tests {
     use crate::identity::verify::PeerError;
     use crate::upstream::{Limit, Overflow};
 
-    const ALL: [ProxyError; 46] = [
+    const ALL: [ProxyError; 47] = [
         ProxyError::Crowded(Crowd { max: 1, seen: 2, adaptive: false }),
         ProxyError::WaitedTooLong(Crowd { max: 1, seen: 2, adaptive: true }),
         ProxyError::Path(PathError::Backslash),
@@ -404,6 +406,7 @@ mod tests {
         ProxyError::Upstream(UpstreamError::Tls(PeerError::Expired)),
         ProxyError::Upstream(UpstreamError::Tls(PeerError::NotExpected)),
         ProxyError::Upstream(UpstreamError::TlsHandshake),
+        ProxyError::Upstream(UpstreamError::NoSecret),
         ProxyError::Upstream(UpstreamError::Closed),
         ProxyError::Upstream(UpstreamError::Refused),
         ProxyError::Upstream(UpstreamError::Reset),

@@ -9,14 +9,15 @@ use std::time::SystemTime;
 
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::{
-    self, DownstreamTls, Filter, HttpFilter, IdentitySource, JwksSource, Listener, Mesh, Name, Revocation,
-    UpstreamTls,
+    self, Certificate, DownstreamTls, Filter, HttpFilter, IdentitySource, JwksSource, Listener, Mesh, Name,
+    Revocation, UpstreamTls,
 };
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::sync::oneshot;
 
 use crate::downstream::tls::{self, Material, Speaks};
 use crate::identity::offer::{Accepted, Taker};
+use crate::identity::secrets::Secrets;
 use crate::identity::state::{Local, Prepared};
 use crate::identity::tls::ListenerTls;
 use crate::identity::verify::Lists;
@@ -53,6 +54,8 @@ pub struct Loaded {
     waiting: Vec<oneshot::Receiver<()>>,
     identity: Option<Prepared>,
     local: Local,
+    /// Whether keys came from the control plane.
+    told: bool,
 }
 
 impl Loaded {
@@ -98,7 +101,7 @@ impl Keeper {
     ///
     /// # Errors
     /// All that is wrong.
-    pub fn load(&mut self, mesh: &Mesh) -> Result<Loaded, Vec<ConfigError>> {
+    pub fn load(&mut self, mesh: &Mesh, secrets: &Secrets) -> Result<Loaded, Vec<ConfigError>> {
         let mut errors = Vec::new();
         let local = self.local(mesh).map_err(|error| errors.push(error)).unwrap_or_default();
         let identity = mesh.identity.as_deref().and_then(|identity| {
@@ -116,7 +119,7 @@ impl Keeper {
                     mutual.insert(name.clone(), self.mesh.tls(*mode, speaks(listener)));
                 }
                 Some(DownstreamTls::Own(source)) => {
-                    match tls::load(source, speaks(listener), self.listeners.get(name)) {
+                    match tls::load(source, speaks(listener), secrets, self.listeners.get(name)) {
                         Ok(material) => drop(own.insert(name.clone(), material)),
                         Err(error) => errors.push(wrong(format!("listeners.{name}.tls"), error)),
                     }
@@ -125,7 +128,7 @@ impl Keeper {
         }
         for (name, cluster) in &mesh.clusters {
             let Some(source) = &cluster.tls else { continue };
-            match self.clients.make(source) {
+            match self.clients.make(source, secrets) {
                 Ok(tls) => drop(clusters.insert(name.clone(), tls)),
                 Err(error) => errors.push(wrong(format!("clusters.{name}.tls"), error)),
             }
@@ -138,7 +141,8 @@ impl Keeper {
             }
         }
         if errors.is_empty() {
-            Ok(Loaded { own, mutual, clusters, tokens, waiting, identity, local })
+            let told = !secrets.0.is_empty();
+            Ok(Loaded { own, mutual, clusters, tokens, waiting, identity, local, told })
         } else {
             Err(errors)
         }
@@ -151,13 +155,13 @@ impl Keeper {
 
     /// Puts in force what was loaded.
     pub fn install(&mut self, mesh: &Mesh, loaded: Loaded) {
-        let Loaded { own, mutual: _, clusters: _, tokens, waiting: _, identity, local } = loaded;
+        let Loaded { own, mutual: _, clusters: _, tokens, waiting: _, identity, local, told } = loaded;
         let used = |source: &JwksSource| {
             tokens.values().any(|tokens| tokens.issuers.iter().any(|issuer| issuer.keys == *source))
         };
         self.jwks.retain(used);
         self.warn_of_exposed(mesh);
-        if !own.is_empty() || mesh.identity.is_some() {
+        if !own.is_empty() || told || mesh.identity.is_some() {
             keep_out_of_cores();
         }
         if let Some(prepared) = identity {
@@ -281,15 +285,22 @@ pub fn exposed(mesh: &Mesh) -> Vec<(PathBuf, String)> {
         IdentitySource::WorkloadApi(_) | IdentitySource::Csr(_) => None,
     });
     let listeners = mesh.listeners.values().flat_map(|listener| match &listener.chain.tls {
-        Some(DownstreamTls::Own(own)) => own.certificates.iter().map(|files| &files.private_key).collect(),
+        Some(DownstreamTls::Own(own)) => own.certificates.iter().filter_map(key_file).collect(),
         Some(DownstreamTls::Mutual(_)) | None => Vec::new(),
     });
     let clusters = mesh.clusters.values().filter_map(|cluster| match &cluster.tls {
-        Some(UpstreamTls::Server(server)) => server.certificate.as_ref().map(|files| &files.private_key),
+        Some(UpstreamTls::Server(server)) => server.certificate.as_ref().and_then(key_file),
         Some(UpstreamTls::Mutual(_)) | None => None,
     });
     let keys: BTreeSet<_> = identity.chain(listeners).chain(clusters).collect();
     keys.into_iter().filter_map(|path| Some((path.clone(), pem::exposure(path)?))).collect()
+}
+
+fn key_file(certificate: &Certificate) -> Option<&PathBuf> {
+    match certificate {
+        Certificate::Files(files) => Some(&files.private_key),
+        Certificate::Secret(_) => None,
+    }
 }
 
 fn speaks(listener: &Listener) -> Speaks {

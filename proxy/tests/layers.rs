@@ -66,7 +66,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("threads", &["downstream", "http", "io", "observe", "worker"]),
     ("jwks", &["identity", "observe", "policy", "task"]),
     ("material", &["downstream", "identity", "jwks", "observe", "policy", "task", "upstream"]),
-    ("apply", &["health", "io", "live", "material", "observe", "policy", "threads", "upstream", "worker"]),
+    (
+        "apply",
+        &[
+            "health", "identity", "io", "live", "material", "observe", "policy", "threads", "upstream",
+            "worker",
+        ],
+    ),
     ("admin", &["body", "gate", "identity", "io", "live", "observe", "upstream", "watch", "worker"]),
     (
         "app",

@@ -4,7 +4,7 @@
 //! the listeners and routes that lead there; and clusters that are gone are taken away last. Of each kind one answer is on its
 //! way at a time, so that whoever is slow is told the latest, and not all that was.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use outrigger_proto::model::Name;
@@ -39,7 +39,7 @@ pub struct Asked {
 #[derive(Debug)]
 enum Names {
     /// More and fewer than before, and what is there already.
-    Changed { more: Vec<String>, fewer: Vec<String>, has: HashMap<String, String> },
+    Changed { more: Vec<String>, fewer: Vec<String>, has: BTreeMap<String, String> },
     /// These.
     Exactly(Vec<String>),
 }
@@ -223,7 +223,7 @@ impl Subscription {
         &mut self,
         kind: Kind,
         is_first: bool,
-        (more, fewer, has): (Vec<String>, Vec<String>, HashMap<String, String>),
+        (more, fewer, has): (Vec<String>, Vec<String>, BTreeMap<String, String>),
     ) {
         // Nobody named at the beginning means all, of the kinds that nothing else names.
         let implied = is_first && more.is_empty() && matches!(kind, Kind::Cluster | Kind::Listener);

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use outrigger_proto::xds::Kind;
 use outrigger_proto::xds::discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Status};
@@ -116,7 +116,7 @@ fn what_was_refused_is_not_told_again_until_it_is_another() {
 fn whoever_comes_back_is_told_what_differs() {
     let view = view(7, &[("a", "1"), ("b", "2")], &[], "1");
     let mut session = Session::new(Way::Delta);
-    let has = HashMap::from([("a".into(), "1".into()), ("b".into(), "1".into()), ("x".into(), "1".into())]);
+    let has = BTreeMap::from([("a".into(), "1".into()), ("b".into(), "1".into()), ("x".into(), "1".into())]);
     hear(
         &mut session,
         DeltaDiscoveryRequest { initial_resource_versions: has, ..request(Kind::Cluster, &[], "") },
@@ -200,7 +200,7 @@ impl Client {
                         version.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
                 }
             }
-            Kind::Listener => {}
+            Kind::Listener | Kind::Secret => {}
         }
     }
 

@@ -9,6 +9,8 @@ pub struct ControlPlane {
     pub server: Box<str>,
     /// PEM file of the roots that the server is checked against; the system's by default.
     pub trust: Option<PathBuf>,
+    /// File that what it said last is kept in for the next start; nothing is kept by default.
+    pub cache: Option<PathBuf>,
     /// Who we are to it.
     pub node: Node,
 }

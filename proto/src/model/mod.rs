@@ -48,9 +48,11 @@ pub use self::route::{
 };
 pub use self::spiffe::{PeerPattern, SpiffeError, SpiffeId, TrustDomain};
 pub use self::tls::{
-    CertificateFiles, ClientAuth, ClientTrust, Csr, DownstreamTls, Identity, IdentitySource, Mutual,
-    MutualUpstream, Revocation, Roots, San, ServerAuth, ServerTls, Unknown, UpstreamTls,
+    Bundle, Certificate, CertificateFiles, ClientAuth, ClientTrust, Csr, DownstreamTls, Holds, Identity,
+    IdentitySource, Mutual, MutualUpstream, Revocation, Roots, San, SecretRef, ServerAuth, ServerTls,
+    Unknown, UpstreamTls,
 };
+pub(crate) use self::values::is_host_name;
 pub use self::values::{Address, Name, Pattern};
 
 /// Everything one source says: what serves, and where its clusters are to be reached.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{PeerPattern, TrustDomain};
+use super::{Name, PeerPattern, TrustDomain};
 
 /// Who this proxy is, and who vouches for its peers. What `mtls` uses on both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +97,75 @@ impl CertificateFiles {
     }
 }
 
+/// A certificate and its key, and where they come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Certificate {
+    /// Files.
+    Files(CertificateFiles),
+    /// The control plane's secret of this name.
+    Secret(Name),
+}
+
+impl Certificate {
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let files = match self {
+            Self::Files(files) => Some(files.files()),
+            Self::Secret(_) => None,
+        };
+        files.into_iter().flatten()
+    }
+
+    fn secret(&self) -> Option<SecretRef<'_>> {
+        match self {
+            Self::Files(_) => None,
+            Self::Secret(name) => Some(SecretRef { name, holds: Holds::Certificate }),
+        }
+    }
+}
+
+/// Roots, and where they come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Bundle {
+    /// A PEM file.
+    File(PathBuf),
+    /// The control plane's secret of this name, with the revocation lists that it may have.
+    Secret(Name),
+}
+
+impl Bundle {
+    fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::File(file) => Some(file),
+            Self::Secret(_) => None,
+        }
+    }
+
+    fn secret(&self) -> Option<SecretRef<'_>> {
+        match self {
+            Self::File(_) => None,
+            Self::Secret(name) => Some(SecretRef { name, holds: Holds::Roots }),
+        }
+    }
+}
+
+/// A secret of the control plane that something cannot be served without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SecretRef<'a> {
+    /// Which.
+    pub name: &'a Name,
+    /// What it is to hold.
+    pub holds: Holds,
+}
+
+/// What a secret holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holds {
+    /// A certificate and its key.
+    Certificate,
+    /// Roots.
+    Roots,
+}
+
 /// TLS towards the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DownstreamTls {
@@ -109,17 +178,27 @@ pub enum DownstreamTls {
 impl DownstreamTls {
     /// Every file that is named.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        let own = match self {
+        let own = self.own();
+        let trust = own.and_then(|own| own.client.trust());
+        let certificates = own.into_iter().flat_map(|own| &own.certificates);
+        let trusted =
+            trust.into_iter().flat_map(|trust| trust.revocation.crls.iter().chain(trust.roots.file()));
+        certificates.flat_map(Certificate::files).chain(trusted)
+    }
+
+    /// Every secret of the control plane that is named.
+    pub fn secrets(&self) -> impl Iterator<Item = SecretRef<'_>> {
+        let own = self.own();
+        let certificates = own.into_iter().flat_map(|own| &own.certificates);
+        let trust = own.and_then(|own| own.client.trust()).and_then(|trust| trust.roots.secret());
+        certificates.filter_map(Certificate::secret).chain(trust)
+    }
+
+    fn own(&self) -> Option<&ServerTls> {
+        match self {
             Self::Own(own) => Some(own),
             Self::Mutual(_) => None,
-        };
-        let trust = own.and_then(|own| match &own.client {
-            ClientAuth::None => None,
-            ClientAuth::Optional(trust) | ClientAuth::Required(trust) => Some(trust),
-        });
-        let certificates = own.into_iter().flat_map(|own| &own.certificates);
-        let trusted = trust.into_iter().flat_map(|trust| trust.revocation.crls.iter().chain([&trust.roots]));
-        certificates.flat_map(CertificateFiles::files).chain(trusted)
+        }
     }
 }
 
@@ -137,7 +216,7 @@ pub enum Mutual {
 pub struct ServerTls {
     /// At least one. A client gets the one that is for the host it names (SNI), by the certificates' own DNS names, exact
     /// before wildcard; otherwise the first.
-    pub certificates: Box<[CertificateFiles]>,
+    pub certificates: Box<[Certificate]>,
     /// Whether clients are asked for a certificate. Such a certificate says that a client is known to these roots, but is
     /// no SPIFFE identity: that takes `mtls`.
     pub client: ClientAuth,
@@ -155,11 +234,20 @@ pub enum ClientAuth {
     Required(ClientTrust),
 }
 
+impl ClientAuth {
+    fn trust(&self) -> Option<&ClientTrust> {
+        match self {
+            Self::None => None,
+            Self::Optional(trust) | Self::Required(trust) => Some(trust),
+        }
+    }
+}
+
 /// Which clients' certificates are good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTrust {
-    /// PEM file of the roots.
-    pub roots: PathBuf,
+    /// Who vouches for them.
+    pub roots: Bundle,
     /// Which of them are no longer good.
     pub revocation: Revocation,
 }
@@ -176,18 +264,25 @@ pub enum UpstreamTls {
 impl UpstreamTls {
     /// Every file that is named.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        let server = match self {
-            Self::Server(server) => Some(&**server),
-            Self::Mutual(_) => None,
-        };
-        server.into_iter().flat_map(|server| {
-            let roots = match &server.roots {
-                Roots::File(file) => Some(file),
-                Roots::System => None,
-            };
-            let own = server.certificate.iter().flat_map(CertificateFiles::files);
-            own.chain(roots).chain(&server.revocation.crls)
+        self.server().into_iter().flat_map(|server| {
+            let own = server.certificate.iter().flat_map(Certificate::files);
+            own.chain(server.roots.bundle().and_then(Bundle::file)).chain(&server.revocation.crls)
         })
+    }
+
+    /// Every secret of the control plane that is named.
+    pub fn secrets(&self) -> impl Iterator<Item = SecretRef<'_>> {
+        self.server().into_iter().flat_map(|server| {
+            let own = server.certificate.as_ref().and_then(Certificate::secret);
+            own.into_iter().chain(server.roots.bundle().and_then(Bundle::secret))
+        })
+    }
+
+    fn server(&self) -> Option<&ServerAuth> {
+        match self {
+            Self::Server(server) => Some(server),
+            Self::Mutual(_) => None,
+        }
     }
 }
 
@@ -210,7 +305,7 @@ pub struct ServerAuth {
     /// At least one: a name that its certificate must have.
     pub sans: Box<[San]>,
     /// What we show when we are asked who we are.
-    pub certificate: Option<CertificateFiles>,
+    pub certificate: Option<Certificate>,
     /// Which certificates are no longer good.
     pub revocation: Revocation,
 }
@@ -221,8 +316,17 @@ pub enum Roots {
     /// Whom the system trusts.
     #[default]
     System,
-    /// A PEM file of roots.
-    File(PathBuf),
+    /// These roots.
+    Of(Bundle),
+}
+
+impl Roots {
+    fn bundle(&self) -> Option<&Bundle> {
+        match self {
+            Self::System => None,
+            Self::Of(bundle) => Some(bundle),
+        }
+    }
 }
 
 /// A name in a certificate.

@@ -36,6 +36,15 @@ impl fmt::Display for Name {
     }
 }
 
+/// Whether this is the name of a host in ASCII, without a dot at its end: labels of letters, digits, `-` and `_`.
+pub(crate) fn is_host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
 /// Where to listen or to connect: `ip:port`, `[v6]:port` or `unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {

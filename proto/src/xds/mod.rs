@@ -12,8 +12,10 @@ mod filters;
 mod listener;
 mod route;
 mod schema;
+mod secret;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod walk;
 mod write;
 
@@ -23,6 +25,7 @@ use prost::Message;
 
 pub use self::cluster::{ClusterResource, EndpointSource};
 pub use self::listener::{ListenerResource, RouteSource};
+pub use self::secret::{Secret, Wiped};
 pub use self::write::write;
 use crate::error::ConfigError;
 use crate::model::{Assignment, Name, RouteTable};
@@ -45,6 +48,8 @@ mod generated {
 pub enum Kind {
     /// CDS.
     Cluster,
+    /// SDS.
+    Secret,
     /// EDS.
     Endpoints,
     /// LDS.
@@ -54,8 +59,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// In the order in which they are asked for: nothing is sent where nobody answers yet.
-    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes];
+    /// In the order in which they are asked for: nothing is sent where nobody answers yet, or nothing can be proven.
+    pub const ALL: [Self; 5] = [Self::Cluster, Self::Secret, Self::Endpoints, Self::Listener, Self::Routes];
 
     /// As it is called in errors.
     fn word(self) -> &'static str {
@@ -66,6 +71,7 @@ impl Kind {
     fn message(self) -> &'static str {
         match self {
             Self::Cluster => "envoy.config.cluster.v3.Cluster",
+            Self::Secret => "envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Endpoints => "envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "envoy.config.listener.v3.Listener",
             Self::Routes => "envoy.config.route.v3.RouteConfiguration",
@@ -95,6 +101,8 @@ impl fmt::Display for Kind {
 pub enum Resource {
     /// A cluster.
     Cluster(Box<ClusterResource>),
+    /// A secret.
+    Secret(Secret),
     /// The endpoints of one.
     Endpoints(Assignment),
     /// A listener.
@@ -108,6 +116,7 @@ impl Resource {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Cluster(_) => Kind::Cluster,
+            Self::Secret(_) => Kind::Secret,
             Self::Endpoints(_) => Kind::Endpoints,
             Self::Listener(_) => Kind::Listener,
             Self::Routes(_) => Kind::Routes,
@@ -155,6 +164,13 @@ pub fn read(kind: Kind, any: &prost_types::Any) -> Result<(Name, Resource), Refu
                 generated::envoy::config::cluster::v3::Cluster::decode(bytes).map_err(undecodable)?;
             translated(kind, &cluster.name.clone(), bytes, |cx, _| {
                 Some(Resource::Cluster(Box::new(cluster::cluster(cx, cluster)?)))
+            })
+        }
+        Kind::Secret => {
+            let secret = generated::envoy::extensions::transport_sockets::tls::v3::Secret::decode(bytes);
+            let secret = secret.map_err(undecodable)?;
+            translated(kind, &secret.name.clone(), bytes, |cx, _| {
+                Some(Resource::Secret(secret::secret(cx, secret)?))
             })
         }
         Kind::Endpoints => {

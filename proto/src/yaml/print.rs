@@ -109,7 +109,7 @@ fn process(out: &mut Out, process: &Process) {
 }
 
 fn control_plane(out: &mut Out, control: &ControlPlane) {
-    let ControlPlane { server, trust, node: Node { id, cluster, locality } } = control;
+    let ControlPlane { server, trust, cache, node: Node { id, cluster, locality } } = control;
     out.block("node", |out| {
         out.field("id", text(id));
         out.field("cluster", text(cluster));
@@ -124,6 +124,10 @@ fn control_plane(out: &mut Out, control: &ControlPlane) {
         out.field("server", text(server));
         if let Some(trust) = trust {
             out.field("trust", path(trust, ""));
+        }
+        match cache {
+            Some(cache) => out.field("cache", path(cache, "")),
+            None => out.comment("cache: (default: nothing is kept)"),
         }
     });
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::fault::{Fault, show};
-use crate::model::Address;
+use crate::model::{Address, is_host_name};
 
 /// What the core schema makes of a plain scalar (YAML 1.2.2 section 10.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,11 +283,7 @@ pub(super) fn host_name(text: &str) -> Result<(), Fault> {
     if let Some(short) = text.strip_suffix('.') {
         return Err(fault().hint(format!("write it without the last dot: `{short}`")));
     }
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    if text.len() > 253 || !text.split('.').all(label) {
+    if !is_host_name(text) {
         return Err(fault().hint("expected labels of letters, digits and `-` with dots between them"));
     }
     Ok(())

@@ -1,14 +1,15 @@
-//! TLS towards clients: what listeners use, made of files that are checked whole, or of the process's identity.
+//! TLS towards clients: what listeners use, made of files and secrets that are checked whole, or of the process's identity.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, OnceLock};
 
-use outrigger_proto::model::{CertificateFiles, ClientAuth, ClientTrust, Mutual, ServerTls};
+use outrigger_proto::model::{Certificate, ClientAuth, ClientTrust, Mutual, ServerTls};
 use rustls::ServerConfig;
 use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
 
 use crate::identity::pem::{self, PemError};
+use crate::identity::secrets::{self, Secrets};
 use crate::identity::state::{OfferError, certified};
 use crate::identity::tickets::Tickets;
 use crate::identity::tls::{Believed, ByHost, ListenerTls, Own, Peers};
@@ -53,10 +54,10 @@ impl Speaks {
 /// What is wrong with a listener's TLS.
 #[derive(Debug)]
 pub enum TlsError {
-    /// A file.
+    /// A file or a secret.
     Pem(PemError),
-    /// A certificate and its key, in these files.
-    Pair(CertificateFiles, OfferError),
+    /// A certificate and its key.
+    Pair(Certificate, OfferError),
     /// Roots or lists for clients.
     Clients(PeerError),
     /// The random source of the system.
@@ -67,9 +68,7 @@ impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pem(error) => error.fmt(f),
-            Self::Pair(CertificateFiles { certificate, private_key }, error) => {
-                write!(f, "{error} ({}, {})", certificate.display(), private_key.display())
-            }
+            Self::Pair(certificate, error) => write!(f, "{error} ({})", secrets::place(certificate)),
             Self::Clients(error) => write!(f, "what clients are checked against cannot be used: {error}"),
             Self::Random => write!(f, "the system has no random numbers to give"),
         }
@@ -87,21 +86,26 @@ impl From<PemError> for TlsError {
 /// Reads and checks a listener's own TLS; `old` is used again when nothing has changed.
 ///
 /// # Errors
-/// What is wrong, with the file's name.
-pub fn load(source: &ServerTls, speaks: Speaks, old: Option<&Material>) -> Result<Material, TlsError> {
+/// What is wrong, with the file's name, or the secret's.
+pub fn load(
+    source: &ServerTls,
+    speaks: Speaks,
+    secrets: &Secrets,
+    old: Option<&Material>,
+) -> Result<Material, TlsError> {
     let mut hasher = hasher();
     let mut keys = Vec::with_capacity(source.certificates.len());
-    for files in &source.certificates {
-        let (chain, key) = pem::pair(files)?;
+    for certificate in &source.certificates {
+        let (chain, key) = secrets.pair(certificate)?;
         chain.hash(&mut hasher);
         key.secret_der().hash(&mut hasher);
-        let key = certified(chain, &key).map_err(|error| TlsError::Pair(files.clone(), error))?;
+        let key = certified(chain, &key).map_err(|error| TlsError::Pair(certificate.clone(), error))?;
         keys.push(Arc::new(key));
     }
     let clients = match &source.client {
         ClientAuth::None => None,
-        ClientAuth::Optional(trust) => Some((client_trust(trust, &mut hasher)?, false)),
-        ClientAuth::Required(trust) => Some((client_trust(trust, &mut hasher)?, true)),
+        ClientAuth::Optional(trust) => Some((client_trust(trust, secrets, &mut hasher)?, false)),
+        ClientAuth::Required(trust) => Some((client_trust(trust, secrets, &mut hasher)?, true)),
     };
     let content = hasher.finish();
     if let Some(old) = old
@@ -115,10 +119,14 @@ pub fn load(source: &ServerTls, speaks: Speaks, old: Option<&Material>) -> Resul
     Ok(Material { source: source.clone(), speaks, content, config: Arc::new(config) })
 }
 
-fn client_trust(trust: &ClientTrust, hasher: &mut impl Hasher) -> Result<Believed, TlsError> {
+fn client_trust(
+    trust: &ClientTrust,
+    secrets: &Secrets,
+    hasher: &mut impl Hasher,
+) -> Result<Believed, TlsError> {
     let ClientTrust { roots, revocation } = trust;
-    let roots = pem::certificates(roots)?;
-    let lists = pem::lists(&revocation.crls)?;
+    let secrets::Believed { roots, crls: mut lists } = secrets.bundle(roots)?;
+    lists.extend(pem::lists(&revocation.crls)?);
     roots.hash(hasher);
     lists.iter().for_each(|list| list.as_ref().hash(hasher));
     let roots = Roots::new(&roots).map_err(TlsError::Clients)?;

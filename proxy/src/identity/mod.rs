@@ -1,7 +1,8 @@
 //! Who the proxy is and whom it believes: material from its sources, checked whole before it is in force, and checks of
 //! what others show.
 //!
-//! Sources ([`files`], [`workload_api`], [`csr`]) offer; [`state`] takes or refuses; [`tls`] is how rustls asks. Nothing
+//! Sources ([`files`], [`workload_api`], [`csr`]) offer; [`state`] takes or refuses; [`tls`] is how rustls asks. What is no
+//! identity of the proxy's may come in [`secrets`] of a control plane as well as in files. Nothing
 //! here knows what a request is.
 
 pub mod alarm;
@@ -14,6 +15,7 @@ pub mod pem;
 #[cfg(test)]
 mod pipe;
 mod renewal;
+pub mod secrets;
 pub mod state;
 pub mod tickets;
 pub mod tls;

@@ -1,4 +1,4 @@
-//! Certificates, keys and lists in files.
+//! Certificates, keys and lists in files and other texts.
 
 use std::fmt;
 use std::fs::File;
@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use outrigger_proto::model::CertificateFiles;
+use outrigger_proto::model::{CertificateFiles, Name};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
@@ -16,29 +16,50 @@ use super::offer::Key;
 /// Largest file that is read: a bundle of a thousand roots fits, and a path that leads to a device does no harm.
 const LARGEST: u64 = 16 << 20;
 
-/// What is wrong with material in a file.
+/// What holds material.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// A file.
+    File(PathBuf),
+    /// A secret of the control plane.
+    Secret(Name),
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Secret(name) => write!(f, "the secret `{name}`"),
+        }
+    }
+}
+
+/// What is wrong with material.
 #[derive(Debug)]
 pub enum PemError {
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable(PathBuf, io::Error),
     /// It holds no certificate.
-    NoCertificate(PathBuf),
+    NoCertificate(Held),
     /// It holds no private key that can be used.
-    NoKey(PathBuf),
+    NoKey(Held),
     /// It holds no revocation list.
-    NoList(PathBuf),
+    NoList(Held),
     /// Something in it is broken.
-    Broken(PathBuf),
+    Broken(Held),
+    /// It is not there, or holds something else.
+    NoSecret(Name),
 }
 
 impl fmt::Display for PemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
-            Self::NoCertificate(path) => write!(f, "{} holds no PEM certificate", path.display()),
-            Self::NoKey(path) => write!(f, "{} holds no PEM private key that can be used", path.display()),
-            Self::NoList(path) => write!(f, "{} holds no PEM revocation list (X509 CRL)", path.display()),
-            Self::Broken(path) => write!(f, "{} is not whole: a PEM block in it is broken", path.display()),
+            Self::NoCertificate(held) => write!(f, "{held} holds no PEM certificate"),
+            Self::NoKey(held) => write!(f, "{held} holds no PEM private key that can be used"),
+            Self::NoList(held) => write!(f, "{held} holds no PEM revocation list (X509 CRL)"),
+            Self::Broken(held) => write!(f, "{held} is not whole: a PEM block in it is broken"),
+            Self::NoSecret(name) => write!(f, "the secret `{name}` has not come, or holds something else"),
         }
     }
 }
@@ -50,12 +71,22 @@ impl std::error::Error for PemError {}
 /// # Errors
 /// See [`PemError`].
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
-    let text = read(path)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    certificates_in(&read(path)?, || Held::File(path.to_owned()))
+}
+
+/// The certificates of a text, at least one.
+///
+/// # Errors
+/// See [`PemError`].
+pub fn certificates_in(
+    text: &[u8],
+    held: impl Fn() -> Held,
+) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(PemError::NoCertificate(path.to_owned())),
+        Ok(certificates) if certificates.is_empty() => Err(PemError::NoCertificate(held())),
         Ok(certificates) => Ok(certificates),
-        Err(_) => Err(PemError::Broken(path.to_owned())),
+        Err(_) => Err(PemError::Broken(held())),
     }
 }
 
@@ -64,9 +95,15 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemErro
 /// # Errors
 /// See [`PemError`].
 pub fn private_key(path: &Path) -> Result<Key, PemError> {
-    let text = read(path)?;
-    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|_| PemError::NoKey(path.to_owned()));
-    key.map(Zeroizing::new)
+    private_key_in(&read(path)?, || Held::File(path.to_owned()))
+}
+
+/// The first private key of a text.
+///
+/// # Errors
+/// See [`PemError`].
+pub fn private_key_in(text: &[u8], held: impl Fn() -> Held) -> Result<Key, PemError> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|_| PemError::NoKey(held())).map(Zeroizing::new)
 }
 
 /// A chain and its key.
@@ -85,16 +122,25 @@ pub fn pair(files: &CertificateFiles) -> Result<(Vec<CertificateDer<'static>>, K
 pub fn lists(paths: &[PathBuf]) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
     let mut lists = Vec::new();
     for path in paths {
-        let text = read(path)?;
-        let before = lists.len();
-        for list in CertificateRevocationListDer::pem_slice_iter(&text) {
-            lists.push(list.map_err(|_| PemError::Broken(path.clone()))?);
-        }
-        if lists.len() == before {
-            return Err(PemError::NoList(path.clone()));
-        }
+        lists.extend(lists_in(&read(path)?, || Held::File(path.clone()))?);
     }
     Ok(lists)
+}
+
+/// The revocation lists of a text, at least one.
+///
+/// # Errors
+/// See [`PemError`].
+pub fn lists_in(
+    text: &[u8],
+    held: impl Fn() -> Held,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(text).collect();
+    match lists {
+        Ok(lists) if lists.is_empty() => Err(PemError::NoList(held())),
+        Ok(lists) => Ok(lists),
+        Err(_) => Err(PemError::Broken(held())),
+    }
 }
 
 /// Any of these files may hold a key, so what was read is wiped.

@@ -33,8 +33,8 @@ pub struct Dial<'a> {
 ///
 /// # Errors
 /// [`UpstreamError::ConnectRefused`], [`ConnectTimeout`](UpstreamError::ConnectTimeout),
-/// [`ConnectFailed`](UpstreamError::ConnectFailed), [`Tls`](UpstreamError::Tls) or
-/// [`TlsHandshake`](UpstreamError::TlsHandshake).
+/// [`ConnectFailed`](UpstreamError::ConnectFailed), [`NoSecret`](UpstreamError::NoSecret), [`Tls`](UpstreamError::Tls)
+/// or [`TlsHandshake`](UpstreamError::TlsHandshake).
 pub async fn dial(
     endpoint: &Arc<Endpoint>,
     stats: &Arc<ClusterStats>,
@@ -53,6 +53,9 @@ async fn connect(
     endpoint: &Endpoint,
     tls: Option<(&ClientTls, Speak)>,
 ) -> Result<(Transport, Option<Proven>), UpstreamError> {
+    if tls.is_some_and(|(tls, _)| !tls.is_ready()) {
+        return Err(UpstreamError::NoSecret);
+    }
     let socket = Socket::connect(endpoint.address()).await.map_err(|error| {
         tracing::debug!(endpoint = endpoint.label(), %error, "cannot connect");
         match error.kind() {
@@ -68,6 +71,7 @@ async fn connect(
             tracing::debug!(endpoint = endpoint.label(), %failure, "no TLS");
             Err(match failure {
                 TlsFailure::Peer(error) => UpstreamError::Tls(error),
+                TlsFailure::NoSecret => UpstreamError::NoSecret,
                 TlsFailure::Handshake(_) | TlsFailure::NotHttp2 => UpstreamError::TlsHandshake,
             })
         }

@@ -20,6 +20,8 @@ pub enum UpstreamError {
     Tls(PeerError),
     /// No connection: the TLS handshake failed, or did not come to the protocol that is spoken with the cluster.
     TlsHandshake,
+    /// No connection: a secret that TLS with it takes has not come from the control plane.
+    NoSecret,
     /// The connection ended before a response came.
     Closed,
     /// The upstream reset the request's stream, or went away, without having looked at it (HTTP/2
@@ -50,6 +52,7 @@ impl UpstreamError {
             Self::ConnectFailed => Some("connect_failed"),
             Self::Tls(error) => Some(error.reason()),
             Self::TlsHandshake => Some("tls_handshake"),
+            Self::NoSecret => Some("no_secret"),
             Self::NoEndpoint | Self::Closed | Self::Refused | Self::Reset | Self::Protocol => None,
             Self::RequestBody | Self::TooSlow | Self::NoTunnel => None,
             Self::Overflow(_) | Self::NoConnectionFree(_) => None,
@@ -68,7 +71,7 @@ impl UpstreamError {
             | Self::Reset => true,
             Self::Refused | Self::Protocol | Self::TooSlow => true,
             // What our own limits refuse says nothing of the endpoint.
-            Self::NoEndpoint | Self::RequestBody | Self::NoTunnel => false,
+            Self::NoEndpoint | Self::NoSecret | Self::RequestBody | Self::NoTunnel => false,
             Self::Overflow(_) | Self::NoConnectionFree(_) => false,
         }
     }
@@ -83,6 +86,7 @@ impl fmt::Display for UpstreamError {
             }
             Self::Tls(error) => return write!(f, "no TLS to the upstream: {error}"),
             Self::TlsHandshake => "the TLS handshake with the upstream failed",
+            Self::NoSecret => "a secret that the cluster needs has not come",
             Self::TooSlow => "no answer within the route's retry.per_try_timeout",
             Self::NoEndpoint => "the cluster has no endpoint",
             Self::ConnectRefused => "the upstream refused the connection",

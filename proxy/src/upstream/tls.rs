@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Weak};
 
 use outrigger_proto::model::{
-    Address, CertificateFiles, MutualUpstream, PeerPattern, Roots as RootSource, San, ServerAuth, UpstreamTls,
+    Address, Certificate, MutualUpstream, PeerPattern, Roots as RootSource, San, ServerAuth, UpstreamTls,
 };
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -24,6 +24,7 @@ use webpki::EndEntityCert;
 
 use super::endpoint::Proven;
 use crate::identity::pem::{self, PemError};
+use crate::identity::secrets::{self, Secrets};
 use crate::identity::state::{OfferError, certified};
 use crate::identity::tickets::Sessions;
 use crate::identity::tls::{Believed, Own, Peers};
@@ -45,7 +46,8 @@ pub enum Speak {
 /// TLS towards the endpoints of a cluster.
 #[derive(Debug)]
 pub struct ClientTls {
-    configs: Arc<Configs>,
+    /// None as long as a secret has not come: nobody is connected to, least of all in the clear.
+    configs: Option<Arc<Configs>>,
     sni: Option<ServerName<'static>>,
     expected: Expected,
     /// What tells connections apart that may not be used for one another.
@@ -90,6 +92,11 @@ impl ClientTls {
         self.key
     }
 
+    /// Whether there is all that a handshake takes.
+    pub fn is_ready(&self) -> bool {
+        self.configs.is_some()
+    }
+
     /// Does the handshake on a fresh connection, and looks at who answered.
     ///
     /// # Errors
@@ -100,10 +107,11 @@ impl ClientTls {
         to: &Address,
         speak: Speak,
     ) -> Result<(TlsStream<Socket>, Option<Proven>), TlsFailure> {
+        let Some(configs) = &self.configs else { return Err(TlsFailure::NoSecret) };
         let config = match speak {
-            Speak::Http1 => &self.configs.http1,
-            Speak::Http2 => &self.configs.http2,
-            Speak::Bytes => &self.configs.bytes,
+            Speak::Http1 => &configs.http1,
+            Speak::Http2 => &configs.http2,
+            Speak::Bytes => &configs.bytes,
         };
         // An address is never sent, only used to know the server again.
         let name = self.sni.clone().unwrap_or_else(|| match to {
@@ -173,6 +181,8 @@ pub enum TlsFailure {
     Handshake(io::Error),
     /// The other side does not speak HTTP/2.
     NotHttp2,
+    /// A secret of the control plane has not come.
+    NoSecret,
 }
 
 impl From<PeerError> for TlsFailure {
@@ -189,6 +199,7 @@ impl fmt::Display for TlsFailure {
             Self::NotHttp2 => {
                 write!(f, "the endpoint did not agree to HTTP/2 (ALPN); write `protocol: http1`")
             }
+            Self::NoSecret => write!(f, "a secret that the cluster needs has not come"),
         }
     }
 }
@@ -210,11 +221,15 @@ impl ClientTlsStore {
         Self { identity, mesh: Arc::new(mesh), by_content: HashMap::new(), state: RandomState::new() }
     }
 
-    /// TLS as a cluster wants it, with its files read.
+    /// TLS as a cluster wants it, with its files read. Without its secrets it is there, and fails.
     ///
     /// # Errors
     /// What is wrong with a file.
-    pub fn make(&mut self, source: &UpstreamTls) -> Result<Arc<ClientTls>, ClientTlsError> {
+    pub fn make(
+        &mut self,
+        source: &UpstreamTls,
+        secrets: &Secrets,
+    ) -> Result<Arc<ClientTls>, ClientTlsError> {
         let name = |host: &Option<Box<str>>| {
             host.as_deref().and_then(|host| ServerName::try_from(host.to_owned()).ok())
         };
@@ -222,11 +237,15 @@ impl ClientTlsStore {
         let (configs, sni, expected) = match source {
             UpstreamTls::Mutual(MutualUpstream { peers, sni }) => {
                 peers.hash(&mut hasher);
-                (self.mesh.clone(), name(sni), Expected::Peers(peers.clone(), self.identity.clone()))
+                (Some(self.mesh.clone()), name(sni), Expected::Peers(peers.clone(), self.identity.clone()))
             }
             UpstreamTls::Server(server) => {
-                let (configs, content) = self.configs(server)?;
-                content.hash(&mut hasher);
+                let configs = match source.secrets().all(|secret| secrets.have(secret)) {
+                    true => Some(self.configs(server, secrets)?),
+                    false => None,
+                };
+                configs.as_ref().map(|(_, content)| content).hash(&mut hasher);
+                let configs = configs.map(|(configs, _)| configs);
                 server.sans.iter().for_each(|san| format!("{san:?}").hash(&mut hasher));
                 (configs, name(&server.sni), Expected::Names(server.sans.clone()))
             }
@@ -241,14 +260,18 @@ impl ClientTlsStore {
         self.by_content.retain(|_, configs| configs.strong_count() > 0);
     }
 
-    fn configs(&mut self, server: &ServerAuth) -> Result<(Arc<Configs>, u64), ClientTlsError> {
+    fn configs(
+        &mut self,
+        server: &ServerAuth,
+        secrets: &Secrets,
+    ) -> Result<(Arc<Configs>, u64), ClientTlsError> {
         let ServerAuth { roots, sni: _, sans: _, certificate, revocation } = server;
-        let roots = match roots {
-            RootSource::System => system_roots()?,
-            RootSource::File(path) => pem::certificates(path)?,
+        let secrets::Believed { roots, crls: mut lists } = match roots {
+            RootSource::System => secrets::Believed { roots: system_roots()?, crls: Vec::new() },
+            RootSource::Of(bundle) => secrets.bundle(bundle)?,
         };
-        let lists = pem::lists(&revocation.crls)?;
-        let own = certificate.as_ref().map(pem::pair).transpose()?;
+        lists.extend(pem::lists(&revocation.crls)?);
+        let own = certificate.as_ref().map(|certificate| secrets.pair(certificate)).transpose()?;
         let mut hasher = self.state.build_hasher();
         roots.hash(&mut hasher);
         lists.iter().for_each(|list| list.as_ref().hash(&mut hasher));
@@ -261,9 +284,9 @@ impl ClientTlsStore {
         let roots = Roots::new(&roots)?;
         let lists = Lists::new(&lists, revocation.unknown)?;
         let shown: Arc<dyn ResolvesClientCert> = match (own, certificate) {
-            (Some((chain, key)), Some(files)) => {
+            (Some((chain, key)), Some(from)) => {
                 let key =
-                    certified(chain, &key).map_err(|error| ClientTlsError::Pair(files.clone(), error))?;
+                    certified(chain, &key).map_err(|error| ClientTlsError::Pair(from.clone(), error))?;
                 Arc::new(SingleCertAndKey::from(key))
             }
             (_, _) => Arc::new(Nothing),
@@ -300,10 +323,10 @@ impl ResolvesClientCert for Nothing {
 /// What is wrong with a cluster's TLS.
 #[derive(Debug)]
 pub enum ClientTlsError {
-    /// A file.
+    /// A file or a secret.
     Pem(PemError),
-    /// A certificate and its key, in these files.
-    Pair(CertificateFiles, OfferError),
+    /// A certificate and its key.
+    Pair(Certificate, OfferError),
     /// Roots or lists.
     Roots(PeerError),
     /// The system trusts nobody.
@@ -326,9 +349,7 @@ impl fmt::Display for ClientTlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pem(error) => error.fmt(f),
-            Self::Pair(CertificateFiles { certificate, private_key }, error) => {
-                write!(f, "{error} ({}, {})", certificate.display(), private_key.display())
-            }
+            Self::Pair(certificate, error) => write!(f, "{error} ({})", secrets::place(certificate)),
             Self::Roots(error) => write!(f, "what endpoints are checked against cannot be used: {error}"),
             Self::NoSystemRoots => {
                 write!(

@@ -14,6 +14,7 @@ mod second_opinion;
 mod tls;
 mod websocket;
 mod xds;
+mod xds_tls;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

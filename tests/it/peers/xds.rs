@@ -13,7 +13,7 @@ fn at(port: u16) -> Value {
 }
 
 /// A cluster whose endpoints come from the stream.
-fn cluster(name: &str, more: &Value) -> Value {
+pub(super) fn cluster(name: &str, more: &Value) -> Value {
     let mut cluster = json!({
         "name": name, "type": "EDS",
         "eds_cluster_config": { "eds_config": { "ads": {}, "resource_api_version": "V3" } },
@@ -22,12 +22,12 @@ fn cluster(name: &str, more: &Value) -> Value {
     cluster
 }
 
-fn endpoints(cluster: &str, ports: &[u16]) -> Value {
+pub(super) fn endpoints(cluster: &str, ports: &[u16]) -> Value {
     let each = ports.iter().map(|port| json!({ "endpoint": { "address": at(*port) } }));
     json!({ "cluster_name": cluster, "endpoints": [{ "lb_endpoints": each.collect::<Vec<_>>() }] })
 }
 
-fn listener(name: &str, table: &str) -> Value {
+pub(super) fn listener(name: &str, table: &str) -> Value {
     let manager = json!({
         "@type": format!("{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": name,
@@ -37,11 +37,11 @@ fn listener(name: &str, table: &str) -> Value {
     json!({ "name": name, "address": at(0), "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }] })
 }
 
-fn routes(name: &str, routes: &Value) -> Value {
+pub(super) fn routes(name: &str, routes: &Value) -> Value {
     json!({ "name": name, "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": routes }] })
 }
 
-fn to(path: &Value, cluster: &str) -> Value {
+pub(super) fn to(path: &Value, cluster: &str) -> Value {
     json!({ "match": path, "route": { "cluster": cluster } })
 }
 
@@ -58,7 +58,7 @@ fn state(version: &str, ports: &[u16]) -> Value {
 
 /// How a control plane says what there is.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
+pub(super) enum Way {
     /// All of it, each time.
     Sotw,
     /// What has changed.
@@ -66,7 +66,7 @@ enum Way {
 }
 
 /// The control plane, with this state, on this port or any. It speaks in this way alone.
-async fn control(python: &std::path::Path, way: Way, port: u16, state: &Value) -> (Running, u16) {
+pub(super) async fn control(python: &std::path::Path, way: Way, port: u16, state: &Value) -> (Running, u16) {
     let way = if way == Way::Delta { "delta" } else { "sotw" };
     let mut control = Running::start(python, &[&script("xds_server.py"), &port.to_string(), way]);
     let port = control.port().await;
@@ -75,12 +75,12 @@ async fn control(python: &std::path::Path, way: Way, port: u16, state: &Value) -
 }
 
 /// A file that says who the proxy is and whom it asks.
-fn file(port: u16) -> String {
+pub(super) fn file(port: u16) -> String {
     format!("node: {{ id: proxy-1, cluster: web }}\nxds: {{ server: \"http://127.0.0.1:{port}\" }}\n")
 }
 
 /// What it is asked next of this kind.
-async fn asked(control: &mut Running, kind: &str) -> Value {
+pub(super) async fn asked(control: &mut Running, kind: &str) -> Value {
     let line = control.line_with(&format!("\"kind\": \"{kind}\"")).await;
     serde_json::from_str(line.strip_prefix("ASKED ").unwrap()).unwrap()
 }
@@ -229,6 +229,133 @@ async fn without_a_control_plane_at_the_start_the_file_is_served() {
     let proxy = Proxy::start(&(file(1) + own)).await;
     assert_eq!(proxy.get("own", "/").await.status, 418);
     proxy.wait_log("the control plane is away").await;
+}
+
+/// A file that says beside that where what the control plane says is kept.
+fn keeping(port: u16) -> String {
+    file(port).replace("\" }", "\", cache: kept.xds }")
+}
+
+/// Starts it again where it was, without waiting.
+fn again(dir: &std::sync::Arc<outrigger_tests::Dir>, port: u16) -> Proxy {
+    let file = dir.write("outrigger.yaml", &outrigger_tests::proxy::with_admin(&keeping(port)));
+    Proxy::spawn(dir.clone(), &file, &[])
+}
+
+async fn is_kept(dir: &outrigger_tests::Dir, before: &[u8]) -> Vec<u8> {
+    until("it is kept", async || std::fs::read(dir.file("kept.xds")).ok().filter(|kept| kept != before)).await
+}
+
+/// Killed while its control plane is away, it serves what that said last; and what that says when it comes back.
+async fn starts_without(way: Way) {
+    let Some(python) = python_with_messages().await else { return };
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let mut said = state("1", &[one.address().port()]);
+    said["Cluster"].as_array_mut().unwrap().push(cluster("old", &json!({})));
+    said["ClusterLoadAssignment"].as_array_mut().unwrap().push(endpoints("old", &[one.address().port()]));
+    said["Listener"].as_array_mut().unwrap().push(listener("old", "table"));
+    let (first, port) = control(&python, way, 0, &said).await;
+    let dir = std::sync::Arc::new(outrigger_tests::Dir::new());
+    let proxy = Proxy::start_in(dir.clone(), &keeping(port)).await;
+    answered_by(&proxy, "one").await;
+    assert_eq!(proxy.metric("outrigger_xds_cached").await, 0.0);
+    is_kept(&dir, b"").await;
+    drop((first, proxy));
+
+    let begun = tokio::time::Instant::now();
+    let proxy = again(&dir, port);
+    proxy.address("web");
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(2),
+        "it waits for nobody: {:?}",
+        begun.elapsed()
+    );
+    answered_by(&proxy, "one").await;
+    proxy.wait_log("serving what the control plane said last").await;
+    assert_eq!(proxy.metric("outrigger_xds_cached").await, 1.0);
+    let (mut second, _) = control(&python, way, port, &state("2", &[two.address().port()])).await;
+    let asked = asked(&mut second, "Cluster").await;
+    if way == Way::Delta {
+        let versions: Vec<_> = asked["version"].as_object().unwrap().keys().collect();
+        assert_eq!(versions, ["app", "old"], "it says what it has");
+    }
+    answered_by(&proxy, "two").await;
+    proxy.wait_log("no longer listening listener=old").await;
+    let left = proxy.ask_json("/clusters").await;
+    assert!(!left.to_string().contains("\"old\""), "{left}");
+    assert_eq!(proxy.metric("outrigger_xds_cached").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_start_without_the_control_plane_serves_what_it_said_last() {
+    starts_without(Way::Sotw).await;
+}
+
+#[tokio::test]
+async fn a_start_without_the_control_plane_serves_what_it_said_last_incrementally() {
+    starts_without(Way::Delta).await;
+}
+
+/// What is kept and cannot be served is said, and is no reason not to start.
+#[tokio::test]
+async fn what_is_kept_is_served_whole_or_not_at_all() {
+    let Some(python) = python_with_messages().await else { return };
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let (first, port) = control(&python, Way::Delta, 0, &state("1", &[one.address().port()])).await;
+    let dir = std::sync::Arc::new(outrigger_tests::Dir::new());
+    let proxy = Proxy::start_in(dir.clone(), &keeping(port)).await;
+    answered_by(&proxy, "one").await;
+    let kept = is_kept(&dir, b"").await;
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(dir.file("kept.xds")).unwrap().permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    drop((first, proxy));
+
+    let mut damaged = kept.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    let version = [&b"outrigger xds cache 9\n"[..], &kept[22..]].concat();
+    let own = "listeners:\n  own: { bind: 127.0.0.1:0, routes: [{ respond: { status: 418 } }] }\n";
+    let rows = [
+        (damaged, "proxy-1", "it is damaged: its checksum does not fit"),
+        (kept[..middle].to_vec(), "proxy-1", "it is damaged: its checksum does not fit"),
+        (version, "proxy-1", "it is of another version, `9`"),
+        (b"listeners: {}\n".to_vec(), "proxy-1", "it is not such a file"),
+        (kept, "proxy-2", "it is that of another node, `proxy-1`"),
+    ];
+    for (bytes, node, why) in rows {
+        let (_control, port) = control(&python, Way::Delta, 0, &state("2", &[two.address().port()])).await;
+        std::fs::write(dir.file("kept.xds"), &bytes).unwrap();
+        let proxy = Proxy::start_in(dir.clone(), &(keeping(port).replace("proxy-1", node) + own)).await;
+        proxy.wait_log(&format!("what the control plane said last is not served: {why}")).await;
+        assert_eq!(proxy.get("own", "/").await.status, 418);
+        assert_eq!(proxy.metric("outrigger_xds_cached").await, 0.0);
+        answered_by(&proxy, "two").await;
+        // What is in force takes its place.
+        is_kept(&dir, &bytes).await;
+    }
+}
+
+/// Another has taken the port that was kept: what the file says is served all the same.
+#[tokio::test]
+async fn what_is_kept_and_cannot_come_into_force_keeps_nothing_from_starting() {
+    let Some(python) = python_with_messages().await else { return };
+    let one = Echo::start("one").await;
+    let mut said = state("1", &[one.address().port()]);
+    let taken = super::free_port();
+    said["Listener"][0]["address"] = at(taken);
+    let (first, port) = control(&python, Way::Delta, 0, &said).await;
+    let dir = std::sync::Arc::new(outrigger_tests::Dir::new());
+    let proxy = Proxy::start_in(dir.clone(), &keeping(port)).await;
+    answered_by(&proxy, "one").await;
+    is_kept(&dir, b"").await;
+    drop((first, proxy));
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
+    let own = "listeners:\n  own: { bind: 127.0.0.1:0, routes: [{ respond: { status: 418 } }] }\n";
+    let proxy = Proxy::start_in(dir, &(keeping(port) + own)).await;
+    assert_eq!(proxy.get("own", "/").await.status, 418);
+    proxy.wait_log("the control plane said so last").await;
 }
 
 /// One that lies: bytes that are no message, and answers that no memory should be spent on.

@@ -31,6 +31,7 @@ use super::cx::Cx;
 use super::generated::envoy::config::cluster::v3 as pb;
 use super::generated::envoy::r#type::v3 as kinds;
 use super::generated::outrigger::extensions::v1 as ours;
+use super::tls;
 use crate::model::{Assignment, Cluster, Name, Percent};
 
 /// A cluster, and where its endpoints come from.
@@ -65,6 +66,7 @@ pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResour
         health_checks,
         circuit_breakers,
         typed_extension_protocol_options,
+        transport_socket,
         dns_refresh_rate,
         respect_dns_ttl,
         dns_lookup_family,
@@ -106,6 +108,7 @@ pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResour
         dns: (dns_refresh_rate, respect_dns_ttl, dns_lookup_family),
     };
     let found = zone_weights.and_then(|weights| source::source(cx, from, weighs, weights));
+    let tls = tls::upstream(cx, transport_socket);
     let subsets = subsets::subsets(cx, lb_subset_config, subsets);
     let (found, spoken, balancing, (circuit_breaker, retry_budget)) = (found?, spoken?, balancing?, burdens?);
     let (subsets, subset_fallback) = subsets?;
@@ -116,7 +119,7 @@ pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResour
         source: found.source,
         balance: balancing.by(spoken.hash),
         protocol: spoken.protocol,
-        tls: None,
+        tls: tls?,
         connect_timeout: connect_timeout?,
         idle_timeout: spoken.idle_timeout,
         retry_budget,

@@ -18,7 +18,6 @@ mod when;
 
 use std::collections::BTreeMap;
 
-use prost::Message;
 use prost_types::Any;
 
 use super::any::{decode, decoded, is, type_of};

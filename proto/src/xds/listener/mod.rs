@@ -21,6 +21,7 @@ use super::generated::envoy::extensions::filters::network::http_connection_manag
 use super::generated::envoy::extensions::filters::network::rbac::v3::Rbac;
 use super::generated::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use super::generated::outrigger::extensions::v1 as ext;
+use super::tls;
 use crate::model::{Direction, FilterChain, Limits, Listener, Name, RouteTable};
 
 /// A listener, and where its routes come from.
@@ -44,8 +45,15 @@ pub enum RouteSource {
 }
 
 pub(super) fn listener(cx: &mut Cx, name: &Name, listener: pb::Listener) -> Option<ListenerResource> {
-    let pb::Listener { name: _, address: bind, filter_chains, traffic_direction, metadata, bind_to_port } =
-        listener;
+    let pb::Listener {
+        name: _,
+        address: bind,
+        filter_chains,
+        traffic_direction,
+        listener_filters,
+        metadata,
+        bind_to_port,
+    } = listener;
     let bind = address(cx, bind);
     let direction = match TrafficDirection::try_from(traffic_direction).unwrap_or_default() {
         TrafficDirection::Outbound => Direction::Outbound,
@@ -56,13 +64,10 @@ pub(super) fn listener(cx: &mut Cx, name: &Name, listener: pb::Listener) -> Opti
     }
     let ext::Listener { limits, jwt, external_authorization, subsets } = ours(cx, metadata)?;
     let said = Said { of_http: (jwt, external_authorization), subsets };
-    let [chain]: [pb::FilterChain; 1] = match filter_chains.try_into() {
-        Ok(chains) => chains,
-        Err(_) => return cx.fail("filter_chains", "exactly one is supported"),
-    };
+    let (chain, tls) = tls::chain(cx, filter_chains, listener_filters)?;
     let (chain, routes) = cx.within("filter_chains[0]", |cx| chain_of(cx, name, chain, said))?;
     let limits = limits::exactly(cx, chain.limits, limits)?;
-    let chain = FilterChain { limits, ..chain };
+    let chain = FilterChain { tls, limits, ..chain };
     Some(ListenerResource { listener: Listener { bind: bind?, direction, chain }, routes })
 }
 
@@ -79,7 +84,8 @@ fn chain_of(
     chain: pb::FilterChain,
     said: Said,
 ) -> Option<(FilterChain, RouteSource)> {
-    let pb::FilterChain { filters, name: _ } = chain;
+    // How it is told from others and unwrapped was read before.
+    let pb::FilterChain { filters, name: _, filter_chain_match: _, transport_socket: _ } = chain;
     let mut filters = cx.each("filters", filters, |cx, filter| {
         let pb::Filter { name: _, config_type } = filter;
         let pb::filter::ConfigType::TypedConfig(any) = cx.required("typed_config", config_type)?;

@@ -16,9 +16,10 @@ use super::{Cx, downstream_tls, noted, packed};
 use crate::model::{Address, Authorization, Direction, Filter, FilterChain, Limits, Listener, Name};
 
 pub(super) fn listener(cx: &mut Cx, name: &Name, resource: &ListenerResource) -> Option<pb::Listener> {
-    let ListenerResource { listener: Listener { bind, direction, chain }, routes } = resource;
-    let FilterChain { tls, authorization, limits, filter } = chain;
-    let (chain, said) = cx.within("filter_chains[0]", |cx| {
+    let ListenerResource { listener: Listener { bind, direction, chain: model }, routes } = resource;
+    // How it is unwrapped is written around all the rest.
+    let FilterChain { tls: _, authorization, limits, filter } = model;
+    let ((filter_chains, listener_filters), said) = cx.within("filter_chains[0]", |cx| {
         let mut said = ext::Listener::default();
         let mut filters = vec![filter_of("connection_limit", &connection_limit(name, limits))];
         match filter {
@@ -38,7 +39,7 @@ pub(super) fn listener(cx: &mut Cx, name: &Name, resource: &ListenerResource) ->
             }
         }
         let chain = pb::FilterChain { filters, ..pb::FilterChain::default() };
-        Some((downstream_tls::wrap(cx, chain, tls.as_ref())?, said))
+        Some((downstream_tls::chains(cx, model, chain)?, said))
     })?;
     let traffic_direction = match direction {
         Direction::Inbound => core::TrafficDirection::Inbound,
@@ -47,7 +48,8 @@ pub(super) fn listener(cx: &mut Cx, name: &Name, resource: &ListenerResource) ->
     Some(pb::Listener {
         name: name.to_string(),
         address: Some(address(cx, bind)?),
-        filter_chains: vec![chain],
+        filter_chains,
+        listener_filters,
         traffic_direction: traffic_direction.into(),
         metadata: noted(said),
         bind_to_port: None,

@@ -31,6 +31,7 @@ pub fn write(name: &Name, resource: &Resource) -> Result<Any, Refused> {
     let mut cx = Cx::new(format!("{kind}[{name}]"));
     let any = match resource {
         Resource::Cluster(cluster) => cluster::cluster(&mut cx, name, cluster).map(|it| packed(&it)),
+        Resource::Secret(secret) => Some(packed(&tls::secret(name, secret))),
         Resource::Endpoints(set) => cluster::assignment(&mut cx, name, set).map(|it| packed(&it)),
         Resource::Listener(listener) => listener::listener(&mut cx, name, listener).map(|it| packed(&it)),
         Resource::Routes(table) => route::table(&mut cx, name, table).map(|it| packed(&it)),

@@ -19,6 +19,7 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
         let mut m = cx.fields(at, "xds")?;
         let server = m.required("server", server);
         let trust = m.optional("trust", file);
+        let cache = m.optional("cache", file);
         m.finish();
         if !written {
             return cx.fail(
@@ -26,7 +27,7 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
                 Fault::new("the control plane is not told who asks").hint("write `node: { id: ... }` too"),
             );
         }
-        Some(ControlPlane { server: server?, trust, node: node? })
+        Some(ControlPlane { server: server?, trust, cache, node: node? })
     })
 }
 

@@ -9,9 +9,9 @@ use super::super::scalar;
 use super::super::tree::{Node, View};
 use super::{address, some_time};
 use crate::model::{
-    Address, CertificateFiles, ClientAuth, ClientTrust, Csr, DownstreamTls, Identity, IdentitySource, Mutual,
-    MutualUpstream, PeerPattern, Revocation, Roots, San, ServerAuth, ServerTls, TrustDomain, Unknown,
-    UpstreamTls,
+    Address, Bundle, Certificate, CertificateFiles, ClientAuth, ClientTrust, Csr, DownstreamTls, Identity,
+    IdentitySource, Mutual, MutualUpstream, PeerPattern, Revocation, Roots, San, ServerAuth, ServerTls,
+    TrustDomain, Unknown, UpstreamTls,
 };
 
 /// What is known of the proxy's identity while what uses it is read.
@@ -199,7 +199,7 @@ fn server_tls<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<ServerTls> {
             let mut m = cx.fields(node, "certificate")?;
             let files = certificate_files(&mut m);
             m.finish();
-            files
+            files.map(Certificate::Files)
         })?;
         if list.is_empty() {
             return cx.fail(node, Fault::new("the list is empty").hint(format!("expected {expected}")));
@@ -208,7 +208,10 @@ fn server_tls<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<ServerTls> {
     });
     let client = client(&mut m);
     m.finish();
-    let one = || Some(Box::from([CertificateFiles { certificate: certificate?, private_key: private_key? }]));
+    let one = || {
+        let files = CertificateFiles { certificate: certificate?, private_key: private_key? };
+        Some(Box::from([Certificate::Files(files)]))
+    };
     Some(ServerTls { certificates: certificates.or_else(one)?, client: client? })
 }
 
@@ -238,7 +241,7 @@ fn client(m: &mut Fields<'_, '_>) -> Option<ClientAuth> {
         }
         return Some(ClientAuth::None);
     };
-    Some(asked(ClientTrust { roots: roots?, revocation }))
+    Some(asked(ClientTrust { roots: Bundle::File(roots?), revocation }))
 }
 
 /// `tls` or `mtls` of a cluster; `host` is the name that its endpoints are resolved from.
@@ -319,8 +322,8 @@ fn server_auth<'a>(cx: &mut Cx<'a>, node: Node<'a>, resolved: Option<&str>) -> O
         return cx.fail(node, fault.hint("write `sni: host`, or `sans: [host]`"));
     };
     let certificate = certificate.zip(private_key);
-    let certificate =
-        certificate.map(|(certificate, private_key)| CertificateFiles { certificate, private_key });
+    let certificate = certificate
+        .map(|(certificate, private_key)| Certificate::Files(CertificateFiles { certificate, private_key }));
     Some(ServerAuth { roots, sni, sans, certificate, revocation })
 }
 
@@ -333,7 +336,7 @@ fn roots<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Roots> {
     }
     let text = cx.string(node, "`system`, or a file's path")?;
     // The same file, without what keeps it from being the word.
-    file_of(cx, node, text.strip_prefix("./").unwrap_or(&text)).map(Roots::File)
+    file_of(cx, node, text.strip_prefix("./").unwrap_or(&text)).map(Bundle::File).map(Roots::Of)
 }
 
 fn sans<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<[San]>> {

@@ -1,4 +1,4 @@
-//! Identity, and TLS of both sides.
+//! Identity, and TLS of both sides. A secret of the control plane is shown by its name; a file cannot ask for one.
 
 use std::path::Path;
 
@@ -6,8 +6,9 @@ use super::super::scalar::show_duration;
 use super::path;
 use super::writer::{Out, key, list, text};
 use crate::model::{
-    CertificateFiles, ClientAuth, ClientTrust, Csr, DownstreamTls, Identity, IdentitySource, Mutual,
-    MutualUpstream, PeerPattern, Revocation, Roots, San, ServerAuth, ServerTls, Unknown, UpstreamTls,
+    Bundle, Certificate, CertificateFiles, ClientAuth, ClientTrust, Csr, DownstreamTls, Identity,
+    IdentitySource, Mutual, MutualUpstream, Name, PeerPattern, Revocation, Roots, San, ServerAuth, ServerTls,
+    Unknown, UpstreamTls,
 };
 
 pub(super) fn identity(out: &mut Out, identity: &Identity) {
@@ -44,6 +45,17 @@ fn certificate_files(out: &mut Out, files: &CertificateFiles) {
     out.field("private_key", path(private_key, ""));
 }
 
+fn certificate(out: &mut Out, certificate: &Certificate) {
+    match certificate {
+        Certificate::Files(files) => certificate_files(out, files),
+        Certificate::Secret(name) => out.field("certificate", secret(name)),
+    }
+}
+
+fn secret(name: &Name) -> String {
+    format!("{{ secret: {} }}", text(name.as_str()))
+}
+
 fn revocation(out: &mut Out, Revocation { crls, unknown }: &Revocation) {
     if crls.is_empty() {
         return;
@@ -66,8 +78,8 @@ pub(super) fn downstream(out: &mut Out, tls: &DownstreamTls) {
         DownstreamTls::Mutual(Mutual::Permissive) => out.field("mtls", "permissive"),
         DownstreamTls::Own(ServerTls { certificates, client }) => out.block("tls", |out| {
             match &**certificates {
-                [one] => certificate_files(out, one),
-                several => out.list("certificates", several.iter(), certificate_files),
+                [one] => certificate(out, one),
+                several => out.list("certificates", several.iter(), certificate),
             }
             let (asked, trust) = match client {
                 ClientAuth::None => ("none", None),
@@ -76,7 +88,10 @@ pub(super) fn downstream(out: &mut Out, tls: &DownstreamTls) {
             };
             out.field("client", asked);
             if let Some(ClientTrust { roots, revocation: revoked }) = trust {
-                out.field("client_trust", path(roots, ""));
+                match roots {
+                    Bundle::File(file) => out.field("client_trust", path(file, "")),
+                    Bundle::Secret(name) => out.field("client_trust", secret(name)),
+                }
                 revocation(out, revoked);
             }
         }),
@@ -92,18 +107,19 @@ pub(super) fn upstream(out: &mut Out, tls: &UpstreamTls) {
             }
         }),
         UpstreamTls::Server(server) => {
-            let ServerAuth { roots, sni, sans, certificate, revocation: revoked } = &**server;
+            let ServerAuth { roots, sni, sans, certificate: own, revocation: revoked } = &**server;
             out.block("tls", |out| {
                 match roots {
                     Roots::System => out.field("trust", "system"),
-                    Roots::File(file) => out.field("trust", root_file(file)),
+                    Roots::Of(Bundle::File(file)) => out.field("trust", root_file(file)),
+                    Roots::Of(Bundle::Secret(name)) => out.field("trust", secret(name)),
                 }
                 if let Some(sni) = sni {
                     out.field("sni", text(sni));
                 }
                 out.field("sans", list(sans.iter().map(san)));
-                if let Some(certificate) = certificate {
-                    certificate_files(out, certificate);
+                if let Some(own) = own {
+                    certificate(out, own);
                 }
                 revocation(out, revoked);
             });

@@ -120,6 +120,7 @@ pub(super) fn xds() -> Value {
         json!({
             "server": described("https://host:port.", string()),
             "trust": described("PEM file of the roots that the server is checked against, by default the system's.", string()),
+            "cache": described("File that what it said last is kept in, for starts without it.", string()),
         }),
     )
 }

@@ -51,7 +51,7 @@ fn full_process_and_listeners() {
     assert_eq!(process.access_log, Some(AccessLog { format: LogFormat::Json, to: LogTarget::Stdout }));
     let public = &mesh.listeners["public"].chain;
     let Some(DownstreamTls::Own(tls)) = &public.tls else { panic!("TLS with a certificate") };
-    let [tls] = &*tls.certificates else { panic!("one certificate") };
+    let [Certificate::Files(tls)] = &*tls.certificates else { panic!("one certificate") };
     assert_eq!(tls.certificate, PathBuf::from("/etc/outrigger/tls.crt"));
     assert_eq!(tls.private_key, PathBuf::from("/etc/outrigger/tls.key"));
     assert_eq!(public.limits, Limits { body: std::num::NonZeroU64::new(100 << 20), ..Limits::default() });

@@ -1,7 +1,5 @@
 //! Incremental: each answer names what has changed, resource by resource, each with a version of its own.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::Name;
 use outrigger_proto::xds::discovery::{
@@ -9,23 +7,14 @@ use outrigger_proto::xds::discovery::{
 };
 use outrigger_proto::xds::{self, Kind, Refused};
 
-use super::speaks::{Speaks, first, why};
+use super::referred::Change;
+use super::said::Said;
+use super::speaks::{NAMED, Speaks, WHOLE, read, why, wipe};
 use super::state::State;
 
-/// See the module.
+/// See the module. It knows nothing that the state does not.
 #[derive(Debug, Default)]
-pub(super) struct Delta {
-    asked: BTreeMap<Kind, Asked>,
-}
-
-/// What was asked of one kind, and what there is of it.
-#[derive(Debug, Default)]
-struct Asked {
-    /// Which; all, of clusters and listeners.
-    names: BTreeSet<Name>,
-    /// Of what is in force.
-    versions: HashMap<Name, String>,
-}
+pub(super) struct Delta;
 
 impl Speaks for Delta {
     type Request = DeltaDiscoveryRequest;
@@ -33,21 +22,19 @@ impl Speaks for Delta {
 
     const PATH: &'static str = DELTA_STREAM;
 
-    fn begin(&mut self, node: &Node, state: &State) -> Vec<DeltaDiscoveryRequest> {
-        for (kind, names) in state.wanted() {
-            self.asked.entry(kind).or_default().names = names;
-        }
-        let kinds = first(|kind| self.asked.get(&kind).is_some_and(|asked| !asked.names.is_empty()));
-        let request = |kind| {
-            let Asked { names, versions } = self.asked.entry(kind).or_default();
-            let versions = versions.iter().map(|(name, version)| (name.to_string(), version.clone()));
-            DeltaDiscoveryRequest {
-                resource_names_subscribe: names.iter().map(Name::to_string).collect(),
-                initial_resource_versions: versions.collect(),
-                ..of(kind)
+    fn begin(&mut self, node: &Node, state: &mut State) -> Vec<DeltaDiscoveryRequest> {
+        let mut requests = Vec::new();
+        for kind in WHOLE.into_iter().chain(NAMED) {
+            let names = state.ask_anew(kind);
+            if NAMED.contains(&kind) && names.is_empty() {
+                continue;
             }
-        };
-        let mut requests: Vec<_> = kinds.into_iter().map(request).collect();
+            requests.push(DeltaDiscoveryRequest {
+                resource_names_subscribe: names,
+                initial_resource_versions: state.versions(kind),
+                ..of(kind)
+            });
+        }
         // Once a stream.
         if let Some(request) = requests.first_mut() {
             request.node = Some(node.clone());
@@ -66,51 +53,40 @@ impl Speaks for Delta {
         // Nobody has asked for another.
         let Some(kind) = Kind::of_url(&type_url) else { return (Vec::new(), Vec::new()) };
         state.note_answer(kind);
-        let versions = &mut self.asked.entry(kind).or_default().versions;
         let mut refused = Vec::new();
-        for resource in resources {
-            match read(kind, &resource) {
+        for mut resource in resources {
+            match meant(kind, &resource) {
                 // It lives on.
                 None => {}
                 Some(Ok((name, meant))) => {
-                    versions.insert(name.clone(), resource.version);
-                    state.put(name, meant);
+                    state.put(name, meant, Said::of(&resource));
                 }
                 Some(Err(bad)) => refused.push(bad),
             }
+            resource.resource.iter_mut().for_each(|any| wipe(kind, any));
         }
-        let gone: BTreeSet<_> = removed_resources.iter().filter_map(|name| Name::new(name)).collect();
-        versions.retain(|name, _| !gone.contains(name));
-        state.keep(kind, |name| !gone.contains(name));
+        for name in removed_resources.iter().filter_map(|name| Name::new(name)) {
+            state.remove(kind, &name);
+        }
         let error_detail: Option<Status> = why(&refused);
         let mut requests = vec![DeltaDiscoveryRequest { response_nonce: nonce, error_detail, ..of(kind) }];
-        requests.extend(self.subscribe(state));
+        requests.extend(subscribe(state));
         (requests, refused)
     }
 }
 
-impl Delta {
-    /// Asks for what clusters and listeners refer to by now, and forgets what they do no longer.
-    fn subscribe(&mut self, state: &mut State) -> Vec<DeltaDiscoveryRequest> {
-        let mut requests = Vec::new();
-        for (kind, names) in state.wanted() {
-            let Asked { names: asked, versions } = self.asked.entry(kind).or_default();
-            let texts = |names: Vec<&Name>| names.into_iter().map(Name::to_string).collect::<Vec<_>>();
-            let subscribe = texts(names.difference(asked).collect());
-            let unsubscribe = texts(asked.difference(&names).collect());
-            state.keep(kind, |name| names.contains(name));
-            versions.retain(|name, _| names.contains(name));
-            *asked = names;
-            if !subscribe.is_empty() || !unsubscribe.is_empty() {
-                requests.push(DeltaDiscoveryRequest {
-                    resource_names_subscribe: subscribe,
-                    resource_names_unsubscribe: unsubscribe,
-                    ..of(kind)
-                });
-            }
-        }
-        requests
-    }
+/// Asks for what clusters and listeners refer to by now, and for what they do no longer, no longer.
+fn subscribe(state: &mut State) -> impl Iterator<Item = DeltaDiscoveryRequest> {
+    NAMED.into_iter().filter_map(|kind| {
+        let change = state.change(kind);
+        let differs = change != Change::default();
+        let Change { more, less } = change;
+        differs.then(|| DeltaDiscoveryRequest {
+            resource_names_subscribe: more,
+            resource_names_unsubscribe: less,
+            ..of(kind)
+        })
+    })
 }
 
 fn of(kind: Kind) -> DeltaDiscoveryRequest {
@@ -118,8 +94,8 @@ fn of(kind: Kind) -> DeltaDiscoveryRequest {
 }
 
 /// What a resource means; `None` for one that says only that it lives on.
-fn read(kind: Kind, resource: &Resource) -> Option<Result<(Name, xds::Resource), Refused>> {
-    let read = xds::read(kind, resource.resource.as_ref()?);
+pub(super) fn meant(kind: Kind, resource: &Resource) -> Option<Result<(Name, xds::Resource), Refused>> {
+    let read = read(kind, resource.resource.as_ref()?);
     let called = Name::new(&resource.name);
     Some(match read {
         Ok((name, _)) if Some(&name) != called.as_ref() => {

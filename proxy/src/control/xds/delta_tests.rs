@@ -38,8 +38,8 @@ fn shown(requests: &[DeltaDiscoveryRequest]) -> Vec<String> {
 
 #[test]
 fn only_what_changes_is_said() {
-    let (mut state, mut delta) = (State::default(), Delta::default());
-    let first = delta.begin(&node(), &state);
+    let (mut state, mut delta) = (State::default(), Delta);
+    let first = delta.begin(&node(), &mut state);
     assert_eq!(shown(&first), ["Cluster n + - ", "Listener n + - "]);
     assert!(first[0].node.is_some() && first[1].node.is_none());
     let clusters = ["a", "b"].map(|name| resource(Kind::Cluster, name, "1", cluster(name, &[])));
@@ -63,14 +63,14 @@ fn only_what_changes_is_said() {
     let Some(News::All(found)) = state.news(false) else { panic!("a cluster is gone") };
     assert_eq!(found.clusters.len(), 1);
     // Another stream says what is there.
-    let again = delta.begin(&node(), &state);
+    let again = delta.begin(&node(), &mut state);
     assert_eq!(shown(&again), ["Cluster n + - b=1", "Listener n + - ", "ClusterLoadAssignment n +b - b=2"]);
 }
 
 #[test]
 fn one_that_is_refused_keeps_its_last_good_version() {
-    let (mut state, mut delta) = (State::default(), Delta::default());
-    delta.begin(&node(), &state);
+    let (mut state, mut delta) = (State::default(), Delta);
+    delta.begin(&node(), &mut state);
     let good = vec![resource(Kind::Cluster, "a", "1", cluster("a", &[]))];
     delta.take(&mut state, response(Kind::Cluster, "c1", good, &[]));
     let mixed = vec![
@@ -85,6 +85,6 @@ fn one_that_is_refused_keeps_its_last_good_version() {
     let message = &said[0].error_detail.as_ref().unwrap().message;
     assert_eq!(message, "Cluster[a].health_checks: not supported\nCluster[other]: it comes as `d`");
     assert_eq!(refused.len(), 2);
-    let again = delta.begin(&node(), &state);
+    let again = delta.begin(&node(), &mut state);
     assert_eq!(shown(&again)[0], "Cluster n + - a=1,c=1");
 }

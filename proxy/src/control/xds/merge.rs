@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 
 use outrigger_proto::model::{
-    Action, Assignment, Cluster, Config, Filter, Forward, Mesh, Name, Respond, Route, RouteTable, Split,
+    Action, Assignment, Cluster, Config, DownstreamTls, Filter, Forward, Mesh, Name, Respond, Route,
+    RouteTable, Split,
 };
 
 use super::Discovered;
+use crate::identity::secrets::Secrets;
 
 /// What is served of both. A route to a cluster that nobody has is answered with 503, as by Envoy; of several the others
-/// are used. A listener of bytes that has nowhere to pass them to is left out.
+/// are used. A listener of bytes that has nowhere to pass them to is left out, and so is one whose TLS has nothing to show:
+/// nobody is served in the clear who was to be served otherwise. A cluster like that is there, and answers with 503.
 pub fn merge(own: &Config, found: &Discovered) -> Config {
     let mut config = own.clone();
-    let Discovered { listeners, route_tables, clusters, endpoints } = found;
+    let Discovered { listeners, route_tables, clusters, endpoints, secrets } = found;
     for (name, cluster) in clusters {
         if config.mesh.clusters.contains_key(name) {
             continue;
@@ -20,11 +23,17 @@ pub fn merge(own: &Config, found: &Discovered) -> Config {
         config.mesh.clusters.insert(name.clone(), cluster.clone());
         config.endpoints.extend(endpoints.get(name).map(|set| (name.clone(), Assignment::clone(set))));
     }
-    let Mesh { clusters, route_tables: tables, listeners: all, .. } = &mut config.mesh;
+    let Mesh { clusters, route_tables: tables, listeners: all, identity, .. } = &mut config.mesh;
     for (name, table) in route_tables {
         tables.entry(name.clone()).or_insert_with(|| led(table, clusters));
     }
     for (name, listener) in listeners {
+        if let Some(why) =
+            listener.chain.tls.as_ref().and_then(|tls| unproven(tls, secrets, identity.is_some()))
+        {
+            tracing::warn!(listener = %name, "{why}: it is left out");
+            continue;
+        }
         let leads = match &listener.chain.filter {
             Filter::Http(http) => tables.contains_key(&http.routes),
             Filter::Tcp(tcp) => tcp.to.targets.iter().all(|target| clusters.contains_key(&target.to.cluster)),
@@ -36,6 +45,19 @@ pub fn merge(own: &Config, found: &Discovered) -> Config {
         }
     }
     config
+}
+
+/// Why there is nothing to show to a client, if there is not.
+fn unproven(tls: &DownstreamTls, secrets: &Secrets, is_somebody: bool) -> Option<String> {
+    match tls {
+        DownstreamTls::Mutual(_) => {
+            (!is_somebody).then(|| "the proxy has no identity to prove (`identity` of its file)".to_owned())
+        }
+        DownstreamTls::Own(_) => {
+            let missing = tls.secrets().find(|secret| !secrets.have(*secret))?;
+            Some(format!("the secret `{}` has not come, or holds something else", missing.name))
+        }
+    }
 }
 
 /// The table, as far as it leads somewhere.

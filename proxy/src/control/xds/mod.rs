@@ -1,8 +1,11 @@
 //! A control plane that says more than the file does: xDS v3, all kinds on one stream. It may be away for as long as it
 //! likes: what it said last goes on, and it is asked again with the versions that are in force.
 
+mod cache;
 mod delta;
 mod merge;
+mod referred;
+mod said;
 mod sotw;
 mod speaks;
 mod state;
@@ -11,23 +14,25 @@ mod written;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
 use outrigger_proto::model::{self, ControlPlane};
-use outrigger_proto::xds::Refused;
 use outrigger_proto::xds::discovery::{Locality, Node, UserAgentVersionType};
-use tokio::sync::mpsc;
+use outrigger_proto::xds::{Kind, Refused};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
+use self::cache::Cache;
 use self::delta::Delta;
 pub use self::merge::merge;
+use self::said::Said;
 use self::sotw::Sotw;
-use self::speaks::Speaks;
+use self::speaks::{NAMED, Speaks, WHOLE};
 use self::state::State;
 pub use self::state::{Discovered, News};
 use crate::identity::backoff::Backoff;
@@ -45,12 +50,31 @@ const LARGEST: usize = 32 << 20;
 /// Requests on their way.
 const QUEUE: usize = 64;
 
-/// Tells what a control plane says, for as long as somebody listens. It is asked to say what has changed; one that cannot,
-/// says all there is each time.
-pub async fn follow(control: ControlPlane, news: mpsc::Sender<News>, stats: Arc<ProcessStats>) {
-    let mut state = State::default();
-    let (mut delta, mut sotw) = (Delta::default(), Sotw::default());
-    let mut client = Client { node: node(&control.node), control, news, stats, backoff: Backoff::new(WAITS) };
+/// Something new.
+#[derive(Debug)]
+pub struct Told {
+    /// What.
+    pub news: News,
+    /// Whether it was said before this process began, and not again yet.
+    pub cached: bool,
+    /// Who waits to hear whether it has come into force.
+    pub taken: oneshot::Sender<bool>,
+}
+
+/// Tells what a control plane says, for as long as somebody listens; before that, what it said last, if that was kept. It is
+/// asked to say what has changed; one that cannot, says all there is each time.
+pub async fn follow(control: ControlPlane, news: mpsc::Sender<Told>, stats: Arc<ProcessStats>) {
+    let cache = Cache::new(&control);
+    let mut state = State::new(cache.is_some());
+    let (mut delta, mut sotw) = (Delta, Sotw::default());
+    let (node, backoff) = (node(&control.node), Backoff::new(WAITS));
+    let mut client = Client { node, control, news, stats, backoff, cache, in_force: false };
+    if client.recall(&mut state)
+        && let Some(found) = state.news(true)
+        && !client.tell(found, true).await
+    {
+        return;
+    }
     let mut incremental = true;
     loop {
         let ended = if incremental {
@@ -70,7 +94,7 @@ pub async fn follow(control: ControlPlane, news: mpsc::Sender<News>, stats: Arc<
         };
         let wait = client.backoff.next(fastrand::u64(..));
         tracing::warn!(server = %client.control.server, %error, ?wait, "the control plane is away; what it said last goes on");
-        tokio::time::sleep(wait).await;
+        client.rest(&state, wait).await;
     }
 }
 
@@ -93,12 +117,87 @@ fn node(node: &model::Node) -> Node {
 struct Client {
     control: ControlPlane,
     node: Node,
-    news: mpsc::Sender<News>,
+    news: mpsc::Sender<Told>,
     stats: Arc<ProcessStats>,
     backoff: Backoff,
+    cache: Option<Cache>,
+    /// Whether what was told last of all came into force: nothing else is kept for the next start.
+    in_force: bool,
 }
 
 impl Client {
+    /// Takes what was said last out of the cache; whether there was anything.
+    fn recall(&self, state: &mut State) -> bool {
+        let Some((cache, content)) = self.cache.as_ref().and_then(|cache| Some((cache, cache.read()?)))
+        else {
+            return false;
+        };
+        let (mut resources, mut refused) = (0, Vec::new());
+        // What refers comes before what is referred to.
+        for kind in WHOLE.into_iter().chain(NAMED).filter(|kind| cache::holds(*kind)) {
+            let said = content.said.iter().filter(|said| Kind::of_url(&said.type_url) == Some(kind));
+            for resource in said.flat_map(|said| &said.resources) {
+                match delta::meant(kind, resource) {
+                    None => {}
+                    Some(Ok((name, means))) => {
+                        resources += 1;
+                        state.put(name, means, Said::of(resource));
+                    }
+                    Some(Err(bad)) => refused.push(bad),
+                }
+            }
+            state.note_answer(kind);
+        }
+        for error in refused.iter().flat_map(|bad| &bad.errors) {
+            tracing::error!("refused from the cache: {error}; going on without it");
+        }
+        self.stats.xds_refused.increment(refused.len() as u64);
+        state.take_unsaved();
+        if resources == 0 {
+            return false;
+        }
+        let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let age = Duration::from_secs(age.saturating_sub(content.saved));
+        tracing::info!(cache = %cache.path().display(), resources, ?age, "serving what the control plane said last, until it speaks");
+        self.stats.xds_cached.set(1);
+        true
+    }
+
+    /// Says what is new, and hears whether it came into force; `false` when nobody listens any more.
+    async fn tell(&mut self, news: News, cached: bool) -> bool {
+        let is_all = matches!(news, News::All(_));
+        let (taken, answer) = oneshot::channel();
+        if self.news.send(Told { news, cached, taken }).await.is_err() {
+            return false;
+        }
+        let answer = answer.await;
+        if is_all {
+            self.in_force = answer == Ok(true);
+        }
+        answer.is_ok()
+    }
+
+    /// Waits, and goes on to write what is to be written.
+    async fn rest(&mut self, state: &State, wait: Duration) {
+        let end = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(end) => return,
+                () = due(&mut self.cache) => self.save(state),
+            }
+        }
+    }
+
+    /// Keeps what is in force; what is not yet, another time.
+    fn save(&mut self, state: &State) {
+        let Some(cache) = &mut self.cache else { return };
+        if self.in_force && state.is_settled() {
+            cache.write(state.said(cache::holds));
+        } else {
+            cache.put_off(Instant::now());
+        }
+    }
+
     /// One stream, to its end; `Ok` when nobody listens any more.
     async fn stream<P: Speaks>(&mut self, speaks: &mut P, state: &mut State) -> Result<(), StreamError> {
         let channel = dial::channel(&self.control.server, self.control.trust.as_deref(), PATIENCE);
@@ -116,30 +215,33 @@ impl Client {
         let mut since: Option<Instant> = None;
         loop {
             let late = since.map(|since| since + WARM);
-            let message = tokio::select! {
+            let mut waited = false;
+            tokio::select! {
                 message = inbound.message() => {
-                    Some(message.map_err(StreamError::Refused)?.ok_or(StreamError::Ended)?)
+                    let response = message.map_err(StreamError::Refused)?.ok_or(StreamError::Ended)?;
+                    self.note_word();
+                    let (answers, refused) = speaks.take(state, response);
+                    self.note_refused(&refused);
+                    for answer in answers {
+                        requests.send(answer).await.map_err(|_| StreamError::Ended)?;
+                    }
                 }
-                () = tokio::time::sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => None,
-            };
-            let waited = message.is_none();
-            if let Some(response) = message {
-                self.note_word();
-                let (answers, refused) = speaks.take(state, response);
-                self.note_refused(&refused);
-                for answer in answers {
-                    requests.send(answer).await.map_err(|_| StreamError::Ended)?;
-                }
+                () = tokio::time::sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => waited = true,
+                () = due(&mut self.cache) => self.save(state),
             }
-            let missing = state.missing();
-            if waited && !missing.is_empty() {
-                tracing::warn!(after = ?WARM, missing = missing.join(", "), "going on without what has not come");
+            if waited && state.is_missing() {
+                tracing::warn!(after = ?WARM, missing = state.missing(), "going on without what has not come");
             }
-            since = if missing.is_empty() || waited { None } else { since.or_else(|| Some(Instant::now())) };
+            since = if waited || !state.is_missing() { None } else { since.or_else(|| Some(Instant::now())) };
             if let Some(found) = state.news(waited)
-                && self.news.send(found).await.is_err()
+                && !self.tell(found, false).await
             {
                 return Ok(());
+            }
+            if state.take_unsaved()
+                && let Some(cache) = &mut self.cache
+            {
+                cache.note(Instant::now());
             }
         }
     }
@@ -148,6 +250,7 @@ impl Client {
     fn note_word(&mut self) {
         self.backoff.reset();
         self.stats.xds_connected.set(1);
+        self.stats.xds_cached.set(0);
     }
 
     fn note_refused(&self, refused: &[Refused]) {
@@ -157,6 +260,14 @@ impl Client {
                 tracing::error!("refused by xDS: {error}; the last good version stays");
             }
         }
+    }
+}
+
+/// Comes when the cache is to be written; never, without one.
+async fn due(cache: &mut Option<Cache>) {
+    match cache {
+        Some(cache) => cache.due().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -31,7 +31,7 @@ fn shown(requests: &[DiscoveryRequest]) -> Vec<String> {
 #[test]
 fn a_stream_from_its_beginning() {
     let (mut state, mut sotw) = (State::default(), Sotw::default());
-    let first = sotw.begin(&node(), &state);
+    let first = sotw.begin(&node(), &mut state);
     assert_eq!(shown(&first), ["Cluster v n ", "Listener v n "]);
     assert_eq!((first[0].node.as_ref().unwrap().id.as_str(), first[1].node.is_none()), ("a", true));
     // What refers to endpoints asks for them.
@@ -40,7 +40,7 @@ fn a_stream_from_its_beginning() {
         (shown(&said).as_slice(), refused.len()),
         (&["Cluster v1 nCluster-1 ".to_owned(), "ClusterLoadAssignment v n app".to_owned()][..], 0)
     );
-    assert_eq!(state.missing(), ["ClusterLoadAssignment[app]"]);
+    assert_eq!(state.missing(), "ClusterLoadAssignment[app]");
     assert!(state.news(false).is_none());
     let (said, _) = sotw.take(&mut state, response(Kind::Listener, "1", Vec::new()));
     assert_eq!(shown(&said), ["Listener v1 nListener-1 "]);
@@ -55,7 +55,7 @@ fn a_stream_from_its_beginning() {
     let Some(News::Endpoints(sets)) = state.news(false) else { panic!("endpoints are new") };
     assert_eq!(sets["app"].endpoints.len(), 2);
     // Another stream goes on from there.
-    let again = sotw.begin(&node(), &state);
+    let again = sotw.begin(&node(), &mut state);
     let expected = ["Cluster v1 n ", "Listener v1 n ", "ClusterLoadAssignment v2 n app"];
     assert_eq!(shown(&again), expected);
     assert!(again[0].node.is_some());
@@ -64,7 +64,7 @@ fn a_stream_from_its_beginning() {
 #[test]
 fn one_that_is_refused_keeps_its_last_good_version_and_holds_back_no_other() {
     let (mut state, mut sotw) = (State::default(), Sotw::default());
-    sotw.begin(&node(), &state);
+    sotw.begin(&node(), &mut state);
     sotw.take(&mut state, response(Kind::Listener, "1", Vec::new()));
     sotw.take(&mut state, response(Kind::Cluster, "1", vec![cluster("a", &[]), cluster("b", &[])]));
     // 8 is `health_checks`.
@@ -76,7 +76,7 @@ fn one_that_is_refused_keeps_its_last_good_version_and_holds_back_no_other() {
     assert_eq!(refused.len(), 1);
     // `a` as it was, `b` gone, `c` new.
     assert_eq!(shown(&said)[1], "ClusterLoadAssignment v n a,c");
-    assert_eq!(state.missing(), ["ClusterLoadAssignment[a]", "ClusterLoadAssignment[c]"]);
+    assert_eq!(state.missing(), "ClusterLoadAssignment[a], ClusterLoadAssignment[c]");
     // What does not come is waited for, and not for ever.
     let Some(News::All(found)) = state.news(true) else { panic!("it goes on") };
     assert_eq!(found.clusters.len(), 2);
@@ -89,7 +89,7 @@ fn what_is_said_of_faults_has_a_bound() {
         .map(|number| {
             let any =
                 Any { type_url: Kind::Cluster.url(), value: cluster(&format!("{number}é"), &field(8, &[])) };
-            xds::read(Kind::Cluster, &any).unwrap_err()
+            read(Kind::Cluster, &any).unwrap_err()
         })
         .collect();
     let Status { code: _, message } = why(&refused).unwrap();
@@ -99,7 +99,7 @@ fn what_is_said_of_faults_has_a_bound() {
 #[test]
 fn what_nobody_asked_for_says_nothing() {
     let (mut state, mut sotw) = (State::default(), Sotw::default());
-    sotw.begin(&node(), &state);
+    sotw.begin(&node(), &mut state);
     let other =
         DiscoveryResponse { type_url: "type.googleapis.com/a.B".to_owned(), ..DiscoveryResponse::default() };
     assert_eq!(sotw.take(&mut state, other), (Vec::new(), Vec::new()));

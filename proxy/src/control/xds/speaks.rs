@@ -1,11 +1,15 @@
 //! One of the two ways in which a control plane is spoken with, without its stream.
 //! <https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>
 
-use outrigger_proto::xds::discovery::{Node, Status};
-use outrigger_proto::xds::{Kind, Refused};
+use outrigger_proto::error::ConfigError;
+use outrigger_proto::model::Name;
+use outrigger_proto::xds::discovery::{Any, Node, Status};
+use outrigger_proto::xds::{self, Kind, Refused, Resource};
 use prost::Message;
+use zeroize::Zeroize;
 
 use super::state::State;
+use crate::identity::secrets;
 
 /// INVALID_ARGUMENT.
 const REFUSED: i32 = 3;
@@ -23,16 +27,37 @@ pub(super) trait Speaks {
     const PATH: &'static str;
 
     /// What is asked at the beginning of a stream: with the versions that are in force, if there are any.
-    fn begin(&mut self, node: &Node, state: &State) -> Vec<Self::Request>;
+    fn begin(&mut self, node: &Node, state: &mut State) -> Vec<Self::Request>;
 
     /// Takes an answer; what is to be said to it and asked because of it, and what of it is refused.
     fn take(&mut self, state: &mut State, response: Self::Response) -> (Vec<Self::Request>, Vec<Refused>);
 }
 
-/// Of which kinds is asked at the beginning of a stream; of those that are asked for by name, where there `are` names.
-pub(super) fn first(are: impl Fn(Kind) -> bool) -> Vec<Kind> {
-    let named = [Kind::Endpoints, Kind::Routes].into_iter().filter(|kind| are(*kind));
-    [Kind::Cluster, Kind::Listener].into_iter().chain(named).collect()
+/// Of these all are asked for, at the beginning of a stream.
+pub(super) const WHOLE: [Kind; 2] = [Kind::Cluster, Kind::Listener];
+/// These are asked for by name, once something refers to them.
+pub(super) const NAMED: [Kind; 3] = [Kind::Secret, Kind::Endpoints, Kind::Routes];
+
+/// What a resource means, if it can be used: the last good one stays where it cannot.
+pub(super) fn read(kind: Kind, any: &Any) -> Result<(Name, Resource), Refused> {
+    let (name, resource) = xds::read(kind, any)?;
+    let Resource::Secret(secret) = &resource else { return Ok((name, resource)) };
+    match secrets::check(&name, secret) {
+        Ok(()) => Ok((name, resource)),
+        Err((field, problem)) => {
+            let path = format!("{kind}[{name}].{field}");
+            let errors = vec![ConfigError { place: None, path, problem, hint: None }];
+            Err(Refused { name: Some(name), errors })
+        }
+    }
+}
+
+/// Wipes what has been read, where it was a secret.
+pub(super) fn wipe(kind: Kind, any: &mut Any) {
+    match kind {
+        Kind::Secret => any.value.zeroize(),
+        Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Routes => {}
+    }
 }
 
 /// What a control plane is told of what is refused.

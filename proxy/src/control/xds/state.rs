@@ -1,11 +1,18 @@
 //! What a control plane has said so far, whichever way it says it: what is good, what of that is referred to and has not
-//! come, and what of it is new to whoever serves it.
+//! come, and what of it is new to whoever serves it. Followed by name: an answer costs what it says, not what is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use outrigger_proto::model::{Assignment, Cluster, Listener, Name, RouteTable};
-use outrigger_proto::xds::{ClusterResource, EndpointSource, Kind, ListenerResource, Resource, RouteSource};
+use outrigger_proto::model::{Assignment, Cluster, DownstreamTls, Listener, Name, RouteTable, UpstreamTls};
+use outrigger_proto::xds::discovery::{self, DeltaDiscoveryResponse};
+use outrigger_proto::xds::{
+    ClusterResource, EndpointSource, Kind, ListenerResource, Resource, RouteSource, Secret,
+};
+
+use super::referred::{Answer, Change, Referred};
+use super::said::{Held, Said};
+use crate::identity::secrets::Secrets;
 
 /// What is found, as far as it can be served.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +25,8 @@ pub struct Discovered {
     pub clusters: BTreeMap<Name, Arc<Cluster>>,
     /// Of those clusters that DNS does not resolve.
     pub endpoints: BTreeMap<Name, Arc<Assignment>>,
+    /// Those that listeners and clusters name.
+    pub secrets: Secrets,
 }
 
 /// What has changed.
@@ -29,119 +38,326 @@ pub enum News {
     Endpoints(BTreeMap<Name, Arc<Assignment>>),
 }
 
+/// How many names of what is missing are told.
+const NAMED: usize = 20;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct State {
+    /// Whether resources are kept as they were said.
+    keeps: bool,
     /// Of which kinds something was said.
     answered: BTreeSet<Kind>,
-    clusters: BTreeMap<Name, ClusterResource>,
-    endpoints: BTreeMap<Name, Arc<Assignment>>,
-    listeners: BTreeMap<Name, ListenerResource>,
-    routes: BTreeMap<Name, RouteTable>,
-    told: Option<Discovered>,
+    clusters: BTreeMap<Name, Upstream>,
+    sets: Referred<Arc<Assignment>>,
+    listeners: BTreeMap<Name, Held<ListenerResource>>,
+    tables: Referred<RouteTable>,
+    /// By clusters and listeners, which may be called alike.
+    secrets: Referred<Arc<Secret>, (Kind, Name)>,
+    /// Whether all of it was told once.
+    told: bool,
+    /// Whether anything but endpoints has changed since.
+    changed: bool,
+    /// The clusters whose endpoints have.
+    moved: BTreeSet<Name>,
+    /// Whether anything was said since it was last written down.
+    unsaved: bool,
+}
+
+/// A cluster.
+#[derive(Debug)]
+struct Upstream {
+    held: Held<ClusterResource>,
+    /// Whether whoever serves it knows it, with endpoints from the same kind of source.
+    told: bool,
 }
 
 impl State {
+    /// One that keeps resources as they were said, where that is wanted.
+    pub(super) fn new(keeps: bool) -> Self {
+        Self { keeps, ..Self::default() }
+    }
+
     /// An answer has come, whatever it says.
     pub(super) fn note_answer(&mut self, kind: Kind) {
         self.answered.insert(kind);
     }
 
     /// A resource is there, or is another.
-    pub(super) fn put(&mut self, name: Name, resource: Resource) {
+    pub(super) fn put(&mut self, name: Name, resource: Resource, said: Said<'_>) {
+        self.unsaved = true;
+        let keeps = self.keeps;
         match resource {
-            Resource::Cluster(cluster) => drop(self.clusters.insert(name, *cluster)),
-            Resource::Endpoints(set) => drop(self.endpoints.insert(name, Arc::new(set))),
-            Resource::Listener(listener) => drop(self.listeners.insert(name, *listener)),
-            Resource::Routes(table) => drop(self.routes.insert(name, table)),
+            Resource::Cluster(cluster) => self.put_cluster(name, Held::new(*cluster, said, keeps)),
+            // As it was said it is held nowhere.
+            Resource::Secret(secret) => {
+                self.changed |= self.secrets.put(&name, Held::new(Arc::new(secret), said, false));
+            }
+            Resource::Endpoints(set) => {
+                if self.sets.put(&name, Held::new(Arc::new(set), said, keeps)) {
+                    self.moved.extend(self.sets.by(&name).iter().cloned());
+                }
+            }
+            Resource::Listener(listener) => self.put_listener(name, Held::new(*listener, said, keeps)),
+            Resource::Routes(table) => self.changed |= self.tables.put(&name, Held::new(table, said, keeps)),
         }
     }
 
-    /// There are none but these.
-    pub(super) fn keep(&mut self, kind: Kind, keeps: impl Fn(&Name) -> bool) {
+    fn put_cluster(&mut self, name: Name, new: Held<ClusterResource>) {
+        if let EndpointSource::Eds(set) = &new.means.endpoints {
+            self.sets.refer(set, &name);
+        }
+        let old = self.clusters.get(&name).map(|old| of_cluster(&old.held.means)).unwrap_or_default();
+        self.name_secrets((Kind::Cluster, name.clone()), &old, &of_cluster(&new.means));
+        let Some(old) = self.clusters.get_mut(&name) else {
+            self.clusters.insert(name, Upstream { held: new, told: false });
+            self.changed = true;
+            return;
+        };
+        let ClusterResource { cluster, endpoints } = &old.held.means;
+        self.changed |= *cluster != new.means.cluster;
+        old.told &= cluster.source == new.means.cluster.source;
+        if *endpoints != new.means.endpoints {
+            if let EndpointSource::Eds(set) = endpoints
+                && EndpointSource::Eds(set.clone()) != new.means.endpoints
+            {
+                self.sets.release(set, &name);
+            }
+            self.moved.insert(name);
+        }
+        old.held.replace(new);
+    }
+
+    fn put_listener(&mut self, name: Name, new: Held<ListenerResource>) {
+        if let RouteSource::Rds(table) = &new.means.routes {
+            self.tables.refer(table, &name);
+        }
+        let old = self.listeners.get(&name).map(|old| of_listener(&old.means)).unwrap_or_default();
+        self.name_secrets((Kind::Listener, name.clone()), &old, &of_listener(&new.means));
+        let Some(old) = self.listeners.get_mut(&name) else {
+            self.listeners.insert(name, new);
+            self.changed = true;
+            return;
+        };
+        if let RouteSource::Rds(table) = &old.means.routes
+            && old.means.routes != new.means.routes
+        {
+            self.tables.release(table, &name);
+        }
+        self.changed |= old.replace(new);
+    }
+
+    /// Who named some secrets names others.
+    fn name_secrets(&mut self, by: (Kind, Name), old: &BTreeSet<Name>, new: &BTreeSet<Name>) {
+        new.iter().for_each(|secret| self.secrets.refer(secret, &by));
+        old.difference(new).for_each(|secret| self.secrets.release(secret, &by));
+    }
+
+    /// There is no such resource.
+    pub(super) fn remove(&mut self, kind: Kind, name: &Name) {
+        self.unsaved = true;
         match kind {
-            Kind::Cluster => self.clusters.retain(|name, _| keeps(name)),
-            Kind::Endpoints => self.endpoints.retain(|name, _| keeps(name)),
-            Kind::Listener => self.listeners.retain(|name, _| keeps(name)),
-            Kind::Routes => self.routes.retain(|name, _| keeps(name)),
+            Kind::Cluster => {
+                let Some(Upstream { held, told: _ }) = self.clusters.remove(name) else { return };
+                if let EndpointSource::Eds(set) = &held.means.endpoints {
+                    self.sets.release(set, name);
+                }
+                let secrets = of_cluster(&held.means);
+                self.name_secrets((kind, name.clone()), &secrets, &BTreeSet::new());
+                self.moved.remove(name);
+                self.changed = true;
+            }
+            Kind::Endpoints => {
+                if self.sets.remove(name) {
+                    self.moved.extend(self.sets.by(name).iter().cloned());
+                }
+            }
+            Kind::Listener => {
+                let Some(held) = self.listeners.remove(name) else { return };
+                if let RouteSource::Rds(table) = &held.means.routes {
+                    self.tables.release(table, name);
+                }
+                let secrets = of_listener(&held.means);
+                self.name_secrets((kind, name.clone()), &secrets, &BTreeSet::new());
+                self.changed = true;
+            }
+            Kind::Routes => self.changed |= self.tables.remove(name),
+            Kind::Secret => self.changed |= self.secrets.remove(name),
         }
     }
 
-    /// What is referred to, of the kinds that are.
-    pub(super) fn wanted(&self) -> [(Kind, BTreeSet<Name>); 2] {
-        [(Kind::Endpoints, self.sets().cloned().collect()), (Kind::Routes, self.tables().cloned().collect())]
+    /// There are none but these, of a kind that is not asked for by name.
+    pub(super) fn keep(&mut self, kind: Kind, keeps: impl Fn(&Name) -> bool) {
+        let gone = |name: &&Name| !keeps(name);
+        let gone: Vec<Name> = match kind {
+            Kind::Cluster => self.clusters.keys().filter(gone).cloned().collect(),
+            Kind::Listener => self.listeners.keys().filter(gone).cloned().collect(),
+            Kind::Secret | Kind::Endpoints | Kind::Routes => return,
+        };
+        gone.iter().for_each(|name| self.remove(kind, name));
     }
 
-    /// What is referred to and has not come.
-    pub(super) fn missing(&self) -> Vec<String> {
-        let sets: BTreeSet<_> = self.sets().filter(|name| !self.endpoints.contains_key(*name)).collect();
-        let tables: BTreeSet<_> = self.tables().filter(|name| !self.routes.contains_key(*name)).collect();
-        let sets = sets.into_iter().map(|name| format!("{}[{name}]", Kind::Endpoints));
-        sets.chain(tables.into_iter().map(|name| format!("{}[{name}]", Kind::Routes))).collect()
+    /// What of this kind is to be asked for by name from now on, and what no longer; the latter is forgotten.
+    pub(super) fn change(&mut self, kind: Kind) -> Change {
+        match kind {
+            Kind::Secret => self.secrets.change(),
+            Kind::Endpoints => self.sets.change(),
+            Kind::Routes => self.tables.change(),
+            Kind::Cluster | Kind::Listener => Change::default(),
+        }
     }
 
-    /// The sets of endpoints that clusters refer to.
-    fn sets(&self) -> impl Iterator<Item = &Name> {
-        self.clusters.values().filter_map(|cluster| match &cluster.endpoints {
-            EndpointSource::Eds(name) => Some(name),
-            EndpointSource::Stated(_) | EndpointSource::Dns => None,
-        })
+    /// What of this kind is asked for by name on a stream that begins.
+    pub(super) fn ask_anew(&mut self, kind: Kind) -> Vec<String> {
+        match kind {
+            Kind::Secret => self.secrets.ask_anew(),
+            Kind::Endpoints => self.sets.ask_anew(),
+            Kind::Routes => self.tables.ask_anew(),
+            Kind::Cluster | Kind::Listener => Vec::new(),
+        }
     }
 
-    /// The tables of routes that listeners refer to.
-    fn tables(&self) -> impl Iterator<Item = &Name> {
-        self.listeners.values().filter_map(|listener| match &listener.routes {
-            RouteSource::Rds(name) => Some(name),
-            RouteSource::Stated(_) | RouteSource::None => None,
-        })
+    /// What of this kind is asked for by name.
+    pub(super) fn names(&self, kind: Kind) -> Vec<String> {
+        match kind {
+            Kind::Secret => self.secrets.names(),
+            Kind::Endpoints => self.sets.names(),
+            Kind::Routes => self.tables.names(),
+            Kind::Cluster | Kind::Listener => Vec::new(),
+        }
+    }
+
+    /// The version of each resource of this kind.
+    pub(super) fn versions(&self, kind: Kind) -> BTreeMap<String, String> {
+        fn each<'a, T: 'a>(all: impl Iterator<Item = (&'a Name, &'a Held<T>)>) -> BTreeMap<String, String> {
+            all.map(|(name, held)| (name.to_string(), held.version().to_owned())).collect()
+        }
+        match kind {
+            Kind::Cluster => each(self.clusters.iter().map(|(name, cluster)| (name, &cluster.held))),
+            Kind::Secret => each(self.secrets.there()),
+            Kind::Endpoints => each(self.sets.there()),
+            Kind::Listener => each(self.listeners.iter()),
+            Kind::Routes => each(self.tables.there()),
+        }
+    }
+
+    /// All that is there, each kind as one answer, if it `holds` that kind.
+    pub(super) fn said(&self, holds: impl Fn(Kind) -> bool) -> Vec<DeltaDiscoveryResponse> {
+        let of = |kind: Kind| {
+            fn each<'a, T: 'a>(
+                kind: Kind,
+                all: impl Iterator<Item = (&'a Name, &'a Held<T>)>,
+            ) -> Vec<discovery::Resource> {
+                all.map(|(name, held)| held.said(kind, name.as_str())).collect()
+            }
+            let resources = match kind {
+                Kind::Cluster => {
+                    each(kind, self.clusters.iter().map(|(name, cluster)| (name, &cluster.held)))
+                }
+                // It is never written down.
+                Kind::Secret => Vec::new(),
+                Kind::Endpoints => each(kind, self.sets.there()),
+                Kind::Listener => each(kind, self.listeners.iter()),
+                Kind::Routes => each(kind, self.tables.there()),
+            };
+            DeltaDiscoveryResponse { type_url: kind.url(), resources, ..DeltaDiscoveryResponse::default() }
+        };
+        Kind::ALL.into_iter().filter(|kind| holds(*kind)).map(of).collect()
+    }
+
+    /// Whether anything was said since this was last asked.
+    pub(super) fn take_unsaved(&mut self) -> bool {
+        std::mem::take(&mut self.unsaved)
+    }
+
+    /// Whether all that was said was told.
+    pub(super) fn is_settled(&self) -> bool {
+        self.told && !self.changed && self.moved.is_empty() && !self.is_missing()
+    }
+
+    /// Whether something is referred to and nothing was said of it yet.
+    pub(super) fn is_missing(&self) -> bool {
+        self.awaited().next().is_some()
+    }
+
+    /// What that is, in words; the first of it.
+    pub(super) fn missing(&self) -> String {
+        let words = self.awaited().take(NAMED).map(|(kind, name)| format!("{kind}[{name}]"));
+        let mut words: Vec<_> = words.collect();
+        let rest = self.awaited().count() - words.len();
+        words.extend((rest > 0).then(|| format!("and {rest} more")));
+        words.join(", ")
+    }
+
+    fn awaited(&self) -> impl Iterator<Item = (Kind, &Name)> {
+        let of = |kind: Kind, names| std::iter::repeat(kind).zip::<&BTreeSet<Name>>(names);
+        let (secrets, sets) = (self.secrets.awaited(), self.sets.awaited());
+        let first = of(Kind::Secret, secrets).chain(of(Kind::Endpoints, sets));
+        first.chain(of(Kind::Routes, self.tables.awaited()))
     }
 
     /// What is new since this was last asked. As long as something is missing, that is only what concerns what is there
     /// already, unless nothing is `waited` for any longer: no request is to meet a cluster without its endpoints.
     pub(super) fn news(&mut self, waited: bool) -> Option<News> {
-        let is_whole = waited || self.missing().is_empty();
-        let now = self.discovered();
-        let Some(told) = &mut self.told else {
-            // Before the first answers there is nothing to tell.
-            let begun = [Kind::Cluster, Kind::Listener].iter().all(|kind| self.answered.contains(kind));
-            if !(is_whole && begun) {
-                return None;
-            }
-            self.told = Some(now.clone());
-            return Some(News::All(Box::new(now)));
-        };
-        let same = (&told.listeners, &told.route_tables, &told.clusters)
-            == (&now.listeners, &now.route_tables, &now.clusters);
-        if is_whole && !same {
-            *told = now.clone();
-            return Some(News::All(Box::new(now)));
+        if waited {
+            self.sets.give_up();
+            self.tables.give_up();
+            self.secrets.give_up();
         }
-        let mut changed = BTreeMap::new();
-        for (name, set) in &mut told.endpoints {
-            if let Some(new) = now.endpoints.get(name).filter(|new| *new != set) {
-                set.clone_from(new);
-                changed.insert(name.clone(), Arc::clone(new));
+        // Before the first answers there is nothing to tell.
+        let begun =
+            self.told || [Kind::Cluster, Kind::Listener].iter().all(|kind| self.answered.contains(kind));
+        if !begun {
+            return None;
+        }
+        if !self.is_missing() && (self.changed || !self.told) {
+            (self.told, self.changed) = (true, false);
+            self.moved.clear();
+            self.clusters.values_mut().for_each(|cluster| cluster.told = true);
+            return Some(News::All(Box::new(self.discovered())));
+        }
+        if !self.told {
+            return None;
+        }
+        let mut found = BTreeMap::new();
+        for name in std::mem::take(&mut self.moved) {
+            // What was not told is told with all the rest.
+            let Some(cluster) = self.clusters.get(&name).filter(|cluster| cluster.told) else { continue };
+            match &cluster.held.means.endpoints {
+                EndpointSource::Eds(set) if matches!(self.sets.answer(set), Answer::Awaited) => {
+                    self.moved.insert(name);
+                }
+                source => found.extend(self.endpoints(source).map(|set| (name, set))),
             }
         }
-        (!changed.is_empty()).then_some(News::Endpoints(changed))
+        (!found.is_empty()).then_some(News::Endpoints(found))
+    }
+
+    /// Where DNS does not say.
+    fn endpoints(&self, source: &EndpointSource) -> Option<Arc<Assignment>> {
+        match source {
+            EndpointSource::Stated(set) => Some(set.clone()),
+            EndpointSource::Eds(set) => Some(self.sets.answer(set).means().cloned().unwrap_or_default()),
+            EndpointSource::Dns => None,
+        }
     }
 
     fn discovered(&self) -> Discovered {
-        let mut out = Discovered::default();
-        for (name, ClusterResource { cluster, endpoints }) in &self.clusters {
+        let secrets = self.secrets.there().map(|(name, held)| (name.clone(), Arc::clone(&held.means)));
+        let mut out = Discovered { secrets: Secrets(secrets.collect()), ..Discovered::default() };
+        for (name, Upstream { held, told: _ }) in &self.clusters {
+            let ClusterResource { cluster, endpoints } = &held.means;
             out.clusters.insert(name.clone(), Arc::clone(cluster));
-            let set = match endpoints {
-                EndpointSource::Stated(set) => Some(set.clone()),
-                EndpointSource::Eds(set) => Some(self.endpoints.get(set).cloned().unwrap_or_default()),
-                EndpointSource::Dns => None,
-            };
-            out.endpoints.extend(set.map(|set| (name.clone(), set)));
+            out.endpoints.extend(self.endpoints(endpoints).map(|set| (name.clone(), set)));
         }
-        for (name, ListenerResource { listener, routes }) in &self.listeners {
+        for (name, held) in &self.listeners {
+            let ListenerResource { listener, routes } = &held.means;
             let table = match routes {
                 RouteSource::None => None,
                 RouteSource::Stated(table) => Some((name, table.clone())),
-                RouteSource::Rds(table) => Some((table, self.routes.get(table).cloned().unwrap_or_default())),
+                RouteSource::Rds(table) => {
+                    Some((table, self.tables.answer(table).means().cloned().unwrap_or_default()))
+                }
             };
             out.route_tables.extend(table.map(|(name, table)| (name.clone(), table)));
             out.listeners.insert(name.clone(), listener.clone());
@@ -149,3 +365,17 @@ impl State {
         out
     }
 }
+
+/// The secrets that a cluster names.
+fn of_cluster(ClusterResource { cluster, endpoints: _ }: &ClusterResource) -> BTreeSet<Name> {
+    cluster.tls.iter().flat_map(UpstreamTls::secrets).map(|secret| secret.name.clone()).collect()
+}
+
+/// The secrets that a listener names.
+fn of_listener(ListenerResource { listener, routes: _ }: &ListenerResource) -> BTreeSet<Name> {
+    listener.chain.tls.iter().flat_map(DownstreamTls::secrets).map(|secret| secret.name.clone()).collect()
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

@@ -21,7 +21,12 @@ use crate::policy::jwt::{JwtError, Tokens};
 /// It is not good, or there is none and must be.
 pub fn authenticate(call: &mut Call) -> Result<(), ProxyError> {
     let Call { request, tunnel: _, ledger } = call;
-    let Some(tokens) = &ledger.view().tokens else { return Ok(()) };
+    let Some(tokens) = &ledger.view().tokens else {
+        // A table of a control plane may want tokens under a listener that takes nobody's.
+        let wanted = ledger.route().and_then(|route| route.jwt);
+        let refused = || Err(ProxyError::Unauthenticated(JwtError::UnknownIssuer));
+        return if wanted == Some(JwtUse::Required) { refused() } else { Ok(()) };
+    };
     let result = look(request, ledger, tokens);
     let stats = &ledger.view().state.stats;
     match result {

@@ -315,9 +315,8 @@ fn attempted(error: ProxyError) -> Attempted {
             UpstreamError::Closed | UpstreamError::Reset | UpstreamError::Protocol => Attempted::NoResponse,
             UpstreamError::TooSlow => Attempted::TooSlow,
             // Nothing gets better by asking again for what is not there, or what we have no room for.
-            UpstreamError::NoEndpoint | UpstreamError::RequestBody | UpstreamError::NoTunnel => {
-                Attempted::Final
-            }
+            UpstreamError::NoEndpoint | UpstreamError::NoSecret => Attempted::Final,
+            UpstreamError::RequestBody | UpstreamError::NoTunnel => Attempted::Final,
             UpstreamError::Overflow(_) | UpstreamError::NoConnectionFree(_) => Attempted::Final,
         },
         _ => Attempted::Final,

@@ -32,6 +32,8 @@ pub struct ProcessStats {
     pub jwks_failures: Counter,
     /// Whether the control plane is there.
     pub xds_connected: Gauge,
+    /// Whether what is served of the control plane's is what it said before we began.
+    pub xds_cached: Gauge,
     /// Resources of the control plane's that were refused.
     pub xds_refused: Counter,
     pub(in super::super) folded: Counter,
@@ -140,6 +142,11 @@ pub(in super::super) const PROCESS: &[Family<ProcessStats>] = &[
         "outrigger_jwks_failures_total",
         "Times that keys of tokens could not be fetched, or read.",
         |of, labels, lines| lines.sample(labels, None, of.jwks_failures.get()),
+    ),
+    Family::gauge(
+        "outrigger_xds_cached",
+        "Whether the control plane has not spoken yet and what it said before the start is served, from `xds.cache`.",
+        |of, labels, lines| lines.sample(labels, None, of.xds_cached.get()),
     ),
     Family::gauge(
         "outrigger_xds_connected",

@@ -22,6 +22,8 @@ from envoy.config.route.v3 import route_pb2  # noqa: E402
 from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: E402, F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: E402, F401
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: E402, F401
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2  # noqa: E402, F401
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2  # noqa: E402, F401
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: E402, F401
 from envoy.service.discovery.v3.discovery_pb2 import (  # noqa: E402
     DeltaDiscoveryRequest,
@@ -36,6 +38,7 @@ KINDS = {
     "Cluster": (cluster_pb2.Cluster, "name"),
     "ClusterLoadAssignment": (endpoint_pb2.ClusterLoadAssignment, "cluster_name"),
     "Listener": (listener_pb2.Listener, "name"),
+    "Secret": (secret_pb2.Secret, "name"),
     "RouteConfiguration": (route_pb2.RouteConfiguration, "name"),
 }
 

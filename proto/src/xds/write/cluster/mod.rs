@@ -78,7 +78,8 @@ pub(super) fn cluster(cx: &mut Cx, name: &Name, resource: &ClusterResource) -> O
         ..pb::Cluster::default()
     };
     place(cx, name, (source, endpoints), zone_weights, &mut cluster)?;
-    tls.map(|()| cluster)
+    cluster.transport_socket = tls?;
+    Some(cluster)
 }
 
 /// Where its endpoints come from.

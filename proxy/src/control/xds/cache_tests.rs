@@ -1,0 +1,123 @@
+//! What is written is read again, and nothing else is.
+
+use std::os::unix::fs::PermissionsExt;
+
+use outrigger_proto::xds::discovery::{Any, Resource};
+
+use super::super::delta;
+use super::super::said::Said;
+use super::super::state::State;
+use super::super::written::{cluster, set};
+use super::*;
+
+fn content() -> Content {
+    let resource = |kind: Kind, name: &str, value: Vec<u8>| Resource {
+        version: "7".to_owned(),
+        resource: Some(Any { type_url: kind.url(), value }),
+        name: name.to_owned(),
+    };
+    let said = |kind: Kind, resource| DeltaDiscoveryResponse {
+        type_url: kind.url(),
+        resources: vec![resource],
+        ..DeltaDiscoveryResponse::default()
+    };
+    Content {
+        node: "a".to_owned(),
+        server: "http://127.0.0.1:1".to_owned(),
+        saved: 1,
+        said: vec![
+            said(Kind::Cluster, resource(Kind::Cluster, "app", cluster("app", &[]))),
+            said(Kind::Endpoints, resource(Kind::Endpoints, "app", set("app", &[80]))),
+            said(Kind::Listener, resource(Kind::Listener, "-", Vec::new())),
+            said(Kind::Routes, resource(Kind::Routes, "-", Vec::new())),
+        ],
+    }
+}
+
+#[test]
+fn what_is_kept_is_what_was_said() {
+    let mut state = State::new(true);
+    let mut content = content();
+    content.said[2].resources.clear();
+    content.said[3].resources.clear();
+    for said in &content.said {
+        let kind = Kind::of_url(&said.type_url).unwrap();
+        for resource in &said.resources {
+            let (name, means) = delta::meant(kind, resource).unwrap().unwrap();
+            state.put(name, means, Said::of(resource));
+        }
+    }
+    assert_eq!(state.said(holds), content.said);
+    assert!(state.said(|_| false).is_empty());
+}
+
+#[track_caller]
+fn refused(bytes: &[u8], why: &str) {
+    assert_eq!(decode(bytes, "a").unwrap_err().to_string(), why);
+}
+
+#[test]
+fn what_is_not_whole_is_refused() {
+    let bytes = encode(&content());
+    assert_eq!(decode(&bytes, "a").unwrap(), content());
+    let head = HEAD.len() + VERSION.len();
+    for length in head..bytes.len() {
+        refused(&bytes[..length], "it is damaged: its checksum does not fit");
+    }
+    for at in head..bytes.len() {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        refused(&bytes, "it is damaged: its checksum does not fit");
+    }
+    refused(b"", "it is not such a file");
+    refused(b"xds: {}\n", "it is not such a file");
+    let other = [HEAD.as_bytes(), b"2\x1b\n", &bytes].concat();
+    refused(&other, "it is of another version, `2\\u{1b}`");
+    let other = encode(&Content { node: "b".to_owned(), ..content() });
+    refused(&other, "it is that of another node, `b`");
+}
+
+#[test]
+fn it_is_written_in_one_step_and_for_nobody_else() {
+    let directory = std::env::temp_dir().join(format!("outrigger-cache-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (path, fresh) = (directory.join("xds"), directory.join("xds.new"));
+    assert!(read(&path, "a").unwrap().is_none());
+    std::fs::write(&fresh, "left behind").unwrap();
+    for _ in 0..2 {
+        write(&path, &encode(&content())).unwrap();
+        assert_eq!(read(&path, "a").unwrap(), Some(content()));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!fresh.exists());
+    }
+    // What cannot be written leaves what is there.
+    std::fs::create_dir(&fresh).unwrap();
+    assert!(write(&path, b"").is_err());
+    assert_eq!(read(&path, "a").unwrap(), Some(content()));
+    assert!(matches!(read(&directory, "a"), Err(Fault::Unreadable(_))));
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn churn_is_written_once_in_a_while() {
+    let mut cache = Cache {
+        path: PathBuf::new(),
+        node: String::new(),
+        server: String::new(),
+        due: None,
+        written: None,
+        writing: None,
+        failed: false,
+    };
+    let start = Instant::now();
+    let at = |seconds: u64| start + Duration::from_secs(seconds);
+    cache.note(start);
+    cache.note(at(5));
+    assert_eq!(cache.due, Some(start + SETTLE), "what goes on changing is written too");
+    (cache.due, cache.written) = (None, Some(at(1)));
+    cache.note(at(2));
+    assert_eq!(cache.due, Some(at(1) + APART));
+    cache.due = None;
+    cache.note(at(60));
+    assert_eq!(cache.due, Some(at(60) + SETTLE));
+}
