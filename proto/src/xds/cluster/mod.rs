@@ -53,6 +53,9 @@ pub enum EndpointSource {
     Dns,
 }
 
+/// What is asked or looked at more often than this costs more than it tells.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Under which of all that travels beside a resource ours is.
 pub(super) const OURS: &str = "outrigger";
 
@@ -165,6 +168,20 @@ fn limit(
     }
     let time = cx.time(field, time)?;
     time.or_else(|| cx.fail(field, "0 is no time: expected more"))
+}
+
+/// A time between two looks.
+fn often(
+    cx: &mut Cx,
+    field: &str,
+    time: Option<prost_types::Duration>,
+    default: Duration,
+) -> Option<Duration> {
+    let time = limit(cx, field, time, default)?;
+    if time < MIN_INTERVAL {
+        return cx.fail(field, "this is too short: expected at least 10 ms");
+    }
+    Some(time)
 }
 
 /// A share that stands in per cent.

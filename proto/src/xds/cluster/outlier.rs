@@ -9,11 +9,9 @@ use std::time::Duration;
 use super::super::cx::Cx;
 use super::super::generated::envoy::config::cluster::v3 as pb;
 use super::super::generated::outrigger::extensions::v1::cluster as ours;
-use super::limit;
+use super::{limit, often};
 use crate::model::{OutlierDetection, Percent};
 
-/// What is looked at more often than this costs more than it tells.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// In tenths: at 1 or below it half of all endpoints would be slow.
 const LATENCY_FACTORS: std::ops::RangeInclusive<u32> = 11..=1_000;
 /// In thousandths of a deviation.
@@ -155,15 +153,12 @@ fn detection(
         true => split(cx, &rules),
         false => together(cx, &rules).map(|rules| Rules { consecutive_local, ..rules }),
     };
-    let interval = limit(cx, "interval", interval, Duration::from_secs(10));
+    let interval = often(cx, "interval", interval, Duration::from_secs(10));
     let times = times(cx, &ejections);
     let is_on = is_on(cx, &ejections);
     let field = "max_ejection_percent";
     let ejected = exactly(cx, field, ejections.percent, ejected_millionths, |exact| exact / 10_000);
     let (rules, interval, (base_ejection, max_ejection)) = (rules?, interval?, times?);
-    if interval < MIN_INTERVAL {
-        return cx.fail("interval", "this is too short: expected at least 10 ms");
-    }
     let field = "failure_percentage_threshold";
     let rounded = |exact: u32| exact.div_ceil(10_000);
     let failure_percent = exactly(cx, field, rules.failure_percent, failure_millionths, rounded);
