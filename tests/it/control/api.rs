@@ -67,7 +67,7 @@ async fn what_is_wrong_is_refused_at_the_door_in_the_words_of_the_proxy() {
     };
     assert_eq!(
         refused("clusters:\n  x: { endpoints: [127.0.0.1:1], balance: fast }\n"),
-        "new.yaml:2:44: clusters.x.balance: `fast` is not known here; expected one of `peak_ewma`, `least_request`, `round_robin`, `random`\n"
+        "new.yaml:2:43: clusters.x.balance: `fast` is not known here; expected one of `peak-ewma`, `least-request`, `round-robin`, `random`, `ring-hash`, `maglev`\n"
     );
     let taken = refused("clusters:\n  app: { endpoints: [127.0.0.1:1] }\n");
     assert_eq!(

@@ -23,7 +23,7 @@ async fn a_directory_drives_proxies_and_what_is_wrong_in_it_changes_nothing() {
     control.document("web.yaml", &web(&[port(&one)]).replace("to: app", "to: ap"));
     control
         .process()
-        .wait_log("web.yaml:2:51: listeners.web.routes[0].to: there is no cluster `ap`; did you mean `app`?")
+        .wait_log("web.yaml:2:44: listeners.web.routes[0].to: there is no cluster `ap`; did you mean `app`?")
         .await;
     let refused = until("the event", async || control.events("revision.refused.v1").pop()).await;
     assert!(refused["data"]["why"].as_str().unwrap().contains("did you mean `app`?"), "{refused}");

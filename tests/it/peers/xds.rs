@@ -149,7 +149,7 @@ async fn refused_by_name(way: Way) {
     answered_by(&proxy, "one").await;
     let mut next = state("2", &[port]);
     next["Cluster"] = json!([
-        cluster("app", &json!({ "outlier_detection": {}, "lb_policy": "MAGLEV" })),
+        cluster("app", &json!({ "upstream_bind_config": {}, "lb_policy": "CLUSTER_PROVIDED" })),
         cluster("other", &json!({})),
     ]);
     next["ClusterLoadAssignment"] = json!([endpoints("app", &[port]), endpoints("other", &[port])]);
@@ -167,8 +167,8 @@ async fn refused_by_name(way: Way) {
         assert_eq!(refused["version"], "1", "the version that is in force");
     }
     let said = refused["error"].as_str().unwrap();
-    assert!(said.contains("Cluster[app].outlier_detection: not supported"), "{said}");
-    assert!(said.contains("Cluster[app].lb_policy: MAGLEV is not supported"), "{said}");
+    assert!(said.contains("Cluster[app].upstream_bind_config: not supported"), "{said}");
+    assert!(said.contains("Cluster[app].lb_policy: CLUSTER_PROVIDED is not supported"), "{said}");
     proxy.wait_metric("outrigger_xds_refused_total", |n| n == 1.0).await;
     // The good one is there, and the bad one as it was.
     let by = "outrigger_upstream_requests_total{cluster=\"other\",code=\"2xx\"}";

@@ -9,11 +9,8 @@ use super::super::cx::Cx;
 use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::config::core::v3::health_check::HealthChecker;
 use super::super::generated::envoy::r#type::v3 as kinds;
-use super::limit;
+use super::{MIN_INTERVAL, limit, often};
 use crate::model::{HealthCheck, Probe, Protocol};
-
-/// What is asked more often than this costs more than it tells.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Of a cluster that speaks this, as far as that is known.
 #[expect(clippy::option_option, reason = "outside: something was wrong; inside: there is none")]
@@ -69,20 +66,6 @@ fn check(cx: &mut Cx, check: core::HealthCheck, protocol: Option<Protocol>) -> O
         unhealthy_after: unhealthy_after?,
         healthy_after: healthy_after?,
     })
-}
-
-/// A time between two checks.
-fn often(
-    cx: &mut Cx,
-    field: &str,
-    time: Option<prost_types::Duration>,
-    default: Duration,
-) -> Option<Duration> {
-    let time = limit(cx, field, time, default)?;
-    if time < MIN_INTERVAL {
-        return cx.fail(field, "this is too short: expected at least 10 ms");
-    }
-    Some(time)
 }
 
 fn row(cx: &mut Cx, field: &str, number: Option<u32>) -> Option<NonZeroU32> {

@@ -54,6 +54,9 @@ pub enum EndpointSource {
     Dns,
 }
 
+/// What is asked or looked at more often than this costs more than it tells.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
 #[expect(clippy::too_many_lines, reason = "a flat translation")]
 pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResource> {
     let pb::Cluster {
@@ -153,6 +156,20 @@ fn limit(
     }
     let time = cx.time(field, time)?;
     time.or_else(|| cx.fail(field, "0 is no time: expected more"))
+}
+
+/// A time between two looks.
+fn often(
+    cx: &mut Cx,
+    field: &str,
+    time: Option<prost_types::Duration>,
+    default: Duration,
+) -> Option<Duration> {
+    let time = limit(cx, field, time, default)?;
+    if time < MIN_INTERVAL {
+        return cx.fail(field, "this is too short: expected at least 10 ms");
+    }
+    Some(time)
 }
 
 /// A share that stands in per cent.

@@ -9,11 +9,9 @@ use std::time::Duration;
 use super::super::cx::Cx;
 use super::super::generated::envoy::config::cluster::v3 as pb;
 use super::super::generated::outrigger::extensions::v1::cluster as ours;
-use super::limit;
+use super::{limit, often};
 use crate::model::{OutlierDetection, Percent};
 
-/// What is looked at more often than this costs more than it tells.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// In tenths: at 1 or below it half of all endpoints would be slow.
 const LATENCY_FACTORS: std::ops::RangeInclusive<u32> = 11..=1_000;
 /// In thousandths of a deviation.
@@ -28,6 +26,40 @@ struct Rules {
     success_rate_deviations: u32,
     failure_percent: u32,
     min_requests: u32,
+}
+
+/// What of it is about how long endpoints are left out, and how many.
+struct Ejections {
+    base: Option<prost_types::Duration>,
+    max: Option<prost_types::Duration>,
+    jitter: Option<prost_types::Duration>,
+    percent: u32,
+    always_one: Option<bool>,
+    ended_by_checks: Option<bool>,
+}
+
+/// A rule: whether it is enforced, and how many it takes.
+struct Rule {
+    enforcing: Option<u32>,
+    number: Option<u32>,
+}
+
+/// A rule that looks at all of an interval's requests.
+struct Share {
+    rule: Rule,
+    hosts: Option<u32>,
+    volume: Option<u32>,
+}
+
+/// All rules.
+struct Written {
+    consecutive_5xx: Rule,
+    gateway: Rule,
+    local: Rule,
+    success_rate: Share,
+    failures: Share,
+    local_success_rate: Option<u32>,
+    local_failures: Option<u32>,
 }
 
 #[expect(clippy::option_option, reason = "outside: something was wrong; inside: it is off")]
@@ -48,6 +80,63 @@ pub(super) fn outlier_detection(
     }
 }
 
+/// The rules, the ejections, how often is looked, and whether failures of our own are split off.
+fn parts(written: pb::OutlierDetection) -> (Written, Ejections, Option<prost_types::Duration>, bool) {
+    let pb::OutlierDetection {
+        consecutive_5xx,
+        interval,
+        base_ejection_time,
+        max_ejection_percent,
+        enforcing_consecutive_5xx,
+        enforcing_success_rate,
+        success_rate_minimum_hosts,
+        success_rate_request_volume,
+        success_rate_stdev_factor,
+        consecutive_gateway_failure,
+        enforcing_consecutive_gateway_failure,
+        split_external_local_origin_errors,
+        consecutive_local_origin_failure,
+        enforcing_consecutive_local_origin_failure,
+        enforcing_local_origin_success_rate,
+        failure_percentage_threshold,
+        enforcing_failure_percentage,
+        enforcing_failure_percentage_local_origin,
+        failure_percentage_minimum_hosts,
+        failure_percentage_request_volume,
+        max_ejection_time,
+        max_ejection_time_jitter,
+        successful_active_health_check_uneject_host,
+        always_eject_one_host,
+    } = written;
+    let rule = |enforcing, number| Rule { enforcing, number };
+    let rules = Written {
+        consecutive_5xx: rule(enforcing_consecutive_5xx, consecutive_5xx),
+        gateway: rule(enforcing_consecutive_gateway_failure, consecutive_gateway_failure),
+        local: rule(enforcing_consecutive_local_origin_failure, consecutive_local_origin_failure),
+        success_rate: Share {
+            rule: rule(enforcing_success_rate, success_rate_stdev_factor),
+            hosts: success_rate_minimum_hosts,
+            volume: success_rate_request_volume,
+        },
+        failures: Share {
+            rule: rule(enforcing_failure_percentage, failure_percentage_threshold),
+            hosts: failure_percentage_minimum_hosts,
+            volume: failure_percentage_request_volume,
+        },
+        local_success_rate: enforcing_local_origin_success_rate,
+        local_failures: enforcing_failure_percentage_local_origin,
+    };
+    let ejections = Ejections {
+        base: base_ejection_time,
+        max: max_ejection_time,
+        jitter: max_ejection_time_jitter,
+        percent: max_ejection_percent.unwrap_or(10),
+        always_one: always_eject_one_host,
+        ended_by_checks: successful_active_health_check_uneject_host,
+    };
+    (rules, ejections, interval, split_external_local_origin_errors)
+}
+
 #[expect(clippy::option_option, reason = "outside: something was wrong; inside: it is off")]
 fn detection(
     cx: &mut Cx,
@@ -59,24 +148,22 @@ fn detection(
     if latency_factor != 0 && !LATENCY_FACTORS.contains(&latency_factor) {
         return cx.fail("", "the `latency_factor` beside it is neither 0 nor from 11 to 1000");
     }
-    let rules = if written.split_external_local_origin_errors {
-        split(cx, &written)
-    } else {
-        together(cx, &written).map(|rules| Rules { consecutive_local, ..rules })
+    let (rules, ejections, interval, is_split) = parts(written);
+    let rules = match is_split {
+        true => split(cx, &rules),
+        false => together(cx, &rules).map(|rules| Rules { consecutive_local, ..rules }),
     };
-    let interval = limit(cx, "interval", written.interval, Duration::from_secs(10));
-    let times = times(cx, &written);
-    let ejected = written.max_ejection_percent.unwrap_or(10);
-    let always_one = one_always(cx, &written, ejected);
-    let ejected = exactly(cx, "max_ejection_percent", ejected, ejected_millionths, |exact| exact / 10_000);
-    let (rules, interval, times) = (rules?, interval?, times?);
-    if interval < MIN_INTERVAL {
-        return cx.fail("interval", "this is too short: expected at least 10 ms");
-    }
-    let failure_percent =
-        exactly(cx, "failure_percentage_threshold", rules.failure_percent, failure_millionths, |exact| {
-            exact.div_ceil(10_000)
-        });
+    let interval = often(cx, "interval", interval, Duration::from_secs(10));
+    let times = times(cx, &ejections);
+    let is_on = is_on(cx, &ejections);
+    let field = "max_ejection_percent";
+    let ejected = exactly(cx, field, ejections.percent, ejected_millionths, |exact| exact / 10_000);
+    let (rules, interval, (base_ejection, max_ejection)) = (rules?, interval?, times?);
+    let field = "failure_percentage_threshold";
+    let rounded = |exact: u32| exact.div_ceil(10_000);
+    let failure_percent = exactly(cx, field, rules.failure_percent, failure_millionths, rounded);
+    let field = "failure_percentage_request_volume";
+    let min_requests = NonZeroU32::new(rules.min_requests).or_else(|| cx.fail(field, "expected at least 1"));
     let detection = OutlierDetection {
         consecutive_5xx: rules.consecutive_5xx,
         consecutive_gateway: rules.consecutive_gateway,
@@ -84,27 +171,27 @@ fn detection(
         success_rate_deviations: rules.success_rate_deviations,
         failure_percent: failure_percent?,
         latency_factor,
-        min_requests: NonZeroU32::new(rules.min_requests)
-            .or_else(|| cx.fail("failure_percentage_request_volume", "expected at least 1"))?,
+        min_requests: min_requests?,
         interval,
-        base_ejection: times.0,
-        max_ejection: times.1,
+        base_ejection,
+        max_ejection,
         max_ejected: ejected?,
     };
-    Some(always_one?.then_some(detection))
+    Some(is_on?.then_some(detection))
 }
 
 /// Whether there is anything to be ejected at all: of 0 %, Envoy ejects none unless it is told that one may always be.
-fn one_always(cx: &mut Cx, written: &pb::OutlierDetection, percent: u32) -> Option<bool> {
-    if written.successful_active_health_check_uneject_host == Some(true) {
+fn is_on(cx: &mut Cx, ejections: &Ejections) -> Option<bool> {
+    if ejections.ended_by_checks == Some(true) {
         let problem = "it is not supported: who is ejected comes back when its time is over";
         return cx.fail("successful_active_health_check_uneject_host", problem);
     }
-    match written.always_eject_one_host {
-        Some(false) if percent > 0 => {
+    let some = ejections.percent > 0;
+    match ejections.always_one {
+        Some(false) if some => {
             cx.fail("always_eject_one_host", "it is not supported to eject none where one would be too many")
         }
-        None | Some(false) => Some(percent > 0),
+        None | Some(false) => Some(some),
         Some(true) => Some(true),
     }
 }
@@ -128,13 +215,13 @@ fn exactly(
 }
 
 /// The first ejection's length, and the longest.
-fn times(cx: &mut Cx, written: &pb::OutlierDetection) -> Option<(Duration, Duration)> {
-    let base = limit(cx, "base_ejection_time", written.base_ejection_time, Duration::from_secs(30))?;
-    let max = limit(cx, "max_ejection_time", written.max_ejection_time, base.max(Duration::from_secs(300)))?;
+fn times(cx: &mut Cx, ejections: &Ejections) -> Option<(Duration, Duration)> {
+    let base = limit(cx, "base_ejection_time", ejections.base, Duration::from_secs(30))?;
+    let max = limit(cx, "max_ejection_time", ejections.max, base.max(Duration::from_secs(300)))?;
     if max < base {
         return cx.fail("max_ejection_time", "this is shorter than `base_ejection_time`");
     }
-    if cx.time("max_ejection_time_jitter", written.max_ejection_time_jitter)?.is_some() {
+    if cx.time("max_ejection_time_jitter", ejections.jitter)?.is_some() {
         return cx.fail("max_ejection_time_jitter", "not supported: it is a tenth, always");
     }
     Some((base, max))
@@ -150,27 +237,20 @@ fn enforced(cx: &mut Cx, field: &str, percent: Option<u32>, default: u32) -> Opt
 }
 
 /// Failures of our own count as 5xx.
-fn together(cx: &mut Cx, written: &pb::OutlierDetection) -> Option<Rules> {
-    let row = |cx: &mut Cx, (field, share, default), row: Option<u32>| {
-        Some(if enforced(cx, field, share, default)? { row.unwrap_or(5) } else { 0 })
+fn together(cx: &mut Cx, written: &Written) -> Option<Rules> {
+    let row = |cx: &mut Cx, field, rule: &Rule, default| {
+        Some(if enforced(cx, field, rule.enforcing, default)? { rule.number.unwrap_or(5) } else { 0 })
     };
-    let consecutive_5xx = row(
-        cx,
-        ("enforcing_consecutive_5xx", written.enforcing_consecutive_5xx, 100),
-        written.consecutive_5xx,
-    );
-    let consecutive_gateway = row(
-        cx,
-        ("enforcing_consecutive_gateway_failure", written.enforcing_consecutive_gateway_failure, 0),
-        written.consecutive_gateway_failure,
-    );
-    let by_rate = enforced(cx, "enforcing_success_rate", written.enforcing_success_rate, 100);
-    let by_share = enforced(cx, "enforcing_failure_percentage", written.enforcing_failure_percentage, 0);
+    let consecutive_5xx = row(cx, "enforcing_consecutive_5xx", &written.consecutive_5xx, 100);
+    let consecutive_gateway = row(cx, "enforcing_consecutive_gateway_failure", &written.gateway, 0);
+    let (success_rate, failures) = (&written.success_rate, &written.failures);
+    let by_rate = enforced(cx, "enforcing_success_rate", success_rate.rule.enforcing, 100);
+    let by_share = enforced(cx, "enforcing_failure_percentage", failures.rule.enforcing, 0);
     let (by_rate, by_share) = (by_rate?, by_share?);
-    let success_rate_deviations = if by_rate { deviations(cx, written) } else { Some(0) };
-    let failure_percent = if by_share { failures(cx, written) } else { Some(0) };
-    let rate_volume = written.success_rate_request_volume.unwrap_or(100);
-    let share_volume = written.failure_percentage_request_volume.unwrap_or(50);
+    let success_rate_deviations = if by_rate { deviations(cx, success_rate) } else { Some(0) };
+    let failure_percent = if by_share { failing(cx, failures) } else { Some(0) };
+    let rate_volume = success_rate.volume.unwrap_or(100);
+    let share_volume = failures.volume.unwrap_or(50);
     if by_rate && by_share && rate_volume != share_volume {
         let problem = "for both rules as many are needed: write what `success_rate_request_volume` is";
         return cx.fail("failure_percentage_request_volume", problem);
@@ -184,41 +264,55 @@ fn together(cx: &mut Cx, written: &pb::OutlierDetection) -> Option<Rules> {
         consecutive_local: 0,
         success_rate_deviations: success_rate_deviations?,
         failure_percent: failure_percent?,
-        min_requests: if by_rate { rate_volume } else { share_volume },
+        min_requests: match (by_rate, by_share) {
+            (true, _) => rate_volume,
+            (false, true) => share_volume,
+            // Nobody looks at it, but who judges by latency.
+            (false, false) => share_volume.max(1),
+        },
     })
 }
 
 /// In tenths.
-fn deviations(cx: &mut Cx, written: &pb::OutlierDetection) -> Option<u32> {
-    if written.success_rate_minimum_hosts.is_some_and(|hosts| hosts != 5) {
+fn deviations(cx: &mut Cx, written: &Share) -> Option<u32> {
+    if written.hosts.is_some_and(|hosts| hosts != 5) {
         return cx.fail("success_rate_minimum_hosts", "5 alone is supported");
     }
-    match written.success_rate_stdev_factor.unwrap_or(1900) {
+    match written.rule.number.unwrap_or(1900) {
         factor @ 100..=MOST_DEVIATIONS if factor % 100 == 0 => Some(factor / 100),
         _ => cx.fail("success_rate_stdev_factor", "expected 100 to 10000, in steps of 100"),
     }
 }
 
-fn failures(cx: &mut Cx, written: &pb::OutlierDetection) -> Option<u32> {
-    if written.failure_percentage_minimum_hosts.unwrap_or(5) > 1 {
+fn failing(cx: &mut Cx, written: &Share) -> Option<u32> {
+    if written.hosts.unwrap_or(5) > 1 {
         let problem = "it is judged in clusters of any size: write 0 or 1";
         return cx.fail("failure_percentage_minimum_hosts", problem);
     }
-    match written.failure_percentage_threshold.unwrap_or(85) {
+    match written.rule.number.unwrap_or(85) {
         0 => cx.fail("failure_percentage_threshold", "at 0 every endpoint would be ejected"),
         percent => Some(percent),
     }
 }
 
 /// Failures of our own count apart.
-fn split(cx: &mut Cx, written: &pb::OutlierDetection) -> Option<Rules> {
+fn split(cx: &mut Cx, written: &Written) -> Option<Rules> {
+    let Written {
+        consecutive_5xx,
+        gateway,
+        local,
+        success_rate,
+        failures,
+        local_success_rate,
+        local_failures,
+    } = written;
     let others = [
-        ("enforcing_consecutive_5xx", written.enforcing_consecutive_5xx, 100),
-        ("enforcing_consecutive_gateway_failure", written.enforcing_consecutive_gateway_failure, 0),
-        ("enforcing_success_rate", written.enforcing_success_rate, 100),
-        ("enforcing_local_origin_success_rate", written.enforcing_local_origin_success_rate, 100),
-        ("enforcing_failure_percentage", written.enforcing_failure_percentage, 0),
-        ("enforcing_failure_percentage_local_origin", written.enforcing_failure_percentage_local_origin, 0),
+        ("enforcing_consecutive_5xx", consecutive_5xx.enforcing, 100),
+        ("enforcing_consecutive_gateway_failure", gateway.enforcing, 0),
+        ("enforcing_success_rate", success_rate.rule.enforcing, 100),
+        ("enforcing_local_origin_success_rate", *local_success_rate, 100),
+        ("enforcing_failure_percentage", failures.rule.enforcing, 0),
+        ("enforcing_failure_percentage_local_origin", *local_failures, 0),
     ];
     for (field, share, default) in others {
         if share.unwrap_or(default) != 0 {
@@ -227,8 +321,8 @@ fn split(cx: &mut Cx, written: &pb::OutlierDetection) -> Option<Rules> {
         }
     }
     let field = "enforcing_consecutive_local_origin_failure";
-    let by_row = enforced(cx, field, written.enforcing_consecutive_local_origin_failure, 100)?;
-    let consecutive_local = if by_row { written.consecutive_local_origin_failure.unwrap_or(5) } else { 0 };
-    let min_requests = written.failure_percentage_request_volume.unwrap_or(50);
+    let by_row = enforced(cx, field, local.enforcing, 100)?;
+    let consecutive_local = if by_row { local.number.unwrap_or(5) } else { 0 };
+    let min_requests = failures.volume.unwrap_or(50).max(1);
     Some(Rules { consecutive_local, min_requests, ..Rules::default() })
 }

@@ -74,7 +74,7 @@ fn one_that_is_refused_keeps_its_last_good_version() {
     let good = vec![resource(Kind::Cluster, "a", "1", cluster("a", &[]))];
     delta.take(&mut state, response(Kind::Cluster, "c1", good, &[]));
     let mixed = vec![
-        resource(Kind::Cluster, "a", "2", cluster("a", &field(8, &[]))),
+        resource(Kind::Cluster, "a", "2", cluster("a", &field(9, &[]))),
         resource(Kind::Cluster, "c", "1", cluster("c", &[])),
         resource(Kind::Cluster, "d", "1", cluster("other", &[])),
         // It lives on.
@@ -83,7 +83,10 @@ fn one_that_is_refused_keeps_its_last_good_version() {
     let (said, refused) = delta.take(&mut state, response(Kind::Cluster, "c2", mixed, &[]));
     assert_eq!(shown(&said), ["Cluster nc2 + -  refused", "ClusterLoadAssignment n +c - "]);
     let message = &said[0].error_detail.as_ref().unwrap().message;
-    assert_eq!(message, "Cluster[a].health_checks: not supported\nCluster[other]: it comes as `d`");
+    assert_eq!(
+        message,
+        "Cluster[a].max_requests_per_connection: not supported\nCluster[other]: it comes as `d`"
+    );
     assert_eq!(refused.len(), 2);
     let again = delta.begin(&node(), &mut state);
     assert_eq!(shown(&again)[0], "Cluster n + - a=1,c=1");

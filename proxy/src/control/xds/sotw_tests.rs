@@ -67,12 +67,15 @@ fn one_that_is_refused_keeps_its_last_good_version_and_holds_back_no_other() {
     sotw.begin(&node(), &mut state);
     sotw.take(&mut state, response(Kind::Listener, "1", Vec::new()));
     sotw.take(&mut state, response(Kind::Cluster, "1", vec![cluster("a", &[]), cluster("b", &[])]));
-    // 8 is `health_checks`.
-    let bad = cluster("a", &field(8, &[]));
+    // 9 is `max_requests_per_connection`.
+    let bad = cluster("a", &field(9, &[]));
     let (said, refused) = sotw.take(&mut state, response(Kind::Cluster, "2", vec![bad, cluster("c", &[])]));
     assert_eq!(shown(&said)[0], "Cluster v1 nCluster-2  refused");
     let detail = said[0].error_detail.as_ref().unwrap();
-    assert_eq!((detail.code, detail.message.as_str()), (3, "Cluster[a].health_checks: not supported"));
+    assert_eq!(
+        (detail.code, detail.message.as_str()),
+        (3, "Cluster[a].max_requests_per_connection: not supported")
+    );
     assert_eq!(refused.len(), 1);
     // `a` as it was, `b` gone, `c` new.
     assert_eq!(shown(&said)[1], "ClusterLoadAssignment v n a,c");
@@ -88,7 +91,7 @@ fn what_is_said_of_faults_has_a_bound() {
     let refused: Vec<_> = (0..1000)
         .map(|number| {
             let any =
-                Any { type_url: Kind::Cluster.url(), value: cluster(&format!("{number}é"), &field(8, &[])) };
+                Any { type_url: Kind::Cluster.url(), value: cluster(&format!("{number}é"), &field(9, &[])) };
             read(Kind::Cluster, &any).unwrap_err()
         })
         .collect();
