@@ -84,7 +84,7 @@ fn assemble(
     let mut endpoints = BTreeMap::new();
     for (name, (cluster, assignment)) in clusters {
         if cluster.source == Source::Static {
-            endpoints.insert(name.clone(), assignment);
+            endpoints.insert(name.clone(), assignment.into());
         }
         mesh.clusters.insert(name, cluster.into());
     }

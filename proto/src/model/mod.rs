@@ -54,8 +54,8 @@ pub use self::values::{Address, Name, Pattern};
 pub struct Config {
     /// Listeners, routes, clusters and the process.
     pub mesh: Mesh,
-    /// The endpoints of each [`Source::Static`] cluster, by the cluster's name.
-    pub endpoints: BTreeMap<Name, Assignment>,
+    /// The endpoints of each [`Source::Static`] cluster, by the cluster's name. Shared, as clusters are.
+    pub endpoints: BTreeMap<Name, Arc<Assignment>>,
 }
 
 /// All that is served, without the endpoints.

@@ -13,6 +13,7 @@ mod tls;
 mod writer;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use self::writer::{Out, key, list, text};
 use super::ratio::show_percent;
@@ -43,7 +44,7 @@ pub fn print(config: &Config) -> String {
         out.map("route_tables", shared, |out, (name, table)| routes(out, &key(name.as_str()), table));
     }
     out.map("clusters", clusters.iter(), |out, (name, value)| {
-        out.block(&key(name.as_str()), |out| cluster(out, value, endpoints.get(name)));
+        out.block(&key(name.as_str()), |out| cluster(out, value, endpoints.get(name).map(Arc::as_ref)));
     });
     out.finish()
 }

@@ -85,7 +85,7 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
         config.mesh.listeners.insert(name, listener);
     }
     for (name, (cluster, assignment)) in clusters.unwrap_or_default() {
-        config.endpoints.extend(assignment.map(|assignment| (name.clone(), assignment)));
+        config.endpoints.extend(assignment.map(|assignment| (name.clone(), assignment.into())));
         config.mesh.clusters.insert(name, cluster.into());
     }
     global_rate_limit::refuse_unasked(cx, root, &config.mesh);
