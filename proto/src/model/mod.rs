@@ -27,7 +27,7 @@ pub use self::authorization::{Authorization, ClaimRule, Effect, HeaderRule, Path
 pub use self::cluster::{
     Assignment, Balance, Cluster, Destination, Endpoint, Labels, Protocol, Source, SubsetFallback,
 };
-pub use self::control::{ControlPlane, Locality, Node};
+pub use self::control::{ControlPlane, Locality, Metadata, Node};
 pub use self::external_authorization::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization};
 pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};

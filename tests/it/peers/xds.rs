@@ -358,6 +358,31 @@ async fn what_is_kept_and_cannot_come_into_force_keeps_nothing_from_starting() {
     proxy.wait_log("the control plane said so last").await;
 }
 
+/// As a container is started: nothing is written, all is in the environment.
+#[tokio::test]
+async fn without_a_file_the_environment_says_whom_to_follow() {
+    let Some(python) = python_with_messages().await else { return };
+    let one = Echo::start("one").await;
+    let (mut control, port) = control(&python, Way::Delta, 0, &state("1", &[one.address().port()])).await;
+    let server = format!("http://127.0.0.1:{port}");
+    let env = [("OUTRIGGER_XDS_SERVER", server.as_str()), ("OUTRIGGER_NODE_ID", "from-outside")];
+    let proxy = Proxy::spawn_without_file(&env);
+    assert_eq!(asked(&mut control, "Cluster").await["node"], "from-outside");
+    answered_by(&proxy, "one").await;
+}
+
+#[tokio::test]
+async fn the_control_plane_is_told_the_metadata() {
+    let Some(python) = python_with_messages().await else { return };
+    let one = Echo::start("one").await;
+    let (mut control, port) = control(&python, Way::Sotw, 0, &state("1", &[one.address().port()])).await;
+    let metadata = "metadata: { team: a, shards: [1, 2.5], on_call: true, of: { deep: '1' } }";
+    let proxy = Proxy::start(&file(port).replace("cluster: web", metadata)).await;
+    let told = json!({ "team": "a", "shards": [1.0, 2.5], "on_call": true, "of": { "deep": "1" } });
+    assert_eq!(asked(&mut control, "Cluster").await["metadata"], told);
+    answered_by(&proxy, "one").await;
+}
+
 /// One that lies: bytes that are no message, and answers that no memory should be spent on.
 async fn goes_on_against(way: Way) {
     let Some(python) = python_with_messages().await else { return };

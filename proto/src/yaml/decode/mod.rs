@@ -65,7 +65,7 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
 
     let read = |cx: &mut Cx<'a>, node| named(cx, node, "listeners by name", listener::listener);
     // A control plane may say what listens.
-    let listeners = if m.has("xds") {
+    let listeners = if m.has("xds") || m.cx.variable(control::SERVER).is_some() {
         m.optional("listeners", read).or_else(|| (!m.has("listeners")).then(BTreeMap::new))
     } else {
         m.required("listeners", read)

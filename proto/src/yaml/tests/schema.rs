@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 
 use super::files::FULL;
-use super::resilience::RESILIENCE;
 use super::read;
+use super::resilience::RESILIENCE;
 use crate::random;
 use crate::yaml::cursor::asked;
 use crate::yaml::scalar::{Core, boolean, core};
@@ -19,7 +19,7 @@ const EVERYTHING: &str = "
 shutdown: {}
 access_log: {}
 overload: {}
-node: { id: a, locality: {} }
+node: { id: a, locality: {}, metadata: { a: [1, { b: c }] } }
 xds: { server: 'https://a:1' }
 privileges: {}
 identity: { files: { certificate: a, private_key: b, trust: { t: c } } }

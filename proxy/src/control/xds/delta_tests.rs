@@ -88,3 +88,25 @@ fn one_that_is_refused_keeps_its_last_good_version() {
     let again = delta.begin(&node(), &mut state);
     assert_eq!(shown(&again)[0], "Cluster n + - a=1,c=1");
 }
+
+#[test]
+fn that_there_is_none_is_an_answer() {
+    let (mut state, mut delta) = (State::default(), Delta);
+    delta.begin(&node(), &mut state);
+    delta.take(&mut state, response(Kind::Listener, "l1", Vec::new(), &[]));
+    let clusters = ["a", "b"].map(|name| resource(Kind::Cluster, name, "1", cluster(name, &[])));
+    delta.take(&mut state, response(Kind::Cluster, "c1", clusters.to_vec(), &[]));
+    let one = vec![resource(Kind::Endpoints, "a", "1", set("a", &[80]))];
+    delta.take(&mut state, response(Kind::Endpoints, "e1", one, &[]));
+    assert_eq!((state.missing().as_str(), state.news(false)), ("ClusterLoadAssignment[b]", None));
+    let (said, _) = delta.take(&mut state, response(Kind::Endpoints, "e2", Vec::new(), &["b"]));
+    assert_eq!(shown(&said), ["ClusterLoadAssignment ne2 + - "]);
+    let Some(News::All(found)) = state.news(false) else { panic!("nothing is waited for") };
+    assert_eq!((found.endpoints["a"].endpoints.len(), found.endpoints["b"].endpoints.len()), (1, 0));
+    // It is asked for all the same, and comes when it comes.
+    let again = delta.begin(&node(), &mut state);
+    assert_eq!(shown(&again)[2], "ClusterLoadAssignment n +a,b - a=1");
+    let one = vec![resource(Kind::Endpoints, "b", "1", set("b", &[80]))];
+    delta.take(&mut state, response(Kind::Endpoints, "e3", one, &[]));
+    assert!(matches!(state.news(false), Some(News::Endpoints(_))));
+}

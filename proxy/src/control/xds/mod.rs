@@ -12,13 +12,16 @@ mod state;
 #[cfg(test)]
 mod written;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
-use outrigger_proto::model::{self, ControlPlane};
-use outrigger_proto::xds::discovery::{Locality, Node, UserAgentVersionType};
+use outrigger_proto::model::{self, ControlPlane, Metadata};
+use outrigger_proto::xds::discovery::{
+    ListValue, Locality, Node, Struct, UserAgentVersionType, Value, ValueKind,
+};
 use outrigger_proto::xds::{Kind, Refused};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -99,19 +102,38 @@ pub async fn follow(control: ControlPlane, news: mpsc::Sender<Told>, stats: Arc<
 }
 
 fn node(node: &model::Node) -> Node {
-    let model::Node { id, cluster, locality: model::Locality { region, zone, sub_zone } } = node;
+    let model::Node { id, cluster, locality, metadata } = node;
+    let model::Locality { region, zone, sub_zone } = locality;
     let locality =
         Locality { region: region.to_string(), zone: zone.to_string(), sub_zone: sub_zone.to_string() };
     Node {
         id: id.to_string(),
         cluster: cluster.to_string(),
         locality: (locality != Locality::default()).then_some(locality),
+        metadata: (!metadata.is_empty()).then(|| struct_of(metadata)),
         user_agent_name: "outrigger".to_owned(),
         user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(
             env!("CARGO_PKG_VERSION").to_owned(),
         )),
         ..Node::default()
     }
+}
+
+fn struct_of(metadata: &BTreeMap<Box<str>, Metadata>) -> Struct {
+    Struct { fields: metadata.iter().map(|(name, value)| (name.to_string(), value_of(value))).collect() }
+}
+
+fn value_of(value: &Metadata) -> Value {
+    let kind = match value {
+        Metadata::Bool(value) => ValueKind::BoolValue(*value),
+        Metadata::Number(number) => ValueKind::NumberValue(*number),
+        Metadata::Text(text) => ValueKind::StringValue(text.to_string()),
+        Metadata::List(values) => {
+            ValueKind::ListValue(ListValue { values: values.iter().map(value_of).collect() })
+        }
+        Metadata::Map(values) => ValueKind::StructValue(struct_of(values)),
+    };
+    Value { kind: Some(kind) }
 }
 
 struct Client {

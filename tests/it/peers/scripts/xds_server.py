@@ -30,7 +30,7 @@ from envoy.service.discovery.v3.discovery_pb2 import (  # noqa: E402
     DiscoveryResponse,
 )
 from google.protobuf.any_pb2 import Any  # noqa: E402
-from google.protobuf.json_format import ParseDict  # noqa: E402
+from google.protobuf.json_format import MessageToDict, ParseDict  # noqa: E402
 
 KINDS = {
     "Cluster": (cluster_pb2.Cluster, "name"),
@@ -48,6 +48,7 @@ def shown(request, names, version):
     kind = request.type_url.rsplit(".", 1)[1]
     error = request.error_detail.message
     fields = {"kind": kind, "version": version, "names": names, "error": error, "node": request.node.id}
+    fields["metadata"] = MessageToDict(request.node.metadata)
     print("ASKED", json.dumps(fields), flush=True)
     return kind
 
