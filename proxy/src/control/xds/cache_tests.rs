@@ -6,6 +6,7 @@ use outrigger_proto::xds::discovery::{Any, Resource};
 
 use super::super::delta;
 use super::super::said::Said;
+use super::super::speaks::ttl;
 use super::super::state::State;
 use super::super::written::{cluster, set};
 use super::*;
@@ -15,6 +16,8 @@ fn content() -> Content {
         version: "7".to_owned(),
         resource: Some(Any { type_url: kind.url(), value }),
         name: name.to_owned(),
+        // It is kept with what it lives.
+        ttl: (kind == Kind::Endpoints).then(|| Duration::from_secs(9).try_into().unwrap()),
     };
     let said = |kind: Kind, resource| DeltaDiscoveryResponse {
         type_url: kind.url(),
@@ -44,7 +47,8 @@ fn what_is_kept_is_what_was_said() {
         let kind = Kind::of_url(&said.type_url).unwrap();
         for resource in &said.resources {
             let (name, means) = delta::read(kind, resource).unwrap().unwrap();
-            state.put(name, means, Said::of(resource));
+            state.put(name.clone(), means, Said::of(resource));
+            state.live(kind, &name, ttl(resource), Instant::now());
         }
     }
     assert_eq!(state.said(holds), content.said);

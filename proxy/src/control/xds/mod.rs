@@ -3,6 +3,7 @@
 
 mod cache;
 mod delta;
+mod lapses;
 mod merge;
 mod referred;
 mod said;
@@ -97,7 +98,9 @@ pub async fn follow(control: ControlPlane, news: mpsc::Sender<Told>, stats: Arc<
         };
         let wait = client.backoff.next(fastrand::u64(..));
         tracing::warn!(server = %client.control.server, %error, ?wait, "the control plane is away; what it said last goes on");
-        client.rest(&state, wait).await;
+        if !client.rest(&mut state, wait).await {
+            return;
+        }
     }
 }
 
@@ -163,7 +166,9 @@ impl Client {
                     None => {}
                     Some(Ok((name, means))) => {
                         resources += 1;
-                        state.put(name, means, Said::of(resource));
+                        state.put(name.clone(), means, Said::of(resource));
+                        // Its time begins anew: nobody knows when it was last said to live.
+                        state.live(kind, &name, speaks::ttl(resource), Instant::now());
                     }
                     Some(Err(bad)) => refused.push(bad),
                 }
@@ -199,13 +204,19 @@ impl Client {
         answer.is_ok()
     }
 
-    /// Waits, and goes on to write what is to be written.
-    async fn rest(&mut self, state: &State, wait: Duration) {
+    /// Waits; what is to be written is, and what lapses does. `false` when nobody listens any more.
+    async fn rest(&mut self, state: &mut State, wait: Duration) -> bool {
         let end = Instant::now() + wait;
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(end) => return,
+                () = tokio::time::sleep_until(end) => return true,
                 () = due(&mut self.cache) => self.save(state),
+                () = at(state.next_lapse()) => {
+                    state.lapse(Instant::now());
+                    if !self.pass_on(state, false).await {
+                        return false;
+                    }
+                }
             }
         }
     }
@@ -238,34 +249,53 @@ impl Client {
         loop {
             let late = since.map(|since| since + WARM);
             let mut waited = false;
-            tokio::select! {
+            let answers = tokio::select! {
                 message = inbound.message() => {
                     let response = message.map_err(StreamError::Refused)?.ok_or(StreamError::Ended)?;
                     self.note_word();
-                    let (answers, refused) = speaks.take(state, response);
+                    let (answers, refused) = speaks.take(state, response, Instant::now());
                     self.note_refused(&refused);
-                    for answer in answers {
-                        requests.send(answer).await.map_err(|_| StreamError::Ended)?;
-                    }
+                    answers
                 }
-                () = tokio::time::sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => waited = true,
-                () = due(&mut self.cache) => self.save(state),
+                () = at(late) => {
+                    waited = true;
+                    Vec::new()
+                }
+                () = at(state.next_lapse()) => {
+                    state.lapse(Instant::now());
+                    speaks.subscribe(state)
+                }
+                () = due(&mut self.cache) => {
+                    self.save(state);
+                    continue;
+                }
+            };
+            for answer in answers {
+                requests.send(answer).await.map_err(|_| StreamError::Ended)?;
             }
             if waited && state.is_missing() {
                 tracing::warn!(after = ?WARM, missing = state.missing(), "going on without what has not come");
             }
             since = if waited || !state.is_missing() { None } else { since.or_else(|| Some(Instant::now())) };
-            if let Some(found) = state.news(waited)
-                && !self.tell(found, false).await
-            {
+            if !self.pass_on(state, waited).await {
                 return Ok(());
             }
-            if state.take_unsaved()
-                && let Some(cache) = &mut self.cache
-            {
-                cache.note(Instant::now());
-            }
         }
+    }
+
+    /// Says what of it is new, and sees to it that it is kept; `false` when nobody listens any more.
+    async fn pass_on(&mut self, state: &mut State, waited: bool) -> bool {
+        if let Some(found) = state.news(waited)
+            && !self.tell(found, false).await
+        {
+            return false;
+        }
+        if state.take_unsaved()
+            && let Some(cache) = &mut self.cache
+        {
+            cache.note(Instant::now());
+        }
+        true
     }
 
     /// It says something: only then it is there. Some servers refuse a stream after they have accepted it.
@@ -282,6 +312,14 @@ impl Client {
                 tracing::error!("refused by xDS: {error}; the last good version stays");
             }
         }
+    }
+}
+
+/// Comes then; never, without a time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

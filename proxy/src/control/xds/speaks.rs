@@ -1,9 +1,12 @@
 //! One of the two ways in which a control plane is spoken with, without its stream.
 //! <https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>
 
-use outrigger_proto::xds::discovery::{Node, Status};
+use std::time::Duration;
+
+use outrigger_proto::xds::discovery::{Node, Resource, Status};
 use outrigger_proto::xds::{Kind, Refused};
 use prost::Message;
+use tokio::time::Instant;
 
 use super::state::State;
 
@@ -26,13 +29,26 @@ pub(super) trait Speaks {
     fn begin(&mut self, node: &Node, state: &mut State) -> Vec<Self::Request>;
 
     /// Takes an answer; what is to be said to it and asked because of it, and what of it is refused.
-    fn take(&mut self, state: &mut State, response: Self::Response) -> (Vec<Self::Request>, Vec<Refused>);
+    fn take(
+        &mut self,
+        state: &mut State,
+        response: Self::Response,
+        now: Instant,
+    ) -> (Vec<Self::Request>, Vec<Refused>);
+
+    /// Asks for what clusters and listeners refer to by now, and for what they do no longer, no longer.
+    fn subscribe(&mut self, state: &mut State) -> Vec<Self::Request>;
 }
 
 /// Of these all are asked for, at the beginning of a stream.
 pub(super) const WHOLE: [Kind; 2] = [Kind::Cluster, Kind::Listener];
 /// These are asked for by name, once something refers to them.
 pub(super) const NAMED: [Kind; 2] = [Kind::Endpoints, Kind::Routes];
+
+/// How long it lives unless it is said again. A time before now is over.
+pub(super) fn ttl(resource: &Resource) -> Option<Duration> {
+    resource.ttl.map(|ttl| ttl.try_into().unwrap_or_default())
+}
 
 /// What a control plane is told of what is refused.
 pub(super) fn why(refused: &[Refused]) -> Option<Status> {

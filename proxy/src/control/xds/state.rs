@@ -3,11 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrigger_proto::model::{Assignment, Cluster, Listener, Name, RouteTable};
 use outrigger_proto::xds::discovery::{self, DeltaDiscoveryResponse};
 use outrigger_proto::xds::{ClusterResource, EndpointSource, Kind, ListenerResource, Resource, RouteSource};
+use tokio::time::Instant;
 
+use super::lapses::Lapses;
 use super::referred::{Answer, Change, Referred};
 use super::said::{Held, Said};
 
@@ -53,6 +56,8 @@ pub(super) struct State {
     changed: bool,
     /// The clusters whose endpoints have.
     moved: BTreeSet<Name>,
+    /// When what is gone that is not said again.
+    lapses: Lapses,
     /// Whether anything was said since it was last written down.
     unsaved: bool,
 }
@@ -132,9 +137,36 @@ impl State {
         self.changed |= old.replace(new);
     }
 
+    /// A resource that is there lives so long from now on; for ever, without a time.
+    pub(super) fn live(&mut self, kind: Kind, name: &Name, ttl: Option<Duration>, now: Instant) {
+        let is_there = match kind {
+            Kind::Cluster => self.clusters.contains_key(name),
+            Kind::Endpoints => self.sets.answer(name).means().is_some(),
+            Kind::Listener => self.listeners.contains_key(name),
+            Kind::Routes => self.tables.answer(name).means().is_some(),
+        };
+        if is_there {
+            self.lapses.set(kind, name, ttl, now);
+        }
+    }
+
+    /// When the next resource is gone, unless it is said again.
+    pub(super) fn next_lapse(&self) -> Option<Instant> {
+        self.lapses.next()
+    }
+
+    /// Removes what was not said again in its time.
+    pub(super) fn lapse(&mut self, now: Instant) {
+        while let Some((kind, name)) = self.lapses.pop(now) {
+            tracing::info!("{kind}[{name}]: not said again in its time to live, and gone");
+            self.remove(kind, &name);
+        }
+    }
+
     /// There is no such resource.
     pub(super) fn remove(&mut self, kind: Kind, name: &Name) {
         self.unsaved = true;
+        self.lapses.forget(kind, name);
         match kind {
             Kind::Cluster => {
                 let Some(Upstream { held, told: _ }) = self.clusters.remove(name) else { return };
@@ -216,17 +248,19 @@ impl State {
         let of = |kind: Kind| {
             fn each<'a, T: 'a>(
                 kind: Kind,
+                lapses: &Lapses,
                 all: impl Iterator<Item = (&'a Name, &'a Held<T>)>,
             ) -> Vec<discovery::Resource> {
-                all.map(|(name, held)| held.said(kind, name.as_str())).collect()
+                all.map(|(name, held)| held.said(kind, name.as_str(), lapses.ttl(kind, name))).collect()
             }
+            let lapses = &self.lapses;
             let resources = match kind {
                 Kind::Cluster => {
-                    each(kind, self.clusters.iter().map(|(name, cluster)| (name, &cluster.held)))
+                    each(kind, lapses, self.clusters.iter().map(|(name, cluster)| (name, &cluster.held)))
                 }
-                Kind::Endpoints => each(kind, self.sets.there()),
-                Kind::Listener => each(kind, self.listeners.iter()),
-                Kind::Routes => each(kind, self.tables.there()),
+                Kind::Endpoints => each(kind, lapses, self.sets.there()),
+                Kind::Listener => each(kind, lapses, self.listeners.iter()),
+                Kind::Routes => each(kind, lapses, self.tables.there()),
             };
             DeltaDiscoveryResponse { type_url: kind.url(), resources, ..DeltaDiscoveryResponse::default() }
         };
