@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::uri::PathAndQuery;
 use outrigger_proto::model::{self, ControlPlane, Metadata};
 use outrigger_proto::xds::discovery::{
-    ListValue, Locality, Node, Struct, UserAgentVersionType, Value, ValueKind,
+    ListValue, Locality, Node, Resource, Struct, UserAgentVersionType, Value, ValueKind,
 };
 use outrigger_proto::xds::{Kind, Refused};
 use tokio::sync::{mpsc, oneshot};
@@ -160,8 +160,10 @@ impl Client {
         let (mut resources, mut refused) = (0, Vec::new());
         // What refers comes before what is referred to.
         for kind in WHOLE.into_iter().chain(NAMED).filter(|kind| cache::holds(*kind)) {
-            let said = content.said.iter().filter(|said| Kind::of_url(&said.type_url) == Some(kind));
-            for resource in said.flat_map(|said| &said.resources) {
+            let is_such = |of: &&Resource| {
+                of.resource.as_ref().is_some_and(|any| Kind::of_url(&any.type_url) == Some(kind))
+            };
+            for resource in content.resources.iter().filter(is_such) {
                 match delta::read(kind, resource) {
                     None => {}
                     Some(Ok((name, means))) => {
@@ -225,7 +227,7 @@ impl Client {
     fn save(&mut self, state: &State) {
         let Some(cache) = &mut self.cache else { return };
         if self.in_force && state.is_settled() {
-            cache.write(state.said(cache::holds));
+            cache.write(state);
         } else {
             cache.put_off(Instant::now());
         }

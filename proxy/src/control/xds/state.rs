@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_proto::model::{Assignment, Cluster, Listener, Name, RouteTable};
-use outrigger_proto::xds::discovery::{self, DeltaDiscoveryResponse};
+use outrigger_proto::xds::discovery;
 use outrigger_proto::xds::{ClusterResource, EndpointSource, Kind, ListenerResource, Resource, RouteSource};
 use tokio::time::Instant;
 
@@ -243,28 +243,24 @@ impl State {
         }
     }
 
-    /// All that is there, each kind as one answer, if it `holds` that kind.
-    pub(super) fn said(&self, holds: impl Fn(Kind) -> bool) -> Vec<DeltaDiscoveryResponse> {
-        let of = |kind: Kind| {
-            fn each<'a, T: 'a>(
-                kind: Kind,
-                lapses: &Lapses,
-                all: impl Iterator<Item = (&'a Name, &'a Held<T>)>,
-            ) -> Vec<discovery::Resource> {
-                all.map(|(name, held)| held.said(kind, name.as_str(), lapses.ttl(kind, name))).collect()
+    /// Tells of all that is there as it was said, if it `holds` that kind; one by one, as there may be many.
+    pub(super) fn say_again(&self, holds: impl Fn(Kind) -> bool, mut say: impl FnMut(&discovery::Resource)) {
+        fn each<'a, T: 'a>(
+            all: impl Iterator<Item = (&'a Name, &'a Held<T>)>,
+            (kind, lapses): (Kind, &Lapses),
+            say: &mut impl FnMut(&discovery::Resource),
+        ) {
+            all.for_each(|(name, held)| say(&held.said(kind, name.as_str(), lapses.ttl(kind, name))));
+        }
+        for kind in Kind::ALL.into_iter().filter(|kind| holds(*kind)) {
+            let of = (kind, &self.lapses);
+            match kind {
+                Kind::Cluster => each(self.clusters.iter().map(|(name, of)| (name, &of.held)), of, &mut say),
+                Kind::Endpoints => each(self.sets.there(), of, &mut say),
+                Kind::Listener => each(self.listeners.iter(), of, &mut say),
+                Kind::Routes => each(self.tables.there(), of, &mut say),
             }
-            let lapses = &self.lapses;
-            let resources = match kind {
-                Kind::Cluster => {
-                    each(kind, lapses, self.clusters.iter().map(|(name, cluster)| (name, &cluster.held)))
-                }
-                Kind::Endpoints => each(kind, lapses, self.sets.there()),
-                Kind::Listener => each(kind, lapses, self.listeners.iter()),
-                Kind::Routes => each(kind, lapses, self.tables.there()),
-            };
-            DeltaDiscoveryResponse { type_url: kind.url(), resources, ..DeltaDiscoveryResponse::default() }
-        };
-        Kind::ALL.into_iter().filter(|kind| holds(*kind)).map(of).collect()
+        }
     }
 
     /// Whether anything was said since this was last asked.
