@@ -189,7 +189,10 @@ fn without_a_file_the_environment_must_say_enough() {
     let env = [("OUTRIGGER_XDS_SERVER", "https://control:18000"), ("OUTRIGGER_NODE_CLUSTER", "web")];
     let ran = outrigger_with(&["check", "--effective"], "", &env);
     let said = String::from_utf8(ran.stdout).unwrap();
-    assert!(said.contains("  cluster: web\n") && said.contains("  server: https://control:18000\n"), "{said}");
+    assert!(
+        said.contains("  cluster: web\n") && said.contains("  server: https://control:18000\n"),
+        "{said}"
+    );
     let host = rustix::system::uname();
     assert!(said.contains(host.nodename().to_str().unwrap()), "{said}");
     let ran = outrigger_with(&["check"], "", &[("OUTRIGGER_XDS_SERVER", "http://10.0.0.1:1")]);

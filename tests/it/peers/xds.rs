@@ -383,6 +383,34 @@ async fn the_control_plane_is_told_the_metadata() {
     answered_by(&proxy, "one").await;
 }
 
+/// What is given a time to live, and is not said again.
+async fn lapses(way: Way) {
+    let Some(python) = python_with_messages().await else { return };
+    let one = Echo::start("one").await;
+    let mut said = state("1", &[one.address().port()]);
+    said["Listener"].as_array_mut().unwrap().push(listener("short", "table"));
+    said["Ttl"] = json!({ "Listener": { "short": 1500, "web": 600_000 } });
+    let (control, port) = control(&python, way, 0, &said).await;
+    let proxy = Proxy::start(&file(port)).await;
+    answered_by(&proxy, "one").await;
+    proxy.address("short");
+    // It does not need its control plane for that.
+    drop(control);
+    proxy.wait_log("Listener[short]: not said again in its time to live, and gone").await;
+    proxy.wait_log("no longer listening listener=short").await;
+    answered_by(&proxy, "one").await;
+}
+
+#[tokio::test]
+async fn what_is_not_said_again_in_its_time_is_gone() {
+    lapses(Way::Sotw).await;
+}
+
+#[tokio::test]
+async fn what_is_not_said_again_in_its_time_is_gone_incrementally() {
+    lapses(Way::Delta).await;
+}
+
 /// One that lies: bytes that are no message, and answers that no memory should be spent on.
 async fn goes_on_against(way: Way) {
     let Some(python) = python_with_messages().await else { return };

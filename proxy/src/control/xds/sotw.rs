@@ -8,7 +8,7 @@ use outrigger_proto::xds::discovery::{
     Any, DiscoveryRequest, DiscoveryResponse, Node, Resource, STREAM, Status,
 };
 use outrigger_proto::xds::{self, Kind, Refused};
-use prost::{Message, Name as _};
+use prost::Message;
 use tokio::time::Instant;
 
 use super::delta;
@@ -16,6 +16,9 @@ use super::referred::Change;
 use super::said::Said;
 use super::speaks::{NAMED, Speaks, WHOLE, ttl, why};
 use super::state::State;
+
+/// How the type of a resource that is wrapped ends.
+const WRAPPED: &str = "/envoy.service.discovery.v3.Resource";
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -120,7 +123,7 @@ impl Sotw {
 
 /// A resource, which may be wrapped to give it a time to live; wrapped alone it says only that it lives on.
 fn read(kind: Kind, any: Any) -> Result<(Name, Option<xds::Resource>, Resource), Refused> {
-    if any.type_url != Resource::type_url() {
+    if !any.type_url.ends_with(WRAPPED) {
         let (name, means) = xds::read(kind, &any)?;
         return Ok((name, Some(means), Resource { resource: Some(any), ..Resource::default() }));
     }

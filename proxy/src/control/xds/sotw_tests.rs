@@ -119,7 +119,7 @@ fn what_is_wrapped_lives_as_long_as_is_said() {
         let resource = value.map(|value| Any { type_url: Kind::Cluster.url(), value });
         let ttl = Some(Duration::from_secs(5).try_into().unwrap());
         let resource = Resource { name: name.to_owned(), resource, ttl, ..Resource::default() };
-        Any { type_url: Resource::type_url(), value: resource.encode_to_vec() }
+        Any { type_url: format!("type.googleapis.com{WRAPPED}"), value: resource.encode_to_vec() }
     };
     let answer =
         |resources: Vec<Any>| DiscoveryResponse { resources, ..response(Kind::Cluster, "1", Vec::new()) };
