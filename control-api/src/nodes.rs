@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use outrigger_proto::model::{self, Labels, Name};
 use outrigger_proto::xds::Kind;
-use outrigger_proto::xds::discovery::{self, UserAgentVersionType, Value};
+use outrigger_proto::xds::discovery::{self, UserAgentVersionType, ValueKind};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -34,11 +34,11 @@ impl From<discovery::Node> for Identity {
         let agent = format!("{} {version}", node.user_agent_name).trim().to_owned();
         let labels = node.metadata.and_then(|metadata| metadata.fields.get("labels").cloned());
         let labels = match labels.and_then(|value| value.kind) {
-            Some(Value::StructValue(labels)) => labels.fields,
+            Some(ValueKind::StructValue(labels)) => labels.fields,
             _ => BTreeMap::new(),
         };
         let labels = labels.into_iter().filter_map(|(key, value)| match value.kind {
-            Some(Value::StringValue(value)) => Some((key.into(), value.into())),
+            Some(ValueKind::StringValue(value)) => Some((key.into(), value.into())),
             _ => None,
         });
         Self {
@@ -50,6 +50,8 @@ impl From<discovery::Node> for Identity {
                     zone: locality.zone.into(),
                     sub_zone: locality.sub_zone.into(),
                 },
+                // What is needed of it are the labels.
+                ..model::Node::default()
             },
             labels: Labels(labels.collect()),
             agent,

@@ -84,7 +84,7 @@ fn assemble(
     let mut endpoints = BTreeMap::new();
     for (name, (cluster, assignment)) in clusters {
         if cluster.source == Source::Static {
-            endpoints.insert(name.clone(), assignment);
+            endpoints.insert(name.clone(), assignment.into());
         }
         mesh.clusters.insert(name, cluster.into());
     }
@@ -206,14 +206,34 @@ fn control() -> impl Strategy<Value = ControlPlane> {
         zone,
         sub_zone,
     });
-    let node =
-        (id, boxed_text(), locality).prop_map(|(id, cluster, locality)| Node { id, cluster, locality });
+    let metadata = btree_map(boxed_text(), metadata(), 0..3);
+    let node = (id, boxed_text(), locality, metadata).prop_map(|(id, cluster, locality, metadata)| Node {
+        id,
+        cluster,
+        locality,
+        metadata,
+    });
     let cache = option::of("[a-z]{1,5}".prop_map(PathBuf::from));
     (server, trust, cache, node).prop_map(|(server, trust, cache, node)| ControlPlane {
         server: server.into(),
         trust,
         cache,
         node,
+    })
+}
+
+fn metadata() -> impl Strategy<Value = Metadata> {
+    let numbers = prop_oneof![(-1000..1000_i32).prop_map(f64::from), proptest::num::f64::NORMAL];
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Metadata::Bool),
+        numbers.prop_map(Metadata::Number),
+        boxed_text().prop_map(Metadata::Text),
+    ];
+    leaf.prop_recursive(2, 6, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(|items| Metadata::List(items.into())),
+            btree_map(boxed_text(), inner, 0..3).prop_map(Metadata::Map),
+        ]
     })
 }
 

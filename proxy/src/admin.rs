@@ -243,7 +243,8 @@ impl Admin {
         let mesh = (*self.shared.live.load().mesh).clone();
         let live = self.clusters.all();
         let endpoints = live.iter().filter(|c| mesh.clusters.contains_key(c.name()));
-        let endpoints = endpoints.map(|cluster| (cluster.name().clone(), assignment(cluster))).collect();
+        let endpoints =
+            endpoints.map(|cluster| (cluster.name().clone(), assignment(cluster).into())).collect();
         Config { mesh, endpoints }
     }
 

@@ -359,7 +359,7 @@ impl App {
     /// Reads the configuration again. One that is wrong changes nothing.
     async fn reload(&mut self, why: &str) {
         let loaded = match self.origin {
-            Origin::File(_) => self.origin.load(),
+            Origin::File(_) | Origin::Environment => self.origin.load(),
             // It cannot be read again, but what it names can: a certificate that is renewed must come into force.
             Origin::Stdin => {
                 let own = self.remote.as_ref().map(|remote| remote.own.clone());

@@ -199,7 +199,11 @@ impl Applier {
     }
 
     /// Gives clusters their endpoints; names that are new are asked for, and told of when they have been answered.
-    fn assign(&mut self, mesh: &Mesh, endpoints: &BTreeMap<Name, Assignment>) -> Vec<oneshot::Receiver<()>> {
+    fn assign(
+        &mut self,
+        mesh: &Mesh,
+        endpoints: &BTreeMap<Name, Arc<Assignment>>,
+    ) -> Vec<oneshot::Receiver<()>> {
         let mut waiting = Vec::new();
         for (name, cluster) in &mesh.clusters {
             let live = self.clusters.get_or_make(name);
@@ -209,7 +213,8 @@ impl Applier {
                     if let Some(task) = self.resolving.remove(name) {
                         task.task.abort();
                     }
-                    self.clusters.assign(&live, endpoints.get(name).unwrap_or(&Assignment::default()));
+                    let none = Assignment::default();
+                    self.clusters.assign(&live, endpoints.get(name).map_or(&none, Arc::as_ref));
                 }
                 Source::Dns { host, port } => {
                     if self.resolving.get(name).is_some_and(|resolving| resolving.source == cluster.source) {

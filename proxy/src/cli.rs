@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use outrigger_proto::model::{Action, Filter, Mesh, Source};
 use outrigger_proto::yaml::{self, Parsed};
@@ -35,13 +36,13 @@ pub struct Cli {
 enum Verb {
     /// Serve what the file says, until SIGTERM
     Run {
-        /// The configuration; `-` reads standard input
-        file: String,
+        /// The configuration; `-` reads standard input. Not needed where OUTRIGGER_XDS_SERVER names a control plane
+        file: Option<String>,
     },
     /// Say what the file would do, or everything that is wrong with it
     Check {
-        /// The configuration; `-` reads standard input
-        file: String,
+        /// The configuration; `-` reads standard input. Not needed where OUTRIGGER_XDS_SERVER names a control plane
+        file: Option<String>,
         /// Print it with every default written out
         #[arg(long)]
         effective: bool,
@@ -70,8 +71,8 @@ const INVALID: u8 = 1;
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Verb::Run { file } => run(&Origin::new(&file)),
-        Verb::Check { file, effective } => check(&Origin::new(&file), effective),
+        Verb::Run { file } => run(&origin(file.as_deref())),
+        Verb::Check { file, effective } => check(&origin(file.as_deref()), effective),
         Verb::Demo { check: true, traffic: _ } => demo(Mode::Check),
         Verb::Demo { check: false, traffic } => demo(Mode::Show { traffic }),
         Verb::Schema => print(&format!("{:#}\n", yaml::schema())),
@@ -80,6 +81,14 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// Where the configuration comes from; ends the process where nothing says so.
+fn origin(file: Option<&str>) -> Origin {
+    Origin::new(file).unwrap_or_else(|| {
+        let problem = "no FILE is given, and OUTRIGGER_XDS_SERVER names no control plane";
+        Cli::command().error(ErrorKind::MissingRequiredArgument, problem).exit()
+    })
 }
 
 fn run(origin: &Origin) -> ExitCode {

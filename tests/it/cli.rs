@@ -180,3 +180,22 @@ fn the_demo_checks_itself() {
     let Said { code, out, err } = run(&["demo", "--check"], "");
     assert_eq!(code, Some(0), "{out}\n{err}");
 }
+
+#[test]
+fn without_a_file_the_environment_must_say_enough() {
+    let ran = outrigger(&["run"], "");
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert!(ran.status.code() == Some(2) && said.contains("no FILE is given"), "{said}");
+    let env = [("OUTRIGGER_XDS_SERVER", "https://control:18000"), ("OUTRIGGER_NODE_CLUSTER", "web")];
+    let ran = outrigger_with(&["check", "--effective"], "", &env);
+    let said = String::from_utf8(ran.stdout).unwrap();
+    assert!(
+        said.contains("  cluster: web\n") && said.contains("  server: https://control:18000\n"),
+        "{said}"
+    );
+    let host = rustix::system::uname();
+    assert!(said.contains(host.nodename().to_str().unwrap()), "{said}");
+    let ran = outrigger_with(&["check"], "", &[("OUTRIGGER_XDS_SERVER", "http://10.0.0.1:1")]);
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert!(said.starts_with("<environment>: OUTRIGGER_XDS_SERVER: in the clear"), "{said}");
+}

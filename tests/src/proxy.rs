@@ -77,6 +77,13 @@ impl Proxy {
         Self::run(command, dir, file)
     }
 
+    /// Starts it without a file, and waits for nothing.
+    pub fn spawn_without_file(env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(binary());
+        command.arg("run").envs(env.iter().copied());
+        Self::run(command, Arc::new(Dir::new()), Path::new(""))
+    }
+
     /// Starts it where it may have so many descriptors, and waits until it is ready.
     pub async fn start_with_descriptors(most: u32, config: &str) -> Self {
         let dir = Arc::new(Dir::new());

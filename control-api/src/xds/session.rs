@@ -111,6 +111,7 @@ impl Told {
             name: name.to_string(),
             version: item.version.to_string(),
             resource: Some(item.any.clone()),
+            ttl: None,
         });
         DeltaDiscoveryResponse {
             system_version_info: revision.to_string(),

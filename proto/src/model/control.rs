@@ -1,9 +1,10 @@
 //! Where more of the configuration comes from than a file says.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A control plane that speaks xDS v3.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ControlPlane {
     /// `https://host:port`, or `http://` on loopback.
     pub server: Box<str>,
@@ -16,7 +17,7 @@ pub struct ControlPlane {
 }
 
 /// Who a proxy is to its control plane.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Node {
     /// Tells it from all others; not empty.
     pub id: Box<str>,
@@ -24,6 +25,23 @@ pub struct Node {
     pub cluster: Box<str>,
     /// Where it stands; each may be empty.
     pub locality: Locality,
+    /// What else its operator tells the control plane, which knows what it means.
+    pub metadata: BTreeMap<Box<str>, Metadata>,
+}
+
+/// A value of a node's metadata: what JSON has, but null.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Metadata {
+    /// True or false.
+    Bool(bool),
+    /// Finite.
+    Number(f64),
+    /// Text.
+    Text(Box<str>),
+    /// Several.
+    List(Box<[Metadata]>),
+    /// By name.
+    Map(BTreeMap<Box<str>, Metadata>),
 }
 
 /// Where something stands.

@@ -29,7 +29,7 @@ pub use self::authorization::{Authorization, ClaimRule, Effect, HeaderRule, Path
 pub use self::cluster::{
     Assignment, Balance, Cluster, Destination, Endpoint, Labels, Protocol, Source, SubsetFallback,
 };
-pub use self::control::{ControlPlane, Locality, Node};
+pub use self::control::{ControlPlane, Locality, Metadata, Node};
 pub use self::external_authorization::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization};
 pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::fleet::{Fleet, Group, IdPattern, Select};
@@ -60,8 +60,8 @@ pub use self::values::{Address, Name, Pattern};
 pub struct Config {
     /// Listeners, routes, clusters and the process.
     pub mesh: Mesh,
-    /// The endpoints of each [`Source::Static`] cluster, by the cluster's name.
-    pub endpoints: BTreeMap<Name, Assignment>,
+    /// The endpoints of each [`Source::Static`] cluster, by the cluster's name. Shared, as clusters are.
+    pub endpoints: BTreeMap<Name, Arc<Assignment>>,
 }
 
 /// All that is served, without the endpoints.

@@ -1,7 +1,7 @@
 //! What is said on the stream.
 
-pub use prost_types::Any;
-pub use prost_types::value::Kind as Value;
+pub use prost_types::value::Kind as ValueKind;
+pub use prost_types::{Any, ListValue, Struct, Value};
 
 pub use super::generated::envoy::config::core::v3::node::UserAgentVersionType;
 pub use super::generated::envoy::config::core::v3::{Locality, Node};

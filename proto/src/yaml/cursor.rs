@@ -114,6 +114,11 @@ impl<'a> Cx<'a> {
         self.suggestions > 0
     }
 
+    /// An environment variable that says something.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        self.env.and_then(|env| env(name)).filter(|value| !value.is_empty())
+    }
+
     /// Whether a text is this one, once its variables are replaced.
     pub(super) fn expands_to(&self, text: &str, wanted: &str) -> bool {
         match expand(text, self.env) {

@@ -13,6 +13,7 @@ mod tls;
 mod writer;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use self::writer::{Out, key, list, text};
 use super::ratio::show_percent;
@@ -21,9 +22,9 @@ use super::words::show_priority;
 use crate::model::{
     AccessLog, Action, Admin, Assignment, Cluster, Config, ControlPlane, Direction, Endpoint, Filter,
     FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, JwtUse, Limits, Listener, Locality,
-    LogFormat, LogTarget, Match, Mesh, Name, Node, Overload, PathMatch, PathRewrite, Percent, Privileges,
-    Process, Protocol, Redirect, Respond, Rewrite, Root, Route, RouteTable, Shutdown, Source, Split,
-    StringMatch, Target, TcpFilter, User,
+    LogFormat, LogTarget, Match, Mesh, Metadata, Name, Node, Overload, PathMatch, PathRewrite, Percent,
+    Privileges, Process, Protocol, Redirect, Respond, Rewrite, Root, Route, RouteTable, Shutdown, Source,
+    Split, StringMatch, Target, TcpFilter, User,
 };
 
 /// The document that says what `config` is, and nothing less.
@@ -43,7 +44,7 @@ pub fn print(config: &Config) -> String {
         out.map("route_tables", shared, |out, (name, table)| routes(out, &key(name.as_str()), table));
     }
     out.map("clusters", clusters.iter(), |out, (name, value)| {
-        out.block(&key(name.as_str()), |out| cluster(out, value, endpoints.get(name)));
+        out.block(&key(name.as_str()), |out| cluster(out, value, endpoints.get(name).map(Arc::as_ref)));
     });
     out.finish()
 }
@@ -109,7 +110,8 @@ fn process(out: &mut Out, process: &Process) {
 }
 
 fn control_plane(out: &mut Out, control: &ControlPlane) {
-    let ControlPlane { server, trust, cache, node: Node { id, cluster, locality } } = control;
+    let ControlPlane { server, trust, cache, node } = control;
+    let Node { id, cluster, locality, metadata } = node;
     out.block("node", |out| {
         out.field("id", text(id));
         out.field("cluster", text(cluster));
@@ -119,6 +121,7 @@ fn control_plane(out: &mut Out, control: &ControlPlane) {
             out.field("zone", text(zone));
             out.field("sub_zone", text(sub_zone));
         });
+        out.map("metadata", metadata.iter(), |out, (name, value)| out.field(&key(name), datum(value)));
     });
     out.block("xds", |out| {
         out.field("server", text(server));
@@ -130,6 +133,22 @@ fn control_plane(out: &mut Out, control: &ControlPlane) {
             None => out.comment("cache: (default: nothing is kept)"),
         }
     });
+}
+
+/// On one line.
+fn datum(value: &Metadata) -> String {
+    match value {
+        Metadata::Bool(value) => value.to_string(),
+        // As it is read: whole numbers are exact, larger ones have an exponent.
+        Metadata::Number(number) if number.abs() >= 1e15 => format!("{number:e}"),
+        Metadata::Number(number) => number.to_string(),
+        Metadata::Text(value) => text(value),
+        Metadata::List(values) => list(values.iter().map(datum)),
+        Metadata::Map(values) => {
+            let values = values.iter().map(|(name, value)| format!("{}: {}", key(name), datum(value)));
+            format!("{{{}}}", values.collect::<Vec<_>>().join(", "))
+        }
+    }
 }
 
 fn log(out: &mut Out, access_log: Option<&AccessLog>) {

@@ -26,12 +26,21 @@ pub enum Origin {
     File(PathBuf),
     /// Standard input, read once.
     Stdin,
+    /// Nothing is written: the environment names a control plane, which says all there is.
+    Environment,
 }
 
+/// Without it nobody would say what is served.
+const SERVER: &str = "OUTRIGGER_XDS_SERVER";
+
 impl Origin {
-    /// `-` is standard input.
-    pub fn new(argument: &str) -> Self {
-        if argument == "-" { Self::Stdin } else { Self::File(argument.into()) }
+    /// `-` is standard input. Without a word it is the environment, if that says enough.
+    pub fn new(argument: Option<&str>) -> Option<Self> {
+        match argument {
+            Some("-") => Some(Self::Stdin),
+            Some(path) => Some(Self::File(path.into())),
+            None => variable(SERVER).filter(|server| !server.is_empty()).map(|_| Self::Environment),
+        }
     }
 
     /// What it is called in messages.
@@ -39,6 +48,7 @@ impl Origin {
         match self {
             Self::File(path) => path.display().to_string(),
             Self::Stdin => "<stdin>".to_owned(),
+            Self::Environment => "<environment>".to_owned(),
         }
     }
 
@@ -59,10 +69,9 @@ impl Origin {
         })?;
         let base = match self {
             Self::File(path) => path.parent().unwrap_or(Path::new("")),
-            Self::Stdin => Path::new(""),
+            Self::Stdin | Self::Environment => Path::new(""),
         };
-        let env = |name: &str| std::env::var(name).ok();
-        yaml::parse(&yaml::Source { name: &name, text: &text, base, env: &env })
+        yaml::parse(&yaml::Source { name: &name, text: &text, base, env: &variable })
     }
 
     fn read(&self) -> io::Result<String> {
@@ -70,9 +79,20 @@ impl Origin {
         match self {
             Self::File(path) => fs::File::open(path)?.take(LARGEST).read_to_string(&mut text)?,
             Self::Stdin => io::stdin().lock().take(LARGEST).read_to_string(&mut text)?,
+            Self::Environment => {
+                text.push_str("{}");
+                text.len()
+            }
         };
         Ok(text)
     }
+}
+
+/// Of the environment; the name of the host is known without it.
+fn variable(name: &str) -> Option<String> {
+    let host =
+        || (name == "HOSTNAME").then(|| rustix::system::uname().nodename().to_str().ok().map(str::to_owned));
+    std::env::var(name).ok().or_else(|| host().flatten())
 }
 
 fn unreadable(error: &io::Error) -> String {

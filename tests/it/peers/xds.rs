@@ -358,6 +358,59 @@ async fn what_is_kept_and_cannot_come_into_force_keeps_nothing_from_starting() {
     proxy.wait_log("the control plane said so last").await;
 }
 
+/// As a container is started: nothing is written, all is in the environment.
+#[tokio::test]
+async fn without_a_file_the_environment_says_whom_to_follow() {
+    let Some(python) = python_with_messages().await else { return };
+    let one = Echo::start("one").await;
+    let (mut control, port) = control(&python, Way::Delta, 0, &state("1", &[one.address().port()])).await;
+    let server = format!("http://127.0.0.1:{port}");
+    let env = [("OUTRIGGER_XDS_SERVER", server.as_str()), ("OUTRIGGER_NODE_ID", "from-outside")];
+    let proxy = Proxy::spawn_without_file(&env);
+    assert_eq!(asked(&mut control, "Cluster").await["node"], "from-outside");
+    answered_by(&proxy, "one").await;
+}
+
+#[tokio::test]
+async fn the_control_plane_is_told_the_metadata() {
+    let Some(python) = python_with_messages().await else { return };
+    let one = Echo::start("one").await;
+    let (mut control, port) = control(&python, Way::Sotw, 0, &state("1", &[one.address().port()])).await;
+    let metadata = "metadata: { team: a, shards: [1, 2.5], on_call: true, of: { deep: '1' } }";
+    let proxy = Proxy::start(&file(port).replace("cluster: web", metadata)).await;
+    let told = json!({ "team": "a", "shards": [1.0, 2.5], "on_call": true, "of": { "deep": "1" } });
+    assert_eq!(asked(&mut control, "Cluster").await["metadata"], told);
+    answered_by(&proxy, "one").await;
+}
+
+/// What is given a time to live, and is not said again.
+async fn lapses(way: Way) {
+    let Some(python) = python_with_messages().await else { return };
+    let one = Echo::start("one").await;
+    let mut said = state("1", &[one.address().port()]);
+    said["Listener"].as_array_mut().unwrap().push(listener("short", "table"));
+    said["Ttl"] = json!({ "Listener": { "short": 1500, "web": 600_000 } });
+    let (control, port) = control(&python, way, 0, &said).await;
+    let proxy = Proxy::start(&file(port)).await;
+    answered_by(&proxy, "one").await;
+    proxy.address("short");
+    // It does not need its control plane for that.
+    drop(control);
+    proxy.wait_log("Listener[short]: not said again in its time to live, and gone").await;
+    proxy.wait_log("no longer listening listener=short").await;
+    answered_by(&proxy, "one").await;
+}
+
+#[tokio::test]
+async fn what_is_not_said_again_in_its_time_is_gone() {
+    lapses(Way::Sotw).await;
+}
+
+#[tokio::test]
+async fn what_is_not_said_again_in_its_time_is_gone_incrementally() {
+    lapses(Way::Delta).await;
+}
+
 /// One that lies: bytes that are no message, and answers that no memory should be spent on.
 async fn goes_on_against(way: Way) {
     let Some(python) = python_with_messages().await else { return };

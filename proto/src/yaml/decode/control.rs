@@ -1,58 +1,181 @@
-//! Where more of the configuration comes from: `node` and `xds`.
+//! Where more of the configuration comes from: `node` and `xds`. What the document does not say of them the environment may,
+//! as containers are given it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::super::cursor::{Cx, Fields};
-use super::super::fault::Fault;
-use super::super::tree::Node;
-use super::tls::{file, server};
-use crate::model::{self, ControlPlane, Locality};
+use super::super::fault::{Fault, show};
+use super::super::scalar::{Core, core};
+use super::super::tree::{Node, View};
+use super::tls::{file, server, server_of};
+use crate::error::ConfigError;
+use crate::model::{self, ControlPlane, Locality, Metadata};
+
+/// Names a control plane.
+pub(super) const SERVER: &str = "OUTRIGGER_XDS_SERVER";
+const TRUST: &str = "OUTRIGGER_XDS_TRUST";
+const CACHE: &str = "OUTRIGGER_XDS_CACHE";
+const ID: &str = "OUTRIGGER_NODE_ID";
+/// Whose id it is where none is said.
+const HOST: &str = "HOSTNAME";
+const CLUSTER: &str = "OUTRIGGER_NODE_CLUSTER";
+const REGION: &str = "OUTRIGGER_NODE_REGION";
+const ZONE: &str = "OUTRIGGER_NODE_ZONE";
+const SUB_ZONE: &str = "OUTRIGGER_NODE_SUB_ZONE";
+
+/// Beyond it not every whole number is a number of JSON's.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
-    let node = m.optional("node", node);
-    let written = m.has("node");
-    if written && !m.has("xds") {
+    let (node_written, xds_written) = (m.has("node"), m.has("xds"));
+    let is_followed = xds_written || m.cx.variable(SERVER).is_some();
+    let node = m.optional("node", node).or_else(|| if node_written { None } else { unwritten_node(m.cx) });
+    if !is_followed {
         m.refuse("node", || {
             Fault::new("nobody is told who this is")
                 .hint("write `xds` too, as `xds: { server: \"https://host:18000\" }`")
         });
     }
-    m.optional("xds", |cx, at| {
+    let written = m.optional("xds", |cx, at| {
         let mut m = cx.fields(at, "xds")?;
-        let server = m.required("server", server);
-        let trust = m.optional("trust", file);
-        let cache = m.optional("cache", file);
+        let named = if m.cx.variable(SERVER).is_some() {
+            m.optional("server", server)
+        } else {
+            m.required("server", server)
+        };
+        let says = m.has("server");
+        let (trust, cache) = (m.optional("trust", file), m.optional("cache", file));
         m.finish();
-        if !written {
+        if !node_written && node.is_none() {
             return cx.fail(
                 at,
                 Fault::new("the control plane is not told who asks").hint("write `node: { id: ... }` too"),
             );
         }
-        Some(ControlPlane { server: server?, trust, cache, node: node? })
-    })
+        let named = if says { Some(named?) } else { None };
+        Some((named, trust, cache))
+    });
+    if !is_followed || (xds_written && written.is_none()) {
+        return None;
+    }
+    let (named, trust, cache) = written.unwrap_or_default();
+    let path = |cx: &Cx<'_>, name| cx.variable(name).map(PathBuf::from);
+    let (trust, cache) = (trust.or_else(|| path(m.cx, TRUST)), cache.or_else(|| path(m.cx, CACHE)));
+    let server = named.or_else(|| server_from_environment(m.cx))?;
+    if node.is_none() && !node_written {
+        return refuse_variable(
+            m.cx,
+            ID,
+            Fault::new("the control plane is not told who asks").hint("set it"),
+        );
+    }
+    Some(ControlPlane { server, trust, cache, node: node? })
+}
+
+fn server_from_environment(cx: &mut Cx<'_>) -> Option<Box<str>> {
+    let text = cx.variable(SERVER)?;
+    server_of(&text).map_or_else(|fault| refuse_variable(cx, SERVER, fault), Some)
+}
+
+/// What a variable holds is no part of the document, and has no place there.
+fn refuse_variable<T>(cx: &mut Cx<'_>, name: &str, Fault { problem, hint }: Fault) -> Option<T> {
+    cx.errors.push(ConfigError { place: None, path: name.to_owned(), problem, hint });
+    None
 }
 
 fn node<'a>(cx: &mut Cx<'a>, at: Node<'a>) -> Option<model::Node> {
     let mut m = cx.fields(at, "node")?;
-    let id = m.required("id", |cx, node| {
+    let unsaid = id_from_environment(m.cx);
+    let id = |cx: &mut Cx<'a>, node| {
         let text = text(cx, node)?;
         if text.is_empty() {
             return cx.fail(node, Fault::new("the id is empty").hint("expected one that no other proxy has"));
         }
         Some(text)
-    });
-    let cluster = m.optional("cluster", text).unwrap_or_default();
+    };
+    let id = match unsaid {
+        Some(unsaid) if !m.has("id") => {
+            m.optional("id", id);
+            Some(unsaid)
+        }
+        Some(_) | None => m.required("id", id),
+    };
+    let cluster = m.optional("cluster", text);
     let locality = m.optional("locality", |cx, node| {
         let mut m = cx.fields(node, "locality")?;
-        let locality = Locality {
-            region: m.optional("region", text).unwrap_or_default(),
-            zone: m.optional("zone", text).unwrap_or_default(),
-            sub_zone: m.optional("sub_zone", text).unwrap_or_default(),
-        };
+        let parts = ["region", "zone", "sub_zone"].map(|key| m.optional(key, text));
         m.finish();
-        Some(locality)
+        Some(parts)
     });
+    let metadata = m.optional("metadata", metadata).unwrap_or_default();
     m.finish();
-    Some(model::Node { id: id?, cluster, locality: locality.unwrap_or_default() })
+    let [region, zone, sub_zone] = locality.unwrap_or_default();
+    let locality = Locality {
+        region: said(cx, region, REGION),
+        zone: said(cx, zone, ZONE),
+        sub_zone: said(cx, sub_zone, SUB_ZONE),
+    };
+    Some(model::Node { id: id?, cluster: said(cx, cluster, CLUSTER), locality, metadata })
+}
+
+/// Who it is where the document does not say a word about it.
+fn unwritten_node(cx: &Cx<'_>) -> Option<model::Node> {
+    let locality = Locality {
+        region: said(cx, None, REGION),
+        zone: said(cx, None, ZONE),
+        sub_zone: said(cx, None, SUB_ZONE),
+    };
+    let (id, cluster) = (id_from_environment(cx)?, said(cx, None, CLUSTER));
+    Some(model::Node { id, cluster, locality, metadata: BTreeMap::new() })
+}
+
+fn id_from_environment(cx: &Cx<'_>) -> Option<Box<str>> {
+    cx.variable(ID).or_else(|| cx.variable(HOST)).map(Box::from)
+}
+
+/// What was written, else what the variable says.
+fn said(cx: &Cx<'_>, written: Option<Box<str>>, name: &str) -> Box<str> {
+    written.unwrap_or_else(|| cx.variable(name).unwrap_or_default().into())
+}
+
+fn metadata<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<BTreeMap<Box<str>, Metadata>> {
+    let entries = cx.entries(node, "a mapping, as `{ team: web }`", |cx, key, _, node| {
+        Some((Box::from(key), value(cx, node)?))
+    });
+    Some(entries?.into_iter().collect())
+}
+
+/// Its type is that of YAML; what comes out of a variable is text.
+fn value<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Metadata> {
+    match node.view() {
+        View::Broken => None,
+        View::Map => metadata(cx, node).map(Metadata::Map),
+        View::List => cx.list(node, "a list", value).map(|items| Metadata::List(items.into())),
+        View::Quoted(_) => text(cx, node).map(Metadata::Text),
+        View::Plain(plain) => match core(plain) {
+            Core::Bool => cx.boolean(node).map(Metadata::Bool),
+            Core::Int | Core::Float => cx.parsed(node, "a number", number).map(Metadata::Number),
+            Core::Str => text(cx, node).map(Metadata::Text),
+            Core::Null => cx.unlike(node, "a text, a number, a boolean, a list or a mapping"),
+        },
+    }
+}
+
+fn number(text: &str) -> Result<f64, Fault> {
+    let refused =
+        |problem| Err(Fault::new(format!("{} {problem}", show(text))).hint("write it in quotes, as text"));
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => {
+            let is_whole = core(text) == Core::Int;
+            if is_whole && number.abs() >= EXACT {
+                refused("is too large to be sent exactly")
+            } else {
+                Ok(number)
+            }
+        }
+        Ok(_) | Err(_) => refused("is no decimal number"),
+    }
 }
 
 fn text<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<str>> {

@@ -60,7 +60,7 @@ pub(super) fn config<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Config> {
     let process = process::process(&mut m);
     let identity = m.optional("identity", tls::identity).map(Arc::new);
     // A control plane may say what listens.
-    let must_listen = !m.has("xds");
+    let must_listen = !(m.has("xds") || m.cx.variable(control::SERVER).is_some());
     let served = served(&mut m, must_listen);
     m.finish();
     lint::unused(cx, root);
@@ -118,7 +118,7 @@ impl Served {
             config.mesh.listeners.insert(name, listener);
         }
         for (name, (cluster, assignment)) in clusters {
-            config.endpoints.extend(assignment.map(|assignment| (name.clone(), assignment)));
+            config.endpoints.extend(assignment.map(|assignment| (name.clone(), assignment.into())));
             config.mesh.clusters.insert(name, cluster.into());
         }
     }

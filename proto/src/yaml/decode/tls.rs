@@ -105,19 +105,21 @@ fn csr<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Csr> {
 
 /// A token travels there: in the clear it may not leave the machine.
 pub(super) fn server<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<str>> {
-    let expected = "a server, as `https://outrigger-control:15012`";
-    cx.parsed(node, expected, |text| {
-        let fault =
-            || Fault::new(format!("{} is no server", show(text))).hint(format!("expected {expected}"));
-        let uri: http::Uri = text.parse().map_err(|_| fault())?;
-        let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
-        match is_private(&uri).filter(|_| bare && uri.port().is_some()) {
-            Some(true) => Ok(text.trim_end_matches('/').into()),
-            Some(false) => Err(Fault::new("in the clear, a token and a certificate would be anybody's")
-                .hint("write `https://`; `http://` is for this machine alone")),
-            None => Err(fault()),
-        }
-    })
+    cx.parsed(node, A_SERVER, server_of)
+}
+
+const A_SERVER: &str = "a server, as `https://outrigger-control:15012`";
+
+pub(super) fn server_of(text: &str) -> Result<Box<str>, Fault> {
+    let fault = || Fault::new(format!("{} is no server", show(text))).hint(format!("expected {A_SERVER}"));
+    let uri: http::Uri = text.parse().map_err(|_| fault())?;
+    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    match is_private(&uri).filter(|_| bare && uri.port().is_some()) {
+        Some(true) => Ok(text.trim_end_matches('/').into()),
+        Some(false) => Err(Fault::new("in the clear, a token and a certificate would be anybody's")
+            .hint("write `https://`; `http://` is for this machine alone")),
+        None => Err(fault()),
+    }
 }
 
 /// Whether nobody else reads what is asked for there: it goes by TLS, or stays on this machine. `None` where it is no

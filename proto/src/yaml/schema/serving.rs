@@ -96,11 +96,12 @@ pub(super) fn privileges() -> Value {
 pub(super) fn node() -> Value {
     object(
         "Who this proxy is to its control plane.",
-        &["id"],
+        &[],
         json!({
-            "id": described("Tells it from all others.", string()),
+            "id": described("Tells it from all others, by default the name of the host.", string()),
             "cluster": described("Those that are alike share it.", string()),
             "locality": described("Where it stands.", reference("locality")),
+            "metadata": described("What else the control plane is told.", json!({ "type": "object" })),
         }),
     )
 }
@@ -116,9 +117,9 @@ pub(super) fn locality() -> Value {
 pub(super) fn xds() -> Value {
     object(
         "A control plane that says more than the file does, by xDS v3.",
-        &["server"],
+        &[],
         json!({
-            "server": described("https://host:port.", string()),
+            "server": described("https://host:port; by default what OUTRIGGER_XDS_SERVER says.", string()),
             "trust": described("PEM file of the roots that the server is checked against, by default the system's.", string()),
             "cache": described("File that what it said last is kept in, for starts without it.", string()),
         }),

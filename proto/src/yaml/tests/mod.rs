@@ -1,5 +1,6 @@
 //! The YAML form as a whole: the files that the contract names, every rule with its error, and the way there and back.
 
+mod control;
 mod errors;
 mod external_authorization;
 mod files;

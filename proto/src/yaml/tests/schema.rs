@@ -19,7 +19,7 @@ const EVERYTHING: &str = "
 shutdown: {}
 access_log: {}
 overload: {}
-node: { id: a, locality: {} }
+node: { id: a, locality: {}, metadata: { a: [1, { b: c }] } }
 xds: { server: 'https://a:1' }
 privileges: {}
 identity: { files: { certificate: a, private_key: b, trust: { t: c } } }

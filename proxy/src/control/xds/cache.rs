@@ -1,5 +1,5 @@
 //! What a control plane said last, on disk: a proxy that starts while its control plane is away serves that. A file of its
-//! own format: a line that says so, a checksum, and the resources as they were said, each kind as one incremental answer.
+//! own format: a line that says so, a checksum, and the resources as they were said, in the form of incremental answers.
 //! It is read as strictly as the stream is. Nothing secret is written, and what is written only its owner may read.
 
 use std::fmt;
@@ -12,10 +12,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use outrigger_proto::model::ControlPlane;
 use outrigger_proto::xds::Kind;
-use outrigger_proto::xds::discovery::DeltaDiscoveryResponse;
+use outrigger_proto::xds::discovery::Resource;
 use prost::Message;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+use super::state::State;
 
 /// How every version of the file begins.
 const HEAD: &str = "outrigger xds cache ";
@@ -40,9 +42,13 @@ pub(super) struct Content {
     /// In seconds since 1970.
     #[prost(uint64, tag = "3")]
     pub(super) saved: u64,
+    /// What was said.
     #[prost(message, repeated, tag = "4")]
-    pub(super) said: Vec<DeltaDiscoveryResponse>,
+    pub(super) resources: Vec<Resource>,
 }
+
+/// Of `resources` in it.
+const RESOURCES: u32 = 4;
 
 /// Why a file is not served.
 #[derive(Debug)]
@@ -112,9 +118,18 @@ fn decode(bytes: &[u8], node: &str) -> Result<Content, Fault> {
     Ok(content)
 }
 
-fn encode(content: &Content) -> Vec<u8> {
-    let body = content.encode_to_vec();
-    [HEAD.as_bytes(), VERSION.as_bytes(), digest(&SHA256, &body).as_ref(), &body].concat()
+/// The file, in which the sum is wanting still. What stands in a message's list is written one by one, so that thousands
+/// are never there twice.
+fn encode(content: &Content, each: impl FnOnce(&mut dyn FnMut(&Resource))) -> Vec<u8> {
+    let mut bytes =
+        [HEAD.as_bytes(), VERSION.as_bytes(), &[0; SHA256_OUTPUT_LEN], &content.encode_to_vec()].concat();
+    each(&mut |resource| prost::encoding::message::encode(RESOURCES, resource, &mut bytes));
+    bytes
+}
+
+fn sum(bytes: &mut [u8]) {
+    let (head, body) = bytes.split_at_mut(HEAD.len() + VERSION.len() + SHA256_OUTPUT_LEN);
+    head[HEAD.len() + VERSION.len()..].copy_from_slice(digest(&SHA256, body).as_ref());
 }
 
 /// In one step: whoever reads, or comes after a fall, finds the old file or the new one.
@@ -189,8 +204,7 @@ impl Cache {
             }
         };
         if content.server != self.server {
-            let versions = content.said.iter_mut().flat_map(|said| &mut said.resources);
-            versions.for_each(|resource| resource.version.clear());
+            content.resources.iter_mut().for_each(|resource| resource.version.clear());
         }
         Some(content)
     }
@@ -216,12 +230,18 @@ impl Cache {
     }
 
     /// Writes what was said, beside all else that is done, once it is [`Self::due`]. What cannot be written is tried again.
-    pub(super) fn write(&mut self, said: Vec<DeltaDiscoveryResponse>) {
+    pub(super) fn write(&mut self, state: &State) {
         (self.due, self.written) = (None, Some(Instant::now()));
         let saved = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let content = Content { node: self.node.clone(), server: self.server.clone(), saved, said };
+        let (node, server) = (self.node.clone(), self.server.clone());
+        let mut bytes = encode(&Content { node, server, saved, resources: Vec::new() }, |say| {
+            state.say_again(holds, say)
+        });
         let path = self.path.clone();
-        self.writing = Some(tokio::task::spawn_blocking(move || write(&path, &encode(&content))));
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            sum(&mut bytes);
+            write(&path, &bytes)
+        }));
     }
 
     async fn finish(&mut self) {

@@ -6,6 +6,7 @@ use outrigger_proto::xds::discovery::{Any, Resource};
 
 use super::super::delta;
 use super::super::said::Said;
+use super::super::speaks::ttl;
 use super::super::state::State;
 use super::super::written::{cluster, set};
 use super::*;
@@ -15,40 +16,45 @@ fn content() -> Content {
         version: "7".to_owned(),
         resource: Some(Any { type_url: kind.url(), value }),
         name: name.to_owned(),
-    };
-    let said = |kind: Kind, resource| DeltaDiscoveryResponse {
-        type_url: kind.url(),
-        resources: vec![resource],
-        ..DeltaDiscoveryResponse::default()
+        // It is kept with what it lives.
+        ttl: (kind == Kind::Endpoints).then(|| Duration::from_secs(9).try_into().unwrap()),
     };
     Content {
         node: "a".to_owned(),
         server: "http://127.0.0.1:1".to_owned(),
         saved: 1,
-        said: vec![
-            said(Kind::Cluster, resource(Kind::Cluster, "app", cluster("app", &[]))),
-            said(Kind::Endpoints, resource(Kind::Endpoints, "app", set("app", &[80]))),
-            said(Kind::Listener, resource(Kind::Listener, "-", Vec::new())),
-            said(Kind::Routes, resource(Kind::Routes, "-", Vec::new())),
+        resources: vec![
+            resource(Kind::Cluster, "app", cluster("app", &[])),
+            resource(Kind::Endpoints, "app", set("app", &[80])),
         ],
     }
+}
+
+/// The whole file.
+fn encoded(content: &Content) -> Vec<u8> {
+    let mut bytes = encode(&Content { resources: Vec::new(), ..content.clone() }, |say| {
+        content.resources.iter().for_each(say);
+    });
+    sum(&mut bytes);
+    bytes
 }
 
 #[test]
 fn what_is_kept_is_what_was_said() {
     let mut state = State::new(true);
-    let mut content = content();
-    content.said[2].resources.clear();
-    content.said[3].resources.clear();
-    for said in &content.said {
-        let kind = Kind::of_url(&said.type_url).unwrap();
-        for resource in &said.resources {
-            let (name, means) = delta::meant(kind, resource).unwrap().unwrap();
-            state.put(name, means, Said::of(resource));
-        }
+    let content = content();
+    for resource in &content.resources {
+        let kind = Kind::of_url(&resource.resource.as_ref().unwrap().type_url).unwrap();
+        let (name, means) = delta::meant(kind, resource).unwrap().unwrap();
+        state.put(name.clone(), means, Said::of(resource));
+        state.live(kind, &name, ttl(resource), Instant::now());
     }
-    assert_eq!(state.said(holds), content.said);
-    assert!(state.said(|_| false).is_empty());
+    let said = |holds: fn(Kind) -> bool| {
+        let mut said = Vec::new();
+        state.say_again(holds, |resource| said.push(resource.clone()));
+        said
+    };
+    assert_eq!((said(holds), said(|_| false)), (content.resources, Vec::new()));
 }
 
 #[track_caller]
@@ -58,7 +64,7 @@ fn refused(bytes: &[u8], why: &str) {
 
 #[test]
 fn what_is_not_whole_is_refused() {
-    let bytes = encode(&content());
+    let bytes = encoded(&content());
     assert_eq!(decode(&bytes, "a").unwrap(), content());
     let head = HEAD.len() + VERSION.len();
     for length in head..bytes.len() {
@@ -73,7 +79,7 @@ fn what_is_not_whole_is_refused() {
     refused(b"xds: {}\n", "it is not such a file");
     let other = [HEAD.as_bytes(), b"2\x1b\n", &bytes].concat();
     refused(&other, "it is of another version, `2\\u{1b}`");
-    let other = encode(&Content { node: "b".to_owned(), ..content() });
+    let other = encoded(&Content { node: "b".to_owned(), ..content() });
     refused(&other, "it is that of another node, `b`");
 }
 
@@ -85,7 +91,7 @@ fn it_is_written_in_one_step_and_for_nobody_else() {
     assert!(read(&path, "a").unwrap().is_none());
     std::fs::write(&fresh, "left behind").unwrap();
     for _ in 0..2 {
-        write(&path, &encode(&content())).unwrap();
+        write(&path, &encoded(&content())).unwrap();
         assert_eq!(read(&path, "a").unwrap(), Some(content()));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!fresh.exists());

@@ -7,9 +7,11 @@ use outrigger_proto::xds::discovery::{
 };
 use outrigger_proto::xds::{self, Kind, Refused};
 
+use tokio::time::Instant;
+
 use super::referred::Change;
 use super::said::Said;
-use super::speaks::{NAMED, Speaks, WHOLE, read, why, wipe};
+use super::speaks::{NAMED, Speaks, WHOLE, read, ttl, why, wipe};
 use super::state::State;
 
 /// See the module. It knows nothing that the state does not.
@@ -46,6 +48,7 @@ impl Speaks for Delta {
         &mut self,
         state: &mut State,
         response: DeltaDiscoveryResponse,
+        now: Instant,
     ) -> (Vec<DeltaDiscoveryRequest>, Vec<Refused>) {
         // The version of it all is for people.
         let DeltaDiscoveryResponse { system_version_info: _, resources, type_url, removed_resources, nonce } =
@@ -57,9 +60,14 @@ impl Speaks for Delta {
         for mut resource in resources {
             match meant(kind, &resource) {
                 // It lives on.
-                None => {}
+                None => {
+                    if let Some(name) = Name::new(&resource.name) {
+                        state.live(kind, &name, ttl(&resource), now);
+                    }
+                }
                 Some(Ok((name, meant))) => {
-                    state.put(name, meant, Said::of(&resource));
+                    state.put(name.clone(), meant, Said::of(&resource));
+                    state.live(kind, &name, ttl(&resource), now);
                 }
                 Some(Err(bad)) => refused.push(bad),
             }
@@ -70,23 +78,24 @@ impl Speaks for Delta {
         }
         let error_detail: Option<Status> = why(&refused);
         let mut requests = vec![DeltaDiscoveryRequest { response_nonce: nonce, error_detail, ..of(kind) }];
-        requests.extend(subscribe(state));
+        requests.extend(self.subscribe(state));
         (requests, refused)
     }
-}
 
-/// Asks for what clusters and listeners refer to by now, and for what they do no longer, no longer.
-fn subscribe(state: &mut State) -> impl Iterator<Item = DeltaDiscoveryRequest> {
-    NAMED.into_iter().filter_map(|kind| {
-        let change = state.change(kind);
-        let differs = change != Change::default();
-        let Change { more, less } = change;
-        differs.then(|| DeltaDiscoveryRequest {
-            resource_names_subscribe: more,
-            resource_names_unsubscribe: less,
-            ..of(kind)
-        })
-    })
+    fn subscribe(&mut self, state: &mut State) -> Vec<DeltaDiscoveryRequest> {
+        let mut requests = Vec::new();
+        for kind in NAMED {
+            let Change { more, less } = state.change(kind);
+            if !(more.is_empty() && less.is_empty()) {
+                requests.push(DeltaDiscoveryRequest {
+                    resource_names_subscribe: more,
+                    resource_names_unsubscribe: less,
+                    ..of(kind)
+                });
+            }
+        }
+        requests
+    }
 }
 
 fn of(kind: Kind) -> DeltaDiscoveryRequest {

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use outrigger_proto::model::{
-    Action, Assignment, Cluster, Config, DownstreamTls, Filter, Forward, Mesh, Name, Respond, Route,
-    RouteTable, Split,
+    Action, Cluster, Config, DownstreamTls, Filter, Forward, Mesh, Name, Respond, Route, RouteTable, Split,
 };
 
 use super::Discovered;
@@ -21,7 +20,7 @@ pub fn merge(own: &Config, found: &Discovered) -> Config {
             continue;
         }
         config.mesh.clusters.insert(name.clone(), cluster.clone());
-        config.endpoints.extend(endpoints.get(name).map(|set| (name.clone(), Assignment::clone(set))));
+        config.endpoints.extend(endpoints.get(name).map(|set| (name.clone(), set.clone())));
     }
     let Mesh { clusters, route_tables: tables, listeners: all, identity, .. } = &mut config.mesh;
     for (name, table) in route_tables {

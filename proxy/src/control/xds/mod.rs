@@ -3,6 +3,7 @@
 
 mod cache;
 mod delta;
+mod lapses;
 mod merge;
 mod referred;
 mod said;
@@ -12,13 +13,16 @@ mod state;
 #[cfg(test)]
 mod written;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
-use outrigger_proto::model::{self, ControlPlane};
-use outrigger_proto::xds::discovery::{Locality, Node, UserAgentVersionType};
+use outrigger_proto::model::{self, ControlPlane, Metadata};
+use outrigger_proto::xds::discovery::{
+    ListValue, Locality, Node, Resource, Struct, UserAgentVersionType, Value, ValueKind,
+};
 use outrigger_proto::xds::{Kind, Refused};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -94,24 +98,45 @@ pub async fn follow(control: ControlPlane, news: mpsc::Sender<Told>, stats: Arc<
         };
         let wait = client.backoff.next(fastrand::u64(..));
         tracing::warn!(server = %client.control.server, %error, ?wait, "the control plane is away; what it said last goes on");
-        client.rest(&state, wait).await;
+        if !client.rest(&mut state, wait).await {
+            return;
+        }
     }
 }
 
 fn node(node: &model::Node) -> Node {
-    let model::Node { id, cluster, locality: model::Locality { region, zone, sub_zone } } = node;
+    let model::Node { id, cluster, locality, metadata } = node;
+    let model::Locality { region, zone, sub_zone } = locality;
     let locality =
         Locality { region: region.to_string(), zone: zone.to_string(), sub_zone: sub_zone.to_string() };
     Node {
         id: id.to_string(),
         cluster: cluster.to_string(),
         locality: (locality != Locality::default()).then_some(locality),
+        metadata: (!metadata.is_empty()).then(|| struct_of(metadata)),
         user_agent_name: "outrigger".to_owned(),
         user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(
             env!("CARGO_PKG_VERSION").to_owned(),
         )),
         ..Node::default()
     }
+}
+
+fn struct_of(metadata: &BTreeMap<Box<str>, Metadata>) -> Struct {
+    Struct { fields: metadata.iter().map(|(name, value)| (name.to_string(), value_of(value))).collect() }
+}
+
+fn value_of(value: &Metadata) -> Value {
+    let kind = match value {
+        Metadata::Bool(value) => ValueKind::BoolValue(*value),
+        Metadata::Number(number) => ValueKind::NumberValue(*number),
+        Metadata::Text(text) => ValueKind::StringValue(text.to_string()),
+        Metadata::List(values) => {
+            ValueKind::ListValue(ListValue { values: values.iter().map(value_of).collect() })
+        }
+        Metadata::Map(values) => ValueKind::StructValue(struct_of(values)),
+    };
+    Value { kind: Some(kind) }
 }
 
 struct Client {
@@ -135,13 +160,17 @@ impl Client {
         let (mut resources, mut refused) = (0, Vec::new());
         // What refers comes before what is referred to.
         for kind in WHOLE.into_iter().chain(NAMED).filter(|kind| cache::holds(*kind)) {
-            let said = content.said.iter().filter(|said| Kind::of_url(&said.type_url) == Some(kind));
-            for resource in said.flat_map(|said| &said.resources) {
+            let is_such = |of: &&Resource| {
+                of.resource.as_ref().is_some_and(|any| Kind::of_url(&any.type_url) == Some(kind))
+            };
+            for resource in content.resources.iter().filter(is_such) {
                 match delta::meant(kind, resource) {
                     None => {}
                     Some(Ok((name, means))) => {
                         resources += 1;
-                        state.put(name, means, Said::of(resource));
+                        state.put(name.clone(), means, Said::of(resource));
+                        // Its time begins anew: nobody knows when it was last said to live.
+                        state.live(kind, &name, speaks::ttl(resource), Instant::now());
                     }
                     Some(Err(bad)) => refused.push(bad),
                 }
@@ -177,13 +206,19 @@ impl Client {
         answer.is_ok()
     }
 
-    /// Waits, and goes on to write what is to be written.
-    async fn rest(&mut self, state: &State, wait: Duration) {
+    /// Waits; what is to be written is, and what lapses does. `false` when nobody listens any more.
+    async fn rest(&mut self, state: &mut State, wait: Duration) -> bool {
         let end = Instant::now() + wait;
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(end) => return,
+                () = tokio::time::sleep_until(end) => return true,
                 () = due(&mut self.cache) => self.save(state),
+                () = at(state.next_lapse()) => {
+                    state.lapse(Instant::now());
+                    if !self.pass_on(state, false).await {
+                        return false;
+                    }
+                }
             }
         }
     }
@@ -192,7 +227,7 @@ impl Client {
     fn save(&mut self, state: &State) {
         let Some(cache) = &mut self.cache else { return };
         if self.in_force && state.is_settled() {
-            cache.write(state.said(cache::holds));
+            cache.write(state);
         } else {
             cache.put_off(Instant::now());
         }
@@ -216,34 +251,53 @@ impl Client {
         loop {
             let late = since.map(|since| since + WARM);
             let mut waited = false;
-            tokio::select! {
+            let answers = tokio::select! {
                 message = inbound.message() => {
                     let response = message.map_err(StreamError::Refused)?.ok_or(StreamError::Ended)?;
                     self.note_word();
-                    let (answers, refused) = speaks.take(state, response);
+                    let (answers, refused) = speaks.take(state, response, Instant::now());
                     self.note_refused(&refused);
-                    for answer in answers {
-                        requests.send(answer).await.map_err(|_| StreamError::Ended)?;
-                    }
+                    answers
                 }
-                () = tokio::time::sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => waited = true,
-                () = due(&mut self.cache) => self.save(state),
+                () = at(late) => {
+                    waited = true;
+                    Vec::new()
+                }
+                () = at(state.next_lapse()) => {
+                    state.lapse(Instant::now());
+                    speaks.subscribe(state)
+                }
+                () = due(&mut self.cache) => {
+                    self.save(state);
+                    continue;
+                }
+            };
+            for answer in answers {
+                requests.send(answer).await.map_err(|_| StreamError::Ended)?;
             }
             if waited && state.is_missing() {
                 tracing::warn!(after = ?WARM, missing = state.missing(), "going on without what has not come");
             }
             since = if waited || !state.is_missing() { None } else { since.or_else(|| Some(Instant::now())) };
-            if let Some(found) = state.news(waited)
-                && !self.tell(found, false).await
-            {
+            if !self.pass_on(state, waited).await {
                 return Ok(());
             }
-            if state.take_unsaved()
-                && let Some(cache) = &mut self.cache
-            {
-                cache.note(Instant::now());
-            }
         }
+    }
+
+    /// Says what of it is new, and sees to it that it is kept; `false` when nobody listens any more.
+    async fn pass_on(&mut self, state: &mut State, waited: bool) -> bool {
+        if let Some(found) = state.news(waited)
+            && !self.tell(found, false).await
+        {
+            return false;
+        }
+        if state.take_unsaved()
+            && let Some(cache) = &mut self.cache
+        {
+            cache.note(Instant::now());
+        }
+        true
     }
 
     /// It says something: only then it is there. Some servers refuse a stream after they have accepted it.
@@ -260,6 +314,14 @@ impl Client {
                 tracing::error!("refused by xDS: {error}; the last good version stays");
             }
         }
+    }
+}
+
+/// Comes then; never, without a time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! A resource as it was said, beside what it means: what is asked for again, and what is written to disk.
 
+use std::time::Duration;
+
 use outrigger_proto::xds::Kind;
 use outrigger_proto::xds::discovery::{Any, Resource};
 
@@ -55,8 +57,13 @@ impl<T> Held<T> {
     }
 
     /// As it was said.
-    pub(super) fn said(&self, kind: Kind, name: &str) -> Resource {
+    pub(super) fn said(&self, kind: Kind, name: &str, ttl: Option<Duration>) -> Resource {
         let resource = Any { type_url: kind.url(), value: self.value.to_vec() };
-        Resource { version: self.version.to_string(), resource: Some(resource), name: name.to_owned() }
+        Resource {
+            version: self.version.to_string(),
+            resource: Some(resource),
+            name: name.to_owned(),
+            ttl: ttl.and_then(|ttl| ttl.try_into().ok()),
+        }
     }
 }

@@ -2,13 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use outrigger_proto::xds::discovery::{DiscoveryRequest, DiscoveryResponse, Node, STREAM, Status};
-use outrigger_proto::xds::{Kind, Refused};
+use outrigger_proto::error::ConfigError;
+use outrigger_proto::model::Name;
+use outrigger_proto::xds::discovery::{
+    Any, DiscoveryRequest, DiscoveryResponse, Node, Resource, STREAM, Status,
+};
+use outrigger_proto::xds::{self, Kind, Refused};
+use prost::Message;
+use tokio::time::Instant;
 
+use super::delta;
 use super::referred::Change;
 use super::said::Said;
-use super::speaks::{NAMED, Speaks, WHOLE, read, why, wipe};
+use super::speaks::{self, NAMED, Speaks, WHOLE, ttl, why, wipe};
 use super::state::State;
+
+/// How the type of a resource that is wrapped ends.
+const WRAPPED: &str = "/envoy.service.discovery.v3.Resource";
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -47,29 +57,36 @@ impl Speaks for Sotw {
         &mut self,
         state: &mut State,
         response: DiscoveryResponse,
+        now: Instant,
     ) -> (Vec<DiscoveryRequest>, Vec<Refused>) {
-        let DiscoveryResponse { version_info, mut resources, type_url, nonce } = response;
+        let DiscoveryResponse { version_info, resources, type_url, nonce } = response;
         // Nobody has asked for another.
         let Some(kind) = Kind::of_url(&type_url) else { return (Vec::new(), Vec::new()) };
         state.note_answer(kind);
-        let mut good = BTreeMap::new();
-        let mut refused = Vec::new();
-        for resource in &resources {
-            match read(kind, resource) {
-                Ok((name, means)) => drop(good.insert(name, (means, resource))),
+        let (mut good, mut alive, mut refused) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        for any in resources {
+            match read(kind, any) {
+                Ok((name, Some(means), resource)) => drop(good.insert(name, (means, resource))),
+                Ok((name, None, resource)) => drop(alive.insert(name, resource)),
                 Err(bad) => refused.push(bad),
             }
         }
-        // Of these an answer names all there are: what it does not name is gone.
-        if WHOLE.contains(&kind) {
+        // Of these an answer names all there are: what it does not name is gone. One that says only what lives on does not.
+        if WHOLE.contains(&kind) && (alive.is_empty() || !good.is_empty() || !refused.is_empty()) {
             let kept: BTreeSet<_> = refused.iter().filter_map(|bad| bad.name.as_ref()).collect();
-            state.keep(kind, |name| kept.contains(name) || good.contains_key(name));
+            state.keep(kind, |name| {
+                kept.contains(name) || good.contains_key(name) || alive.contains_key(name)
+            });
         }
-        for (name, (means, any)) in good {
+        for (name, (means, mut resource)) in good {
             // The version is that of them all.
-            state.put(name, means, Said { version: "", value: &any.value });
+            state.put(name.clone(), means, Said { version: "", ..Said::of(&resource) });
+            state.live(kind, &name, ttl(&resource), now);
+            resource.resource.iter_mut().for_each(|any| wipe(kind, any));
         }
-        resources.iter_mut().for_each(|any| wipe(kind, any));
+        for (name, resource) in alive {
+            state.live(kind, &name, ttl(&resource), now);
+        }
         let asked = self.asked.entry(kind).or_default();
         asked.nonce = nonce;
         if refused.is_empty() {
@@ -79,10 +96,7 @@ impl Speaks for Sotw {
         requests.extend(self.subscribe(state));
         (requests, refused)
     }
-}
 
-impl Sotw {
-    /// Asks for what clusters and listeners refer to by now, and for what they do no longer, no longer.
     fn subscribe(&mut self, state: &mut State) -> Vec<DiscoveryRequest> {
         let mut requests = Vec::new();
         for kind in NAMED {
@@ -92,7 +106,9 @@ impl Sotw {
         }
         requests
     }
+}
 
+impl Sotw {
     fn request(&mut self, state: &State, kind: Kind, error_detail: Option<Status>) -> DiscoveryRequest {
         let Asked { version, nonce } = self.asked.entry(kind).or_default();
         DiscoveryRequest {
@@ -102,6 +118,27 @@ impl Sotw {
             type_url: kind.url(),
             response_nonce: nonce.clone(),
             error_detail,
+        }
+    }
+}
+
+/// A resource, which may be wrapped to give it a time to live; wrapped alone it says only that it lives on.
+fn read(kind: Kind, any: Any) -> Result<(Name, Option<xds::Resource>, Resource), Refused> {
+    if !any.type_url.ends_with(WRAPPED) {
+        let (name, means) = speaks::read(kind, &any)?;
+        return Ok((name, Some(means), Resource { resource: Some(any), ..Resource::default() }));
+    }
+    let refused = |problem: String| {
+        let path = kind.to_string();
+        Refused { name: None, errors: vec![ConfigError { place: None, path, problem, hint: None }] }
+    };
+    let resource = Resource::decode(any.value.as_slice()).map_err(|error| refused(error.to_string()))?;
+    match delta::meant(kind, &resource) {
+        Some(read) => read.map(|(name, means)| (name, Some(means), resource)),
+        None => {
+            let name =
+                Name::new(&resource.name).ok_or_else(|| refused("what lives on has no name".to_owned()))?;
+            Ok((name, None, resource))
         }
     }
 }

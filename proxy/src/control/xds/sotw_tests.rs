@@ -1,6 +1,6 @@
 //! The protocol, message by message.
 
-use outrigger_proto::xds::discovery::Any;
+use std::time::Duration;
 
 use super::super::speaks::LONGEST;
 use super::super::state::News;
@@ -35,23 +35,25 @@ fn a_stream_from_its_beginning() {
     assert_eq!(shown(&first), ["Cluster v n ", "Listener v n "]);
     assert_eq!((first[0].node.as_ref().unwrap().id.as_str(), first[1].node.is_none()), ("a", true));
     // What refers to endpoints asks for them.
-    let (said, refused) = sotw.take(&mut state, response(Kind::Cluster, "1", vec![cluster("app", &[])]));
+    let (said, refused) =
+        sotw.take(&mut state, response(Kind::Cluster, "1", vec![cluster("app", &[])]), Instant::now());
     assert_eq!(
         (shown(&said).as_slice(), refused.len()),
         (&["Cluster v1 nCluster-1 ".to_owned(), "ClusterLoadAssignment v n app".to_owned()][..], 0)
     );
     assert_eq!(state.missing(), "ClusterLoadAssignment[app]");
     assert!(state.news(false).is_none());
-    let (said, _) = sotw.take(&mut state, response(Kind::Listener, "1", Vec::new()));
+    let (said, _) = sotw.take(&mut state, response(Kind::Listener, "1", Vec::new()), Instant::now());
     assert_eq!(shown(&said), ["Listener v1 nListener-1 "]);
     assert!(state.news(false).is_none(), "a cluster without its endpoints is cold");
-    let (said, _) = sotw.take(&mut state, response(Kind::Endpoints, "1", vec![set("app", &[80])]));
+    let (said, _) =
+        sotw.take(&mut state, response(Kind::Endpoints, "1", vec![set("app", &[80])]), Instant::now());
     assert_eq!(shown(&said), ["ClusterLoadAssignment v1 nClusterLoadAssignment-1 app"]);
     let Some(News::All(found)) = state.news(false) else { panic!("all of it is new") };
     assert_eq!((found.clusters.len(), found.endpoints["app"].endpoints.len()), (1, 1));
     assert!(state.news(false).is_none(), "it was told");
     // Endpoints alone: nothing else is touched.
-    sotw.take(&mut state, response(Kind::Endpoints, "2", vec![set("app", &[80, 81])]));
+    sotw.take(&mut state, response(Kind::Endpoints, "2", vec![set("app", &[80, 81])]), Instant::now());
     let Some(News::Endpoints(sets)) = state.news(false) else { panic!("endpoints are new") };
     assert_eq!(sets["app"].endpoints.len(), 2);
     // Another stream goes on from there.
@@ -65,11 +67,16 @@ fn a_stream_from_its_beginning() {
 fn one_that_is_refused_keeps_its_last_good_version_and_holds_back_no_other() {
     let (mut state, mut sotw) = (State::default(), Sotw::default());
     sotw.begin(&node(), &mut state);
-    sotw.take(&mut state, response(Kind::Listener, "1", Vec::new()));
-    sotw.take(&mut state, response(Kind::Cluster, "1", vec![cluster("a", &[]), cluster("b", &[])]));
+    sotw.take(&mut state, response(Kind::Listener, "1", Vec::new()), Instant::now());
+    sotw.take(
+        &mut state,
+        response(Kind::Cluster, "1", vec![cluster("a", &[]), cluster("b", &[])]),
+        Instant::now(),
+    );
     // 9 is `max_requests_per_connection`.
     let bad = cluster("a", &field(9, &[]));
-    let (said, refused) = sotw.take(&mut state, response(Kind::Cluster, "2", vec![bad, cluster("c", &[])]));
+    let (said, refused) =
+        sotw.take(&mut state, response(Kind::Cluster, "2", vec![bad, cluster("c", &[])]), Instant::now());
     assert_eq!(shown(&said)[0], "Cluster v1 nCluster-2  refused");
     let detail = said[0].error_detail.as_ref().unwrap();
     assert_eq!(
@@ -92,7 +99,7 @@ fn what_is_said_of_faults_has_a_bound() {
         .map(|number| {
             let any =
                 Any { type_url: Kind::Cluster.url(), value: cluster(&format!("{number}é"), &field(9, &[])) };
-            read(Kind::Cluster, &any).unwrap_err()
+            xds::read(Kind::Cluster, &any).unwrap_err()
         })
         .collect();
     let Status { code: _, message } = why(&refused).unwrap();
@@ -105,5 +112,41 @@ fn what_nobody_asked_for_says_nothing() {
     sotw.begin(&node(), &mut state);
     let other =
         DiscoveryResponse { type_url: "type.googleapis.com/a.B".to_owned(), ..DiscoveryResponse::default() };
-    assert_eq!(sotw.take(&mut state, other), (Vec::new(), Vec::new()));
+    assert_eq!(sotw.take(&mut state, other, Instant::now()), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn what_is_wrapped_lives_as_long_as_is_said() {
+    let start = Instant::now();
+    let wrapped = |name: &str, value: Option<Vec<u8>>| {
+        let resource = value.map(|value| Any { type_url: Kind::Cluster.url(), value });
+        let ttl = Some(Duration::from_secs(5).try_into().unwrap());
+        let resource = Resource { name: name.to_owned(), resource, ttl, ..Resource::default() };
+        Any { type_url: format!("type.googleapis.com{WRAPPED}"), value: resource.encode_to_vec() }
+    };
+    let answer =
+        |resources: Vec<Any>| DiscoveryResponse { resources, ..response(Kind::Cluster, "1", Vec::new()) };
+    let clusters = |state: &State| {
+        let mut names: Vec<_> = state.versions(Kind::Cluster).into_keys().collect();
+        names.sort();
+        names.join(",")
+    };
+    let (mut state, mut sotw) = (State::default(), Sotw::default());
+    sotw.begin(&node(), &mut state);
+    let all = ["a", "b"].map(|name| wrapped(name, Some(cluster(name, &[]))));
+    let (_, refused) = sotw.take(&mut state, answer(all.to_vec()), start);
+    assert_eq!((refused.len(), clusters(&state).as_str()), (0, "a,b"));
+    // That one lives on says nothing of the others.
+    sotw.take(&mut state, answer(vec![wrapped("b", None)]), start + Duration::from_secs(1));
+    assert_eq!(
+        (clusters(&state).as_str(), state.next_lapse()),
+        ("a,b", Some(start + Duration::from_secs(5)))
+    );
+    state.lapse(start + Duration::from_secs(5));
+    assert_eq!(clusters(&state), "b");
+    // What is not wrapped rightly is refused.
+    let bad = [wrapped("other", Some(cluster("a", &[]))), wrapped("", None)];
+    let (_, refused) = sotw.take(&mut state, answer(bad.to_vec()), start);
+    let words: Vec<_> = refused.iter().map(ToString::to_string).collect();
+    assert_eq!(words, ["Cluster[a]: it comes as `other`", "Cluster: what lives on has no name"]);
 }

@@ -1,11 +1,14 @@
 //! One of the two ways in which a control plane is spoken with, without its stream.
 //! <https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>
 
+use std::time::Duration;
+
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::Name;
-use outrigger_proto::xds::discovery::{Any, Node, Status};
+use outrigger_proto::xds::discovery::{self, Any, Node, Status};
 use outrigger_proto::xds::{self, Kind, Refused, Resource};
 use prost::Message;
+use tokio::time::Instant;
 use zeroize::Zeroize;
 
 use super::state::State;
@@ -30,7 +33,15 @@ pub(super) trait Speaks {
     fn begin(&mut self, node: &Node, state: &mut State) -> Vec<Self::Request>;
 
     /// Takes an answer; what is to be said to it and asked because of it, and what of it is refused.
-    fn take(&mut self, state: &mut State, response: Self::Response) -> (Vec<Self::Request>, Vec<Refused>);
+    fn take(
+        &mut self,
+        state: &mut State,
+        response: Self::Response,
+        now: Instant,
+    ) -> (Vec<Self::Request>, Vec<Refused>);
+
+    /// Asks for what clusters and listeners refer to by now, and for what they do no longer, no longer.
+    fn subscribe(&mut self, state: &mut State) -> Vec<Self::Request>;
 }
 
 /// Of these all are asked for, at the beginning of a stream.
@@ -58,6 +69,11 @@ pub(super) fn wipe(kind: Kind, any: &mut Any) {
         Kind::Secret => any.value.zeroize(),
         Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Routes => {}
     }
+}
+
+/// How long it lives unless it is said again. A time before now is over.
+pub(super) fn ttl(resource: &discovery::Resource) -> Option<Duration> {
+    resource.ttl.map(|ttl| ttl.try_into().unwrap_or_default())
 }
 
 /// What a control plane is told of what is refused.

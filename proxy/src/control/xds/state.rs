@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrigger_proto::model::{Assignment, Cluster, DownstreamTls, Listener, Name, RouteTable, UpstreamTls};
-use outrigger_proto::xds::discovery::{self, DeltaDiscoveryResponse};
+use outrigger_proto::xds::discovery;
 use outrigger_proto::xds::{
     ClusterResource, EndpointSource, Kind, ListenerResource, Resource, RouteSource, Secret,
 };
+use tokio::time::Instant;
 
+use super::lapses::Lapses;
 use super::referred::{Answer, Change, Referred};
 use super::said::{Held, Said};
 use crate::identity::secrets::Secrets;
@@ -60,6 +63,8 @@ pub(super) struct State {
     changed: bool,
     /// The clusters whose endpoints have.
     moved: BTreeSet<Name>,
+    /// When what is gone that is not said again.
+    lapses: Lapses,
     /// Whether anything was said since it was last written down.
     unsaved: bool,
 }
@@ -153,9 +158,37 @@ impl State {
         old.difference(new).for_each(|secret| self.secrets.release(secret, &by));
     }
 
+    /// A resource that is there lives so long from now on; for ever, without a time.
+    pub(super) fn live(&mut self, kind: Kind, name: &Name, ttl: Option<Duration>, now: Instant) {
+        let is_there = match kind {
+            Kind::Cluster => self.clusters.contains_key(name),
+            Kind::Secret => self.secrets.answer(name).means().is_some(),
+            Kind::Endpoints => self.sets.answer(name).means().is_some(),
+            Kind::Listener => self.listeners.contains_key(name),
+            Kind::Routes => self.tables.answer(name).means().is_some(),
+        };
+        if is_there {
+            self.lapses.set(kind, name, ttl, now);
+        }
+    }
+
+    /// When the next resource is gone, unless it is said again.
+    pub(super) fn next_lapse(&self) -> Option<Instant> {
+        self.lapses.next()
+    }
+
+    /// Removes what was not said again in its time.
+    pub(super) fn lapse(&mut self, now: Instant) {
+        while let Some((kind, name)) = self.lapses.pop(now) {
+            tracing::info!("{kind}[{name}]: not said again in its time to live, and gone");
+            self.remove(kind, &name);
+        }
+    }
+
     /// There is no such resource.
     pub(super) fn remove(&mut self, kind: Kind, name: &Name) {
         self.unsaved = true;
+        self.lapses.forget(kind, name);
         match kind {
             Kind::Cluster => {
                 let Some(Upstream { held, told: _ }) = self.clusters.remove(name) else { return };
@@ -241,28 +274,26 @@ impl State {
         }
     }
 
-    /// All that is there, each kind as one answer, if it `holds` that kind.
-    pub(super) fn said(&self, holds: impl Fn(Kind) -> bool) -> Vec<DeltaDiscoveryResponse> {
-        let of = |kind: Kind| {
-            fn each<'a, T: 'a>(
-                kind: Kind,
-                all: impl Iterator<Item = (&'a Name, &'a Held<T>)>,
-            ) -> Vec<discovery::Resource> {
-                all.map(|(name, held)| held.said(kind, name.as_str())).collect()
-            }
-            let resources = match kind {
-                Kind::Cluster => {
-                    each(kind, self.clusters.iter().map(|(name, cluster)| (name, &cluster.held)))
-                }
+    /// Tells of all that is there as it was said, if it `holds` that kind; one by one, as there may be many.
+    pub(super) fn say_again(&self, holds: impl Fn(Kind) -> bool, mut say: impl FnMut(&discovery::Resource)) {
+        fn each<'a, T: 'a>(
+            all: impl Iterator<Item = (&'a Name, &'a Held<T>)>,
+            (kind, lapses): (Kind, &Lapses),
+            say: &mut impl FnMut(&discovery::Resource),
+        ) {
+            all.for_each(|(name, held)| say(&held.said(kind, name.as_str(), lapses.ttl(kind, name))));
+        }
+        for kind in Kind::ALL.into_iter().filter(|kind| holds(*kind)) {
+            let of = (kind, &self.lapses);
+            match kind {
+                Kind::Cluster => each(self.clusters.iter().map(|(name, of)| (name, &of.held)), of, &mut say),
                 // It is never written down.
-                Kind::Secret => Vec::new(),
-                Kind::Endpoints => each(kind, self.sets.there()),
-                Kind::Listener => each(kind, self.listeners.iter()),
-                Kind::Routes => each(kind, self.tables.there()),
-            };
-            DeltaDiscoveryResponse { type_url: kind.url(), resources, ..DeltaDiscoveryResponse::default() }
-        };
-        Kind::ALL.into_iter().filter(|kind| holds(*kind)).map(of).collect()
+                Kind::Secret => {}
+                Kind::Endpoints => each(self.sets.there(), of, &mut say),
+                Kind::Listener => each(self.listeners.iter(), of, &mut say),
+                Kind::Routes => each(self.tables.there(), of, &mut say),
+            }
+        }
     }
 
     /// Whether anything was said since this was last asked.

@@ -2,7 +2,7 @@
 
 It reads states as JSON, a line each: `{"version": ..., "Cluster": [...], ...}`, serves the last one on every stream (ADS;
 `PORT sotw` for the state of the world, `PORT delta` for what has changed), and prints what it is asked. It can be told to lie:
-`"Garbage": {"Cluster": [BASE64, ...]}` are more resources of a kind, `"Pad": BYTES` is the length of each nonce.
+`"Garbage": {"Cluster": [BASE64, ...]}` are more resources of a kind, `"Pad": BYTES` is the length of each nonce. `"Ttl": {"Listener": {NAME: MILLISECONDS}}` is how long resources live.
 """
 
 import asyncio
@@ -30,9 +30,10 @@ from envoy.service.discovery.v3.discovery_pb2 import (  # noqa: E402
     DeltaDiscoveryResponse,
     DiscoveryRequest,
     DiscoveryResponse,
+    Resource,
 )
 from google.protobuf.any_pb2 import Any  # noqa: E402
-from google.protobuf.json_format import ParseDict  # noqa: E402
+from google.protobuf.json_format import MessageToDict, ParseDict  # noqa: E402
 
 KINDS = {
     "Cluster": (cluster_pb2.Cluster, "name"),
@@ -51,6 +52,7 @@ def shown(request, names, version):
     kind = request.type_url.rsplit(".", 1)[1]
     error = request.error_detail.message
     fields = {"kind": kind, "version": version, "names": names, "error": error, "node": request.node.id}
+    fields["metadata"] = MessageToDict(request.node.metadata)
     print("ASKED", json.dumps(fields), flush=True)
     return kind
 
@@ -63,6 +65,13 @@ def there(kind):
 
 def url(kind):
     return "type.googleapis.com/" + KINDS[kind][0].DESCRIPTOR.full_name
+
+
+def lives(kind, name, resource):
+    ttl = state.get("Ttl", {}).get(kind, {}).get(name)
+    if ttl is not None:
+        resource.ttl.FromMilliseconds(ttl)
+    return ttl is not None
 
 
 def garbage(kind):
@@ -96,7 +105,9 @@ class Sotw:
             response = DiscoveryResponse(version_info=version, nonce=nonce(kind), type_url=url(kind))
             for name, one in there(kind).items():
                 if not names or name in names:
-                    response.resources.add().Pack(one)
+                    wrapped = Resource(name=name, version=version)
+                    wrapped.resource.Pack(one)
+                    response.resources.add().Pack(wrapped if lives(kind, name, wrapped) else one)
             response.resources.extend(garbage(kind))
             yield response
 
@@ -136,7 +147,9 @@ class Delta:
             for name, one in wanted.items():
                 version = hashlib.sha256(one.SerializeToString(deterministic=True)).hexdigest()
                 if sent.get(name) != version:
-                    response.resources.add(name=name, version=version).resource.Pack(one)
+                    resource = response.resources.add(name=name, version=version)
+                    resource.resource.Pack(one)
+                    lives(kind, name, resource)
                     sent[name] = version
             gone = set(sent) - set(wanted)
             response.removed_resources.extend(sorted(gone))
