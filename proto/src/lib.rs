@@ -7,7 +7,5 @@
 pub mod error;
 pub mod identity;
 pub mod model;
-#[cfg(test)]
-mod random;
 pub mod xds;
 pub mod yaml;

@@ -13,6 +13,8 @@ mod global_rate_limit;
 mod jwt;
 mod listener;
 mod plane;
+#[cfg(test)]
+pub(crate) mod random;
 mod resilience;
 mod route;
 mod spiffe;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use prost::Message;
 
 use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::config::rbac::v3 as rbac_pb;
@@ -42,7 +43,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn what_a_route_says_of_filters_is_read_as_it_was_written(config in crate::random::config()) {
+    fn what_a_route_says_of_filters_is_read_as_it_was_written(config in crate::model::random::config()) {
         for table in config.mesh.route_tables.values() {
             for route in &*table.routes {
                 let read = said(|cx| of_route(cx, write::filters::of_route(route)));

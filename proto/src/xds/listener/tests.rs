@@ -49,7 +49,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn a_listener_is_read_as_it_was_written(config in crate::random::config()) {
+    fn a_listener_is_read_as_it_was_written(config in crate::model::random::config()) {
         for (name, resource) in resources(&config.mesh) {
             let any = write(&name, &resource).map_err(|refused| TestCaseError::fail(refused.to_string()))?;
             let read = read(Kind::Listener, &any).map_err(|refused| TestCaseError::fail(refused.to_string()))?;

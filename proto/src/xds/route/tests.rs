@@ -82,7 +82,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_read_of_a_route_is_what_was_written(config in crate::random::config()) {
+    fn what_is_read_of_a_route_is_what_was_written(config in crate::model::random::config()) {
         for route in config.mesh.route_tables.values().flat_map(|table| table.routes.iter().cloned()) {
             let table = RouteTable { routes: [route.clone()].into() };
             let any = written(&table);
@@ -93,7 +93,7 @@ proptest! {
     }
 
     #[test]
-    fn a_table_that_was_read_is_written_as_it_was(config in crate::random::config()) {
+    fn a_table_that_was_read_is_written_as_it_was(config in crate::model::random::config()) {
         for table in config.mesh.route_tables.values() {
             let table = RouteTable { routes: table.routes.iter().cloned().collect() };
             let any = written(&table);

@@ -11,11 +11,11 @@ use super::super::super::tls::{chain, upstream};
 use super::super::super::{Kind, Resource, read};
 use super::super::{downstream_tls, write};
 use super::*;
+use crate::model::random::tls::{self as random, By};
 use crate::model::{
     Address, ClientAuth, ClientTrust, Cluster, Direction, DownstreamTls, Filter, FilterChain, HttpFilter,
     Limits, Listener, Mutual, ServerTls, Source, Split, TcpFilter,
 };
-use crate::random::tls::{self as random, By};
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()

@@ -6,7 +6,7 @@ use proptest::sample::Index;
 use super::files::FULL;
 use super::read;
 use super::resilience::RESILIENCE;
-use crate::random;
+use crate::model::random;
 use crate::yaml::print;
 
 #[test]

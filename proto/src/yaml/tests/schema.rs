@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::files::FULL;
 use super::read;
 use super::resilience::RESILIENCE;
-use crate::random;
+use crate::model::random;
 use crate::yaml::cursor::asked;
 use crate::yaml::scalar::{Core, boolean, core};
 use crate::yaml::tree::{self, Node, View};

@@ -6,11 +6,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::super::{ClusterResource, EndpointSource, Kind, Resource, read, write};
+use crate::model::random;
 use crate::model::{
     Address, Assignment, Balance, BreakerLimits, CircuitBreaker, Cluster, Endpoint, HashOn, Name,
     OutlierDetection, Percent, RetryBudget, Source,
 };
-use crate::random;
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()

@@ -231,7 +231,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn envoy_makes_of_a_policy_what_the_rule_means(config in crate::random::config()) {
+    fn envoy_makes_of_a_policy_what_the_rule_means(config in crate::model::random::config()) {
         let chains = config.mesh.listeners.values().map(|listener| &listener.chain);
         for chain in chains.filter(|chain| matches!(chain.filter, Filter::Http(_))) {
             for rule in chain.authorization.iter().flat_map(|all| all.rules.iter()) {
