@@ -122,19 +122,33 @@ impl Sotw {
     }
 }
 
-/// A resource, which may be wrapped to give it a time to live; wrapped alone it says only that it lives on.
-fn read(kind: Kind, any: Any) -> Result<(Name, Option<xds::Resource>, Resource), Refused> {
-    if !any.type_url.ends_with(WRAPPED) {
-        let (name, means) = speaks::read(kind, &any)?;
-        return Ok((name, Some(means), Resource { resource: Some(any), ..Resource::default() }));
-    }
+/// A resource, which may be wrapped to give it a time to live; wrapped alone it says only that it lives on. What is refused
+/// is wiped where it is a secret, as what is not will be once it is read.
+fn read(kind: Kind, mut any: Any) -> Result<(Name, Option<xds::Resource>, Resource), Refused> {
     let refused = |problem: String| {
         let path = kind.to_string();
         Refused { name: None, errors: vec![ConfigError { place: None, path, problem, hint: None }] }
     };
-    let resource = Resource::decode(any.value.as_slice()).map_err(|error| refused(error.to_string()))?;
+    if !any.type_url.ends_with(WRAPPED) {
+        return match speaks::read(kind, &any) {
+            Ok((name, means)) => {
+                Ok((name, Some(means), Resource { resource: Some(any), ..Resource::default() }))
+            }
+            Err(bad) => {
+                wipe(kind, &mut any);
+                Err(bad)
+            }
+        };
+    }
+    let resource = Resource::decode(any.value.as_slice());
+    wipe(kind, &mut any);
+    let mut resource = resource.map_err(|error| refused(error.to_string()))?;
     match delta::meant(kind, &resource) {
-        Some(read) => read.map(|(name, means)| (name, Some(means), resource)),
+        Some(Ok((name, means))) => Ok((name, Some(means), resource)),
+        Some(Err(bad)) => {
+            resource.resource.iter_mut().for_each(|any| wipe(kind, any));
+            Err(bad)
+        }
         None => {
             let name =
                 Name::new(&resource.name).ok_or_else(|| refused("what lives on has no name".to_owned()))?;
