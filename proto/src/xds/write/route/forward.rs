@@ -34,9 +34,9 @@ pub(super) fn forward(
     let mut out = pb::RouteAction {
         cluster_specifier: Some(split(cx, to, request)?),
         timeout: Some(timeout),
-        // What a caller of gRPC grants is honoured here in any case.
+        // What a caller of gRPC grants is honoured here in any case. Where Envoy is told so, it looks at no `timeout`.
         max_stream_duration: Some(pb::route_action::MaxStreamDuration {
-            max_stream_duration: None,
+            max_stream_duration: Some(timeout),
             grpc_timeout_header_max: Some(timeout),
         }),
         priority: match priority {
