@@ -24,6 +24,13 @@ pub struct Identity {
     pub agent: String,
 }
 
+impl Identity {
+    /// Whether it is a client of gRPC, and no proxy.
+    pub fn is_client(&self) -> bool {
+        self.agent.starts_with("gRPC")
+    }
+}
+
 impl From<discovery::Node> for Identity {
     fn from(node: discovery::Node) -> Self {
         let locality = node.locality.unwrap_or_default();

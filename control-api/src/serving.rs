@@ -5,10 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use outrigger_proto::model::{Assignment, Fleet, Group, Labels, Name, Node, RouteTable, Source};
+use outrigger_proto::model::{
+    Assignment, Filter, Fleet, Group, Labels, Listener, Name, Node, RouteTable, Source,
+};
 use outrigger_proto::xds::discovery::Any;
 use outrigger_proto::xds::{
     ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource, write,
+    write_for_clients,
 };
 
 use crate::token::hex;
@@ -55,6 +58,14 @@ impl View {
     }
 }
 
+/// What a group is told, by what its nodes are.
+#[derive(Clone, Debug)]
+struct Views {
+    proxies: Arc<View>,
+    /// Clients of gRPC without a proxy.
+    clients: Arc<View>,
+}
+
 /// A revision, ready to be told.
 #[derive(Debug)]
 pub struct Serving {
@@ -62,7 +73,7 @@ pub struct Serving {
     pub revision: u64,
     fleet: Fleet,
     /// In the order of the groups.
-    views: Vec<Arc<View>>,
+    views: Vec<Views>,
 }
 
 impl Serving {
@@ -94,16 +105,21 @@ impl Serving {
                 };
                 (kind, items)
             });
-            Arc::new(View { revision, group: group.name.clone(), items: items.collect() })
+            let items: BTreeMap<_, _> = items.collect();
+            let mut for_clients = items.clone();
+            for_clients.insert(Kind::Listener, Items::new(of_clients(&listeners)));
+            let view = |items| Arc::new(View { revision, group: group.name.clone(), items });
+            Views { proxies: view(items), clients: view(for_clients) }
         };
         let views = fleet.groups.iter().map(view).collect();
         Ok(Self { revision, fleet, views })
     }
 
-    /// What a node with these labels is told; `None` where no group takes it.
-    pub fn view(&self, node: &Node, labels: &Labels) -> Option<&Arc<View>> {
+    /// What a node with these labels is told, which has a proxy or is a client of gRPC; `None` where no group takes it.
+    pub fn view(&self, node: &Node, labels: &Labels, is_client: bool) -> Option<&Arc<View>> {
         let group = self.fleet.group(node, labels)?;
-        self.views.iter().find(|view| view.group == group.name)
+        let views = self.views.iter().find(|views| views.proxies.group == group.name)?;
+        Some(if is_client { &views.clients } else { &views.proxies })
     }
 
     /// What it is made of.
@@ -155,12 +171,21 @@ fn encoded(fleet: &Fleet) -> Result<Encoded, Unsayable> {
     }
     for (name, listener) in &mesh.listeners {
         let routes = match &listener.chain.filter {
-            outrigger_proto::model::Filter::Http(http) => RouteSource::Rds(http.routes.clone()),
-            outrigger_proto::model::Filter::Tcp(_) => RouteSource::None,
+            Filter::Http(http) => RouteSource::Rds(http.routes.clone()),
+            Filter::Tcp(_) => RouteSource::None,
         };
         put(name, &Resource::Listener(Box::new(ListenerResource { listener: listener.clone(), routes })));
     }
     if errors.is_empty() { Ok(out) } else { Err(Unsayable(errors)) }
+}
+
+/// Listeners for whoever has no proxy: those of HTTP, as where their routes are.
+fn of_clients(listeners: &BTreeMap<&Name, &Listener>) -> BTreeMap<Name, Arc<Item>> {
+    let http = listeners.iter().filter_map(|(name, listener)| match &listener.chain.filter {
+        Filter::Http(http) => Some(((*name).clone(), item(write_for_clients(name, &http.routes)))),
+        Filter::Tcp(_) => None,
+    });
+    http.collect()
 }
 
 fn item(any: Any) -> Arc<Item> {

@@ -26,7 +26,7 @@ use prost::Message;
 pub use self::cluster::{ClusterResource, EndpointSource};
 pub use self::listener::{ListenerResource, RouteSource};
 pub use self::secret::{Secret, Wiped};
-pub use self::write::write;
+pub use self::write::{write, write_for_clients};
 use crate::error::ConfigError;
 use crate::model::{Assignment, Name, RouteTable};
 

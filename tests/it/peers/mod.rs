@@ -1,5 +1,6 @@
 //! The proxy between programs and libraries that are not ours: what they take for granted is what it must do.
 
+mod control;
 mod curl;
 mod envoy;
 mod ext_authz;
@@ -84,8 +85,14 @@ struct Running {
 impl Running {
     /// Starts it; what it writes to standard error is the test's.
     fn start(program: impl AsRef<Path>, args: &[&str]) -> Self {
+        Self::start_with(program, args, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    fn start_with(program: impl AsRef<Path>, args: &[&str], env: &[(&str, String)]) -> Self {
         let program = program.as_ref();
         let mut command = Command::new(program);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
         let stdin = child.stdin.take().unwrap();

@@ -4,6 +4,7 @@
 //! What no field of upstream's says travels beside it, as a typed extension of ours (`proto/proto/outrigger/extensions`) in
 //! `metadata.typed_filter_metadata`, which clients that do not know it leave alone.
 
+mod client;
 mod cluster;
 mod downstream_tls;
 pub(super) mod filters;
@@ -13,6 +14,7 @@ mod tls;
 
 use std::collections::BTreeMap;
 
+pub use self::client::write_for_clients;
 use prost::Message;
 use prost_types::Any;
 
