@@ -205,7 +205,8 @@ impl Plane {
 
     /// Notes what happened, soon. Where more happens than can be written, it is left out, and said so.
     pub fn note(&self, happened: Happened) {
-        if self.happened.try_send(happened).is_err() {
+        // Where nobody writes any more the process ends.
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.happened.try_send(happened) {
             tracing::warn!("an event is left out: more happens than can be written");
         }
     }

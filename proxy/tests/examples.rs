@@ -42,6 +42,21 @@ fn examples_are_good_configurations() {
 }
 
 #[test]
+fn the_mesh_is_a_good_example() {
+    let folder = root().join("deploy/mesh");
+    let read = |name: &str| fs::read_to_string(folder.join(name)).expect("an example");
+    check("proxy.yaml", &read("proxy.yaml"));
+    let source = Source { name: "control.yaml", text: &read("control.yaml"), base: &folder, env: &|_| None };
+    yaml::parse_plane(&source).unwrap_or_else(|errors| panic!("{errors}"));
+    let paths = files(&folder.join("documents"), "yaml");
+    let texts: Vec<_> = paths.iter().map(|path| fs::read_to_string(path).expect("an example")).collect();
+    let documents: Vec<_> = texts.iter().map(|text| yaml::Document { name: "a document", text }).collect();
+    let parsed = yaml::parse_fleet(&documents).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(parsed.warnings, []);
+    assert_eq!(parsed.fleet.groups.len(), 1);
+}
+
+#[test]
 fn configurations_in_the_readme_are_good() {
     let blocks: Vec<_> =
         README.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();

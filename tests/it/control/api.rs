@@ -1,5 +1,6 @@
 //! What people ask and change.
 
+use outrigger_tests::control::outrigger_control;
 use outrigger_tests::{Client, Control, Echo, within};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -166,10 +167,31 @@ async fn read_until(client: Client, end: &str) -> String {
 }
 
 #[test]
+fn documents_are_checked_without_a_control_plane() {
+    let documents = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/mesh/documents");
+    let said = outrigger_control(&["check", documents]);
+    assert_eq!(
+        String::from_utf8_lossy(&said.stdout),
+        "group front  listeners: web  clusters: cart shop\nok\n"
+    );
+    let dir = outrigger_tests::Dir::new();
+    let file = dir.write("a.yaml", "clusters: { x: { endpoint: [] } }").display().to_string();
+    let said = outrigger_control(&["check", &file]);
+    assert!(!said.status.success());
+    let said = String::from_utf8_lossy(&said.stderr);
+    assert!(
+        said.contains(
+            "a.yaml:1:18: clusters.x.endpoint: there is no such key in `cluster`; did you mean `endpoints`?"
+        ),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_configuration_that_is_open_to_others_in_the_clear_is_refused() {
     let dir = outrigger_tests::Dir::new();
     let file = dir.write("control.yaml", "api: 0.0.0.0:18001\nstroe: x\n").display().to_string();
-    let said = outrigger_tests::control::outrigger_control(&["run", &file]);
+    let said = outrigger_control(&["run", &file]);
     let said = String::from_utf8(said.stderr).unwrap();
     assert_eq!(
         said,

@@ -77,3 +77,46 @@ async fn a_new_root_is_believed_before_it_signs_and_all_are_kept() {
     let control = Control::start_in(control.dir().clone(), "127.0.0.1:0", CA);
     assert_eq!(control.ok(&["ca", "bundle"]), both);
 }
+
+/// All of it from the control plane: who they are, that they prove it, and whom they expect.
+#[tokio::test]
+async fn a_mesh_proves_who_it_is_by_what_it_is_told() {
+    let one = Echo::start("one").await;
+    let document = format!(
+        "listeners:
+  in: {{ bind: 127.0.0.1:0, mtls: strict, authorization: [{{ allow: {{ peers: [\"spiffe://mesh.test/client\"] }} }}], routes: [{{ to: app }}] }}
+clusters:
+  app: {{ endpoints: [127.0.0.1:{}] }}
+proxies:
+  server: {{ select: {{ labels: {{ role: server }} }}, listeners: [in] }}
+",
+        port(&one)
+    );
+    let control = Control::start(CA, &[("server.yaml", &document)]);
+    let node = |id: &str, role: &str, dir: &Dir| {
+        format!(
+            "node: {{ id: {id}, metadata: {{ labels: {{ role: {role} }} }} }}\nxds: {{ server: \"http://{}\" }}\n{}",
+            control.xds(),
+            identity(&control, dir, &format!("spiffe://mesh.test/{id}"))
+        )
+    };
+    let dirs: [Arc<Dir>; 3] = std::array::from_fn(|_| Arc::new(Dir::new()));
+    let server = Proxy::start_in(dirs[0].clone(), &node("server", "server", &dirs[0])).await;
+    let client = format!(
+        "listeners:
+  web: {{ bind: 127.0.0.1:0, routes: [{{ to: peer }}] }}
+clusters:
+  peer: {{ endpoints: [{}], mtls: {{ peers: [\"spiffe://mesh.test/server\"] }} }}
+proxies:
+  client: {{ select: {{ labels: {{ role: client }} }}, listeners: [web] }}
+",
+        server.address("in")
+    );
+    control.document("client.yaml", &client);
+    let good = Proxy::start_in(dirs[1].clone(), &node("client", "client", &dirs[1])).await;
+    until("the call goes through", async || (good.get("web", "/").await.status == 200).then_some(())).await;
+    // Whoever is somebody else proves it, and is told no.
+    let other = Proxy::start_in(dirs[2].clone(), &node("other", "client", &dirs[2])).await;
+    until("the call is refused", async || (other.get("web", "/").await.status == 403).then_some(())).await;
+    control.wait_in_sync(3, 2).await;
+}

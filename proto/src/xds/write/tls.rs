@@ -114,7 +114,10 @@ pub(super) fn of(name: &str) -> pb::SdsSecretConfig {
 pub(super) fn shown(cx: &mut Cx, certificate: &Certificate) -> Option<pb::SdsSecretConfig> {
     match certificate {
         Certificate::Secret(name) => Some(of(name.as_str())),
-        Certificate::Files(_) => cx.fail("", "a certificate in files is the reader's own: name a secret"),
+        Certificate::Files(_) => cx.fail(
+            "transport_socket",
+            "files are the reader's own: what can be named is its identity (`mtls`)",
+        ),
     }
 }
 
@@ -122,7 +125,7 @@ pub(super) fn shown(cx: &mut Cx, certificate: &Certificate) -> Option<pb::SdsSec
 pub(super) fn believed(cx: &mut Cx, bundle: &Bundle) -> Option<pb::SdsSecretConfig> {
     match bundle {
         Bundle::Secret(name) => Some(of(name.as_str())),
-        Bundle::File(_) => cx.fail("", "roots in a file are the reader's own: name a secret"),
+        Bundle::File(_) => cx.fail("transport_socket", "files are the reader's own: what can be named is whom its system believes, or its identity (`mtls`)"),
     }
 }
 
@@ -130,7 +133,10 @@ pub(super) fn not_in_files(cx: &mut Cx, revocation: &Revocation) -> Option<()> {
     if *revocation == Revocation::default() {
         return Some(());
     }
-    cx.fail("", "revocation lists in files are the reader's own: they come in the roots' secret")
+    cx.fail(
+        "transport_socket",
+        "files are the reader's own: revocation lists stand in its own file, at its identity",
+    )
 }
 
 /// Whether these names together would be read as the proxy's own identity.
