@@ -13,13 +13,15 @@ use outrigger_proto::model::{Address, PlaneTls};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// For a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 4096;
 /// Connections that are unwrapped and not served yet.
 const QUEUE: usize = 64;
 
@@ -59,7 +61,7 @@ impl Listener {
         let (accepted, connections) = mpsc::channel(QUEUE);
         let address = match address {
             Address::Ip(ip) => {
-                let listener = TcpListener::bind(ip).await.map_err(failed)?;
+                let listener = listen(*ip).map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
                 tokio::spawn(accept(listener, tls, accepted));
                 bound.to_string()
@@ -97,6 +99,14 @@ impl axum::serve::Listener for Listener {
     fn local_addr(&self) -> io::Result<Self::Addr> {
         Ok(self.address.clone())
     }
+}
+
+/// Listens with a line that is long enough for all nodes of a fleet at once: they all come back when it does.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn accept(
