@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
 use outrigger_proto::identity::{Bundle, SIGN, SignRequest, SignResponse};
-use outrigger_proto::model::SpiffeId;
+use outrigger_proto::model::{SpiffeId, TrustDomain};
 use tonic::server::{Grpc, UnaryService};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
@@ -69,7 +69,7 @@ fn answer(plane: &Plane, request: Request<SignRequest>) -> Result<SignResponse, 
     };
     let said = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
     let shown = said.and_then(|said| said.strip_prefix("Bearer ")).map(str::trim);
-    let id = attested(plane, shown)?;
+    let id = attested(plane, authority.trust_domain(), shown)?;
     let SignRequest { csr, lifetime_seconds } = request.into_inner();
     let signed =
         authority.sign(&csr, &id, Duration::from_secs(lifetime_seconds)).map_err(|error| match error {
@@ -87,7 +87,7 @@ fn answer(plane: &Plane, request: Request<SignRequest>) -> Result<SignResponse, 
 }
 
 /// Who shows this token.
-fn attested(plane: &Plane, token: Option<&str>) -> Result<SpiffeId, Status> {
+fn attested(plane: &Plane, domain: &TrustDomain, token: Option<&str>) -> Result<SpiffeId, Status> {
     let Some(token) = token else {
         return Err(Status::unauthenticated(
             "a join token is needed; `outrigger-control token join` makes one",
@@ -101,5 +101,10 @@ fn attested(plane: &Plane, token: Option<&str>) -> Result<SpiffeId, Status> {
     if join.expires <= seconds(SystemTime::now()) {
         return Err(Status::unauthenticated("this join token has expired"));
     }
-    SpiffeId::new(&join.spiffe_id).map_err(|error| Status::internal(error.to_string()))
+    let id = SpiffeId::new(&join.spiffe_id).map_err(|error| Status::internal(error.to_string()))?;
+    // It may have been made when another trust domain was ours.
+    if id.trust_domain() != domain.as_str() {
+        return Err(Status::permission_denied(format!("`{id}` is not of the trust domain `{domain}`")));
+    }
+    Ok(id)
 }

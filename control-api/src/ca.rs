@@ -4,6 +4,7 @@
 //! Roots are files of the operator's, or are made in the store. A new one is told to everybody before it signs anything, and
 //! an old one stays believed as long as what it signed may live.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io::Write;
@@ -127,7 +128,7 @@ impl Authority {
             );
         };
         let mut roots = self.lock();
-        let number = roots.len() + 1;
+        let number = numbers(directory)?.last().map_or(1, |last| last + 1);
         roots.push(make(directory, number, &self.trust_domain)?);
         Ok(())
     }
@@ -217,20 +218,27 @@ fn paths(directory: &Path, number: usize) -> (PathBuf, PathBuf) {
 
 /// Those that were made here, the oldest first.
 fn made(directory: &Path) -> Result<Vec<Root>, String> {
-    let mut roots = Vec::new();
-    for number in 1.. {
+    let roots = numbers(directory)?.into_iter().map(|number| {
         let (certificate, private_key) = paths(directory, number);
-        if !certificate.exists() {
-            break;
-        }
         let der = CertificateDer::from_pem_file(&certificate).map_err(|error| at(&certificate, &error))?;
         let issuer =
             Issuer::from_ca_cert_der(&der, key(&private_key)?).map_err(|error| at(&certificate, &error))?;
         let made = fs::metadata(&certificate).and_then(|meta| meta.modified());
         let made = made.map_err(|error| at(&certificate, &error))?;
-        roots.push(Root { pem: pem(&der), certificate: der, issuer: Some(issuer), made });
-    }
-    Ok(roots)
+        Ok(Root { pem: pem(&der), certificate: der, issuer: Some(issuer), made })
+    });
+    roots.collect()
+}
+
+/// The numbers of those that are there: some may have been taken away.
+fn numbers(directory: &Path) -> Result<BTreeSet<usize>, String> {
+    let files = fs::read_dir(directory).map_err(|error| at(directory, &error))?;
+    let number = |name: &str| name.strip_prefix("root-")?.strip_suffix(".crt")?.parse().ok();
+    let numbers = files.map(|file| {
+        let file = file.map_err(|error| at(directory, &error))?;
+        Ok(file.file_name().to_str().and_then(number))
+    });
+    numbers.filter_map(Result::transpose).collect()
 }
 
 fn make(directory: &Path, number: usize, domain: &TrustDomain) -> Result<Root, String> {
@@ -250,14 +258,16 @@ fn make(directory: &Path, number: usize, domain: &TrustDomain) -> Result<Root, S
     params.not_after = OffsetDateTime::from(now + ROOT_LIFE);
     let signed = params.self_signed(&key).map_err(failed)?;
     // The key first: without its certificate it is nothing yet.
-    write(&private_key, &key.serialize_pem(), 0o600)?;
-    write(&certificate, &signed.pem(), 0o644)?;
+    let mut fresh = fs::OpenOptions::new();
+    fresh.write(true).create(true).truncate(true).mode(0o600);
+    write(&private_key, &key.serialize_pem(), &fresh)?;
+    write(&certificate, &signed.pem(), fs::OpenOptions::new().write(true).create_new(true).mode(0o644))?;
     let issuer = Issuer::from_ca_cert_der(signed.der(), key).map_err(failed)?;
     Ok(Root { certificate: signed.der().clone(), pem: signed.pem(), issuer: Some(issuer), made: now })
 }
 
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), String> {
-    let file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+fn write(path: &Path, text: &str, how: &fs::OpenOptions) -> Result<(), String> {
+    let file = how.open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
         .map_err(|error| at(path, &error))
 }

@@ -39,20 +39,25 @@ pub async fn watch(directory: PathBuf, plane: Arc<Plane>) {
     loop {
         let look = look(&directory).ok();
         if seen.as_ref() != Some(&look) {
-            seen = Some(look);
             let (directory, plane) = (directory.clone(), Arc::clone(&plane));
-            // Whoever stops the process stops this too.
-            let _ = tokio::task::spawn_blocking(move || take_over(&directory, &plane)).await;
+            // What could not be looked at is looked at again.
+            match tokio::task::spawn_blocking(move || take_over(&directory, &plane)).await {
+                Ok(true) => seen = Some(look),
+                Ok(false) => {}
+                Err(_) => return,
+            }
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-fn take_over(directory: &Path, plane: &Plane) {
+/// Whether it was looked at, good or not.
+fn take_over(directory: &Path, plane: &Plane) -> bool {
     let why = match read(directory).map(|documents| plane.take_over(documents)) {
-        Ok(Ok(_)) => return,
+        Ok(Ok(_)) => return true,
         Ok(Err(ChangeError::Store(error))) => {
-            return tracing::error!(%error, "the directory is not taken over");
+            tracing::error!(%error, "the directory is not taken over");
+            return false;
         }
         Ok(Err(error)) => error.to_string(),
         Err(error) => format!("{}: {error}", directory.display()),
@@ -61,6 +66,7 @@ fn take_over(directory: &Path, plane: &Plane) {
         tracing::error!("refused: {line}; the last good revision stays");
     }
     plane.note(Happened::Refused { author: "directory".to_owned(), why });
+    true
 }
 
 fn files(directory: &Path) -> io::Result<BTreeMap<String, PathBuf>> {

@@ -85,6 +85,8 @@ pub struct NodeStatus {
     pub since: String,
     /// The revision that it is told of; 0 before it is told anything.
     pub revision: u64,
+    /// Whether it has answered for all that it is to have.
+    pub settled: bool,
     /// Whether it has all that it is to have, and refused none of it.
     pub in_sync: bool,
     /// By kind.
@@ -98,8 +100,10 @@ pub struct KindStatus {
     pub told: u64,
     /// The last that it took.
     pub acked: u64,
-    /// Why it refused what it was told last, if it did.
+    /// Why it refused something, if it did; until it takes something of a later revision.
     pub nack: Option<String>,
+    /// The revision of which it refused something last.
+    pub refused: u64,
 }
 
 /// See the module.
@@ -124,6 +128,7 @@ impl Nodes {
             },
             since: rfc3339(SystemTime::now()),
             revision: 0,
+            settled: false,
             in_sync: false,
             kinds: BTreeMap::new(),
         };
@@ -154,19 +159,25 @@ impl Nodes {
     pub fn note_heard(&self, stream: u64, heard: &Heard) {
         self.with(stream, |status| {
             let kind = status.kinds.entry(heard.kind.to_string()).or_default();
-            kind.nack = match &heard.verdict {
+            match &heard.verdict {
+                // Of one revision it may be told in several steps, and take some of them.
+                Verdict::Ack if kind.nack.is_some() && kind.refused == heard.revision => {}
                 Verdict::Ack => {
                     kind.acked = heard.revision;
-                    None
+                    kind.nack = None;
                 }
-                Verdict::Nack(why) => Some(why.clone()),
-            };
+                Verdict::Nack(why) => {
+                    kind.refused = heard.revision;
+                    kind.nack = Some(why.clone());
+                }
+            }
         });
     }
 
     /// Whether it has answered for all that it is to have.
     pub fn note_settled(&self, stream: u64, is_settled: bool) {
         self.with(stream, |status| {
+            status.settled = is_settled;
             status.in_sync = is_settled && status.kinds.values().all(|kind| kind.nack.is_none());
         });
     }

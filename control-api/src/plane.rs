@@ -136,11 +136,14 @@ impl Plane {
         };
         let stable = self.store.stable()?.filter(|stable| self.rolls_out && *stable != latest.number);
         let stable = stable.map_or(Ok(None), |stable| self.store.revision(stable))?;
-        let stable = stable.as_ref().and_then(ready);
-        let Some(latest) = ready(latest) else { return Ok(()) };
-        let published = match stable {
-            None => Published::to_all(latest),
-            Some(stable) => {
+        let published = match (stable.as_ref().and_then(ready), ready(latest)) {
+            (None, None) => return Ok(()),
+            (Some(only), None) => Published::to_all(only),
+            (None, Some(only)) => {
+                self.store.note_stable(latest.number)?;
+                Published::to_all(only)
+            }
+            (Some(stable), Some(latest)) => {
                 let candidate = Candidate { serving: Arc::new(latest), nodes: Arc::default() };
                 Published { stable: Arc::new(stable), candidate: Some(candidate) }
             }
@@ -165,32 +168,36 @@ impl Plane {
         });
     }
 
-    /// A candidate has proven itself.
+    /// A candidate has proven itself: all are told. It writes, and so it blocks.
     pub fn settle(&self, serving: &Arc<Serving>) {
+        let _one = self.one();
+        if !self.is_candidate(serving.revision) {
+            return;
+        }
         if let Err(error) = self.store.note_stable(serving.revision) {
             tracing::error!(%error, "after a restart this revision would be led to all once more");
         }
-        self.published.send_if_modified(|published| {
-            let is_candidate =
-                published.candidate.as_ref().is_some_and(|it| it.serving.revision == serving.revision);
-            if is_candidate {
-                *published = Published { stable: Arc::clone(serving), candidate: None };
-            }
-            is_candidate
-        });
+        self.published.send_replace(Published { stable: Arc::clone(serving), candidate: None });
     }
 
-    /// A candidate has not: what was before it becomes the next revision.
-    pub async fn take_back(self: &Arc<Self>, revision: u64, why: &str) {
+    /// A candidate has not: what was before it becomes the next revision, unless somebody has written another one. It writes,
+    /// and so it blocks.
+    pub fn take_back(&self, revision: u64, why: &str) {
+        let _one = self.one();
+        if !self.is_candidate(revision) {
+            return;
+        }
         tracing::error!(revision, why, "taken back");
         self.note(Happened::RolledBack { revision, why: why.to_owned() });
-        let (plane, why) = (Arc::clone(self), why.to_owned());
         let stable = self.published.borrow().stable.revision;
-        let back =
-            tokio::task::spawn_blocking(move || plane.rollback(stable, ("rollout".into(), why), false)).await;
-        if let Ok(Err(error)) = back {
+        if let Err(error) = self.bring_back(stable, ("rollout".to_owned(), why.to_owned()), false) {
             tracing::error!(%error, "what was before cannot be brought back");
         }
+    }
+
+    fn is_candidate(&self, revision: u64) -> bool {
+        let published = self.published.borrow();
+        published.candidate.as_ref().is_some_and(|candidate| candidate.serving.revision == revision)
     }
 
     /// The number of the last event, and when there is another.
@@ -284,6 +291,16 @@ impl Plane {
         dry_run: bool,
     ) -> Result<Outcome, ChangeError> {
         let _one = self.one();
+        self.bring_back(to, (author, message), dry_run)
+    }
+
+    /// The same, for whoever is the one who changes something.
+    fn bring_back(
+        &self,
+        to: u64,
+        (author, message): (String, String),
+        dry_run: bool,
+    ) -> Result<Outcome, ChangeError> {
         let Some(earlier) = self.store.revision(to)? else {
             return Err(ChangeError::Refused(format!("there is no revision {to}")));
         };
@@ -312,25 +329,23 @@ impl Plane {
         if dry_run || (diff.is_empty() && directory.is_none()) {
             return Ok(Outcome { revision: number, diff, warnings });
         }
-        let event = self.store.accept(&revision, directory)?;
+        // What was told to all before needs no proof.
+        let is_proven = revision.rollback_to.map_or(Ok(false), |to| self.store.is_proven(to))?;
+        let stable = Arc::clone(&self.published.borrow().stable);
+        let at_once = !self.rolls_out || is_proven || stable.revision == 0;
+        let event = self.store.accept(&revision, directory, at_once)?;
         self.note_written(&event);
         // Only now: what is served is kept.
-        self.publish(serving, revision.rollback_to.is_some())?;
+        self.published.send_replace(if at_once {
+            Published::to_all(serving)
+        } else {
+            Published {
+                stable,
+                candidate: Some(Candidate { serving: Arc::new(serving), nodes: Arc::default() }),
+            }
+        });
         tracing::info!(revision = revision.number, author = revision.author, "accepted");
         Ok(Outcome { revision: revision.number, diff, warnings })
-    }
-
-    /// To all, or to some first: what was served before needs no proof.
-    fn publish(&self, serving: Serving, is_known: bool) -> Result<(), StoreError> {
-        let stable = Arc::clone(&self.published.borrow().stable);
-        if self.rolls_out && !is_known && stable.revision > 0 {
-            let candidate = Candidate { serving: Arc::new(serving), nodes: Arc::default() };
-            self.published.send_replace(Published { stable, candidate: Some(candidate) });
-            return Ok(());
-        }
-        self.store.note_stable(serving.revision)?;
-        self.published.send_replace(Published::to_all(serving));
-        Ok(())
     }
 
     /// The last revision's number and documents.

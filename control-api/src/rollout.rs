@@ -51,17 +51,6 @@ impl Published {
     }
 }
 
-/// What becomes of a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It goes on.
-    Wait,
-    /// All is well, and was for long enough.
-    Next,
-    /// It is taken back, for this reason.
-    Back(String),
-}
-
 /// Leads every revision that is published as a candidate to all nodes, or back.
 pub async fn lead(plane: Arc<Plane>, settings: Rollout) {
     let mut published = plane.published();
@@ -88,40 +77,76 @@ async fn superseded(published: &mut watch::Receiver<Published>, revision: u64) {
 
 async fn steps(plane: &Arc<Plane>, Rollout { steps, watch }: &Rollout, serving: &Arc<Serving>) {
     let revision = serving.revision;
+    let groups: BTreeSet<_> = serving.fleet().groups.iter().map(|group| group.name.to_string()).collect();
     let mut chosen = BTreeSet::new();
     for share in steps {
-        chosen.extend(choose(&plane.nodes.all(), *share));
+        chosen.extend(choose(&newest(plane), &groups, *share));
+        // Where nobody is there nothing is proven.
+        while chosen.is_empty() {
+            sleep(LOOK_EVERY).await;
+            chosen.extend(choose(&newest(plane), &groups, *share));
+        }
         plane.offer(serving, chosen.clone());
         let nodes = chosen.iter().cloned().collect();
         plane.note(Happened::RolloutStep { revision, percent: share.fraction() * 100.0, nodes });
         tracing::info!(revision, nodes = chosen.len(), "told to some");
         let begun = Instant::now();
+        let mut behind = BTreeMap::new();
         loop {
-            match judge(revision, &chosen, &plane.nodes.all(), (begun.elapsed(), *watch)) {
-                Verdict::Wait => sleep(LOOK_EVERY).await,
-                Verdict::Next => break,
-                Verdict::Back(why) => return plane.take_back(revision, &why).await,
+            let now = match judge(revision, &chosen, &newest(plane)) {
+                Ok(now) => now,
+                Err(why) => return blocking(plane, move |plane| plane.take_back(revision, &why)).await,
+            };
+            behind.retain(|node, _| now.contains(node));
+            for node in now {
+                let since = behind.entry(node).or_insert_with(Instant::now);
+                if since.elapsed() >= PATIENCE {
+                    let why = format!("a node has not taken it within {PATIENCE:?}: {}", names(&behind));
+                    return blocking(plane, move |plane| plane.take_back(revision, &why)).await;
+                }
             }
+            if behind.is_empty() && begun.elapsed() >= *watch {
+                break;
+            }
+            sleep(LOOK_EVERY).await;
         }
     }
-    plane.settle(serving);
+    let serving = Arc::clone(serving);
+    blocking(plane, move |plane| plane.settle(&serving)).await;
     plane.note(Happened::RolloutDone { revision });
     tracing::info!(revision, "told to all");
 }
 
+/// Does what may wait for the disk.
+async fn blocking(plane: &Arc<Plane>, work: impl FnOnce(&Plane) + Send + 'static) {
+    let plane = Arc::clone(plane);
+    // Whoever stops the process stops this too.
+    let _ = tokio::task::spawn_blocking(move || work(&plane)).await;
+}
+
+fn names<T>(of: &BTreeMap<String, T>) -> String {
+    of.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Of each node its newest stream: an older one may not have been missed yet.
+fn newest(plane: &Plane) -> Vec<NodeStatus> {
+    let by_id: BTreeMap<_, _> = plane.nodes.all().into_iter().map(|node| (node.id.clone(), node)).collect();
+    by_id.into_values().collect()
+}
+
 /// So many of each group, at least one of those who are there: the same ones each time, for the same share.
-fn choose(nodes: &[NodeStatus], share: Percent) -> BTreeSet<String> {
-    let mut groups: BTreeMap<&str, Vec<(u64, &str)>> = BTreeMap::new();
-    for node in nodes {
+fn choose(nodes: &[NodeStatus], groups: &BTreeSet<String>, share: Percent) -> BTreeSet<String> {
+    let mut by_group: BTreeMap<&str, Vec<(u64, &str)>> = BTreeMap::new();
+    // Whoever is of no group of this revision is told nothing of it.
+    let told =
+        nodes.iter().filter_map(|node| Some((node, node.group.as_ref().filter(|of| groups.contains(*of))?)));
+    for (node, group) in told {
         let mut hasher = DefaultHasher::new();
         node.id.hash(&mut hasher);
-        groups
-            .entry(node.group.as_deref().unwrap_or_default())
-            .or_default()
-            .push((hasher.finish(), &node.id));
+        by_group.entry(group).or_default().push((hasher.finish(), &node.id));
     }
     let mut out = BTreeSet::new();
-    for ids in groups.values_mut() {
+    for ids in by_group.values_mut() {
         ids.sort_unstable();
         ids.dedup();
         let most = (ids.len() as f64 * share.fraction()).ceil() as usize;
@@ -130,33 +155,26 @@ fn choose(nodes: &[NodeStatus], share: Percent) -> BTreeSet<String> {
     out
 }
 
-/// What to make of what the chosen say of this revision, so long after they were told.
-fn judge(
-    revision: u64,
-    chosen: &BTreeSet<String>,
-    nodes: &[NodeStatus],
-    (elapsed, watch): (Duration, Duration),
-) -> Verdict {
-    let mut behind = Vec::new();
+/// Who of the chosen has not taken this revision yet.
+///
+/// # Errors
+/// Who refuses it, and why.
+fn judge(revision: u64, chosen: &BTreeSet<String>, nodes: &[NodeStatus]) -> Result<BTreeSet<String>, String> {
+    // Whoever is gone may be gone because of it.
+    let mut behind = chosen.clone();
     for node in nodes.iter().filter(|node| chosen.contains(&node.id)) {
         let refused = node.kinds.iter().find_map(|(kind, of)| {
-            let why = of.nack.as_ref().filter(|_| of.told == revision)?;
+            let why = of.nack.as_ref().filter(|_| of.refused == revision)?;
             Some(format!("node {} refuses {kind}: {why}", node.id))
         });
         if let Some(why) = refused {
-            return Verdict::Back(why);
+            return Err(why);
         }
-        if !(node.in_sync && node.revision == revision) {
-            behind.push(node.id.as_str());
+        if node.settled && node.revision == revision {
+            behind.remove(&node.id);
         }
     }
-    match behind.first() {
-        Some(first) if elapsed >= PATIENCE => {
-            Verdict::Back(format!("node {first} has not taken it within {PATIENCE:?}"))
-        }
-        None if elapsed >= watch => Verdict::Next,
-        Some(_) | None => Verdict::Wait,
-    }
+    Ok(behind)
 }
 
 #[cfg(test)]
@@ -165,7 +183,8 @@ mod tests {
     use crate::nodes::KindStatus;
 
     fn node(id: &str, revision: u64, nack: Option<&str>) -> NodeStatus {
-        let kind = KindStatus { told: revision, acked: 0, nack: nack.map(str::to_owned) };
+        let refused = if nack.is_some() { revision } else { 0 };
+        let kind = KindStatus { told: revision, acked: 0, nack: nack.map(str::to_owned), refused };
         NodeStatus {
             id: id.to_owned(),
             cluster: String::new(),
@@ -175,6 +194,7 @@ mod tests {
             way: "delta",
             since: String::new(),
             revision,
+            settled: true,
             in_sync: nack.is_none(),
             kinds: [("Cluster".to_owned(), kind)].into(),
         }
@@ -182,32 +202,35 @@ mod tests {
 
     #[test]
     fn of_each_group_some_are_chosen_and_more_include_fewer() {
+        let groups: BTreeSet<_> = ["a", "b"].map(str::to_owned).into();
         let nodes: Vec<_> =
             (0..10).map(|n| node(&format!("a{n}"), 1, None)).chain([node("b0", 1, None)]).collect();
-        let of = |percent| choose(&nodes, Percent::whole(percent));
+        let of = |percent| choose(&nodes, &groups, Percent::whole(percent));
         assert_eq!((of(1).len(), of(50).len(), of(100).len()), (2, 6, 11));
         assert!(of(1).contains("b0") && of(1).is_subset(&of(50)));
-        assert!(choose(&[], Percent::whole(10)).is_empty());
+        // Nobody, and whoever is of no group that there is.
+        let nobody = NodeStatus { group: None, ..node("c0", 0, None) };
+        assert!(choose(&[nobody, node("d0", 1, None)], &groups, Percent::whole(10)).is_empty());
     }
 
     #[test]
     fn one_that_refuses_takes_it_back_and_others_are_waited_for() {
         let chosen: BTreeSet<_> = ["a1", "a2"].map(str::to_owned).into();
-        let watch = Duration::from_secs(1);
-        let (soon, later, late) = (Duration::ZERO, watch, PATIENCE);
         let (good, bad, old) = (node("a1", 2, None), node("a2", 2, Some("no")), node("a2", 1, None));
-        let table: [(&[NodeStatus], Duration, Verdict); 7] = [
-            (&[good.clone(), node("a2", 2, None)], soon, Verdict::Wait),
-            (&[good.clone(), node("a2", 2, None)], later, Verdict::Next),
-            (&[good.clone(), old.clone()], later, Verdict::Wait),
-            (&[good.clone(), old], late, Verdict::Back("node a2 has not taken it within 30s".into())),
-            (&[good.clone(), bad], soon, Verdict::Back("node a2 refuses Cluster: no".into())),
-            // Whoever was not told says nothing of it, and whoever is gone neither.
-            (&[good.clone(), node("a3", 1, Some("no"))], later, Verdict::Next),
-            (&[good], later, Verdict::Next),
+        let behind = |names: &[&str]| Ok(names.iter().map(|name| (*name).to_owned()).collect());
+        let before = NodeStatus { revision: 2, ..node("a2", 1, Some("of the one before")) };
+        type Judged = Result<BTreeSet<String>, String>;
+        let table: [(&[NodeStatus], Judged); 6] = [
+            (&[good.clone(), node("a2", 2, None)], behind(&[])),
+            (&[good.clone(), old], behind(&["a2"])),
+            (&[good.clone(), bad], Err("node a2 refuses Cluster: no".to_owned())),
+            // Whoever was not told says nothing of it; whoever is gone may be gone because of it.
+            (&[good.clone(), node("a3", 1, Some("no"))], behind(&["a2"])),
+            (&[], behind(&["a1", "a2"])),
+            (&[good, before], behind(&[])),
         ];
-        for (nodes, elapsed, expected) in table {
-            assert_eq!(judge(2, &chosen, nodes, (elapsed, watch)), expected, "{nodes:?} {elapsed:?}");
+        for (nodes, expected) in table {
+            assert_eq!(judge(2, &chosen, nodes), expected, "{nodes:?}");
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::events::{Event, Happened};
 const REVISIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("revisions");
 const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events");
 const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens");
+/// Revisions that were told to all.
+const PROVEN: TableDefinition<'_, u64, ()> = TableDefinition::new("proven");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// In `meta`: the last revision that was told to all.
 const STABLE: &str = "stable";
@@ -98,6 +100,7 @@ impl Store {
         write.open_table(TOKENS)?;
         write.open_table(JOINS)?;
         write.open_table(META)?;
+        write.open_table(PROVEN)?;
         write.open_table(DIRECTORY)?;
         write.commit()?;
         Ok(Self { database })
@@ -130,8 +133,8 @@ impl Store {
         table.iter()?.rev().take(most).map(|entry| read(entry?.1.value())).collect()
     }
 
-    /// Keeps a revision, which is the next one, and the event that says so. With `directory`, also what the directory says
-    /// now.
+    /// Keeps a revision, which is the next one, and the event that says so; with `directory`, also what the directory says
+    /// now; and whether it is told to all.
     ///
     /// # Errors
     /// The store cannot be written; nothing of it is kept.
@@ -139,6 +142,7 @@ impl Store {
         &self,
         revision: &Revision,
         directory: Option<&BTreeMap<String, String>>,
+        is_stable: bool,
     ) -> Result<Event, StoreError> {
         let write = self.database.begin_write()?;
         let happened = Happened::Revision {
@@ -155,6 +159,10 @@ impl Store {
                 for (name, text) in directory {
                     table.insert(name.as_str(), text.as_str())?;
                 }
+            }
+            if is_stable {
+                write.open_table(META)?.insert(STABLE, revision.number)?;
+                write.open_table(PROVEN)?.insert(revision.number, ())?;
             }
             append(&mut write.open_table(EVENTS)?, happened)?
         };
@@ -178,7 +186,16 @@ impl Store {
     pub fn note_stable(&self, number: u64) -> Result<(), StoreError> {
         let write = self.database.begin_write()?;
         write.open_table(META)?.insert(STABLE, number)?;
+        write.open_table(PROVEN)?.insert(number, ())?;
         Ok(write.commit()?)
+    }
+
+    /// Whether a revision was told to all, once.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn is_proven(&self, number: u64) -> Result<bool, StoreError> {
+        Ok(self.database.begin_read()?.open_table(PROVEN)?.get(number)?.is_some())
     }
 
     /// What the directory said when it was last taken over.

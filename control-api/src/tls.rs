@@ -12,12 +12,16 @@ use std::time::Duration;
 use outrigger_proto::model::{Address, PlaneTls};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+/// How soon a silent peer is asked whether it is there.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
 /// For a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections that wait to be accepted.
@@ -118,12 +122,13 @@ async fn accept(
         let (stream, peer): (TcpStream, SocketAddr) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                rest(&error).await;
                 continue;
             }
         };
         let _ = stream.set_nodelay(true);
+        // A node that has gone without a word is not taken for one that is there.
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
         let (tls, accepted) = (tls.clone(), accepted.clone());
         // Apart: whoever does not finish a handshake holds nobody up.
         tokio::spawn(async move {
@@ -139,10 +144,21 @@ async fn accept(
     }
 }
 
+/// Without descriptors, for one, there is nothing to do but to wait.
+async fn rest(error: &io::Error) {
+    tracing::warn!(%error, "a connection cannot be accepted");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
 async fn accept_unix(listener: UnixListener, accepted: mpsc::Sender<(Connection, String)>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        if accepted.send((Connection::Unix(stream), String::new())).await.is_err() {
-            return;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if accepted.send((Connection::Unix(stream), String::new())).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => rest(&error).await,
         }
     }
 }

@@ -20,17 +20,18 @@ pub struct Author(pub String);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader;
 
-/// Makes a token of this name, and keeps its hash.
+/// Makes a token, which nobody knows yet.
+pub fn new_token() -> String {
+    token::make()
+}
+
+/// Keeps the hash of a token of this name.
 ///
 /// # Errors
 /// The store cannot be written.
-pub fn create_token(store: &Store, name: &str) -> Result<String, StoreError> {
-    let token = token::make();
-    store.put_token(
-        &token::hash(&token),
-        &Token { name: name.to_owned(), created: rfc3339(SystemTime::now()) },
-    )?;
-    Ok(token)
+pub fn keep_token(store: &Store, name: &str, token: &str) -> Result<(), StoreError> {
+    store
+        .put_token(&token::hash(token), &Token { name: name.to_owned(), created: rfc3339(SystemTime::now()) })
 }
 
 impl FromRequestParts<Api> for Author {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -17,13 +17,20 @@ use outrigger_proto::model::{Reads, SpiffeId};
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 
-pub use self::auth::{Author, create_token};
+pub use self::auth::{Author, keep_token, new_token as make_token};
 use crate::attest::create_join;
 use crate::ca::Authority;
 use crate::events::Happened;
 use crate::nodes::NodeStatus;
 use crate::plane::{Change, ChangeError, Outcome, Plane};
 use crate::store::{Revision, StoreError};
+
+/// Bytes of a request: documents for a large fleet.
+const LARGEST: usize = 64 << 20;
+/// Authors that are no people.
+const RESERVED: [&str; 2] = ["directory", "rollout"];
+/// Revisions shown at once.
+const MOST: usize = 1000;
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
@@ -163,6 +170,9 @@ pub struct NewJoin {
         tokens,
         new_token,
         drop_token,
+        new_join,
+        bundle,
+        rotate,
         events::events
     ),
     components(schemas(Problem, crate::events::Event))
@@ -191,6 +201,7 @@ pub fn router(plane: Arc<Plane>, reads: Reads) -> Router {
         .fallback(|| async {
             Failed(StatusCode::NOT_FOUND, "there is nothing here; see /v1/openapi.json".into())
         })
+        .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(api)
 }
 
@@ -280,7 +291,7 @@ async fn history(
     Query(Most { most }): Query<Most>,
 ) -> Result<Json<Vec<Entry>>, Failed> {
     blocking(move || {
-        let revisions = api.plane.store().history(most.unwrap_or(100))?;
+        let revisions = api.plane.store().history(most.unwrap_or(100).min(MOST))?;
         Ok(Json(revisions.into_iter().map(Into::into).collect()))
     })
     .await
@@ -363,8 +374,16 @@ async fn new_token(
     _: Author,
     Json(TokenRequest { name }): Json<TokenRequest>,
 ) -> Result<Json<NewToken>, Failed> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || !name.chars().all(fits) || RESERVED.contains(&name.as_str()) {
+        let why = format!(
+            "`{name}` is no name of a token; expected letters, digits, `.`, `_` and `-`, and none of ours"
+        );
+        return Err(Failed(StatusCode::UNPROCESSABLE_ENTITY, why));
+    }
     blocking(move || {
-        let token = create_token(api.plane.store(), &name)?;
+        let token = make_token();
+        keep_token(api.plane.store(), &name, &token)?;
         Ok(Json(NewToken { name, token }))
     })
     .await

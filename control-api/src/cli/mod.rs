@@ -170,7 +170,7 @@ enum TokenVerb {
         /// Who it is, as `spiffe://example.org/ns/default/sa/web`
         spiffe_id: String,
         /// Hours for which it can be shown; it is shown again for each renewal
-        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=87_600))]
+        #[arg(long, default_value_t = 720, value_parser = clap::value_parser!(u64).range(1..=87_600))]
         hours: u64,
         #[command(flatten)]
         remote: Remote,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use outrigger_proto::model::Plane as Settings;
@@ -42,7 +42,9 @@ fn read(file: &Path) -> Result<Settings, String> {
 async fn serve(settings: Settings) -> super::Done {
     let Settings { xds, api, tls, store, documents, authority, rollout, reads } = settings;
     let acceptor = tls.as_ref().map(tls::acceptor).transpose()?;
-    fs::create_dir_all(&store).map_err(|error| format!("{}: {error}", store.display()))?;
+    // What is in it is nobody else's to read.
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&store);
+    made.map_err(|error| format!("{}: {error}", store.display()))?;
     let opened = Store::open(&store.join("store.redb")).map_err(|error| error.to_string())?;
     first_token(&opened, &store)?;
     let authority = authority.map(|settings| Authority::open(&settings, &store)).transpose()?;
@@ -78,11 +80,13 @@ fn first_token(store: &Store, directory: &Path) -> super::Done {
         return Ok(());
     }
     let path = directory.join(FIRST_TOKEN);
-    let token = api::create_token(store, "admin").map_err(|error| error.to_string())?;
+    let token = api::make_token();
+    // First where it can be found: without it nobody could ever change anything.
     let written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
     written
         .and_then(|mut file| writeln!(file, "{token}"))
         .map_err(|error| format!("{}: {error}", path.display()))?;
+    api::keep_token(store, "admin", &token).map_err(|error| error.to_string())?;
     tracing::info!(file = %path.display(), "made the first token");
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -14,6 +15,7 @@ use outrigger_proto::xds::discovery::{
 };
 use prost::Message;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::server::{Grpc, StreamingService};
 use tonic::{Request, Status, Streaming};
@@ -26,6 +28,8 @@ use crate::plane::Plane;
 use crate::rollout::Published;
 use crate::serving::View;
 
+/// For the first request of a stream.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Messages on their way to one node: of each kind there is one at most.
 const QUEUE: usize = 8;
 
@@ -106,11 +110,7 @@ async fn serve<S: Speaks>(
     mut requests: Streaming<S>,
     answers: mpsc::Sender<Result<S::Response, Status>>,
 ) {
-    let first = match requests.message().await {
-        Ok(Some(first)) => first,
-        Ok(None) | Err(_) => return,
-    };
-    let mut first = first;
+    let Ok(Ok(Some(mut first))) = timeout(PATIENCE, requests.message()).await else { return };
     let Some(node) = first.node().filter(|node| !node.id.is_empty()) else {
         let status =
             Status::invalid_argument("the first request of a stream says who asks: `node.id` is missing");

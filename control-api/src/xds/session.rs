@@ -1,7 +1,7 @@
 //! One node's subscriptions: what it has, what it is told next, and what it made of it.
 //!
-//! Make before break: a kind is told only when the node has answered for the kinds before it, clusters and endpoints before
-//! the listeners and routes that lead there; and clusters that are gone are taken away last. Of each kind one answer is on its
+//! Make before break: listeners and routes are told only when the node has answered for the clusters and endpoints that they
+//! lead to; and what is gone is taken away last, when nothing leads there any more. Of each kind one answer is on its
 //! way at a time, so that whoever is slow is told the latest, and not all that was.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +55,7 @@ impl Asked {
                 has: request.initial_resource_versions,
             },
             nonce: request.response_nonce,
-            error: request.error_detail.map(|status| status.message),
+            error: request.error_detail.map(|status| shortened(status.message)),
         })
     }
 
@@ -65,9 +65,20 @@ impl Asked {
             kind: Kind::of_url(&request.type_url)?,
             names: Names::Exactly(request.resource_names),
             nonce: request.response_nonce,
-            error: request.error_detail.map(|status| status.message),
+            error: request.error_detail.map(|status| shortened(status.message)),
         })
     }
+}
+
+/// As much of a node's words as is kept.
+fn shortened(mut text: String) -> String {
+    const MOST: usize = 4096;
+    if text.len() > MOST {
+        let end = (0..=MOST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text += "...";
+    }
+    text
 }
 
 /// What a node made of what it was told.
@@ -149,6 +160,10 @@ struct Subscription {
     /// What the node has, as far as it was told.
     has: BTreeMap<String, Has>,
     pending: Option<(String, u64)>,
+    /// Of the last answer that was sent. What is said to an earlier one was said before that was heard.
+    nonce: String,
+    /// The last answer was refused: what is in force is what was before it.
+    refused: bool,
     /// It has said something new, and is answered even when nothing else is.
     owed: bool,
 }
@@ -179,21 +194,43 @@ impl Session {
         match names {
             Names::Changed { more, fewer, has } => subscription.change(kind, is_first, (more, fewer, has)),
             // Of an answer that is not the last one, this way: said before what is on its way was heard.
-            Names::Exactly(_) if pending.is_none() && !nonce.is_empty() => return None,
+            Names::Exactly(_) if !is_first && !nonce.is_empty() && nonce != subscription.nonce => {
+                return None;
+            }
             Names::Exactly(names) => subscription.replace(is_first, names),
         }
         let (_, revision) = pending?;
+        subscription.refused = error.is_some();
         let verdict = error.map_or(Verdict::Ack, Verdict::Nack);
         Some(Heard { kind, revision, verdict })
     }
 
     /// What is to be told next, if it is time for anything.
     pub fn tell(&mut self, view: &View) -> Option<Told> {
+        if self.way == Way::Sotw {
+            // Their absence cannot be said that way; nobody waits for it.
+            for (kind, subscription) in &mut self.subscriptions {
+                if !is_whole(*kind) {
+                    let gone = subscription.gone(view.items(*kind));
+                    subscription.note(&[], &gone);
+                }
+            }
+        }
         // What is gone is taken away once nothing leads there any more.
-        let holds = [Kind::Listener, Kind::Routes].into_iter().any(|kind| self.is_behind(kind, view));
+        let leads = [Kind::Listener, Kind::Routes];
+        let holds = leads.into_iter().any(|kind| self.is_behind(kind, view) || self.has_refused(kind));
+        let mut warms = false;
         for kind in Kind::ALL {
             let Some(subscription) = self.subscriptions.get_mut(&kind) else { continue };
+            // Envoy says nothing to clusters until it has their endpoints and secrets; nothing leads there before.
+            if warms && leads.contains(&kind) {
+                return None;
+            }
             if subscription.pending.is_some() {
+                if kind == Kind::Cluster {
+                    warms = true;
+                    continue;
+                }
                 return None;
             }
             let holds = holds && matches!(kind, Kind::Cluster | Kind::Endpoints);
@@ -203,9 +240,26 @@ impl Session {
             self.nonce += 1;
             let nonce = self.nonce.to_string();
             subscription.pending = Some((nonce.clone(), view.revision));
+            subscription.nonce.clone_from(&nonce);
+            if kind == Kind::Cluster {
+                self.tell_endpoints_again(&put);
+            }
             return Some(Told { kind, nonce, revision: view.revision, put, gone });
         }
         None
+    }
+
+    /// A cluster that is another has no endpoints, for Envoy, until it hears of them anew.
+    fn tell_endpoints_again(&mut self, clusters: &Put) {
+        if let Some(endpoints) = self.subscriptions.get_mut(&Kind::Endpoints) {
+            for (name, _) in clusters {
+                endpoints.has.remove(name.as_str());
+            }
+        }
+    }
+
+    fn has_refused(&self, kind: Kind) -> bool {
+        self.subscriptions.get(&kind).is_some_and(|subscription| subscription.refused)
     }
 
     /// Whether the node has answered for all that it is to be told.
@@ -219,6 +273,11 @@ impl Session {
     }
 }
 
+/// Of these an answer names all there are.
+fn is_whole(kind: Kind) -> bool {
+    matches!(kind, Kind::Cluster | Kind::Listener)
+}
+
 impl Subscription {
     fn change(
         &mut self,
@@ -227,7 +286,7 @@ impl Subscription {
         (more, fewer, has): (Vec<String>, Vec<String>, BTreeMap<String, String>),
     ) {
         // Nobody named at the beginning means all, of the kinds that nothing else names.
-        let implied = is_first && more.is_empty() && matches!(kind, Kind::Cluster | Kind::Listener);
+        let implied = is_first && more.is_empty() && is_whole(kind);
         self.all |= implied;
         self.owed |= implied;
         self.has.extend(has.into_iter().map(|(name, version)| (name, Has::Version(version.into()))));
@@ -309,17 +368,11 @@ impl Subscription {
         if put.is_empty() && gone.is_empty() && !self.owed {
             return None;
         }
-        let is_whole = matches!(kind, Kind::Cluster | Kind::Listener);
         match way {
             // What is not said there is gone: so all is said, with what must stay a little longer.
-            Way::Sotw if is_whole => {
+            Way::Sotw if is_whole(kind) => {
                 put = self.wanted(items).map(|(name, item)| (name.clone(), Arc::clone(item))).collect();
                 put.extend(holds.then(|| self.held(items)).into_iter().flatten());
-            }
-            // Absence cannot be said: it is what is waited for.
-            Way::Sotw if put.is_empty() && !self.owed => {
-                self.note(&put, &gone);
-                return None;
             }
             Way::Sotw | Way::Delta => {}
         }

@@ -73,9 +73,10 @@ fn each_kind_waits_for_the_answer_to_those_before_it() {
     assert_eq!((told.kind, told.put.len()), (Kind::Cluster, 2));
     assert_eq!(session.tell(&view), None);
     hear(&mut session, request(Kind::Endpoints, &["a", "b"], ""));
+    // Endpoints need not wait: Envoy answers for clusters only when it has them.
+    assert_eq!(take(&mut session, &view, Kind::Endpoints).0, ["a", "b"]);
     assert_eq!(session.tell(&view), None);
     hear(&mut session, request(Kind::Cluster, &[], &told.nonce));
-    assert_eq!(take(&mut session, &view, Kind::Endpoints).0, ["a", "b"]);
     assert_eq!(take(&mut session, &view, Kind::Listener).0, ["web"]);
     assert!(session.is_settled(&view));
     assert_eq!(session.tell(&view), None);
@@ -171,6 +172,47 @@ fn by_the_state_of_the_world_what_is_gone_is_still_said_while_something_leads_th
     let told = session.tell(&after).unwrap();
     session.hear(state(Kind::Cluster, &[], &told.nonce));
     assert_eq!(names(told).0, ["b"]);
+    assert_eq!(session.tell(&after), None);
+}
+
+#[test]
+fn by_the_state_of_the_world_more_is_asked_for_with_the_nonce_of_the_last_answer() {
+    let view = view(1, &[], &[("a", "1"), ("b", "1")], "1");
+    let mut session = Session::new(Way::Sotw);
+    session.hear(state(Kind::Endpoints, &["a"], ""));
+    let told = session.tell(&view).unwrap();
+    let nonce = told.nonce.clone();
+    assert_eq!(names(told).0, ["a"]);
+    assert!(session.hear(state(Kind::Endpoints, &["a"], &nonce)).is_some());
+    assert_eq!(session.tell(&view), None);
+    assert_eq!(session.hear(state(Kind::Endpoints, &["a", "b"], &nonce)), None);
+    assert_eq!(names(session.tell(&view).unwrap()).0, ["b"]);
+}
+
+#[test]
+fn what_a_refused_table_leads_to_stays() {
+    let before = view(1, &[("a", "1")], &[("a", "1")], "to a");
+    let mut session = settled(&before);
+    let after = view(2, &[], &[], "to nowhere");
+    let told = session.tell(&after).unwrap();
+    let refusal = DeltaDiscoveryRequest {
+        error_detail: Some(Status::default()),
+        ..request(Kind::Routes, &[], &told.nonce)
+    };
+    assert!(matches!(hear(&mut session, refusal).unwrap().verdict, Verdict::Nack(_)));
+    assert_eq!(session.tell(&after), None);
+    // One that it takes lets go of it.
+    let better = view(3, &[], &[], "to nobody");
+    assert_eq!(take(&mut session, &better, Kind::Routes).0, ["table"]);
+    assert_eq!(take(&mut session, &better, Kind::Cluster), (vec![], vec!["a".into()]));
+}
+
+#[test]
+fn endpoints_of_a_cluster_that_is_another_are_told_again() {
+    let mut session = settled(&view(1, &[("a", "1"), ("b", "1")], &[("a", "1"), ("b", "1")], "1"));
+    let after = view(2, &[("a", "2"), ("b", "1")], &[("a", "1"), ("b", "1")], "1");
+    assert_eq!(take(&mut session, &after, Kind::Cluster).0, ["a"]);
+    assert_eq!(take(&mut session, &after, Kind::Endpoints).0, ["a"]);
     assert_eq!(session.tell(&after), None);
 }
 

@@ -1,6 +1,6 @@
 //! Our control plane, with nodes that are not ours: PyPI's grpcio with the messages of xds-protos, and as a client of its own.
 
-use outrigger_tests::{Control, until};
+use outrigger_tests::{Client, Control, Echo, Report, until};
 use serde_json::{Value, json};
 
 use super::ext_authz::python_with_messages;
@@ -61,7 +61,8 @@ async fn a_revision_goes_to_some_first_and_is_taken_back_when_one_of_them_refuse
     // One that all take comes to one, to two, to all.
     control.document("b.yaml", &cluster("b"));
     control.wait_in_sync(4, 2).await;
-    let steps: Vec<_> = kinds(&control);
+    until("the event", async || control.events("rollout.done.v1").pop()).await;
+    let steps = kinds(&control);
     let of: Vec<_> = steps.iter().map(|step| step["data"]["nodes"].as_array().map(Vec::len)).collect();
     assert_eq!(of, [Some(1), Some(2), None], "{steps:?}");
     for node in &mut nodes {
@@ -137,4 +138,49 @@ async fn a_client_of_grpc_finds_its_services_without_a_proxy() {
         (client.line_with("ANSWERS").await == "ANSWERS 0 10").then_some(())
     })
     .await;
+}
+
+/// Envoy waits for what it is told in an order of its own: clusters that come and change later must not make it wait for long.
+async fn envoy_follows(way: &str) {
+    let Some(envoy) = super::envoy::Envoy::find().await else { return };
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let document = |clusters: &[(&str, &Echo)], to: &str, balance: &str| {
+        let clusters: String = clusters
+            .iter()
+            .map(|(name, echo)| {
+                format!("  {name}: {{ endpoints: [\"{}\"], balance: {balance} }}\n", echo.address())
+            })
+            .collect();
+        format!("listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: {to} }}] }}\nclusters:\n{clusters}")
+    };
+    let control = Control::start("", &[("web.yaml", &document(&[("first", &one)], "first", "random"))]);
+    let envoy = envoy.run(&super::envoy::node("envoy", control.xds(), way)).await;
+    let answers = async |origin: &str| {
+        until(origin, async || {
+            let reply = Client::connect(envoy.address_of("web")).await.get("/").await;
+            (reply.status == 200 && Report::parse(&reply.body).origin == origin).then_some(())
+        })
+        .await;
+    };
+    answers("one").await;
+    control.wait_in_sync(1, 1).await;
+    // One more, to which all goes; then the first is gone; then the other is another.
+    control.document("web.yaml", &document(&[("first", &one), ("second", &two)], "second", "random"));
+    answers("two").await;
+    control.wait_in_sync(1, 2).await;
+    control.document("web.yaml", &document(&[("second", &two)], "second", "random"));
+    control.wait_in_sync(1, 3).await;
+    control.document("web.yaml", &document(&[("second", &one)], "second", "round-robin"));
+    answers("one").await;
+    control.wait_in_sync(1, 4).await;
+}
+
+#[tokio::test]
+async fn envoy_follows_what_changes() {
+    envoy_follows("DELTA_GRPC").await;
+}
+
+#[tokio::test]
+async fn envoy_follows_the_state_of_the_world() {
+    envoy_follows("GRPC").await;
 }
