@@ -31,14 +31,18 @@ impl Client {
             (None, Ok(token)) => format!("Bearer {}", token.trim()),
             (None, Err(_)) => String::new(),
         };
-        let mut tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-        if let Some(file) = trust {
-            let roots = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            let roots = roots.map_err(|error| format!("{}: {error}", file.display()))?;
-            let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-            tls = tls.root_certs(RootCerts::from(roots));
-        }
+        let roots = match trust {
+            Some(file) => CertificateDer::pem_file_iter(file)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                .map_err(|error| format!("{}: {error}", file.display()))?,
+            // Some of them may be of no use; without any, nobody is believed.
+            None => rustls_native_certs::load_native_certs().certs,
+        };
+        let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(provider)
+            .root_certs(RootCerts::from(roots));
         let config = Agent::config_builder().http_status_as_error(false).tls_config(tls.build()).build();
         Ok(Self { agent: config.into(), server: server.trim_end_matches('/').to_owned(), authorization })
     }

@@ -32,7 +32,7 @@ struct Remote {
     /// File of the token
     #[arg(long, env = "OUTRIGGER_CONTROL_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// PEM file of the roots that the server is checked against
+    /// PEM file of the roots that the server is checked against; the system's by default
     #[arg(long, env = "OUTRIGGER_CONTROL_TRUST", value_name = "FILE")]
     trust: Option<PathBuf>,
     /// Print JSON

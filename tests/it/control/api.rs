@@ -202,3 +202,36 @@ fn a_configuration_that_is_open_to_others_in_the_clear_is_refused() {
         )
     );
 }
+
+/// Whoever may be asked from afar proves who it is, over both of its ports.
+#[tokio::test]
+async fn it_is_asked_and_asks_over_tls() {
+    let authority = outrigger_tests::pki::Authority::new("control.test");
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let shown = authority.sign(params);
+    let dir = std::sync::Arc::new(outrigger_tests::Dir::new());
+    std::fs::create_dir(dir.file("mesh")).unwrap();
+    dir.write("ca.crt", &authority.pem());
+    dir.write("tls.crt", &shown.chain);
+    dir.write("tls.key", &shown.key);
+    let settings = "tls: { certificate: tls.crt, private_key: tls.key }";
+    let control = Control::start_in(dir.clone(), "127.0.0.1:0", settings);
+    let one = Echo::start("one").await;
+    control.document("web.yaml", &web(&[port(&one)]));
+    let server = format!("https://localhost:{}", control.api().port());
+    let trust = dir.file("ca.crt").display().to_string();
+    outrigger_tests::until("the revision", async || {
+        let said = control.run(&["status", "--json", "--server", &server, "--trust", &trust]);
+        String::from_utf8_lossy(&said.stdout).contains("\"revision\": 1").then_some(())
+    })
+    .await;
+    let said = control.run(&["status", "--server", &server]);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("cannot be asked"), "{said:?}");
+    let file = format!(
+        "node: {{ id: a }}\nxds: {{ server: \"https://localhost:{}\", trust: {trust} }}\n",
+        control.xds().port()
+    );
+    let proxy = outrigger_tests::Proxy::start(&file).await;
+    answered_by(&proxy, "one").await;
+}
