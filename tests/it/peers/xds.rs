@@ -594,3 +594,13 @@ async fn what_is_served_is_what_envoy_serves() {
     assert_eq!(came_of(proxy.address("web"), absolute).await, "404 -");
     assert!(came_of(envoy.address, absolute).await.starts_with("200 \"one\""));
 }
+
+/// The subset stands here under upstream's names and numbers, and what is left out of it is listed.
+#[tokio::test]
+async fn the_subset_is_upstreams() {
+    let Some(python) = python_with_messages().await else { return };
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/proto");
+    let said = super::run(&python, &[&script("subset.py"), root], b"").await.ok();
+    let counts: Vec<usize> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert!(said.lines().count() == 1 && counts[0] >= 150 && counts[1] >= 500, "{said}");
+}
