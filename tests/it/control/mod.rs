@@ -2,6 +2,7 @@
 
 mod api;
 mod identity;
+mod load;
 mod nodes;
 
 use outrigger_tests::{Control, Echo, Proxy};
