@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use outrigger_tests::wait::until_for;
 use outrigger_tests::{Client, Dir, Echo, Origin, Proxy, Report, h2client, until};
 use rcgen::{KeyPair, SigningKey as _};
 
@@ -220,7 +221,10 @@ async fn keys_are_fetched_and_a_server_that_lies_changes_nothing() {
     // A key that we cannot use does not keep us from the others.
     let published = keys(&[&signer]).replacen('[', "[{\"kty\":\"RSA\",\"n\":\"AQAB\",\"e\":\"AQAB\"},", 1);
     *answer.lock().unwrap() = ok(&published);
-    until("keys", async || (with(&proxy, &signer.token()).await.status == 200).then_some(())).await;
+    // After so many failures it waits longer between two tries than others wait for anything.
+    let patience = Duration::from_secs(60);
+    until_for(patience, "keys", async || (with(&proxy, &signer.token()).await.status == 200).then_some(()))
+        .await;
     assert!(proxy.log().contains("keys[0] cannot be used"), "{}", proxy.log());
 }
 
