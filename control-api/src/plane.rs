@@ -54,6 +54,14 @@ pub struct Change {
     pub dry_run: bool,
 }
 
+/// A revision that is not accepted yet.
+struct Draft {
+    author: String,
+    message: String,
+    rollback_to: Option<u64>,
+    documents: Documents,
+}
+
 /// What became of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -104,7 +112,7 @@ impl Plane {
         rolls_out: bool,
     ) -> Result<Arc<Self>, StoreError> {
         let latest = store.latest()?;
-        let last_event = store.events(0, usize::MAX)?.last().and_then(|event| event.id.parse().ok());
+        let last_event = store.last_event()?;
         let (happened, queued) = mpsc::channel(QUEUE);
         let plane = Arc::new(Self {
             store,
@@ -112,7 +120,7 @@ impl Plane {
             nodes: Nodes::default(),
             published: watch::Sender::new(Published::to_all(Serving::nothing())),
             rolls_out,
-            last_event: watch::Sender::new(last_event.unwrap_or(0)),
+            last_event: watch::Sender::new(last_event),
             happened,
             changing: Mutex::new(()),
         });
@@ -178,6 +186,8 @@ impl Plane {
             tracing::error!(%error, "after a restart this revision would be led to all once more");
         }
         self.published.send_replace(Published { stable: Arc::clone(serving), candidate: None });
+        tracing::info!(revision = serving.revision, "told to all");
+        self.note(Happened::RolloutDone { revision: serving.revision });
     }
 
     /// A candidate has not: what was before it becomes the next revision, unless somebody has written another one. It writes,
@@ -244,15 +254,9 @@ impl Plane {
                 None => {}
             }
         }
-        let revision = Revision {
-            number: number + 1,
-            time: rfc3339(SystemTime::now()),
-            author: change.author,
-            message: change.message,
-            rollback_to: None,
-            documents: after,
-        };
-        self.accept((number, &before), revision, None, change.dry_run)
+        let draft =
+            Draft { author: change.author, message: change.message, rollback_to: None, documents: after };
+        self.accept((number, &before), draft, None, change.dry_run)
     }
 
     /// Takes over what the directory says, where that is another than the last time: what was rolled back stays so until
@@ -269,15 +273,13 @@ impl Plane {
         let mut after: Documents =
             before.iter().filter(|(name, _)| !name.starts_with(DIRECTORY)).map(owned).collect();
         after.extend(directory.iter().map(|(name, text)| (format!("{DIRECTORY}{name}"), text.clone())));
-        let revision = Revision {
-            number: number + 1,
-            time: rfc3339(SystemTime::now()),
+        let draft = Draft {
             author: "directory".to_owned(),
             message: String::new(),
             rollback_to: None,
             documents: after,
         };
-        self.accept((number, &before), revision, Some(&directory), false).map(Some)
+        self.accept((number, &before), draft, Some(&directory), false).map(Some)
     }
 
     /// Makes a revision of what an earlier one says.
@@ -305,24 +307,19 @@ impl Plane {
             return Err(ChangeError::Refused(format!("there is no revision {to}")));
         };
         let (number, before) = self.current()?;
-        let revision = Revision {
-            number: number + 1,
-            time: rfc3339(SystemTime::now()),
-            author,
-            message,
-            rollback_to: Some(to),
-            documents: earlier.documents,
-        };
-        self.accept((number, &before), revision, None, dry_run)
+        let draft = Draft { author, message, rollback_to: Some(to), documents: earlier.documents };
+        self.accept((number, &before), draft, None, dry_run)
     }
 
     fn accept(
         &self,
         (number, before): (u64, &Documents),
-        revision: Revision,
+        Draft { author, message, rollback_to, documents }: Draft,
         directory: Option<&Documents>,
         dry_run: bool,
     ) -> Result<Outcome, ChangeError> {
+        let time = rfc3339(SystemTime::now());
+        let revision = Revision { number: number + 1, time, author, message, rollback_to, documents };
         let diff = diff(before, &revision.documents);
         let (serving, warnings) =
             checked(revision.number, &revision.documents).map_err(ChangeError::Invalid)?;
@@ -394,11 +391,10 @@ pub fn diff(before: &Documents, after: &Documents) -> String {
     let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let mut out = String::new();
     for name in names {
-        let of = |documents: &Documents| documents.get(name).cloned().unwrap_or_default();
-        let (old, new) = (of(before), of(after));
-        if before.get(name) != after.get(name) {
+        let (old, new) = (before.get(name), after.get(name));
+        if old != new {
             let (from, to) = (header(before, "a/", name), header(after, "b/", name));
-            out += &TextDiff::from_lines(&old, &new)
+            out += &TextDiff::from_lines(old.map_or("", String::as_str), new.map_or("", String::as_str))
                 .unified_diff()
                 .context_radius(3)
                 .header(&from, &to)

@@ -80,11 +80,13 @@ async fn steps(plane: &Arc<Plane>, Rollout { steps, watch }: &Rollout, serving: 
     let groups: BTreeSet<_> = serving.fleet().groups.iter().map(|group| group.name.to_string()).collect();
     let mut chosen = BTreeSet::new();
     for share in steps {
-        chosen.extend(choose(&newest(plane), &groups, *share));
-        // Where nobody is there nothing is proven.
-        while chosen.is_empty() {
-            sleep(LOOK_EVERY).await;
+        loop {
             chosen.extend(choose(&newest(plane), &groups, *share));
+            // Where nobody is there nothing is proven.
+            if !chosen.is_empty() {
+                break;
+            }
+            sleep(LOOK_EVERY).await;
         }
         plane.offer(serving, chosen.clone());
         let nodes = chosen.iter().cloned().collect();
@@ -113,8 +115,6 @@ async fn steps(plane: &Arc<Plane>, Rollout { steps, watch }: &Rollout, serving: 
     }
     let serving = Arc::clone(serving);
     blocking(plane, move |plane| plane.settle(&serving)).await;
-    plane.note(Happened::RolloutDone { revision });
-    tracing::info!(revision, "told to all");
 }
 
 /// Does what may wait for the disk.

@@ -225,6 +225,15 @@ impl Store {
         Ok(events)
     }
 
+    /// The number of the last event; 0 before there is any.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn last_event(&self) -> Result<u64, StoreError> {
+        let table = self.database.begin_read()?.open_table(EVENTS)?;
+        Ok(table.last()?.map_or(0, |(id, _)| id.value()))
+    }
+
     /// Events after the one of this number, the first first.
     ///
     /// # Errors

@@ -137,6 +137,7 @@ async fn serve<S: Speaks>(
                 if changed.is_err() {
                     return;
                 }
+                stream.look();
             }
         }
     }
@@ -207,7 +208,6 @@ impl Stream {
     }
 
     fn tell(&mut self) -> Option<Told> {
-        self.look();
         let view = self.view.as_ref()?;
         if let Some(told) = self.session.tell(view) {
             self.plane.nodes.note_told(self.number, told.kind, view.revision);

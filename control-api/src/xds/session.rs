@@ -74,8 +74,7 @@ impl Asked {
 fn shortened(mut text: String) -> String {
     const MOST: usize = 4096;
     if text.len() > MOST {
-        let end = (0..=MOST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
+        text.truncate(text.floor_char_boundary(MOST));
         text += "...";
     }
     text
@@ -159,7 +158,8 @@ struct Subscription {
     names: BTreeSet<String>,
     /// What the node has, as far as it was told.
     has: BTreeMap<String, Has>,
-    pending: Option<(String, u64)>,
+    /// The revision of the last answer, until the node has said what it made of it.
+    pending: Option<u64>,
     /// Of the last answer that was sent. What is said to an earlier one was said before that was heard.
     nonce: String,
     /// The last answer was refused: what is in force is what was before it.
@@ -190,16 +190,17 @@ impl Session {
         let Asked { kind, names, nonce, error } = asked;
         let is_first = !self.subscriptions.contains_key(&kind);
         let subscription = self.subscriptions.entry(kind).or_default();
-        let pending = subscription.pending.take_if(|(pending, _)| *pending == nonce);
+        let is_answer = nonce == subscription.nonce;
+        let pending = subscription.pending.take_if(|_| is_answer);
         match names {
             Names::Changed { more, fewer, has } => subscription.change(kind, is_first, (more, fewer, has)),
             // Of an answer that is not the last one, this way: said before what is on its way was heard.
-            Names::Exactly(_) if !is_first && !nonce.is_empty() && nonce != subscription.nonce => {
+            Names::Exactly(_) if !is_first && !nonce.is_empty() && !is_answer => {
                 return None;
             }
             Names::Exactly(names) => subscription.replace(is_first, names),
         }
-        let (_, revision) = pending?;
+        let revision = pending?;
         subscription.refused = error.is_some();
         let verdict = error.map_or(Verdict::Ack, Verdict::Nack);
         Some(Heard { kind, revision, verdict })
@@ -239,7 +240,7 @@ impl Session {
             };
             self.nonce += 1;
             let nonce = self.nonce.to_string();
-            subscription.pending = Some((nonce.clone(), view.revision));
+            subscription.pending = Some(view.revision);
             subscription.nonce.clone_from(&nonce);
             if kind == Kind::Cluster {
                 self.tell_endpoints_again(&put);

@@ -83,8 +83,7 @@ pub(super) fn why(refused: &[Refused]) -> Option<Status> {
     }
     let mut message = refused.iter().map(Refused::to_string).collect::<Vec<_>>().join("\n");
     if message.len() > LONGEST {
-        let end = (0..=LONGEST).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-        message.truncate(end);
+        message.truncate(message.floor_char_boundary(LONGEST));
         message += "\n...";
     }
     Some(Status { code: REFUSED, message })
