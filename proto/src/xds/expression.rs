@@ -12,7 +12,7 @@ const ANYWHERE: &str = "(?s:.*)";
 ///
 /// # Errors
 /// Why it is none.
-pub(in super::super) fn read(theirs: &str) -> Result<Pattern, String> {
+pub(super) fn read(theirs: &str) -> Result<Pattern, String> {
     if theirs.is_empty() {
         return Err("this is empty".to_owned());
     }
@@ -28,7 +28,7 @@ pub(in super::super) fn read(theirs: &str) -> Result<Pattern, String> {
 }
 
 /// An expression of ours, for the whole of a text.
-pub(in super::super) fn write(ours: &Pattern) -> String {
+pub(super) fn write(ours: &Pattern) -> String {
     let text = ours.as_str();
     let inside = text.strip_prefix("^(?:").and_then(|rest| rest.strip_suffix(")$"));
     let is_same = |theirs: &&str| read(theirs).is_ok_and(|read| read == *ours);
@@ -63,7 +63,7 @@ pub(super) fn compiled(expression: &str) -> Result<Pattern, String> {
 }
 
 /// The one text that an expression fits; `None` when there may be others.
-pub(in super::super) fn literal(expression: &str) -> Option<String> {
+pub(super) fn literal(expression: &str) -> Option<String> {
     let mut out = String::new();
     let mut chars = expression.chars();
     while let Some(char) = chars.next() {

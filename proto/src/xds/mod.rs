@@ -8,6 +8,7 @@ mod any;
 mod cluster;
 mod cx;
 pub mod discovery;
+mod expression;
 mod filters;
 mod listener;
 mod route;

@@ -372,3 +372,13 @@ fn what_is_only_shown_beside_what_decides_is_told_apart() {
     let told: Vec<_> = rules.iter().map(|rule| (rule.name.as_deref(), rule.dry_run)).collect();
     assert_eq!(told, [(Some("a"), false), (Some("b"), true)]);
 }
+
+#[test]
+fn an_expression_that_would_close_what_is_put_around_it_is_refused() {
+    for regex in ["/a)|(?:/b", ""] {
+        let regex = M::SafeRegex(matcher::RegexMatcher { regex: regex.to_owned() });
+        let all = rules(Action::Allow, &[("p", policy(path(regex), I::Any(true)))]);
+        let refused = gathered(vec![(Some(all), None)]).unwrap_err();
+        assert!(refused.contains("safe_regex.regex: this is "), "{refused}");
+    }
+}

@@ -3,13 +3,11 @@
 use ipnet::IpNet;
 
 use super::super::cx::Cx;
+use super::super::expression;
 use super::super::generated::envoy::config::core::v3::CidrRange;
 use super::super::generated::envoy::r#type::matcher::v3 as pb;
 use super::super::generated::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use crate::model::{Pattern, StringMatch};
-
-/// Around an expression that need not fit the whole of a text, where the whole is asked for.
-pub(in crate::xds) const ANYWHERE: (&str, &str) = ("(?s:.*)(?:", ")(?s:.*)");
 
 /// A network; bits beyond its length do not count.
 pub(in crate::xds) fn network(cx: &mut Cx, range: CidrRange) -> Option<IpNet> {
@@ -48,32 +46,13 @@ pub(super) fn expression(cx: &mut Cx, written: MatchPattern, ignore_case: bool) 
         MatchPattern::Prefix(text) => ("prefix", format!("{case}^{}", regex::escape(&text))),
         MatchPattern::Suffix(text) => ("suffix", format!("{case}{}$", regex::escape(&text))),
         MatchPattern::Contains(text) => ("contains", format!("{case}{}", regex::escape(&text))),
-        MatchPattern::SafeRegex(expression) => return whole(cx, "safe_regex.regex", &expression.regex),
+        MatchPattern::SafeRegex(theirs) => {
+            return compiled(cx, "safe_regex.regex", expression::read(&theirs.regex));
+        }
     };
-    compiled(cx, field, &expression)
+    compiled(cx, field, expression::compiled(&expression))
 }
 
-/// An expression for the whole of a text, or one that is written so that it fits anywhere.
-pub(super) fn whole(cx: &mut Cx, field: &str, expression: &str) -> Option<Pattern> {
-    if let Some(pattern) = inside(expression) {
-        return Some(pattern);
-    }
-    compiled(cx, field, &format!("^(?:{expression})$"))
-}
-
-/// What is within an expression that is written so that it fits anywhere.
-pub(in crate::xds) fn inside(expression: &str) -> Option<Pattern> {
-    let (before, after) = ANYWHERE;
-    Pattern::new(expression.strip_prefix(before)?.strip_suffix(after)?).ok()
-}
-
-fn compiled(cx: &mut Cx, field: &str, expression: &str) -> Option<Pattern> {
-    Pattern::new(expression).map_or_else(
-        |error| {
-            let said = error.to_string();
-            let reason = said.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            cx.fail(field, format!("this is not a regular expression: {reason}"))
-        },
-        Some,
-    )
+fn compiled(cx: &mut Cx, field: &str, read: Result<Pattern, String>) -> Option<Pattern> {
+    read.map_or_else(|why| cx.fail(field, why), Some)
 }

@@ -7,12 +7,13 @@ use ::http::HeaderValue;
 use ::http::uri::{Authority, PathAndQuery};
 
 use super::super::cx::Cx;
+use super::super::expression;
 use super::super::generated::envoy::config::core::v3::{self as core, RoutingPriority};
 use super::super::generated::envoy::config::route::v3 as pb;
 use super::super::generated::envoy::r#type::matcher::v3 as matcher;
 use super::super::generated::outrigger::extensions::v1 as ours;
 use super::edits::{self, Both};
-use super::{expression, extension, name, percent, retry};
+use super::{extension, name, percent, retry};
 use crate::model::{
     Destination, Forward, Hedge, Match, Mirror, Name, PathMatch, PathRewrite, Priority, Retry, Rewrite,
     Split, Target,

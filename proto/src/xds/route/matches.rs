@@ -4,9 +4,10 @@ use ::http::header::{CONTENT_TYPE, HOST};
 use ::http::{HeaderName, Method};
 
 use super::super::cx::Cx;
+use super::super::expression;
 use super::super::generated::envoy::config::route::v3 as pb;
 use super::super::generated::envoy::r#type::matcher::v3 as matcher;
-use super::{expression, percent, query};
+use super::{percent, query};
 use crate::model::{HeaderMatch, Match, PathMatch, Pattern, Percent, QueryMatch, StringMatch};
 use crate::yaml::canonical_path;
 

@@ -4,7 +4,6 @@
 //! In our own tables a request falls through to less specific hosts: so each host here ends with an answer of 404.
 
 mod edits;
-mod expression;
 mod extension;
 mod forward;
 mod matches;
@@ -20,7 +19,6 @@ use ::http::StatusCode;
 
 use self::edits::{Both, Levels};
 pub(super) use self::edits::{then, touch_alike};
-pub(super) use self::expression::{literal, write as expression};
 
 use self::forward::{Beside, Defaults};
 pub(super) use self::matches::beginning;

@@ -5,10 +5,9 @@ use prost::Message;
 use prost_types::Any;
 
 use super::super::Kind;
-use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::extensions::filters::http::router::v3::Router;
 use super::super::generated::envoy::extensions::filters::network::http_connection_manager::v3 as http;
-use super::packed;
+use super::{packed, stream};
 use crate::model::Name;
 
 /// `Listener`, as such clients read it; a proxy has no use for it.
@@ -30,12 +29,7 @@ struct ApiListener {
 /// A listener of this name whose routes are in this table. Its filters are the router alone: what else a proxy does with a
 /// request, such a client does not.
 pub fn write_for_clients(name: &Name, routes: &Name) -> Any {
-    let ads = core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {});
-    let config_source = core::ConfigSource {
-        config_source_specifier: Some(ads),
-        resource_api_version: core::ApiVersion::V3.into(),
-    };
-    let rds = http::Rds { config_source: Some(config_source), route_config_name: routes.to_string() };
+    let rds = http::Rds { config_source: Some(stream()), route_config_name: routes.to_string() };
     let router = http::HttpFilter {
         name: "envoy.filters.http.router".to_owned(),
         config_type: Some(http::http_filter::ConfigType::TypedConfig(packed(&Router {}))),

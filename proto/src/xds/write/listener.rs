@@ -12,8 +12,8 @@ use super::super::generated::outrigger::extensions::v1 as ext;
 use super::super::listener::{Fields, of_manager};
 use super::super::{ListenerResource, RouteSource};
 use super::filters::rbac;
-use super::{Cx, downstream_tls, noted, packed};
-use crate::model::{Address, Authorization, Direction, Filter, FilterChain, Limits, Listener, Name};
+use super::{Cx, address, downstream_tls, noted, packed};
+use crate::model::{Authorization, Direction, Filter, FilterChain, Limits, Listener, Name};
 
 pub(super) fn listener(cx: &mut Cx, name: &Name, resource: &ListenerResource) -> Option<pb::Listener> {
     let ListenerResource { listener: Listener { bind, direction, chain: model }, routes } = resource;
@@ -29,7 +29,7 @@ pub(super) fn listener(cx: &mut Cx, name: &Name, resource: &ListenerResource) ->
                 filters.push(filter_of("http_connection_manager", &manager));
             }
             Filter::Tcp(tcp) => {
-                filters.extend(guards(cx, name, authorization.as_ref())?);
+                filters.extend(authorization.iter().flat_map(|authorization| guards(name, authorization)));
                 if *routes != RouteSource::None {
                     return cx.fail("filters", "a listener that passes bytes has no routes");
                 }
@@ -47,7 +47,7 @@ pub(super) fn listener(cx: &mut Cx, name: &Name, resource: &ListenerResource) ->
     };
     Some(pb::Listener {
         name: name.to_string(),
-        address: Some(address(cx, bind)?),
+        address: Some(address(cx, "address", bind)?),
         filter_chains,
         listener_filters,
         traffic_direction: traffic_direction.into(),
@@ -68,13 +68,12 @@ fn connection_limit(name: &Name, limits: &Limits) -> network::connection_limit::
 }
 
 /// Who may connect, where nobody looks into what is said.
-fn guards(cx: &mut Cx, name: &Name, authorization: Option<&Authorization>) -> Option<Vec<pb::Filter>> {
-    let Some(authorization) = authorization else { return Some(Vec::new()) };
+fn guards(name: &Name, authorization: &Authorization) -> impl Iterator<Item = pb::Filter> {
     let filter = |rbac::Written { word: _, rules, shadow_rules }| {
         let stat_prefix = name.to_string();
         filter_of("rbac", &network::rbac::v3::Rbac { rules, shadow_rules, stat_prefix })
     };
-    Some(rbac::write(cx, authorization)?.into_iter().map(filter).collect())
+    rbac::write(authorization).into_iter().map(filter)
 }
 
 /// What Envoy's fields say of limits, and what they do not.
@@ -120,20 +119,4 @@ fn unsaid(limits: &Limits, read: &Limits) -> Option<Option<ext::ListenerLimits>>
 
 pub(super) fn time(time: Duration) -> Option<prost_types::Duration> {
     prost_types::Duration::try_from(time).ok()
-}
-
-fn address(cx: &mut Cx, address: &Address) -> Option<core::Address> {
-    use core::socket_address::PortSpecifier;
-    let address = match address {
-        Address::Ip(socket) => core::address::Address::SocketAddress(core::SocketAddress {
-            address: socket.ip().to_string(),
-            port_specifier: Some(PortSpecifier::PortValue(socket.port().into())),
-            ..core::SocketAddress::default()
-        }),
-        Address::Unix(path) => match path.to_str() {
-            Some(path) => core::address::Address::Pipe(core::Pipe { path: path.to_owned() }),
-            None => return cx.fail("address", "the path of this socket is not text"),
-        },
-    };
-    Some(core::Address { address: Some(address) })
 }

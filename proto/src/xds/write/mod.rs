@@ -13,6 +13,7 @@ mod route;
 mod tls;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub use self::client::write_for_clients;
 use prost::Message;
@@ -20,9 +21,10 @@ use prost_types::Any;
 
 use super::any::OURS;
 use super::cx::Cx;
+use super::generated::envoy::config::core::v3 as core;
 use super::generated::envoy::config::core::v3::Metadata;
 use super::{Refused, Resource};
-use crate::model::Name;
+use crate::model::{Address, Name};
 
 /// Writes a resource under this name.
 ///
@@ -59,4 +61,38 @@ fn noted<M: Message + prost::Name + Default + PartialEq>(said: M) -> Option<Meta
         filter_metadata: BTreeMap::new(),
         typed_filter_metadata: BTreeMap::from([(OURS.to_owned(), packed(&said))]),
     })
+}
+
+/// From the same stream.
+fn stream() -> core::ConfigSource {
+    let ads = core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {});
+    core::ConfigSource {
+        config_source_specifier: Some(ads),
+        resource_api_version: core::ApiVersion::V3.into(),
+    }
+}
+
+fn time(cx: &mut Cx, field: &str, time: Duration) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(time).ok().or_else(|| cx.fail(field, "this time is too long"))
+}
+
+/// An IP address and a port, or a unix socket.
+fn address(cx: &mut Cx, field: &str, address: &Address) -> Option<core::Address> {
+    let address = match address {
+        Address::Ip(ip) => core::address::Address::SocketAddress(socket(ip.ip().to_string(), ip.port())),
+        Address::Unix(path) => match path.to_str() {
+            Some(path) => core::address::Address::Pipe(core::Pipe { path: path.to_owned() }),
+            None => return cx.fail(field, format!("`{}` is not UTF-8", path.display())),
+        },
+    };
+    Some(core::Address { address: Some(address) })
+}
+
+/// An address, or a name, and a port.
+fn socket(address: String, port: u16) -> core::SocketAddress {
+    core::SocketAddress {
+        address,
+        protocol: core::socket_address::Protocol::Tcp.into(),
+        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(port.into())),
+    }
 }

@@ -5,7 +5,7 @@ use super::super::generated::envoy::extensions::transport_sockets::tls::v3 as pb
 use super::super::generated::envoy::r#type::matcher::v3 as matcher;
 use super::super::secret::{Secret, Wiped};
 use super::super::tls::{OWN, OWN_ROOTS};
-use super::{Cx, packed};
+use super::{Cx, packed, stream};
 use crate::model::{
     Bundle, Certificate, MutualUpstream, Name, PeerPattern, Revocation, Roots, San, ServerAuth, UpstreamTls,
 };
@@ -102,12 +102,7 @@ pub(super) fn common(
 
 /// A secret of the same stream.
 pub(super) fn of(name: &str) -> pb::SdsSecretConfig {
-    let ads = core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {});
-    let source = core::ConfigSource {
-        resource_api_version: core::ApiVersion::V3.into(),
-        config_source_specifier: Some(ads),
-    };
-    pb::SdsSecretConfig { name: name.to_owned(), sds_config: Some(source) }
+    pb::SdsSecretConfig { name: name.to_owned(), sds_config: Some(stream()) }
 }
 
 /// What is shown of oneself.

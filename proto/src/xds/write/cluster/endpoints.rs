@@ -11,8 +11,9 @@ use super::super::super::cluster::{LABELS, weight_of};
 use super::super::super::generated::envoy::config::core::v3 as core;
 use super::super::super::generated::envoy::config::endpoint::v3 as pb;
 use super::super::super::generated::outrigger::extensions::v1 as ours;
-use super::super::{Cx, packed};
-use crate::model::{Address, Assignment, Endpoint, Labels, Name};
+use super::super::{address, packed, socket};
+use super::Cx;
+use crate::model::{Assignment, Endpoint, Labels, Name};
 
 /// Endpoints that come by themselves.
 pub(in super::super) fn assignment(
@@ -112,31 +113,11 @@ fn written(cx: &mut Cx, endpoint: &Endpoint, place: Option<usize>) -> Option<pb:
             .typed_filter_metadata
             .insert(super::super::OURS.to_owned(), packed(&ours::Endpoint { place }));
     }
-    let address = Some(address(cx, at)?);
+    let address = Some(address(cx, "lb_endpoints", at)?);
     Some(pb::LbEndpoint {
         host_identifier: Some(pb::lb_endpoint::HostIdentifier::Endpoint(pb::Endpoint { address })),
         health_status: core::HealthStatus::Unknown.into(),
         metadata: (metadata != core::Metadata::default()).then_some(metadata),
         load_balancing_weight: Some(weight.get()),
     })
-}
-
-/// An IP address and a port, or a unix socket.
-fn address(cx: &mut Cx, address: &Address) -> Option<core::Address> {
-    let address = match address {
-        Address::Ip(ip) => core::address::Address::SocketAddress(socket(ip.ip().to_string(), ip.port())),
-        Address::Unix(path) => match path.to_str() {
-            Some(path) => core::address::Address::Pipe(core::Pipe { path: path.to_owned() }),
-            None => return cx.fail("lb_endpoints", format!("`{}` is not UTF-8", path.display())),
-        },
-    };
-    Some(core::Address { address: Some(address) })
-}
-
-fn socket(address: String, port: u16) -> core::SocketAddress {
-    core::SocketAddress {
-        address,
-        protocol: core::socket_address::Protocol::Tcp.into(),
-        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(port.into())),
-    }
 }

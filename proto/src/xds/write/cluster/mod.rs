@@ -9,7 +9,6 @@ mod protocol;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 pub(super) use self::endpoints::assignment;
 use super::super::cluster::{ClusterResource, EndpointSource, HTTP_OPTIONS, NO_BUDGET};
@@ -18,7 +17,7 @@ use super::super::generated::envoy::config::cluster::v3::cluster::{ClusterDiscov
 use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::r#type::v3 as kinds;
 use super::super::generated::outrigger::extensions::v1 as ours;
-use super::{Cx, noted, packed, tls};
+use super::{Cx, noted, packed, stream, time, tls};
 use crate::model::{
     Balance, BreakerLimits, CircuitBreaker, Cluster, Labels, Name, Percent, RetryBudget, Source,
     SubsetFallback,
@@ -117,19 +116,6 @@ fn place(
     cluster.ignore_health_on_host_removal = !cluster.health_checks.is_empty();
     cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind.into()));
     Some(())
-}
-
-/// From the same stream.
-fn stream() -> core::ConfigSource {
-    let ads = core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {});
-    core::ConfigSource {
-        config_source_specifier: Some(ads),
-        resource_api_version: core::ApiVersion::V3.into(),
-    }
-}
-
-fn time(cx: &mut Cx, field: &str, time: Duration) -> Option<prost_types::Duration> {
-    prost_types::Duration::try_from(time).ok().or_else(|| cx.fail(field, "this time is too long"))
 }
 
 fn percent(share: Percent) -> kinds::Percent {

@@ -59,7 +59,7 @@ pub(super) fn of_listener(
             let name = format!("envoy.filters.http.rbac.{word}");
             filter_of(&name, &http::rbac::v3::Rbac { rules, shadow_rules })
         };
-        filters.extend(rbac::write(cx, authorization)?.into_iter().map(filter));
+        filters.extend(rbac::write(authorization).into_iter().map(filter));
     }
     if let Some(asked) = asked {
         filters.push(filter_of(EXT_AUTHZ, &ext_authz::filter(asked, &mut said.external_authorization)));

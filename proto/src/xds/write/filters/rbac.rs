@@ -5,8 +5,9 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use super::super::super::expression::write as of_pattern;
 use super::super::super::filters::request::{AND_BELOW, HOST_IN, PORT};
-use super::super::super::filters::{claims, rbac, text};
+use super::super::super::filters::{claims, rbac};
 use super::super::super::generated::envoy::config::rbac::v3 as pb;
 use super::super::super::generated::envoy::config::rbac::v3::permission::Rule as P;
 use super::super::super::generated::envoy::config::rbac::v3::principal::Identifier as I;
@@ -15,7 +16,6 @@ use super::super::super::generated::envoy::config::route::v3::HeaderMatcher;
 use super::super::super::generated::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use super::super::super::generated::envoy::r#type::matcher::v3 as matcher;
 use super::super::super::generated::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use super::super::Cx;
 use super::{expression, network, text as matching};
 use crate::model::{
     Authorization, Effect, HeaderRule, HostPattern, PathPattern, Pattern, PeerPattern, Rule, StringMatch,
@@ -32,14 +32,13 @@ pub(in super::super) struct Written {
 }
 
 /// What no rule fits is refused: so where any decides, there is a filter that allows, though it be nobody.
-pub(in super::super) fn write(cx: &mut Cx, authorization: &Authorization) -> Option<Vec<Written>> {
+pub(in super::super) fn write(authorization: &Authorization) -> Vec<Written> {
     let Authorization { rules } = authorization;
     let mut policies = Vec::new();
     for (place, rule) in rules.iter().enumerate() {
         let Rule { name, effect, dry_run, when } = rule;
-        let place = u32::try_from(place).ok()?;
         let name = name.as_ref().map_or_else(String::new, |name| format!(".{name}"));
-        policies.push((*effect, *dry_run, format!("{}{place:05}{name}", rbac::PLACE), policy(cx, when)?));
+        policies.push((*effect, *dry_run, format!("{}{place:05}{name}", rbac::PLACE), policy(when)));
     }
     let of = |action: Action, wanted: Effect, dry: bool| {
         let policies = policies.iter().filter(|(effect, dry_run, ..)| *effect == wanted && (dry || !dry_run));
@@ -65,10 +64,10 @@ pub(in super::super) fn write(cx: &mut Cx, authorization: &Authorization) -> Opt
     if !audits.policies.is_empty() {
         all.push(Written { word: "log", rules: Some(audits), shadow_rules: None });
     }
-    Some(all)
+    all
 }
 
-fn policy(cx: &mut Cx, when: &When) -> Option<pb::Policy> {
+fn policy(when: &When) -> pb::Policy {
     let When { peers, source, sni, ports, methods, hosts, paths, headers, claims } = when;
     let mut what = Vec::new();
     what.extend(any_rule(ports.iter().map(|port| P::DestinationPort((*port).into()))));
@@ -77,11 +76,8 @@ fn policy(cx: &mut Cx, when: &When) -> Option<pb::Policy> {
         |method: &http::Method| header(":method", matching(MatchPattern::Exact(method.as_str().to_owned())));
     what.extend(any_rule(methods.iter().map(method).map(P::Header)));
     what.extend(any_rule(hosts.iter().flat_map(with_port).map(|host| P::Header(header(":authority", host)))));
-    let paths: Option<Vec<_>> = paths.iter().map(|path| path_of(cx, path)).collect();
-    what.extend(any_rule(paths?.into_iter().map(P::UrlPath)));
-    for rule in headers {
-        what.push(permission(P::Header(header_of(cx, rule)?)));
-    }
+    what.extend(any_rule(paths.iter().map(path_of).map(P::UrlPath)));
+    what.extend(headers.iter().map(|rule| permission(P::Header(header_of(rule)))));
     let mut who = Vec::new();
     let peer = |peer| I::Authenticated(pb::principal::Authenticated { principal_name: Some(named(peer)) });
     who.extend(any_id(peers.iter().map(peer)));
@@ -89,7 +85,7 @@ fn policy(cx: &mut Cx, when: &When) -> Option<pb::Policy> {
     who.extend(claims.iter().map(|rule| principal(I::Metadata(claims::written(rule)))));
     let what = if what.is_empty() { P::Any(true) } else { P::AndRules(pb::permission::Set { rules: what }) };
     let who = if who.is_empty() { I::Any(true) } else { I::AndIds(pb::principal::Set { ids: who }) };
-    Some(pb::Policy { permissions: vec![permission(what)], principals: vec![principal(who)] })
+    pb::Policy { permissions: vec![permission(what)], principals: vec![principal(who)] }
 }
 
 fn permission(rule: P) -> pb::Permission {
@@ -145,46 +141,33 @@ fn header(name: &str, text: matcher::StringMatcher) -> HeaderMatcher {
     HeaderMatcher { name: name.to_owned(), invert_match: false, header_match_specifier }
 }
 
-fn header_of(cx: &mut Cx, rule: &HeaderRule) -> Option<HeaderMatcher> {
+fn header_of(rule: &HeaderRule) -> HeaderMatcher {
     let HeaderRule { name, value } = rule;
     let pattern = match value {
         StringMatch::Present => Err(true),
         StringMatch::Absent => Err(false),
         StringMatch::Exact(text) => Ok(MatchPattern::Exact(text.to_string())),
         StringMatch::Prefix(text) => Ok(MatchPattern::Prefix(text.to_string())),
-        StringMatch::Regex(pattern) => Ok(anywhere(cx, pattern)?),
+        StringMatch::Regex(pattern) => Ok(anywhere(pattern)),
     };
     let specifier = match pattern {
         Ok(pattern) => HeaderMatchSpecifier::StringMatch(matching(pattern)),
         Err(there) => HeaderMatchSpecifier::PresentMatch(there),
     };
-    Some(HeaderMatcher {
-        name: name.to_string(),
-        invert_match: false,
-        header_match_specifier: Some(specifier),
-    })
+    HeaderMatcher { name: name.to_string(), invert_match: false, header_match_specifier: Some(specifier) }
 }
 
 /// There, an expression is for the whole of a text.
-fn anywhere(cx: &mut Cx, pattern: &Pattern) -> Option<MatchPattern> {
-    let (before, after) = text::ANYWHERE;
-    let whole = pattern.as_str().strip_prefix("^(?:").and_then(|rest| rest.strip_suffix(")$"));
-    let written = match whole.filter(|whole| text::inside(whole).is_none() && Pattern::new(whole).is_ok()) {
-        Some(whole) => whole.to_owned(),
-        None => format!("{before}{}{after}", pattern.as_str()),
-    };
-    match Pattern::new(&written) {
-        Ok(_) => Some(expression(written)),
-        Err(_) => cx.fail("", format!("`{}` cannot be written for the whole of a text", pattern.as_str())),
-    }
+fn anywhere(pattern: &Pattern) -> MatchPattern {
+    expression(of_pattern(pattern))
 }
 
-fn path_of(cx: &mut Cx, path: &PathPattern) -> Option<matcher::PathMatcher> {
+fn path_of(path: &PathPattern) -> matcher::PathMatcher {
     let pattern = match path {
         PathPattern::Exact(path) => MatchPattern::Exact(path.to_string()),
         PathPattern::Below(above) => MatchPattern::Prefix(above.to_string()),
         PathPattern::Prefix(path) => expression(format!("{}{AND_BELOW}", regex::escape(path))),
-        PathPattern::Regex(pattern) => anywhere(cx, pattern)?,
+        PathPattern::Regex(pattern) => anywhere(pattern),
     };
-    Some(matcher::PathMatcher { rule: Some(matcher::path_matcher::Rule::Path(matching(pattern))) })
+    matcher::PathMatcher { rule: Some(matcher::path_matcher::Rule::Path(matching(pattern))) }
 }

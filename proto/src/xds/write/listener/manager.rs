@@ -9,7 +9,7 @@ use super::super::super::generated::envoy::extensions::http::original_ip_detecti
 use super::super::super::generated::outrigger::extensions::v1 as ext;
 use super::super::super::listener::Fields;
 use super::super::super::RouteSource;
-use super::super::{Cx, filters, packed, route};
+use super::super::{Cx, filters, packed, route, stream};
 use crate::model::{Authorization, HttpFilter, Limits, Name};
 
 pub(super) fn manager(
@@ -66,14 +66,8 @@ fn routed(cx: &mut Cx, name: &Name, routes: &Name, source: &RouteSource) -> Opti
             cx.fail("rds.route_config_name", "the listener has its routes from another table")
         }
         RouteSource::Rds(table) => {
-            use core::config_source::ConfigSourceSpecifier;
-            let specifier = ConfigSourceSpecifier::Ads(core::AggregatedConfigSource::default());
-            let config_source = core::ConfigSource {
-                resource_api_version: core::ApiVersion::V3.into(),
-                config_source_specifier: Some(specifier),
-            };
             let route_config_name = table.to_string();
-            Some(RouteSpecifier::Rds(pb::Rds { config_source: Some(config_source), route_config_name }))
+            Some(RouteSpecifier::Rds(pb::Rds { config_source: Some(stream()), route_config_name }))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What we say beside a route, as no field of Envoy's could.
 
 use super::super::super::generated::outrigger::extensions::v1::route as pb;
-use super::Cx;
+use super::{Cx, time};
 use crate::model::{
     Adaptive, Concurrency, Destination, Fallback, Hedge, HedgeAfter, Instead, LimitKey, Respond, Stale,
 };
@@ -15,14 +15,14 @@ pub(super) fn concurrency(cx: &mut Cx, limit: &Concurrency) -> Option<pb::Concur
         LimitKey::Identity => Some(pb::concurrency::Per::Identity(true)),
     };
     let adaptive = adaptive.map(|Adaptive { min, tolerance }| pb::Adaptive { min: min.get(), tolerance });
-    let wait = super::forward::time(cx, "concurrency.wait", *wait)?;
+    let wait = time(cx, "concurrency.wait", *wait)?;
     Some(pb::Concurrency { max: max.get(), queue: *queue, wait: Some(wait), per, adaptive })
 }
 
 pub(super) fn fallback(cx: &mut Cx, fallback: &Fallback) -> Option<pb::Fallback> {
     let (stale, instead) = match fallback {
         Fallback::Stale(Stale { keep, max_body, memory }, instead) => {
-            let keep = super::forward::time(cx, "fallback.stale.keep", *keep)?;
+            let keep = time(cx, "fallback.stale.keep", *keep)?;
             let stale = pb::Stale { keep: Some(keep), max_body: *max_body, memory: *memory };
             (Some(stale), instead.as_ref())
         }
@@ -44,7 +44,7 @@ pub(super) fn fallback(cx: &mut Cx, fallback: &Fallback) -> Option<pb::Fallback>
 pub(super) fn hedge(cx: &mut Cx, hedge: Hedge) -> Option<pb::Hedge> {
     let Hedge { after } = hedge;
     let after = match after {
-        HedgeAfter::Fixed(after) => pb::hedge::After::Fixed(super::forward::time(cx, "hedge.after", after)?),
+        HedgeAfter::Fixed(after) => pb::hedge::After::Fixed(time(cx, "hedge.after", after)?),
         HedgeAfter::Percentile(percentile) => pb::hedge::After::Percentile(u32::from(percentile)),
     };
     Some(pb::Hedge { after: Some(after) })

@@ -1,7 +1,6 @@
 //! Where requests are sent, and what is done about their failure.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use super::super::super::generated::envoy::config::core::v3::{self as core, RoutingPriority};
 use super::super::super::generated::envoy::config::route::v3 as pb;
@@ -13,7 +12,7 @@ use super::super::super::route::{
     MAX_BODY, PREVIOUS_HOSTS, STATUSES, conditions, default_backoff, exact_word, then, touch_alike, word,
 };
 use super::matches::regex_of;
-use super::{Cx, edits, extension, packed};
+use super::{Cx, edits, extension, packed, time};
 use crate::model::{
     Backoff, Destination, Forward, HeaderEdits, Hedge, HedgeAfter, Mirror, PathMatch, PathRewrite, Percent,
     Priority, Retry, RetryCondition, Rewrite, Split, Target,
@@ -78,13 +77,6 @@ pub(super) fn forward(
 /// Bytes that are kept of a body, where that is not what Envoy keeps.
 pub(super) fn kept(forward: &Forward) -> Option<u64> {
     forward.retry.as_ref().map(|retry| retry.max_body).filter(|bytes| *bytes != MAX_BODY)
-}
-
-pub(super) fn time(cx: &mut Cx, field: &str, time: Duration) -> Option<prost_types::Duration> {
-    match prost_types::Duration::try_from(time) {
-        Ok(time) => Some(time),
-        Err(_) => cx.fail(field, "this is longer than can be said"),
-    }
 }
 
 fn subset(to: &Destination) -> String {

@@ -1,8 +1,9 @@
 //! Which requests a route takes.
 
+use super::super::super::expression::{literal, write as expression};
 use super::super::super::generated::envoy::config::route::v3 as pb;
 use super::super::super::generated::envoy::r#type::matcher::v3 as matcher;
-use super::super::super::route::{beginning, encode, expression, literal};
+use super::super::super::route::{beginning, encode};
 use crate::model::{Action, HeaderMatch, Match, PathMatch, PathRewrite, Pattern, QueryMatch, StringMatch};
 use crate::yaml::canonical_path;
 
