@@ -217,9 +217,11 @@ impl Session {
                 }
             }
         }
-        // What is gone is taken away once nothing leads there any more.
+        // What is gone is taken away once nothing leads there any more: clusters, and then their endpoints.
         let leads = [Kind::Listener, Kind::Routes];
-        let holds = leads.into_iter().any(|kind| self.is_behind(kind, view) || self.has_refused(kind));
+        let lags = |kind: Kind| self.is_behind(kind, view) || self.has_refused(kind);
+        let holds_clusters = leads.into_iter().any(lags);
+        let holds_endpoints = holds_clusters || lags(Kind::Cluster);
         let mut warms = false;
         for kind in Kind::ALL {
             let Some(subscription) = self.subscriptions.get_mut(&kind) else { continue };
@@ -234,7 +236,11 @@ impl Session {
                 }
                 return None;
             }
-            let holds = holds && matches!(kind, Kind::Cluster | Kind::Endpoints);
+            let holds = match kind {
+                Kind::Cluster => holds_clusters,
+                Kind::Endpoints => holds_endpoints,
+                Kind::Listener | Kind::Routes | Kind::Secret => false,
+            };
             let Some((put, gone)) = subscription.next(self.way, kind, view.items(kind), holds) else {
                 continue;
             };

@@ -313,12 +313,13 @@ impl Clusters {
         }
     }
 
-    /// Forgets clusters that `keep` does not name, and their figures.
+    /// Forgets clusters that `keep` does not name, and their figures. A request that was routed before finds the endpoints
+    /// that it was to find: it lives under one configuration from its start to its end.
     pub fn retain(&self, keep: impl Fn(&Name) -> bool) {
         self.lock().retain(|name, cluster| {
             let kept = keep(name);
             if !kept {
-                self.assign(cluster, &Assignment::default());
+                cluster.endpoints.load().endpoints().iter().for_each(|endpoint| endpoint.retire());
                 self.registry.retire("cluster", name.as_str());
             }
             kept

@@ -24,6 +24,20 @@ fn an_endpoint_that_stays_keeps_its_state_and_one_that_goes_is_retired() {
     assert_ne!(after.endpoints()[1].id(), before.endpoints()[0].id());
 }
 
+#[test]
+fn a_cluster_that_goes_still_answers_whoever_was_led_there() {
+    let clusters = Clusters::new(Registry::default(), Instant::now());
+    let name = Name::new("app").expect("a name");
+    let cluster = clusters.get_or_make(&name);
+    clusters.assign(&cluster, &assignment(&[1, 2]));
+    clusters.retain(|_| false);
+    let left = cluster.endpoints.load_full();
+    assert_eq!(left.endpoints().len(), 2);
+    assert!(left.endpoints().iter().all(|endpoint| endpoint.is_retired()));
+    // One of the same name is another.
+    assert!(clusters.get_or_make(&name).endpoints().endpoints().is_empty());
+}
+
 fn labelled(endpoints: &[(u16, &str)]) -> Assignment {
     let mut made = assignment(&endpoints.iter().map(|(port, _)| *port).collect::<Vec<_>>());
     for (endpoint, (_, version)) in made.endpoints.iter_mut().zip(endpoints) {

@@ -74,7 +74,7 @@ impl Speaks for Delta {
             resource.resource.iter_mut().for_each(|any| wipe(kind, any));
         }
         for name in removed_resources.iter().filter_map(|name| Name::new(name)) {
-            state.remove(kind, &name);
+            state.withdraw(kind, &name);
         }
         let error_detail: Option<Status> = why(&refused);
         let mut requests = vec![DeltaDiscoveryRequest { response_nonce: nonce, error_detail, ..of(kind) }];

@@ -3,6 +3,8 @@
 
 mod cache;
 mod delta;
+#[cfg(test)]
+mod interleavings;
 mod lapses;
 mod merge;
 mod referred;

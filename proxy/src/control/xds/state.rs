@@ -185,8 +185,23 @@ impl State {
         }
     }
 
-    /// There is no such resource.
-    pub(super) fn remove(&mut self, kind: Kind, name: &Name) {
+    /// The control plane says that there is no such resource. Endpoints and routes that something leads to stay as they were
+    /// said last, as with Envoy: who wants none says so, and who takes them away before what leads there is in between.
+    pub(super) fn withdraw(&mut self, kind: Kind, name: &Name) {
+        let stays = match kind {
+            Kind::Endpoints => self.sets.answer(name).means().is_some(),
+            Kind::Routes => self.tables.answer(name).means().is_some(),
+            Kind::Cluster | Kind::Listener | Kind::Secret => false,
+        };
+        if stays {
+            tracing::info!("{kind}[{name}]: taken away, but still referred to: what was said last stays");
+        } else {
+            self.remove(kind, name);
+        }
+    }
+
+    /// There is no such resource any more.
+    fn remove(&mut self, kind: Kind, name: &Name) {
         self.unsaved = true;
         self.lapses.forget(kind, name);
         match kind {

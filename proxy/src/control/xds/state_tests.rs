@@ -141,10 +141,11 @@ impl Naive {
                 self.tables.insert(name(at), Some(parts.table(length)));
             }
             Word::Removed(Kind::Endpoints, at) if is_known(0, &name(at)) => {
-                drop(self.sets.insert(name(at), None))
+                // What is there stays.
+                self.sets.entry(name(at)).or_default();
             }
             Word::Removed(Kind::Routes, at) if is_known(1, &name(at)) => {
-                drop(self.tables.insert(name(at), None))
+                self.tables.entry(name(at)).or_default();
             }
             Word::Removed(Kind::Cluster, at) => drop(self.clusters.remove(&name(at))),
             Word::Removed(Kind::Listener, at) => drop(self.listeners.remove(&name(at))),
@@ -216,7 +217,7 @@ fn say(state: &mut State, parts: &Parts, word: &Word) {
             state.put(name(at), Resource::Listener(Box::new(parts.listener(table))), said);
         }
         Word::Routes(at, length) => state.put(name(at), Resource::Routes(parts.table(length)), said),
-        Word::Removed(kind, at) => state.remove(kind, &name(at)),
+        Word::Removed(kind, at) => state.withdraw(kind, &name(at)),
         Word::Keep(kind, below) => state.keep(kind, |at| *at < name(below)),
     }
 }
@@ -364,10 +365,10 @@ fn what_names_a_secret_waits_for_it_and_another_one_is_news() {
     let Some(News::All(found)) = state.news(false) else { panic!("it is another one") };
     assert!(!format!("{found:?}").contains("two"));
     // Taken back, it is gone: that is an answer.
-    state.remove(Kind::Secret, &called("own"));
+    state.withdraw(Kind::Secret, &called("own"));
     assert!(matches!(state.news(false), Some(News::All(found)) if found.secrets.0.is_empty()));
     // Who named it is gone, and it is asked for no longer.
-    state.remove(Kind::Cluster, &called("app"));
+    state.withdraw(Kind::Cluster, &called("app"));
     let change = Change { more: Vec::new(), less: vec!["own".to_owned()] };
     assert_eq!(state.change(Kind::Secret), change);
 }
