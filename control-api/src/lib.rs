@@ -11,6 +11,7 @@ pub mod ca;
 pub mod cli;
 pub mod directory;
 pub mod events;
+pub mod loads;
 pub mod nodes;
 pub mod plane;
 pub mod rollout;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::events::rfc3339;
+use crate::loads::LoadStatus;
 use crate::xds::session::{Heard, Verdict, Way};
 
 /// What a node says of itself.
@@ -91,6 +92,8 @@ pub struct NodeStatus {
     pub in_sync: bool,
     /// By kind.
     pub kinds: BTreeMap<String, KindStatus>,
+    /// What it answered in the last minute; `None` of one that does not say.
+    pub load: Option<LoadStatus>,
 }
 
 /// What a node made of a kind.
@@ -131,6 +134,7 @@ impl Nodes {
             settled: false,
             in_sync: false,
             kinds: BTreeMap::new(),
+            load: None,
         };
         self.lock().insert(stream, status);
     }

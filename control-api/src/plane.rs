@@ -5,12 +5,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use outrigger_proto::model::Rollout;
 use outrigger_proto::yaml::{self, Document};
 use similar::TextDiff;
 use tokio::sync::{mpsc, watch};
 
 use crate::ca::Authority;
 use crate::events::{Event, Happened, rfc3339};
+use crate::loads::Loads;
 use crate::nodes::Nodes;
 use crate::rollout::{Candidate, Published};
 use crate::serving::Serving;
@@ -31,6 +33,8 @@ pub struct Plane {
     pub authority: Option<Authority>,
     /// Who is connected.
     pub nodes: Nodes,
+    /// What they say that they were asked.
+    pub loads: Loads,
     published: watch::Sender<Published>,
     /// Whether a revision goes to some first.
     rolls_out: bool,
@@ -109,7 +113,7 @@ impl Plane {
     pub fn open(
         store: Store,
         authority: Option<Authority>,
-        rolls_out: bool,
+        rollout: Option<&Rollout>,
     ) -> Result<Arc<Self>, StoreError> {
         let latest = store.latest()?;
         let last_event = store.last_event()?;
@@ -118,8 +122,9 @@ impl Plane {
             store,
             authority,
             nodes: Nodes::default(),
+            loads: Loads::new(rollout.map_or(Loads::INTERVAL, |rollout| Loads::interval_of(rollout.watch))),
             published: watch::Sender::new(Published::to_all(Serving::nothing())),
-            rolls_out,
+            rolls_out: rollout.is_some(),
             last_event: watch::Sender::new(last_event),
             happened,
             changing: Mutex::new(()),

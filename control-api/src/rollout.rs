@@ -1,5 +1,6 @@
-//! A revision goes to a few nodes first. If one of them refuses it, or does not take it, it is taken back, and everybody goes
-//! on with the one before; if all take it and some time passes, more are told, and at last all.
+//! A revision goes to a few nodes first. If one of them refuses it, or does not take it, or says that more of its requests
+//! fail or take longer than elsewhere, it is taken back, and everybody goes on with the one before; if all take it and some
+//! time passes, more are told, and at last all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_proto::model::{Percent, Rollout};
+use outrigger_proto::xds::loads::Served;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::events::Happened;
+use crate::loads::Loads;
 use crate::nodes::NodeStatus;
 use crate::plane::Plane;
 use crate::serving::Serving;
@@ -19,6 +22,14 @@ use crate::serving::Serving;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// For a node to take what it was told.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Requests of others that say what is to be expected.
+const ENOUGH: u64 = 20;
+/// Requests that failed although they were not to be expected to, before anything is made of it.
+const FEWEST: f64 = 5.0;
+/// Requests of both sides, before anything is made of how long they took.
+const TIMED: u64 = 100;
+/// What is slower by less is not slow.
+const SLOWER: Duration = Duration::from_millis(25);
 
 /// What is served: to all, or while a revision is on its way, to most.
 #[derive(Clone, Debug)]
@@ -75,11 +86,12 @@ async fn superseded(published: &mut watch::Receiver<Published>, revision: u64) {
     let _ = published.wait_for(is_another).await;
 }
 
-async fn steps(plane: &Arc<Plane>, Rollout { steps, watch }: &Rollout, serving: &Arc<Serving>) {
+async fn steps(plane: &Arc<Plane>, rules: &Rollout, serving: &Arc<Serving>) {
     let revision = serving.revision;
     let groups: BTreeSet<_> = serving.fleet().groups.iter().map(|group| group.name.to_string()).collect();
+    let mut watch = Watch { plane, rules, revision, begun: Instant::now(), taken: BTreeMap::new() };
     let mut chosen = BTreeSet::new();
-    for share in steps {
+    for share in &rules.steps {
         loop {
             chosen.extend(choose(&newest(plane), &groups, *share));
             // Where nobody is there nothing is proven.
@@ -92,29 +104,117 @@ async fn steps(plane: &Arc<Plane>, Rollout { steps, watch }: &Rollout, serving: 
         let nodes = chosen.iter().cloned().collect();
         plane.note(Happened::RolloutStep { revision, percent: share.fraction() * 100.0, nodes });
         tracing::info!(revision, nodes = chosen.len(), "told to some");
-        let begun = Instant::now();
-        let mut behind = BTreeMap::new();
-        loop {
-            let now = match judge(revision, &chosen, &newest(plane)) {
-                Ok(now) => now,
-                Err(why) => return blocking(plane, move |plane| plane.take_back(revision, &why)).await,
-            };
-            behind.retain(|node, _| now.contains(node));
-            for node in now {
-                let since = behind.entry(node).or_insert_with(Instant::now);
-                if since.elapsed() >= PATIENCE {
-                    let why = format!("a node has not taken it within {PATIENCE:?}: {}", names(&behind));
-                    return blocking(plane, move |plane| plane.take_back(revision, &why)).await;
-                }
-            }
-            if behind.is_empty() && begun.elapsed() >= *watch {
-                break;
-            }
-            sleep(LOOK_EVERY).await;
+        if let Err(why) = watch.step(&chosen).await {
+            return blocking(plane, move |plane| plane.take_back(revision, &why)).await;
         }
     }
     let serving = Arc::clone(serving);
     blocking(plane, move |plane| plane.settle(&serving)).await;
+}
+
+/// What is looked at while a revision is on its way.
+struct Watch<'p> {
+    plane: &'p Arc<Plane>,
+    rules: &'p Rollout,
+    revision: u64,
+    /// When it began.
+    begun: Instant,
+    /// Who has taken it, and since when.
+    taken: BTreeMap<String, Instant>,
+}
+
+impl Watch<'_> {
+    /// Watches those who are told by now for as long as a step takes.
+    ///
+    /// # Errors
+    /// Why it is to be taken back.
+    async fn step(&mut self, chosen: &BTreeSet<String>) -> Result<(), String> {
+        let begun = Instant::now();
+        let mut behind = BTreeMap::new();
+        loop {
+            let (nodes, now) = (newest(self.plane), Instant::now());
+            let late = judge(self.revision, chosen, &nodes)?;
+            behind.retain(|node, _| late.contains(node));
+            self.taken.retain(|node, _| !late.contains(node));
+            for node in chosen.difference(&late) {
+                self.taken.entry(node.clone()).or_insert(now);
+            }
+            for node in late {
+                let since = behind.entry(node).or_insert(now);
+                if since.elapsed() >= PATIENCE {
+                    return Err(format!("a node has not taken it within {PATIENCE:?}: {}", names(&behind)));
+                }
+            }
+            let (told, others) = self.loads(chosen, &nodes, now);
+            compare(&told, &others, self.rules)?;
+            if behind.is_empty() && begun.elapsed() >= self.rules.watch && self.is_heard(begun) {
+                return Ok(());
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What those who have taken it have answered since, and what is to be expected: what others of theirs answered
+    /// meanwhile, or where there are not enough of them, what they themselves answered before.
+    fn loads(&self, chosen: &BTreeSet<String>, nodes: &[NodeStatus], now: Instant) -> (Served, Served) {
+        let loads = &self.plane.loads;
+        let sum = |of: &mut dyn Iterator<Item = (&String, (Instant, Instant))>| {
+            let mut sum = Served::default();
+            of.for_each(|(node, time)| sum.add(&loads.between(node, time).0));
+            sum
+        };
+        let told = sum(&mut self.taken.iter().map(|(node, since)| (node, (*since, now))));
+        let groups: BTreeSet<_> =
+            nodes.iter().filter(|node| chosen.contains(&node.id)).map(|of| &of.group).collect();
+        let of_theirs =
+            nodes.iter().filter(|node| !chosen.contains(&node.id) && groups.contains(&node.group));
+        let others = sum(&mut of_theirs.map(|node| (&node.id, (self.begun, now))));
+        if others.requests() >= ENOUGH {
+            return (told, others);
+        }
+        let before = self.begun.checked_sub(Loads::MEMORY).unwrap_or(self.begun);
+        let before = sum(&mut self.taken.keys().map(|node| (node, (before, self.begun))));
+        (told, before)
+    }
+
+    /// Whether whoever reports has said how it fared for as long as a step is watched. One that falls silent is not waited for.
+    fn is_heard(&self, begun: Instant) -> bool {
+        let (loads, watch) = (&self.plane.loads, self.rules.watch);
+        let owes = |(node, since): (&String, &Instant)| {
+            loads.reports(node) && loads.between(node, (*since, Instant::now())).1 < watch
+        };
+        begun.elapsed() >= watch + 3 * loads.interval() || !self.taken.iter().any(owes)
+    }
+}
+
+/// Whether those who were told fare about as well as is to be expected.
+///
+/// # Errors
+/// In what they do not.
+fn compare(told: &Served, others: &Served, rules: &Rollout) -> Result<(), String> {
+    let per_cent = |share: f64| format!("{:.1} %", share * 100.0);
+    let expected = others.failing() * told.requests() as f64;
+    let more = told.failing() - others.failing();
+    if told.failed as f64 - expected >= FEWEST && more > rules.failures.fraction() {
+        return Err(format!(
+            "of {} requests to those who were told {} failed, and of {} to others, or before, {}",
+            told.requests(),
+            per_cent(told.failing()),
+            others.requests(),
+            per_cent(others.failing())
+        ));
+    }
+    let (Some(slow), Some(usual)) = (told.within(0.95), others.within(0.95)) else { return Ok(()) };
+    let are_enough = told.requests() >= TIMED && others.requests() >= TIMED;
+    if are_enough && slow > usual * rules.slowdown && slow > usual + SLOWER.as_secs_f64() {
+        let ms = |seconds: f64| format!("{:.0} ms", seconds * 1000.0);
+        return Err(format!(
+            "95 of 100 requests to those who were told end within {}, and to others, or before, within {}",
+            ms(slow),
+            ms(usual)
+        ));
+    }
+    Ok(())
 }
 
 /// Does what may wait for the disk.
@@ -197,7 +297,52 @@ mod tests {
             settled: true,
             in_sync: nack.is_none(),
             kinds: [("Cluster".to_owned(), kind)].into(),
+            load: None,
         }
+    }
+
+    #[test]
+    fn those_who_were_told_are_held_against_others() {
+        let rules = Rollout {
+            steps: [Percent::whole(10)].into(),
+            watch: Rollout::WATCH,
+            failures: Rollout::FAILURES,
+            slowdown: Rollout::SLOWDOWN,
+        };
+        let of = |good, failed, seconds| Served { good, failed, took: vec![(seconds, good + failed)] };
+        let check = |told: &Served, others: &Served, expected: Result<(), &str>| {
+            assert_eq!(compare(told, others, &rules), expected.map_err(str::to_owned), "{told:?} {others:?}");
+        };
+        let (nothing, well) = (Served::default(), of(1000, 0, 0.01));
+        check(&nothing, &well, Ok(()));
+        check(&well, &nothing, Ok(()));
+        // A few may always fail, and as many as elsewhere.
+        check(&of(6, 4, 0.01), &well, Ok(()));
+        check(&of(1000, 40, 0.01), &well, Ok(()));
+        check(&of(80, 20, 0.01), &of(840, 160, 0.01), Ok(()));
+        check(
+            &of(90, 10, 0.01),
+            &well,
+            Err(
+                "of 100 requests to those who were told 10.0 % failed, and of 1000 to others, or before, 0.0 %",
+            ),
+        );
+        check(
+            &of(0, 5, 0.01),
+            &nothing,
+            Err("of 5 requests to those who were told 100.0 % failed, and of 0 to others, or before, 0.0 %"),
+        );
+        // As slow as that only of many, and by more than nothing.
+        check(&of(99, 0, 1.0), &well, Ok(()));
+        check(&of(1000, 0, 0.03), &well, Ok(()));
+        check(&of(1000, 0, 0.03), &of(1000, 0, 0.005), Ok(()));
+        check(
+            &of(1000, 0, 0.1),
+            &well,
+            Err(
+                "95 of 100 requests to those who were told end within 95 ms, and to others, or before, within 10 ms",
+            ),
+        );
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::control::xds::{self, Discovered, News, Told, merge};
 use crate::identity::alarm::Standing;
 use crate::identity::secrets::Secrets;
 use crate::io::listen::Bound;
+use crate::loads::{self, Figures};
 use crate::observe::{ProcessStats, Registry, Writer, access_log, queue};
 use crate::overload::{Guard, raise_descriptor_limit};
 use crate::sys;
@@ -171,6 +172,10 @@ impl App {
         if let Some(control) = config.mesh.process.control.as_deref() {
             let remote = Remote::follow(control.clone(), config.clone(), app.stats.clone()).await;
             app.remote = Some(remote);
+            if control.load_reports {
+                let figures = Figures::new(app.applier.clusters().clone(), app.admin.registry.clone());
+                tokio::task::spawn_local(loads::report(control.clone(), figures));
+            }
         }
         app.admin_address = app.open_admin(&config.mesh)?;
         app.bring_first_into_force(config).await.map_err(StartError::Config)?;

@@ -7,6 +7,7 @@
 
 pub mod facts;
 pub mod live;
+pub mod loads;
 
 pub mod downstream;
 pub mod http;

@@ -61,6 +61,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("downstream", &["conn", "facts", "http", "identity", "io", "live", "tcp", "watch", "worker"]),
     // Beside the road. Where configuration comes from knows nothing of where it goes.
     ("control", &["identity", "observe"]),
+    ("loads", &["control", "identity", "observe", "upstream"]),
     ("health", &["io", "observe", "policy", "upstream"]),
     ("overload", &["observe", "policy", "worker"]),
     ("threads", &["downstream", "http", "io", "observe", "worker"]),
@@ -77,7 +78,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "admin", "apply", "control", "identity", "io", "observe", "overload", "sys", "threads",
+            "admin", "apply", "control", "identity", "io", "loads", "observe", "overload", "sys", "threads",
             "upstream", "watch", "worker",
         ],
     ),

@@ -15,6 +15,7 @@ use axum::{Json, Router};
 use http::StatusCode;
 use outrigger_proto::model::{Reads, SpiffeId};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use utoipa::{OpenApi, ToSchema};
 
 pub use self::auth::{Author, keep_token, new_token as make_token};
@@ -354,7 +355,11 @@ async fn status(State(api): State<Api>, _: auth::Reader) -> Json<Status> {
     let published = api.plane.published().borrow().clone();
     let revision = published.stable.revision;
     let candidate = published.candidate.map(|candidate| candidate.serving.revision);
-    Json(Status { revision, candidate, nodes: api.plane.nodes.all() })
+    let mut nodes = api.plane.nodes.all();
+    for node in &mut nodes {
+        node.load = api.plane.loads.status(&node.id, Instant::now());
+    }
+    Json(Status { revision, candidate, nodes })
 }
 
 /// Whose tokens there are.

@@ -351,26 +351,34 @@ fn status(remote: &Remote) -> Done {
     if let Some(candidate) = answer["candidate"].as_u64() {
         let _ = writeln!(out, "revision {candidate} is told to some so far");
     }
-    for node in answer["nodes"].as_array().into_iter().flatten() {
-        let text = |key: &str| node[key].as_str().unwrap_or("-").to_owned();
-        let state = if node["in_sync"] == true { "in sync" } else { "behind" };
-        let _ = writeln!(
-            out,
-            "{}  group {}  {}  {}  {state}  since {}",
-            text("id"),
-            text("group"),
-            text("agent"),
-            text("way"),
-            text("since")
-        );
-        for (kind, of) in node["kinds"].as_object().into_iter().flatten() {
-            let _ = writeln!(out, "    {kind}  told {}  acked {}", of["told"], of["acked"]);
-            for line in of["nack"].as_str().into_iter().flat_map(str::lines) {
-                let _ = writeln!(out, "      refused: {line}");
-            }
+    answer["nodes"].as_array().into_iter().flatten().for_each(|node| show_node(node, &mut out));
+    print(&out)
+}
+
+fn show_node(node: &Value, out: &mut String) {
+    let text = |key: &str| node[key].as_str().unwrap_or("-").to_owned();
+    let state = if node["in_sync"] == true { "in sync" } else { "behind" };
+    let _ = writeln!(
+        out,
+        "{}  group {}  {}  {}  {state}  since {}",
+        text("id"),
+        text("group"),
+        text("agent"),
+        text("way"),
+        text("since")
+    );
+    if let Some(load) = node["load"].as_object() {
+        let number = |key: &str| load[key].as_f64().unwrap_or_default();
+        let slow = load["p99_ms"].as_f64().map_or(String::new(), |ms| format!("  99 % within {ms:.0} ms"));
+        let (rate, failed) = (number("requests_per_second"), number("failed_percent"));
+        let _ = writeln!(out, "    {rate:.1} requests/s  {failed:.1} % failed{slow}");
+    }
+    for (kind, of) in node["kinds"].as_object().into_iter().flatten() {
+        let _ = writeln!(out, "    {kind}  told {}  acked {}", of["told"], of["acked"]);
+        for line in of["nack"].as_str().into_iter().flat_map(str::lines) {
+            let _ = writeln!(out, "      refused: {line}");
         }
     }
-    print(&out)
 }
 
 fn events(mut after: u64, follow: bool, remote: &Remote) -> Done {

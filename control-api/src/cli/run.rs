@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use outrigger_proto::model::Plane as Settings;
 use outrigger_proto::yaml;
@@ -13,7 +14,7 @@ use crate::ca::Authority;
 use crate::plane::Plane;
 use crate::store::Store;
 use crate::tls::{self, Listener};
-use crate::{api, attest, directory, rollout, xds};
+use crate::{api, attest, directory, loads, rollout, xds};
 
 /// Where the first token stands, in the store.
 const FIRST_TOKEN: &str = "admin.token";
@@ -48,7 +49,7 @@ async fn serve(settings: Settings) -> super::Done {
     let opened = Store::open(&store.join("store.redb")).map_err(|error| error.to_string())?;
     first_token(&opened, &store)?;
     let authority = authority.map(|settings| Authority::open(&settings, &store)).transpose()?;
-    let plane = Plane::open(opened, authority, rollout.is_some()).map_err(|error| error.to_string())?;
+    let plane = Plane::open(opened, authority, rollout.as_ref()).map_err(|error| error.to_string())?;
     let (nodes, people) =
         (Listener::bind(&xds, acceptor.clone()).await?, Listener::bind(&api, acceptor).await?);
     tracing::info!(address = nodes.address(), "listening for nodes (xDS)");
@@ -62,7 +63,7 @@ async fn serve(settings: Settings) -> super::Done {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let served = async {
         tokio::try_join!(
-            axum::serve(nodes, xds::server::router(plane.clone()).merge(attest::router(plane.clone()))),
+            axum::serve(nodes, nodes_router(&plane)),
             axum::serve(people, api::router(plane.clone(), reads)),
         )
     };
@@ -72,6 +73,12 @@ async fn serve(settings: Settings) -> super::Done {
         _ = terminate.recv() => Ok(()),
         _ = tokio::signal::ctrl_c() => Ok(()),
     }
+}
+
+/// All that nodes ask.
+fn nodes_router(plane: &Arc<Plane>) -> axum::Router {
+    let (xds, loads) = (xds::server::router(plane.clone()), loads::router(plane.clone()));
+    xds.merge(loads).merge(attest::router(plane.clone()))
 }
 
 /// Somebody must be the first to change something.

@@ -12,6 +12,8 @@ pub struct ControlPlane {
     pub trust: Option<PathBuf>,
     /// File that what it said last is kept in for the next start; nothing is kept by default.
     pub cache: Option<PathBuf>,
+    /// Whether it is told what clusters and listeners were asked, where it wants to hear of it (LRS).
+    pub load_reports: bool,
     /// Who we are to it.
     pub node: Node,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Address, Percent, TrustDomain};
 
 /// Settings of a control plane's process. None of them is looked at again while it runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plane {
     /// Where nodes ask (xDS v3 over gRPC).
     pub xds: Address,
@@ -52,17 +52,25 @@ pub struct PlaneTls {
 }
 
 /// How a revision comes to all, a few at a time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rollout {
     /// So many of each group, at least one; rising. After the last all are told.
     pub steps: Box<[Percent]>,
     /// How long each step is watched after it was told.
     pub watch: Duration,
+    /// So much more of the requests of those who were told may fail than of the others, in points of percentages.
+    pub failures: Percent,
+    /// So many times as long as the others' may it be until 95 of 100 of their requests have ended.
+    pub slowdown: f64,
 }
 
 impl Rollout {
     /// How long each step is watched, by default.
     pub const WATCH: Duration = Duration::from_secs(30);
+    /// How much more may fail, by default: 5 in 100.
+    pub const FAILURES: Percent = Percent::whole(5);
+    /// How much slower it may be, by default.
+    pub const SLOWDOWN: f64 = 3.0;
 }
 
 /// Who may look at what a control plane has. Changes always need a token.

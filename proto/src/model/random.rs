@@ -214,11 +214,8 @@ fn control() -> impl Strategy<Value = ControlPlane> {
         metadata,
     });
     let cache = option::of("[a-z]{1,5}".prop_map(PathBuf::from));
-    (server, trust, cache, node).prop_map(|(server, trust, cache, node)| ControlPlane {
-        server: server.into(),
-        trust,
-        cache,
-        node,
+    (server, trust, cache, any::<bool>(), node).prop_map(|(server, trust, cache, load_reports, node)| {
+        ControlPlane { server: server.into(), trust, cache, load_reports, node }
     })
 }
 

@@ -11,6 +11,7 @@ pub mod discovery;
 mod expression;
 mod filters;
 mod listener;
+pub mod loads;
 mod route;
 mod schema;
 mod secret;

@@ -110,7 +110,7 @@ fn process(out: &mut Out, process: &Process) {
 }
 
 fn control_plane(out: &mut Out, control: &ControlPlane) {
-    let ControlPlane { server, trust, cache, node } = control;
+    let ControlPlane { server, trust, cache, load_reports, node } = control;
     let Node { id, cluster, locality, metadata } = node;
     out.block("node", |out| {
         out.field("id", text(id));
@@ -132,6 +132,7 @@ fn control_plane(out: &mut Out, control: &ControlPlane) {
             Some(cache) => out.field("cache", path(cache, "")),
             None => out.comment("cache: (default: nothing is kept)"),
         }
+        out.field("load_reports", load_reports.to_string());
     });
 }
 

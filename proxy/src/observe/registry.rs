@@ -100,6 +100,12 @@ impl Registry {
         self.count(tables.clusters.get(name.into(), OTHER.into(), self.inner.cap, new))
     }
 
+    /// All listeners, by name.
+    pub fn listeners(&self) -> Vec<(Arc<str>, Arc<ListenerStats>)> {
+        let tables = self.lock();
+        tables.listeners.entries.iter().map(|(name, stats)| (name.clone(), stats.clone())).collect()
+    }
+
     /// The block of the process.
     pub fn process(&self) -> Arc<ProcessStats> {
         Arc::clone(&self.inner.process)

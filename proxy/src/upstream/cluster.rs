@@ -148,6 +148,11 @@ impl Cluster {
         }
     }
 
+    /// Its figures, if anybody has used them.
+    pub fn stats_in_use(&self) -> Option<&Arc<ClusterStats>> {
+        self.stats.get()
+    }
+
     /// Its figures; their series exist from the first use on, so that idle clusters cost nothing.
     pub fn stats(&self) -> &Arc<ClusterStats> {
         self.stats.get_or_init(|| self.registry.cluster(self.name.as_str()))

@@ -53,6 +53,7 @@ pub struct Endpoint {
     connections: AtomicU32,
     requests: AtomicU64,
     failures: AtomicU64,
+    faults: AtomicU64,
     /// When the last request got no response, in nanoseconds; 0 once one did.
     failed_at: AtomicU64,
     latency: Latency,
@@ -77,6 +78,7 @@ impl Endpoint {
             connections: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
             failed_at: AtomicU64::new(0),
             latency: Latency::default(),
             health: HealthCell::default(),
@@ -226,6 +228,11 @@ impl Endpoint {
         self.failures.load(Relaxed)
     }
 
+    /// Requests that it answered with a fault of its own: 5xx, or what gRPC has for that.
+    pub fn faults(&self) -> u64 {
+        self.faults.load(Relaxed)
+    }
+
     /// Its latency as the balancer sees it.
     pub fn latency(&self, now: Duration) -> Duration {
         Duration::from_nanos(self.latency.at(now) as u64)
@@ -267,6 +274,11 @@ impl Endpoint {
         if self.failed_at.load(Relaxed) != 0 {
             self.failed_at.store(0, Relaxed);
         }
+    }
+
+    /// It answered with a fault of its own.
+    pub fn note_fault(&self) {
+        self.faults.fetch_add(1, Relaxed);
     }
 
     /// A request got no response.

@@ -149,7 +149,11 @@ impl Upstream {
                     endpoint.answered(took, now);
                     to.live.answered(took, now);
                     going.answered();
-                    self.record(to, endpoint, going.take_probe(), (outcome(&answer), took, now));
+                    let outcome = outcome(&answer);
+                    if matches!(outcome, Outcome::Status5xx { gateway: _ }) {
+                        endpoint.note_fault();
+                    }
+                    self.record(to, endpoint, going.take_probe(), (outcome, took, now));
                     return Ok(Sent { answer, flight: Flight { _lease: lease, _counted: counted } });
                 }
                 Err(Unanswered { error, unsent, stale: _ }) => {

@@ -4,6 +4,7 @@ mod api;
 mod identity;
 mod load;
 mod nodes;
+mod rollouts;
 
 use outrigger_tests::{Control, Echo, Proxy};
 

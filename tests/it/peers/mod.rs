@@ -8,6 +8,7 @@ mod few_streams;
 mod grpc;
 mod grpc_health;
 mod loads;
+mod lrs;
 mod postgres;
 mod redis;
 mod rls;

@@ -46,6 +46,7 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
         };
         let says = m.has("server");
         let (trust, cache) = (m.optional("trust", file), m.optional("cache", file));
+        let reports = m.optional("load_reports", Cx::boolean);
         m.finish();
         if !node_written && node.is_none() {
             return cx.fail(
@@ -54,12 +55,12 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
             );
         }
         let named = if says { Some(named?) } else { None };
-        Some((named, trust, cache))
+        Some((named, trust, cache, reports))
     });
     if !is_followed || (xds_written && written.is_none()) {
         return None;
     }
-    let (named, trust, cache) = written.unwrap_or_default();
+    let (named, trust, cache, reports) = written.unwrap_or_default();
     let path = |cx: &Cx<'_>, name| cx.variable(name).map(PathBuf::from);
     let (trust, cache) = (trust.or_else(|| path(m.cx, TRUST)), cache.or_else(|| path(m.cx, CACHE)));
     let server = named.or_else(|| server_from_environment(m.cx))?;
@@ -70,7 +71,7 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
             Fault::new("the control plane is not told who asks").hint("set it"),
         );
     }
-    Some(ControlPlane { server, trust, cache, node: node? })
+    Some(ControlPlane { server, trust, cache, load_reports: reports.unwrap_or(true), node: node? })
 }
 
 fn server_from_environment(cx: &mut Cx<'_>) -> Option<Box<str>> {

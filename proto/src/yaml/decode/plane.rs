@@ -1,7 +1,7 @@
 //! How a control plane runs.
 
 use super::super::cursor::Cx;
-use super::super::fault::Fault;
+use super::super::fault::{Fault, show};
 use super::super::tree::Node;
 use super::tls::file;
 use super::{address, duration, percent, some_time};
@@ -77,8 +77,15 @@ fn rollout<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Rollout> {
         Some(steps)
     });
     let watch = m.optional("watch", duration).unwrap_or(Rollout::WATCH);
+    let failures = m.optional("failures", percent).unwrap_or(Rollout::FAILURES);
+    let slowdown = m.optional("slowdown", |cx, node| {
+        cx.parsed(node, "how many times as long it may take, as `3`", |text| match text.parse::<f64>() {
+            Ok(times) if times.is_finite() && times >= 1.0 => Ok(times),
+            Ok(_) | Err(_) => Err(Fault::new(format!("{} is not 1 or more", show(text)))),
+        })
+    });
     m.finish();
-    Some(Rollout { steps: steps?.into(), watch })
+    Some(Rollout { steps: steps?.into(), watch, failures, slowdown: slowdown.unwrap_or(Rollout::SLOWDOWN) })
 }
 
 fn is_near(address: &Address) -> bool {

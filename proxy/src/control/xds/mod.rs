@@ -106,7 +106,8 @@ pub async fn follow(control: ControlPlane, news: mpsc::Sender<Told>, stats: Arc<
     }
 }
 
-fn node(node: &model::Node) -> Node {
+/// Who asks, as it is said.
+pub fn node(node: &model::Node) -> Node {
     let model::Node { id, cluster, locality, metadata } = node;
     let model::Locality { region, zone, sub_zone } = locality;
     let locality =

@@ -92,6 +92,11 @@ impl ClusterStats {
         self.overflows.of(which).increment(1);
     }
 
+    /// Requests that a circuit breaker refused, by its limit.
+    pub fn overflowed(&self) -> Vec<(&'static str, u64)> {
+        self.overflows.read()
+    }
+
     /// A connection was not established.
     pub fn connect_failure(&self, reason: &'static str) {
         self.connect_failures.of(reason).increment(1);

@@ -3,8 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::cell::{Counter, Gauge, Histogram, Named};
+use outrigger_proto::xds::loads::Served;
+
+use super::super::cell::{Counter, Gauge, Histogram, Named, Spread};
 use super::{Classes, DOWNSTREAM_DURATION, Family, add, named};
+
+/// One status of each class that answers.
+const ANSWERED: [u16; 4] = [200, 300, 400, 500];
 
 /// What one listener did.
 #[derive(Debug)]
@@ -56,6 +61,17 @@ impl ListenerStats {
     pub fn request(&self, status: u16, took: Duration) {
         self.requests.of(status).increment(1);
         self.duration.record(took);
+    }
+
+    /// What it has answered so far. What nobody waited for any more is neither good nor failed.
+    pub fn served(&self) -> Served {
+        let total: u64 = ANSWERED.iter().map(|status| self.requests.of(*status).get()).sum();
+        let failed = self.requests.of(500).get();
+        let mut before = 0;
+        let Spread { buckets, sum: _, count } = self.duration.read();
+        let all = buckets.into_iter().chain([(f64::INFINITY, count)]);
+        let took = all.map(|(bound, below)| (bound, below - std::mem::replace(&mut before, below)));
+        Served { good: total - failed, failed, took: took.filter(|(_, count)| *count > 0).collect() }
     }
 
     /// A limit was hit; `which` is its name in the configuration.

@@ -155,6 +155,9 @@ pub(in crate::peers) fn node(id: &str, control: SocketAddr, way: &str) -> Value 
     json!({
         "node": { "id": id, "cluster": "web" },
         "admin": { "address": at(([127, 0, 0, 1], 0).into()) },
+        "cluster_manager": { "load_stats_config": {
+            "api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds" } }],
+        } },
         "dynamic_resources": {
             "ads_config": { "api_type": way, "transport_api_version": "V3", "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds" } }] },
             "lds_config": ads, "cds_config": ads,

@@ -1,0 +1,268 @@
+//! What was asked of clusters, and answered by listeners, told to the control plane at intervals (LRS). It says whether it
+//! wants to hear of it, and how often.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use outrigger_proto::model::{ControlPlane, Name};
+use outrigger_proto::xds::loads::{
+    self, ClusterStats, DroppedRequests, LISTENERS, LoadStatsRequest, LoadStatsResponse, Locality, STREAM,
+    Served, UpstreamLocalityStats, of_listener,
+};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::client::Grpc;
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+
+use crate::control::xds::node;
+use crate::identity::backoff::Backoff;
+use crate::identity::dial;
+use crate::observe::Registry;
+use crate::upstream::{Clusters, Endpoint};
+
+/// For a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries.
+const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Until one that knows nothing of reports is asked again: it may have become another.
+const UNKNOWN: Duration = Duration::from_secs(600);
+/// Reports no more often than that, whatever is asked for.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// By which a server knows that it may ask for all clusters.
+const SENDS_ALL: &str = "envoy.lrs.supports_send_all_clusters";
+
+/// Reports for as long as the process lives, whenever somebody wants to hear it.
+pub async fn report(control: ControlPlane, mut figures: Figures) {
+    let mut backoff = Backoff::new(WAITS);
+    loop {
+        let Err(status) = stream(&control, &mut figures, &mut backoff).await;
+        let wait =
+            if status.code() == Code::Unimplemented { UNKNOWN } else { backoff.next(fastrand::u64(..)) };
+        tracing::debug!(server = %control.server, %status, ?wait, "it hears no load reports");
+        sleep(wait).await;
+    }
+}
+
+/// One stream, to its end.
+async fn stream(
+    control: &ControlPlane,
+    figures: &mut Figures,
+    backoff: &mut Backoff,
+) -> Result<Infallible, Status> {
+    let channel = dial::channel(&control.server, control.trust.as_deref(), PATIENCE);
+    let mut grpc = Grpc::new(channel.await.map_err(Status::unavailable)?);
+    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let (reports, queued) = mpsc::channel(1);
+    let mut node = node(&control.node);
+    node.client_features.push(SENDS_ALL.to_owned());
+    let first = LoadStatsRequest { node: Some(node), cluster_stats: Vec::new() };
+    let ended = || Status::cancelled("the stream has ended");
+    reports.send(first).await.map_err(|_| ended())?;
+    let codec = ProstCodec::<LoadStatsRequest, LoadStatsResponse>::default();
+    let outbound = Request::new(ReceiverStream::new(queued));
+    let inbound = grpc.streaming(outbound, PathAndQuery::from_static(STREAM), codec).await?;
+    let mut inbound = inbound.into_inner();
+    let mut wanted: Option<Wanted> = None;
+    let mut next = Instant::now();
+    loop {
+        let interval = wanted.as_ref().map_or(Duration::MAX, |wanted| wanted.interval);
+        tokio::select! {
+            answer = inbound.message() => {
+                let answer = answer?.ok_or_else(ended)?;
+                backoff.reset();
+                let now = Instant::now();
+                if wanted.is_none() {
+                    // What came before nobody has asked for.
+                    figures.report(&Wanted::default(), now);
+                }
+                let found = Wanted::of(answer);
+                next = now + found.interval;
+                wanted = Some(found);
+            }
+            () = sleep_until(next), if wanted.is_some() => {
+                next = Instant::now() + interval;
+                let cluster_stats = wanted.as_ref().map(|wanted| figures.report(wanted, Instant::now()));
+                let report = LoadStatsRequest { node: None, cluster_stats: cluster_stats.unwrap_or_default() };
+                reports.send(report).await.map_err(|_| ended())?;
+            }
+        }
+    }
+}
+
+/// What is to be reported.
+#[derive(Debug, Default, PartialEq)]
+struct Wanted {
+    all: bool,
+    clusters: Vec<String>,
+    listeners: bool,
+    interval: Duration,
+}
+
+impl Wanted {
+    fn of(answer: LoadStatsResponse) -> Self {
+        // Endpoints one by one are never told apart.
+        let LoadStatsResponse {
+            clusters,
+            send_all_clusters: all,
+            load_reporting_interval,
+            report_endpoint_granularity: _,
+        } = answer;
+        let interval = load_reporting_interval.and_then(|interval| Duration::try_from(interval).ok());
+        Self {
+            all,
+            listeners: clusters.iter().any(|name| name == LISTENERS),
+            clusters,
+            interval: interval.unwrap_or_default().max(SHORTEST),
+        }
+    }
+
+    fn has(&self, name: &Name) -> bool {
+        self.all || self.clusters.iter().any(|wanted| wanted == name.as_str())
+    }
+}
+
+/// Where the figures are, and what of them was told.
+#[derive(Debug)]
+pub struct Figures {
+    clusters: Arc<Clusters>,
+    registry: Registry,
+    /// Endpoints that had requests, by id, with their cluster; they may have left it since.
+    endpoints: HashMap<u64, (Name, Arc<Endpoint>, Counts)>,
+    /// Requests that were sent nowhere, by cluster and by why.
+    dropped: HashMap<Name, Vec<(&'static str, u64)>>,
+    listeners: HashMap<Arc<str>, Served>,
+    since: Instant,
+}
+
+/// Of an endpoint, since it is there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    issued: u64,
+    ended: u64,
+    failed: u64,
+}
+
+impl Counts {
+    fn of(endpoint: &Endpoint) -> Self {
+        let active = u64::from(endpoint.active());
+        let issued = endpoint.requests();
+        Self { issued, ended: issued.saturating_sub(active), failed: endpoint.failures() + endpoint.faults() }
+    }
+}
+
+impl Figures {
+    /// None of it was told yet.
+    pub fn new(clusters: Arc<Clusters>, registry: Registry) -> Self {
+        let (endpoints, dropped, listeners) = Default::default();
+        Self { clusters, registry, endpoints, dropped, listeners, since: Instant::now() }
+    }
+
+    /// What has come since the last report, of clusters and listeners to which something has.
+    fn report(&mut self, wanted: &Wanted, now: Instant) -> Vec<ClusterStats> {
+        let since = now.duration_since(std::mem::replace(&mut self.since, now));
+        let since = loads::Duration::try_from(since).unwrap_or_default();
+        let mut groups = self.groups();
+        let mut out = Vec::new();
+        for cluster in self.clusters.all() {
+            let dropped = cluster.stats_in_use().map(|stats| stats.overflowed()).unwrap_or_default();
+            let dropped = dropped_since(&mut self.dropped, cluster.name(), dropped);
+            let groups = groups.remove(cluster.name()).unwrap_or_default();
+            if wanted.has(cluster.name()) && !(groups.is_empty() && dropped.is_empty()) {
+                out.push(of_cluster(cluster.name(), groups, dropped, since));
+            }
+        }
+        // Of clusters that are gone, what came last.
+        let gone = groups.into_iter().filter(|(name, _)| wanted.has(name));
+        out.extend(gone.map(|(name, groups)| of_cluster(&name, groups, Vec::new(), since)));
+        let before = std::mem::take(&mut self.listeners);
+        for (name, stats) in self.registry.listeners() {
+            let served = stats.served();
+            let news = before.get(&name).map_or_else(|| served.clone(), |before| served.since(before));
+            if wanted.listeners {
+                let active = stats.requests_active.get().try_into().unwrap_or_default();
+                out.push(of_listener(&name, &news, active, since));
+            }
+            self.listeners.insert(name, served);
+        }
+        out
+    }
+
+    /// By cluster, of the endpoints that had requests.
+    fn groups(&mut self) -> BTreeMap<Name, Groups> {
+        for cluster in self.clusters.all() {
+            for endpoint in cluster.endpoints().endpoints().iter().filter(|endpoint| endpoint.requests() > 0)
+            {
+                if let Entry::Vacant(place) = self.endpoints.entry(endpoint.id()) {
+                    place.insert((cluster.name().clone(), endpoint.clone(), Counts::default()));
+                }
+            }
+        }
+        let mut out: BTreeMap<Name, Groups> = BTreeMap::new();
+        self.endpoints.retain(|_, (name, endpoint, told)| {
+            let now = Counts::of(endpoint);
+            let before = std::mem::replace(told, now);
+            let active = endpoint.active();
+            if now.issued > before.issued || now.ended > before.ended || active > 0 {
+                let place = (endpoint.zone(), endpoint.priority());
+                let group = out.entry(name.clone()).or_default().entry(place).or_default();
+                let failed = now.failed.saturating_sub(before.failed);
+                group.total_issued_requests += now.issued.saturating_sub(before.issued);
+                group.total_error_requests += failed;
+                group.total_successful_requests +=
+                    now.ended.saturating_sub(before.ended).saturating_sub(failed);
+                group.total_requests_in_progress += u64::from(active);
+            }
+            !(endpoint.is_retired() && active == 0)
+        });
+        out
+    }
+}
+
+/// By zone and priority.
+type Groups = BTreeMap<(Option<Box<str>>, u8), UpstreamLocalityStats>;
+
+fn of_cluster(
+    name: &Name,
+    groups: Groups,
+    dropped: Vec<DroppedRequests>,
+    since: loads::Duration,
+) -> ClusterStats {
+    let group = |((zone, priority), stats): ((Option<Box<str>>, u8), UpstreamLocalityStats)| {
+        let zone = zone.map(String::from).unwrap_or_default();
+        let locality = Locality { zone, ..Locality::default() };
+        UpstreamLocalityStats { locality: Some(locality), priority: priority.into(), ..stats }
+    };
+    ClusterStats {
+        cluster_name: name.to_string(),
+        total_dropped_requests: dropped.iter().map(|of| of.dropped_count).sum(),
+        dropped_requests: dropped,
+        upstream_locality_stats: groups.into_iter().map(group).collect(),
+        load_report_interval: Some(since),
+        ..ClusterStats::default()
+    }
+}
+
+fn dropped_since(
+    told: &mut HashMap<Name, Vec<(&'static str, u64)>>,
+    name: &Name,
+    now: Vec<(&'static str, u64)>,
+) -> Vec<DroppedRequests> {
+    if now.is_empty() {
+        return Vec::new();
+    }
+    let before = told.insert(name.clone(), now.clone()).unwrap_or_default();
+    let known = |why: &str| before.iter().find(|(known, _)| *known == why).map_or(0, |of| of.1);
+    let news = now.into_iter().map(|(why, count)| (why, count.saturating_sub(known(why))));
+    let news = news.filter(|(_, count)| *count > 0);
+    news.map(|(why, count)| DroppedRequests { category: why.to_owned(), dropped_count: count }).collect()
+}
+
+#[cfg(test)]
+#[path = "loads_tests.rs"]
+mod tests;
