@@ -351,6 +351,14 @@ fn status(remote: &Remote) -> Done {
     if let Some(candidate) = answer["candidate"].as_u64() {
         let _ = writeln!(out, "revision {candidate} is told to some so far");
     }
+    let publishing = &answer["publishing"];
+    if let Some(server) = publishing["server"].as_str() {
+        let (published, behind) = (&publishing["published"], &publishing["behind"]);
+        let _ = writeln!(out, "events published to {server} up to {published}, {behind} behind");
+        if let Some(why) = publishing["why"].as_str() {
+            let _ = writeln!(out, "    not now: {why}");
+        }
+    }
     for node in answer["nodes"].as_array().into_iter().flatten() {
         let text = |key: &str| node[key].as_str().unwrap_or("-").to_owned();
         let state = if node["in_sync"] == true { "in sync" } else { "behind" };
