@@ -90,20 +90,9 @@ impl Sink {
         loop {
             last.borrow_and_update();
             while self.page(&stream).await? {
-                self.tries = 0;
+                self.goes_well();
             }
-            self.tries = 0;
-            self.stand(|standing| {
-                if !standing.connected {
-                    tracing::info!(
-                        server = standing.server,
-                        stream = standing.stream,
-                        "events are published"
-                    );
-                }
-                standing.connected = true;
-                standing.why = None;
-            });
+            self.goes_well();
             // Between two pages only, so that it is always known how far it has come.
             tokio::select! {
                 // Whoever tells of events is held here.
@@ -111,6 +100,17 @@ impl Sink {
                 () = lost.notified() => return Err("the connection is lost".to_owned()),
             }
         }
+    }
+
+    fn goes_well(&mut self) {
+        self.tries = 0;
+        self.stand(|standing| {
+            if !standing.connected {
+                tracing::info!(server = standing.server, stream = standing.stream, "events are published");
+            }
+            standing.connected = true;
+            standing.why = None;
+        });
     }
 
     async fn connect(&self, lost: Arc<Notify>) -> Result<Client, String> {

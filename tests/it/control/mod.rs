@@ -3,6 +3,7 @@
 mod api;
 mod identity;
 mod load;
+mod nats;
 mod nodes;
 
 use outrigger_tests::{Control, Echo, Proxy};
