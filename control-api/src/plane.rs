@@ -457,3 +457,23 @@ async fn write_events(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_noted_before_the_end_is_written() {
+        let file = std::env::temp_dir().join(format!("outrigger-plane-{}.redb", std::process::id()));
+        let _ = std::fs::remove_file(&file);
+        let plane = Plane::open(Store::open(&file).unwrap(), None, false).unwrap();
+        let note = || plane.note(Happened::NodeDown { node: "a".to_owned() });
+        (0..3 * BATCH).for_each(|_| note());
+        plane.close().await;
+        // It is over, and ends once.
+        note();
+        plane.close().await;
+        assert_eq!(plane.store().last_event().unwrap(), 3 * BATCH as u64);
+        std::fs::remove_file(&file).unwrap();
+    }
+}

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use outrigger_tests::peer::{Peer, peer};
 use outrigger_tests::process::Process;
-use outrigger_tests::wait::PATIENCE;
 use outrigger_tests::{Control, Dir, pki, until, within};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -197,10 +196,11 @@ async fn a_control_plane_that_is_killed_loses_nothing() {
     }
     let first = control(&dir, &settings);
     same(&first, &server, 15).await;
-    // What it has written and nobody has taken is published by the next one.
-    server.0.kill();
+    // What it has written, sent to one who takes nothing any more, is published by the next one.
+    server.0.signal(Signal::STOP);
     revisions(&first, 40..45);
     first.process().kill();
+    server.0.kill();
     let server = Server::start(&program, &dir.file("nats"), port, "").await;
     let all = same(&control(&dir, &settings), &server, 20).await;
     let ids: Vec<_> = all.iter().map(|(_, _, event)| event["id"].as_str().unwrap().to_owned()).collect();
@@ -216,9 +216,11 @@ async fn a_server_that_is_killed_loses_nothing() {
     let control = control(&dir, &format!("server: 'nats://{}'", server.address()));
     revisions(&control, 1..6);
     for round in 1..3 {
-        // In the midst of it.
+        // What is on its way to it is lost with it, and what comes while it is away finds nobody.
+        server.0.signal(Signal::STOP);
+        revisions(&control, round * 10..round * 10 + 3);
         server.0.kill();
-        revisions(&control, round * 10..round * 10 + 5);
+        revisions(&control, round * 10 + 3..round * 10 + 5);
         until("it is known to be away", async || {
             let status = control.status();
             (status["publishing"]["connected"] == false && status["publishing"]["behind"] != 0).then_some(())
@@ -261,18 +263,24 @@ async fn a_stream_is_made_where_it_is_not_there_and_never_altered() {
     );
 }
 
-/// What is noted by the time of a SIGTERM is written.
+/// Nothing is taken for published that the stream has not acknowledged.
 #[tokio::test]
-async fn a_control_plane_that_ends_writes_what_it_has_noted() {
+async fn a_stream_that_does_not_take_them_gets_them_when_it_does() {
+    let Some(program) = peer("nats-server") else { return };
     let dir = directory();
-    let settings = "ca: { trust_domain: mesh.example }";
-    let first = Control::start_in(dir.clone(), "127.0.0.1:0", settings);
-    // It is noted before it is answered.
-    first.ok(&["ca", "rotate"]);
-    first.signal(Signal::TERM);
-    assert!(first.process().exit(PATIENCE).await.success());
-    let again = Control::start_in(dir, "127.0.0.1:0", settings);
-    assert_eq!(again.events("ca.rotated.v1").len(), 1);
+    let server = Server::start(&program, &dir.file("nats"), 0, "").await;
+    let mut reader = server.reader().await;
+    let stream = |subject: &str| json!({ "name": "outrigger", "subjects": [subject] });
+    reader.ask("STREAM.CREATE.outrigger", &stream("other.>")).await;
+    let control = control(&dir, &format!("server: 'nats://{}'", server.address()));
+    revisions(&control, 1..4);
+    until("it says why", async || {
+        let said = control.status()["publishing"].clone();
+        (said["why"] == "no stream found for given subject" && said["behind"] == 3).then_some(())
+    })
+    .await;
+    reader.ask("STREAM.UPDATE.outrigger", &stream("outrigger.events.>")).await;
+    same(&control, &server, 3).await;
 }
 
 #[tokio::test]
