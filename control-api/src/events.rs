@@ -9,6 +9,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 
+/// What stands before the type of each of ours.
+pub const OURS: &str = "dev.outrigger.";
+
 /// An event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
@@ -99,6 +102,13 @@ pub enum Happened {
         /// So many are believed now.
         roots: usize,
     },
+    /// Events were forgotten before they could be published.
+    Unpublished {
+        /// The first of them.
+        first: u64,
+        /// The last of them.
+        last: u64,
+    },
     /// A node has gone.
     NodeDown {
         /// Its id.
@@ -158,6 +168,9 @@ impl Happened {
                 let data = json!({ "trust_domain": trust_domain, "roots": roots });
                 ("ca.rotated.v1", trust_domain, data)
             }
+            Self::Unpublished { first, last } => {
+                ("events.unpublished.v1", "events".to_owned(), json!({ "first": first, "last": last }))
+            }
             Self::NodeDown { node } => ("node.down.v1", format!("node/{node}"), json!({ "node": node })),
             Self::Ack { node, revision } => {
                 let data = json!({ "node": node, "revision": revision });
@@ -172,7 +185,7 @@ impl Happened {
             specversion: "1.0".to_owned(),
             id: id.to_string(),
             source: "/outrigger-control".to_owned(),
-            kind: format!("dev.outrigger.{kind}"),
+            kind: format!("{OURS}{kind}"),
             subject,
             time: rfc3339(SystemTime::now()),
             datacontenttype: "application/json".to_owned(),

@@ -2,8 +2,8 @@
 //! to each of them over xDS v3, whoever made them.
 //!
 //! [`plane`] puts it together. A change comes from a source, becomes a revision in the [`store`], and is encoded once
-//! ([`serving`]) for all nodes, which [`xds`] tells of it; what becomes of it is noted in [`nodes`] and [`events`], and read
-//! over [`api`].
+//! ([`serving`]) for all nodes, which [`xds`] tells of it; what becomes of it is noted in [`nodes`] and [`events`], read over
+//! [`api`], and published by [`nats`].
 
 pub mod api;
 pub mod attest;
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod directory;
 pub mod events;
 pub mod loads;
+pub mod nats;
 pub mod nodes;
 pub mod plane;
 pub mod rollout;

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::ca::Authority;
 use crate::events::{Event, Happened, rfc3339};
 use crate::loads::Loads;
+use crate::nats::Standing;
 use crate::nodes::Nodes;
 use crate::rollout::{Candidate, Published};
 use crate::serving::Serving;
@@ -41,6 +42,10 @@ pub struct Plane {
     /// The number of the last event.
     last_event: watch::Sender<u64>,
     happened: mpsc::Sender<Happened>,
+    /// Whether whoever writes events is to come to an end.
+    closing: watch::Sender<bool>,
+    /// How publishing them goes, where they are published.
+    pub publishing: watch::Sender<Option<Standing>>,
     /// One change at a time.
     changing: Mutex<()>,
 }
@@ -127,12 +132,14 @@ impl Plane {
             rolls_out: rollout.is_some(),
             last_event: watch::Sender::new(last_event),
             happened,
+            closing: watch::Sender::new(false),
+            publishing: watch::Sender::new(None),
             changing: Mutex::new(()),
         });
         if let Some(latest) = latest {
             plane.take_up(&latest)?;
         }
-        tokio::spawn(write_events(Arc::clone(&plane), queued));
+        tokio::spawn(write_events(Arc::clone(&plane), queued, plane.closing.subscribe()));
         Ok(plane)
     }
 
@@ -231,6 +238,13 @@ impl Plane {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.happened.try_send(happened) {
             tracing::warn!("an event is left out: more happens than can be written");
         }
+    }
+
+    /// Writes what is noted so far, and nothing after that: the process ends.
+    pub async fn close(&self) {
+        self.closing.send_replace(true);
+        // Whoever writes is the only one who looks at it.
+        self.closing.closed().await;
     }
 
     /// Checks a change by the proxies' own code, and makes a revision of it. It writes, and so it blocks.
@@ -422,9 +436,23 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 200 && name.chars().all(fits)
 }
 
-async fn write_events(plane: Arc<Plane>, mut queued: mpsc::Receiver<Happened>) {
+async fn write_events(
+    plane: Arc<Plane>,
+    mut queued: mpsc::Receiver<Happened>,
+    mut closing: watch::Receiver<bool>,
+) {
     let mut batch = Vec::new();
-    while queued.recv_many(&mut batch, BATCH).await > 0 {
+    loop {
+        let more = tokio::select! {
+            more = queued.recv_many(&mut batch, BATCH) => more,
+            _ = closing.wait_for(|closing| *closing), if !queued.is_closed() => {
+                queued.close();
+                continue;
+            }
+        };
+        if more == 0 {
+            return;
+        }
         let (writer, happened) = (Arc::clone(&plane), std::mem::take(&mut batch));
         let written = tokio::task::spawn_blocking(move || writer.store.note(happened)).await;
         match written {
@@ -432,5 +460,25 @@ async fn write_events(plane: Arc<Plane>, mut queued: mpsc::Receiver<Happened>) {
             Ok(Err(error)) => tracing::error!(%error, "events are lost"),
             Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_noted_before_the_end_is_written() {
+        let file = std::env::temp_dir().join(format!("outrigger-plane-{}.redb", std::process::id()));
+        let _ = std::fs::remove_file(&file);
+        let plane = Plane::open(Store::open(&file).unwrap(), None, None).unwrap();
+        let note = || plane.note(Happened::NodeDown { node: "a".to_owned() });
+        (0..3 * BATCH).for_each(|_| note());
+        plane.close().await;
+        // It is over, and ends once.
+        note();
+        plane.close().await;
+        assert_eq!(plane.store().last_event().unwrap(), 3 * BATCH as u64);
+        std::fs::remove_file(&file).unwrap();
     }
 }

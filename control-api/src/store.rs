@@ -20,6 +20,8 @@ const PROVEN: TableDefinition<'_, u64, ()> = TableDefinition::new("proven");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// In `meta`: the last revision that was told to all.
 const STABLE: &str = "stable";
+/// In `meta`: the last event that was published.
+const PUBLISHED: &str = "published";
 const JOINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("join tokens");
 /// What the directory said when it was last taken over, by document.
 const DIRECTORY: TableDefinition<'_, &str, &str> = TableDefinition::new("directory");
@@ -241,6 +243,31 @@ impl Store {
     pub fn events(&self, after: u64, most: usize) -> Result<Vec<Event>, StoreError> {
         let table = self.database.begin_read()?.open_table(EVENTS)?;
         table.range(after.saturating_add(1)..)?.take(most).map(|entry| read(entry?.1.value())).collect()
+    }
+
+    /// The number of the last event that was published; `None` before any was.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn published(&self) -> Result<Option<u64>, StoreError> {
+        let table = self.database.begin_read()?.open_table(META)?;
+        Ok(table.get(PUBLISHED)?.map(|id| id.value()))
+    }
+
+    /// Notes up to which event all are published; with `None`, that none is.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn note_published(&self, id: Option<u64>) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(META)?;
+            match id {
+                Some(id) => table.insert(PUBLISHED, id)?,
+                None => table.remove(PUBLISHED)?,
+            };
+        }
+        Ok(write.commit()?)
     }
 
     /// Tokens by their hashes.

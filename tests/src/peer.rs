@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use crate::wait::within;
 
-/// Directories, beside those of `PATH`, that hold peers; `tests/run` sets it.
-const PEERS: &str = "OUTRIGGER_PEERS";
+/// Names the Python of an environment that holds peers as well; `tests/run` sets it.
+const PYTHON: &str = "OUTRIGGER_PEERS_PYTHON";
 
 /// A program.
 #[derive(Clone, Debug)]
@@ -47,9 +47,11 @@ pub fn skip(why: &str) {
 }
 
 fn find(name: &str) -> Option<PathBuf> {
-    let dirs = [std::env::var_os(PEERS), std::env::var_os("PATH")];
-    let dirs = dirs.iter().flatten().flat_map(std::env::split_paths);
-    dirs.map(|dir| dir.join(name)).find(|path| path.is_file())
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let beside = std::env::var_os(PYTHON).and_then(|python| Some(PathBuf::from(python).parent()?.to_owned()));
+    // Behind those of the machine: some of what stands there is a library's.
+    let mut dirs = std::env::split_paths(&path).chain(beside).map(|dir| dir.join(name));
+    dirs.find(|path| path.is_file())
 }
 
 impl Peer {

@@ -22,6 +22,7 @@ pub use self::auth::{Author, keep_token, new_token as make_token};
 use crate::attest::create_join;
 use crate::ca::Authority;
 use crate::events::Happened;
+use crate::nats::Standing;
 use crate::nodes::NodeStatus;
 use crate::plane::{Change, ChangeError, Outcome, Plane};
 use crate::store::{Revision, StoreError};
@@ -101,8 +102,27 @@ pub struct Status {
     pub revision: u64,
     /// The one that is told to some so far, if there is one.
     pub candidate: Option<u64>,
+    /// How publishing events goes; nothing where they are not published.
+    pub publishing: Option<Publishing>,
     /// Who is connected.
     pub nodes: Vec<NodeStatus>,
+}
+
+/// How publishing events goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Publishing {
+    /// To which server of NATS.
+    pub server: String,
+    /// Into which stream.
+    pub stream: String,
+    /// Whether it takes them now.
+    pub connected: bool,
+    /// The last event that it has acknowledged; 0 before any.
+    pub published: u64,
+    /// So many events that happened since are not acknowledged yet.
+    pub behind: u64,
+    /// Why it takes none.
+    pub why: Option<String>,
 }
 
 /// What is wrong.
@@ -359,7 +379,13 @@ async fn status(State(api): State<Api>, _: auth::Reader) -> Json<Status> {
     for node in &mut nodes {
         node.load = api.plane.loads.status(&node.id, Instant::now());
     }
-    Json(Status { revision, candidate, nodes })
+    Json(Status { revision, candidate, publishing: publishing(&api.plane), nodes })
+}
+
+fn publishing(plane: &Plane) -> Option<Publishing> {
+    let Standing { server, stream, connected, published, why } = plane.publishing.borrow().clone()?;
+    let behind = plane.last_event().borrow().saturating_sub(published);
+    Some(Publishing { server, stream, connected, published, behind, why })
 }
 
 /// Whose tokens there are.

@@ -351,6 +351,14 @@ fn status(remote: &Remote) -> Done {
     if let Some(candidate) = answer["candidate"].as_u64() {
         let _ = writeln!(out, "revision {candidate} is told to some so far");
     }
+    let publishing = &answer["publishing"];
+    if let Some(server) = publishing["server"].as_str() {
+        let (published, behind) = (&publishing["published"], &publishing["behind"]);
+        let _ = writeln!(out, "events published to {server} up to {published}, {behind} behind");
+        if let Some(why) = publishing["why"].as_str() {
+            let _ = writeln!(out, "    not now: {why}");
+        }
+    }
     answer["nodes"].as_array().into_iter().flatten().for_each(|node| show_node(node, &mut out));
     print(&out)
 }

@@ -9,23 +9,32 @@ use std::sync::Arc;
 use outrigger_proto::model::Plane as Settings;
 use outrigger_proto::yaml;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::ca::Authority;
 use crate::plane::Plane;
 use crate::store::Store;
 use crate::tls::{self, Listener};
-use crate::{api, attest, directory, loads, rollout, xds};
+use crate::{api, attest, directory, loads, nats, rollout, xds};
 
 /// Where the first token stands, in the store.
 const FIRST_TOKEN: &str = "admin.token";
 
 pub(super) fn run(file: Option<&Path>) -> super::Done {
     let level = std::env::var("OUTRIGGER_LOG").ok().and_then(|level| level.parse().ok());
+    let level = level.unwrap_or(LevelFilter::INFO);
+    // Of its errors we make something, and say so.
+    let of_client = if level > LevelFilter::INFO { level } else { LevelFilter::OFF };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
-        .with_max_level(level.unwrap_or(tracing::Level::INFO))
+        .with_max_level(level)
+        .finish()
+        .with(Targets::new().with_default(level).with_target("async_nats", of_client))
         .init();
     let settings = file.map_or_else(|| Ok(Settings::default()), read)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -41,7 +50,7 @@ fn read(file: &Path) -> Result<Settings, String> {
 }
 
 async fn serve(settings: Settings) -> super::Done {
-    let Settings { xds, api, tls, store, documents, authority, rollout, reads } = settings;
+    let Settings { xds, api, tls, store, documents, authority, rollout, reads, events } = settings;
     let acceptor = tls.as_ref().map(tls::acceptor).transpose()?;
     // What is in it is nobody else's to read.
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&store);
@@ -60,6 +69,9 @@ async fn serve(settings: Settings) -> super::Done {
     if let Some(rollout) = rollout {
         tokio::spawn(rollout::lead(plane.clone(), rollout));
     }
+    if let Some(events) = events {
+        tokio::spawn(nats::publish(plane.clone(), events));
+    }
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let served = async {
         tokio::try_join!(
@@ -68,11 +80,13 @@ async fn serve(settings: Settings) -> super::Done {
         )
     };
     // Streams never end by themselves, and nodes come back by themselves.
-    tokio::select! {
+    let done = tokio::select! {
         served = served => served.map(drop).map_err(|error| error.to_string()),
         _ = terminate.recv() => Ok(()),
         _ = tokio::signal::ctrl_c() => Ok(()),
-    }
+    };
+    plane.close().await;
+    done
 }
 
 /// All that nodes ask.

@@ -24,6 +24,8 @@ pub struct Plane {
     pub rollout: Option<Rollout>,
     /// Who may look.
     pub reads: Reads,
+    /// Where events are published; nowhere by default.
+    pub events: Option<Nats>,
 }
 
 impl Default for Plane {
@@ -38,6 +40,7 @@ impl Default for Plane {
             authority: None,
             rollout: None,
             reads: Reads::Token,
+            events: None,
         }
     }
 }
@@ -105,4 +108,40 @@ pub struct RootFiles {
     pub certificate: PathBuf,
     /// PEM file of the private key of the first.
     pub private_key: PathBuf,
+}
+
+/// A stream of NATS JetStream that events are published to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nats {
+    /// `nats://HOST:PORT`, or `tls://HOST:PORT`, where nothing is said in the clear.
+    pub server: Box<str>,
+    /// PEM file of the roots that the server is checked against; the system's by default.
+    pub trust: Option<PathBuf>,
+    /// By which right events are published; as anybody by default.
+    pub login: Option<NatsLogin>,
+    /// The stream's name. It is made where it is not there.
+    pub stream: Box<str>,
+    /// What stands before an event's type in its subject.
+    pub subject: Box<str>,
+}
+
+impl Nats {
+    /// The stream's name, by default.
+    pub const STREAM: &str = "outrigger";
+    /// What stands before an event's type in its subject, by default.
+    pub const SUBJECT: &str = "outrigger.events";
+
+    /// Whether nothing is said to the server in the clear.
+    pub fn is_tls(&self) -> bool {
+        self.server.starts_with("tls://")
+    }
+}
+
+/// What is shown to a server of NATS. Its files are read whenever a connection is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NatsLogin {
+    /// The file of a token.
+    Token(PathBuf),
+    /// A user, and the file of the password.
+    User(Box<str>, PathBuf),
 }

@@ -3,6 +3,7 @@
 mod api;
 mod identity;
 mod load;
+mod nats;
 mod nodes;
 mod rollouts;
 

@@ -3,9 +3,11 @@
 use super::super::cursor::Cx;
 use super::super::fault::{Fault, show};
 use super::super::tree::Node;
-use super::tls::file;
+use super::tls::{file, is_here};
 use super::{address, duration, percent, some_time};
-use crate::model::{Address, Authority, Percent, Plane, PlaneTls, Reads, Rollout, RootFiles, TrustDomain};
+use crate::model::{
+    Address, Authority, Nats, NatsLogin, Percent, Plane, PlaneTls, Reads, Rollout, RootFiles, TrustDomain,
+};
 
 const READS: [(&str, Reads); 2] = [("token", Reads::Token), ("open", Reads::Open)];
 
@@ -42,9 +44,10 @@ pub(in super::super) fn plane<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Pla
     let authority = m.optional("ca", authority);
     let rollout = m.optional("rollout", rollout);
     let reads = m.optional("reads", |cx, node| cx.word(node, &READS)).unwrap_or(default.reads);
+    let events = m.optional("events", events);
     m.finish();
     let (xds, api) = (xds.unwrap_or(default.xds), api.unwrap_or(default.api));
-    Some(Plane { xds, api, tls, store, documents, authority, rollout, reads })
+    Some(Plane { xds, api, tls, store, documents, authority, rollout, reads, events })
 }
 
 fn authority<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Authority> {
@@ -86,6 +89,96 @@ fn rollout<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Rollout> {
     });
     m.finish();
     Some(Rollout { steps: steps?.into(), watch, failures, slowdown: slowdown.unwrap_or(Rollout::SLOWDOWN) })
+}
+
+fn events<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Nats> {
+    let mut m = cx.fields(node, "events")?;
+    let nats = m.required("nats", nats);
+    m.finish();
+    nats
+}
+
+fn nats<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Nats> {
+    let mut m = cx.fields(node, "nats")?;
+    let server = m.required("server", |cx, node| cx.parsed(node, A_SERVER, nats_server));
+    let trust = m.optional("trust", file);
+    let (token, user) = (m.optional("token", file), m.optional("user", |cx, node| cx.string(node, "a name")));
+    let password = if m.has("user") { m.required("password", file) } else { m.optional("password", file) };
+    let stream = m.optional("stream", |cx, node| cx.parsed(node, "a name, as `outrigger`", stream));
+    let subject = m.optional("subject", |cx, node| cx.parsed(node, A_SUBJECT, subject));
+    if m.has("user") {
+        m.refuse("token", || Fault::new("a server is shown a token, or a user").hint("remove one of them"));
+    } else {
+        m.refuse("password", || Fault::new("nobody knows whose it is").hint("write `user` too"));
+    }
+    if let Some((server, is_kept)) = &server {
+        if !server.starts_with("tls://") {
+            m.refuse("trust", || {
+                Fault::new("in the clear nobody proves who he is").hint("write `tls://` in `server`")
+            });
+        }
+        for key in ["token", "password"] {
+            if !is_kept {
+                m.refuse(key, || {
+                    Fault::new("in the clear it would be anybody's")
+                        .hint("write `tls://` in `server`; `nats://` is for this machine alone")
+                });
+            }
+        }
+    }
+    m.finish();
+    let user = user.zip(password).map(|(user, password)| NatsLogin::User(Box::from(&*user), password));
+    Some(Nats {
+        server: server?.0,
+        trust,
+        login: token.map(NatsLogin::Token).or(user),
+        stream: stream.unwrap_or_else(|| Nats::STREAM.into()),
+        subject: subject.unwrap_or_else(|| Nats::SUBJECT.into()),
+    })
+}
+
+const A_SERVER: &str = "a server, as `nats://127.0.0.1:4222` or `tls://nats.example:4222`";
+const A_SUBJECT: &str = "words between dots, as `outrigger.events`";
+
+/// A server, and whether nobody else reads what it is told.
+fn nats_server(text: &str) -> Result<(Box<str>, bool), Fault> {
+    let fault = || Fault::new(format!("{} is no server", show(text))).hint(format!("expected {A_SERVER}"));
+    let uri: http::Uri = text.parse().map_err(|_| fault())?;
+    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    let host =
+        uri.host().filter(|host| !host.is_empty() && bare && uri.port_u16().is_some()).ok_or_else(fault)?;
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(Fault::new("whoever reads this file would know the password")
+            .hint("write `user`, and `password` with the name of a file"));
+    }
+    let is_kept = match uri.scheme_str() {
+        Some("tls") => true,
+        Some("nats") => is_here(host),
+        Some(_) | None => return Err(fault()),
+    };
+    Ok((text.trim_end_matches('/').into(), is_kept))
+}
+
+/// What every part of NATS takes for a name without giving a meaning to it.
+fn is_word(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    !text.is_empty() && text.chars().all(fits)
+}
+
+fn stream(text: &str) -> Result<Box<str>, Fault> {
+    if !is_word(text) || text.len() > 32 {
+        let fault = Fault::new(format!("{} is no name of a stream", show(text)));
+        return Err(fault.hint("expected up to 32 letters, digits, `_` and `-`"));
+    }
+    Ok(text.into())
+}
+
+fn subject(text: &str) -> Result<Box<str>, Fault> {
+    if !text.split('.').all(is_word) {
+        let fault = Fault::new(format!("{} is no beginning of a subject", show(text)));
+        return Err(fault.hint(format!("expected {A_SUBJECT}; the type follows by itself")));
+    }
+    Ok(text.into())
 }
 
 fn is_near(address: &Address) -> bool {

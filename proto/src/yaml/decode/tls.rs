@@ -128,12 +128,15 @@ pub(crate) fn is_private(uri: &http::Uri) -> Option<bool> {
     let host = uri.host()?;
     match uri.scheme_str()? {
         "https" => Some(true),
-        "http" => {
-            let address = host.trim_matches(['[', ']']).parse();
-            Some(host == "localhost" || address.is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()))
-        }
+        "http" => Some(is_here(host)),
         _ => None,
     }
+}
+
+/// Whether it is this machine.
+pub(super) fn is_here(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse();
+    host == "localhost" || address.is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 fn revocation<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Revocation> {

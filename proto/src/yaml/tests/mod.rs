@@ -6,6 +6,7 @@ mod external_authorization;
 mod files;
 mod fleet;
 mod global_rate_limit;
+mod plane;
 mod resilience;
 mod round_trip;
 mod schema;
