@@ -17,8 +17,6 @@ use crate::serving::Serving;
 
 /// How often nodes are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// For a node to take what it was told.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is served: to all, or while a revision is on its way, to most.
 #[derive(Clone, Debug)]
@@ -75,7 +73,7 @@ async fn superseded(published: &mut watch::Receiver<Published>, revision: u64) {
     let _ = published.wait_for(is_another).await;
 }
 
-async fn steps(plane: &Arc<Plane>, Rollout { steps, watch }: &Rollout, serving: &Arc<Serving>) {
+async fn steps(plane: &Arc<Plane>, Rollout { steps, watch, patience }: &Rollout, serving: &Arc<Serving>) {
     let revision = serving.revision;
     let groups: BTreeSet<_> = serving.fleet().groups.iter().map(|group| group.name.to_string()).collect();
     let mut chosen = BTreeSet::new();
@@ -102,8 +100,8 @@ async fn steps(plane: &Arc<Plane>, Rollout { steps, watch }: &Rollout, serving: 
             behind.retain(|node, _| now.contains(node));
             for node in now {
                 let since = behind.entry(node).or_insert_with(Instant::now);
-                if since.elapsed() >= PATIENCE {
-                    let why = format!("a node has not taken it within {PATIENCE:?}: {}", names(&behind));
+                if since.elapsed() >= *patience {
+                    let why = format!("a node has not taken it within {patience:?}: {}", names(&behind));
                     return blocking(plane, move |plane| plane.take_back(revision, &why)).await;
                 }
             }

@@ -58,11 +58,15 @@ pub struct Rollout {
     pub steps: Box<[Percent]>,
     /// How long each step is watched after it was told.
     pub watch: Duration,
+    /// How long a node may take to take what it was told, or be gone, before the revision is taken back.
+    pub patience: Duration,
 }
 
 impl Rollout {
     /// How long each step is watched, by default.
     pub const WATCH: Duration = Duration::from_secs(30);
+    /// How long a node may take, by default.
+    pub const PATIENCE: Duration = Duration::from_secs(30);
 }
 
 /// Who may look at what a control plane has. Changes always need a token.

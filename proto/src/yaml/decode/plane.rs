@@ -77,8 +77,9 @@ fn rollout<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Rollout> {
         Some(steps)
     });
     let watch = m.optional("watch", duration).unwrap_or(Rollout::WATCH);
+    let patience = m.optional("patience", some_time).unwrap_or(Rollout::PATIENCE);
     m.finish();
-    Some(Rollout { steps: steps?.into(), watch })
+    Some(Rollout { steps: steps?.into(), watch, patience })
 }
 
 fn is_near(address: &Address) -> bool {
