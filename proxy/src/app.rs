@@ -18,6 +18,7 @@ use crate::admin::{self, Admin, Status};
 use crate::apply::Applier;
 use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
 use crate::control::xds::{self, Discovered, News, Told, merge};
+use crate::demand::{Demand, Wanted};
 use crate::identity::alarm::Standing;
 use crate::identity::secrets::Secrets;
 use crate::io::listen::Bound;
@@ -170,7 +171,10 @@ impl App {
             remote: None,
         };
         if let Some(control) = config.mesh.process.control.as_deref() {
-            let remote = Remote::follow(control.clone(), config.clone(), app.stats.clone()).await;
+            let (demand, wanted) = Demand::new();
+            // Nobody was there before.
+            let _ = app.shared.demand.set(demand);
+            let remote = Remote::follow(control.clone(), config.clone(), wanted, app.stats.clone()).await;
             app.remote = Some(remote);
             if control.load_reports {
                 let figures = Figures::new(app.applier.clusters().clone(), app.admin.registry.clone());
@@ -483,10 +487,15 @@ impl App {
 
 impl Remote {
     /// Follows a control plane; waits for its first word, but not for long.
-    async fn follow(control: ControlPlane, own: Config, stats: Arc<ProcessStats>) -> Self {
+    async fn follow(
+        control: ControlPlane,
+        own: Config,
+        wanted: mpsc::Receiver<Wanted>,
+        stats: Arc<ProcessStats>,
+    ) -> Self {
         let (tell, mut news) = mpsc::channel(1);
         let server = control.server.clone();
-        tokio::task::spawn_local(xds::follow(control, tell, stats));
+        tokio::task::spawn_local(xds::follow(control, tell, wanted, stats));
         let (found, first) = match tokio::time::timeout(FIRST_WORD, news.recv()).await {
             Ok(Some(Told { news: News::All(found), cached, taken })) => (*found, Some((cached, taken))),
             Ok(Some(Told { news: News::Endpoints(_), .. }) | None) | Err(_) => {

@@ -6,6 +6,7 @@ mod identity;
 mod load;
 mod nats;
 mod nodes;
+mod on_demand;
 mod rollouts;
 
 use outrigger_tests::{Control, Echo, Proxy};

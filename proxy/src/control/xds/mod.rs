@@ -3,6 +3,9 @@
 
 mod cache;
 mod delta;
+mod demanded;
+#[cfg(test)]
+mod demanded_tests;
 #[cfg(test)]
 mod interleavings;
 mod lapses;
@@ -21,11 +24,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
-use outrigger_proto::model::{self, ControlPlane, Metadata};
+use outrigger_proto::model::{self, ControlPlane, Metadata, Name};
 use outrigger_proto::xds::discovery::{
     ListValue, Locality, Node, Resource, Struct, UserAgentVersionType, Value, ValueKind,
 };
-use outrigger_proto::xds::{Kind, Refused};
+use outrigger_proto::xds::{Kind, ON_DEMAND, Refused};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,12 +38,14 @@ use tonic_prost::ProstCodec;
 
 use self::cache::Cache;
 use self::delta::Delta;
+use self::demanded::Demanded;
 pub use self::merge::merge;
 use self::said::Said;
 use self::sotw::Sotw;
-use self::speaks::{NAMED, Speaks, WHOLE};
+use self::speaks::{REFERRING, Speaks};
 use self::state::State;
 pub use self::state::{Discovered, News};
+use crate::demand::Wanted;
 use crate::identity::backoff::Backoff;
 use crate::identity::dial;
 use crate::observe::ProcessStats;
@@ -68,13 +73,20 @@ pub struct Told {
 }
 
 /// Tells what a control plane says, for as long as somebody listens; before that, what it said last, if that was kept. It is
-/// asked to say what has changed; one that cannot, says all there is each time.
-pub async fn follow(control: ControlPlane, news: mpsc::Sender<Told>, stats: Arc<ProcessStats>) {
+/// asked to say what has changed; one that cannot, says all there is each time. `wanted` are requests for hosts on demand.
+pub async fn follow(
+    control: ControlPlane,
+    news: mpsc::Sender<Told>,
+    wanted: mpsc::Receiver<Wanted>,
+    stats: Arc<ProcessStats>,
+) {
     let cache = Cache::new(&control);
-    let mut state = State::new(cache.is_some());
+    let mut state = State::new(cache.is_some(), control.on_demand);
     let (mut delta, mut sotw) = (Delta, Sotw::default());
-    let (node, backoff) = (node(&control.node), Backoff::new(WAITS));
-    let mut client = Client { node, control, news, stats, backoff, cache, in_force: false };
+    let (mut node, backoff) = (node(&control.node), Backoff::new(WAITS));
+    node.client_features.extend(control.on_demand.then(|| ON_DEMAND.to_owned()));
+    let waits = Waits { wanted, waiting: Vec::new() };
+    let mut client = Client { node, control, news, stats, backoff, cache, waits, in_force: false };
     if client.recall(&mut state)
         && let Some(found) = state.news(true)
         && !client.tell(found, true).await
@@ -149,6 +161,7 @@ struct Client {
     stats: Arc<ProcessStats>,
     backoff: Backoff,
     cache: Option<Cache>,
+    waits: Waits,
     /// Whether what was told last of all came into force: nothing else is kept for the next start.
     in_force: bool,
 }
@@ -162,7 +175,7 @@ impl Client {
         };
         let (mut resources, mut refused) = (0, Vec::new());
         // What refers comes before what is referred to.
-        for kind in WHOLE.into_iter().chain(NAMED).filter(|kind| cache::holds(*kind)) {
+        for kind in REFERRING.into_iter().filter(|kind| cache::holds(*kind)) {
             let is_such = |of: &&Resource| {
                 of.resource.as_ref().is_some_and(|any| Kind::of_url(&any.type_url) == Some(kind))
             };
@@ -171,6 +184,9 @@ impl Client {
                     None => {}
                     Some(Ok((name, means))) => {
                         resources += 1;
+                        if kind == Kind::Host {
+                            state.recall_host(&name);
+                        }
                         state.put(name.clone(), means, Said::of(resource));
                         // Its time begins anew: nobody knows when it was last said to live.
                         state.live(kind, &name, speaks::ttl(resource), Instant::now());
@@ -216,6 +232,8 @@ impl Client {
             tokio::select! {
                 () = tokio::time::sleep_until(end) => return true,
                 () = due(&mut self.cache) => self.save(state),
+                // Asked for when it is back.
+                Some(wanted) = self.waits.wanted.recv() => self.waits.take(wanted, state),
                 () = at(state.next_lapse()) => {
                     state.lapse(Instant::now());
                     if !self.pass_on(state, false).await {
@@ -266,6 +284,10 @@ impl Client {
                     waited = true;
                     Vec::new()
                 }
+                Some(wanted) = self.waits.wanted.recv() => {
+                    self.waits.take(wanted, state);
+                    speaks.subscribe(state)
+                }
                 () = at(state.next_lapse()) => {
                     state.lapse(Instant::now());
                     speaks.subscribe(state)
@@ -295,6 +317,7 @@ impl Client {
         {
             return false;
         }
+        self.waits.answer(state);
         if state.take_unsaved()
             && let Some(cache) = &mut self.cache
         {
@@ -315,6 +338,33 @@ impl Client {
             self.stats.xds_refused.increment(1);
             for error in &resource.errors {
                 tracing::error!("refused by xDS: {error}; the last good version stays");
+            }
+        }
+    }
+}
+
+/// The requests that wait for hosts.
+struct Waits {
+    wanted: mpsc::Receiver<Wanted>,
+    waiting: Vec<(Name, oneshot::Sender<bool>)>,
+}
+
+impl Waits {
+    fn take(&mut self, Wanted { table, host, found }: Wanted, state: &mut State) {
+        match state.demand(&table, &host) {
+            // Whoever asks may have gone.
+            Demanded::Known(is_there) => {
+                let _ = found.send(is_there);
+            }
+            Demanded::Awaited(name) => self.waiting.push((name, found)),
+        }
+    }
+
+    fn answer(&mut self, state: &State) {
+        self.waiting.retain(|(_, found)| !found.is_closed());
+        for at in (0..self.waiting.len()).rev() {
+            if let Some(is_there) = state.demanded(&self.waiting[at].0) {
+                let _ = self.waiting.swap_remove(at).1.send(is_there);
             }
         }
     }
