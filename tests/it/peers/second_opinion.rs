@@ -1,6 +1,8 @@
 //! Envoy as a second opinion on all that a configuration can say: one configuration, served three times. By the proxy from
 //! its file, by the proxy and by Envoy as nodes of our control plane. The same requests come to all three.
 
+mod drains;
+mod mutual;
 mod tokens;
 
 use std::net::SocketAddr;
@@ -172,8 +174,7 @@ fn rules(all: &mut Vec<Row>) {
 }
 
 /// Fields of requests that count.
-const SENT: [&str; 8] =
-    ["x-add", "x-set", "x-gone", "x-share", "x-user", "x-n", "x-groups", "authorization"];
+const SENT: [&str; 8] = ["x-add", "x-set", "x-gone", "x-share", "x-user", "x-n", "x-groups", "authorization"];
 
 /// What came of a request: the status, who answered and what that was sent, and what the client was told.
 async fn came_of(address: SocketAddr, Row { request, .. }: &Row) -> String {
@@ -243,6 +244,13 @@ impl Three {
     fn addresses(&self, listener: &str) -> [SocketAddr; 3] {
         let Self { control: _, alone, told, envoy } = self;
         [alone.address(listener), told.address(listener), envoy.address_of(listener)]
+    }
+
+    /// Another configuration, to all three.
+    async fn change(&self, document: &str) {
+        self.control.document("mesh.yaml", document);
+        self.alone.reload(document).await;
+        self.control.wait_in_sync(2, 2).await;
     }
 
     /// All rows through all three.

@@ -7,6 +7,7 @@ use outrigger_tests::peer::{peer, skip};
 use outrigger_tests::pki::Authority;
 use outrigger_tests::{Dir, Echo, Proxy, Reply, Report, until};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::xds::{Way, answered_by, asked, cluster, endpoints, file, listener, routes, state, to};
 use super::xds_tls::{certificate, curl_believes, named, refused, served};
@@ -62,8 +63,7 @@ async fn says_what_is_served(way: Way) {
     // And back.
     plane.tell(&state("4", &[two.address().port()]).to_string()).await;
     proxy.wait_log("no longer listening listener=second").await;
-    until("the end of the route", async || (by(&client.get("/more").await) == "two").then_some(()))
-        .await;
+    until("the end of the route", async || (by(&client.get("/more").await) == "two").then_some(())).await;
     assert_eq!(proxy.metric("outrigger_xds_refused_total").await, 0.0);
 }
 
@@ -84,15 +84,14 @@ async fn is_told_what_is_refused(way: Way) {
     let proxy = Proxy::start(&file(address)).await;
     answered_by(&proxy, "one").await;
     let mut wrong = state("2", &[port]);
-    wrong["Cluster"] = json!([
-        cluster("app", &json!({ "lb_policy": "CLUSTER_PROVIDED" })),
-        cluster("other", &json!({})),
-    ]);
+    wrong["Cluster"] =
+        json!([cluster("app", &json!({ "lb_policy": "CLUSTER_PROVIDED" })), cluster("other", &json!({})),]);
     wrong["ClusterLoadAssignment"] = json!([endpoints("app", &[port]), endpoints("other", &[port])]);
     let elsewhere = to(&json!({ "path": "/other" }), "other");
     wrong["RouteConfiguration"] =
         json!([routes("table", &json!([elsewhere, to(&json!({ "prefix": "/" }), "app")]))]);
     plane.tell(&wrong.to_string()).await;
+    let begun = Instant::now();
     let said = refused(&mut plane, "Cluster").await;
     assert!(said.contains("Cluster[app].lb_policy: CLUSTER_PROVIDED is not supported"), "{said}");
     // The good ones are there, and the bad one as it was.
@@ -103,6 +102,13 @@ async fn is_told_what_is_refused(way: Way) {
     })
     .await;
     answered_by(&proxy, "one").await;
+    // In the state of the world it says the same again as soon as it is refused: that is no reason to hurry, nor to log it.
+    let refused = "outrigger_xds_refused_total";
+    if way == Way::Sotw {
+        proxy.wait_metric(refused, |n| n >= 3.0).await;
+    }
+    assert!(proxy.metric(refused).await <= begun.elapsed().as_secs_f64() + 2.0);
+    assert_eq!(proxy.log().matches("refused by xDS").count(), 1, "{}", proxy.log());
     // What is put right is taken.
     let two = Echo::start("two").await;
     plane.tell(&state("3", &[two.address().port()]).to_string()).await;

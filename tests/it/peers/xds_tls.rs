@@ -39,7 +39,7 @@ pub(super) fn certificate(name: &str, svid: &Svid) -> Value {
     json!({ "name": name, "tls_certificate": { "certificate_chain": { "inline_string": chain }, "private_key": { "inline_string": key } } })
 }
 
-fn roots(name: &str, authority: &Authority) -> Value {
+pub(super) fn roots(name: &str, authority: &Authority) -> Value {
     json!({ "name": name, "validation_context": { "trusted_ca": { "inline_string": authority.pem() } } })
 }
 
@@ -147,7 +147,7 @@ async fn a_listener_shows_the_certificate_that_it_is_told_incrementally() {
 }
 
 /// A server that asks for a certificate, and answers each request alike.
-async fn server(shown: &Svid, believed: &Authority) -> u16 {
+pub(super) async fn server(shown: &Svid, believed: &Authority) -> u16 {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut store = RootCertStore::empty();
     store.add(believed.issuer().der().clone()).unwrap();

@@ -10,7 +10,8 @@ use crate::peers::second_opinion::row;
 /// Claims of whom all listeners know, with these in place of its own.
 fn claims(more: &[(&str, &str)]) -> String {
     let exp = (now() + 300).to_string();
-    let mut all = vec![("iss", "\"https://id.test\""), ("aud", "\"shop\""), ("exp", &exp), ("sub", "\"alice\"")];
+    let mut all =
+        vec![("iss", "\"https://id.test\""), ("aud", "\"shop\""), ("exp", &exp), ("sub", "\"alice\"")];
     all.retain(|(name, _)| more.iter().all(|(other, _)| name != other));
     let shown = all.iter().chain(more).filter(|(_, value)| !value.is_empty());
     let shown: Vec<_> = shown.map(|(name, value)| format!("\"{name}\":{value}")).collect();
@@ -64,7 +65,10 @@ impl Signers {
             ("for others", of(&[("aud", "\"bank\"")])),
             ("for nobody", of(&[("aud", "")])),
             ("of another issuer", of(&[("iss", "\"https://other.test\""), ("aud", "\"bank\"")])),
-            ("of the other issuer", self.b.sign(&claims(&[("iss", "\"https://other.test\""), ("aud", "\"bank\"")]))),
+            (
+                "of the other issuer",
+                self.b.sign(&claims(&[("iss", "\"https://other.test\""), ("aud", "\"bank\"")])),
+            ),
             ("of no issuer", of(&[("iss", "")])),
             ("of a stranger", of(&[("iss", "\"https://evil.test\"")])),
             ("forged", self.forged.sign(&claims(&[]))),
@@ -94,7 +98,7 @@ fn rows(signers: &Signers) -> Vec<Row> {
     let mut all = Vec::new();
     let mut ask = |listener: &'static str, target: &str, word: &str, fields: &[&str]| {
         let row = row(listener, "GET", "tokens.test", target, fields);
-        all.push(Row { name: format!("{listener}: {target} {word}"), ..row });
+        all.push(Row { name: format!("{word}: {listener} {target}"), ..row });
     };
     for (word, token) in signers.tokens() {
         let field = format!("Authorization: Bearer {token}");
@@ -128,7 +132,22 @@ fn rows(signers: &Signers) -> Vec<Row> {
 }
 
 /// What is meant to differ.
-const MEANT: Meant = &[];
+const MEANT: Meant = &[
+    ("for the other: ", FOR_OTHERS),
+    ("for others: ", FOR_OTHERS),
+    ("for nobody: ", FOR_OTHERS),
+    (
+        "small letters: ",
+        "a scheme's letters do not count (RFC 9110 section 11.1); Envoy knows `Bearer ` as it is written, and takes the others for no token",
+    ),
+    ("with a fraction: ", "a claim is passed on as it was signed; Envoy prints it anew, with six digits"),
+    ("with groups: must ", LISTS),
+    ("with other groups: must ", LISTS),
+    ("of mallory: must ", LISTS),
+];
+const FOR_OTHERS: &str =
+    "a token for others is an invalid one, 401 (RFC 6750 section 3.1); Envoy answers 403";
+const LISTS: &str = "a list is passed on as JSON, as it was signed; Envoy encodes it in base64";
 
 #[tokio::test]
 async fn of_tokens_all_three_mean_the_same() {

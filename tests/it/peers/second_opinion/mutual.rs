@@ -1,0 +1,173 @@
+//! Mutual TLS: who is served, what they are told that is spoken, and whom all three believe. Our control plane tells nobody a
+//! secret. We read our own from files; Envoy is given the same by an agent between the two, as meshes do it.
+
+use std::net::SocketAddr;
+
+use outrigger_tests::pki::{self, Authority, IDENTITY, Svid, identity, leaf};
+use outrigger_tests::{Client, Control, Echo, Proxy};
+use serde_json::{Value, json};
+
+use super::{Differences, Envoy, Meant, follows, node};
+use crate::peers::ext_authz::python_with_messages;
+use crate::peers::xds_tls::{certificate, roots, server};
+use crate::peers::{Running, script};
+
+/// Envoy and the agent that it asks.
+async fn agent(control: &Control, secrets: &Value) -> Option<(Running, SocketAddr)> {
+    let python = python_with_messages().await?;
+    let mut agent = Running::start(&python, &[&script("xds_agent.py"), &control.xds().port().to_string()]);
+    agent.tell(&secrets.to_string()).await;
+    let port = agent.port().await;
+    Some((agent, ([127, 0, 0, 1], port).into()))
+}
+
+/// Who comes, by a word for it; `None` shows nothing.
+fn callers(authority: &Authority) -> Vec<(&'static str, Option<Svid>)> {
+    let stranger = Authority::new(&authority.domain);
+    let signed = |uris: &[&str]| Some(authority.sign(leaf(uris)));
+    let mut expired = leaf(&[&authority.id("/web")]);
+    let hour = std::time::Duration::from_secs(3600);
+    (expired.not_before, expired.not_after) = (expired.not_before - 2 * hour, expired.not_before - hour);
+    vec![
+        ("somebody", Some(authority.svid("/ns/shop/sa/web"))),
+        ("nobody", None),
+        ("a stranger", Some(stranger.svid("/ns/shop/sa/web"))),
+        ("somebody of before", Some(authority.sign(expired))),
+        ("somebody of another domain", signed(&["spiffe://elsewhere/web"])),
+        ("somebody without a name", signed(&[])),
+        ("somebody of two names", signed(&[&authority.id("/a"), &authority.id("/b")])),
+    ]
+}
+
+/// What came of a caller: what was agreed on to be spoken, the status, and what the origin was told of whom it is.
+async fn served(to: SocketAddr, shows: Option<&Svid>, sni: &str, alpn: &[&str]) -> String {
+    let Ok(stream) = pki::connect(to, sni, &pki::client_config(shows, alpn)).await else {
+        return "no handshake".to_owned();
+    };
+    let spoken = stream.get_ref().1.alpn_protocol().map(String::from_utf8_lossy);
+    let spoken = spoken.unwrap_or_default().into_owned();
+    if spoken == "h2" {
+        // That it is agreed on is enough.
+        return spoken;
+    }
+    let Some(reply) = Client::over(stream).try_get("/app").await else { return "cut".to_owned() };
+    let Ok(report) = serde_json::from_slice::<Value>(&reply.body) else { return reply.status.to_string() };
+    let fields: Vec<(String, String)> = serde_json::from_value(report["fields"].clone()).unwrap();
+    let told = ["x-forwarded-proto", "x-forwarded-client-cert"].map(|name| {
+        let found = fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
+        found.map_or("-", |(_, value)| value).to_owned()
+    });
+    format!("{spoken} {} {told:?}", reply.status)
+}
+
+/// What stands behind `out`: a name for it, its address, and what TLS towards it must prove.
+async fn behind(authority: &Authority, echo: &Echo) -> Vec<(&'static str, u16, &'static str)> {
+    let stranger = Authority::new(&authority.domain);
+    let api = authority.svid("/ns/pay/sa/api");
+    let good = server(&api, authority).await;
+    let false_one = server(&stranger.svid("/ns/pay/sa/api"), authority).await;
+    let unbelieving = server(&api, &stranger).await;
+    let exact = "mtls: { peers: [\"spiffe://cluster.local/ns/pay/sa/api\"] }";
+    vec![
+        ("exact", good, exact),
+        ("below", good, "mtls: { peers: [\"spiffe://cluster.local/ns/pay/*\"] }"),
+        ("either", good, "mtls: { peers: [\"spiffe://cluster.local/x\", \"spiffe://cluster.local/ns/*\"] }"),
+        ("named", good, "mtls: { peers: [\"spiffe://cluster.local/ns/pay/sa/api\"], sni: pay.test }"),
+        ("another", good, "mtls: { peers: [\"spiffe://cluster.local/ns/pay/sa/other\"] }"),
+        ("beginning", good, "mtls: { peers: [\"spiffe://cluster.local/ns/pay/sa/ap\"] }"),
+        ("elsewhere", good, "mtls: { peers: [\"spiffe://cluster.local/ns/shop/*\"] }"),
+        ("stranger", false_one, exact),
+        ("unbelieving", unbelieving, exact),
+        ("clear", echo.address().port(), exact),
+    ]
+}
+
+fn document(app: SocketAddr, behind: &[(&str, u16, &str)]) -> String {
+    let each = |made: &dyn Fn(&(&str, u16, &str)) -> String| behind.iter().map(made).collect::<String>();
+    let routes =
+        each(&|(name, _, _)| format!("      - {{ match: {{ path: {{ exact: /{name} }} }}, to: {name} }}\n"));
+    let clusters = each(&|(name, port, tls)| {
+        format!("  {name}: {{ endpoints: [127.0.0.1:{port}], protocol: http1, {tls} }}\n")
+    });
+    format!(
+        "listeners:
+  strict: {{ bind: 127.0.0.1:0, mtls: strict, routes: [{{ to: app }}] }}
+  permissive: {{ bind: 127.0.0.1:0, mtls: permissive, routes: [{{ to: app }}] }}
+  peers:
+    bind: 127.0.0.1:0
+    mtls: permissive
+    authorization: [{{ allow: {{ peers: [\"spiffe://cluster.local/ns/shop/*\"] }} }}, {{ deny: {{ peers: [\"spiffe://cluster.local/ns/shop/sa/bad\"] }} }}]
+    routes: [{{ to: app }}]
+  out:
+    bind: 127.0.0.1:0
+    routes:
+{routes}clusters:
+  app: {{ endpoints: [\"{app}\"] }}
+{clusters}"
+    )
+}
+
+/// What is meant to differ.
+const MEANT: Meant = &[];
+
+#[tokio::test]
+async fn of_identities_all_three_mean_the_same() {
+    let Some(envoy) = Envoy::find().await else { return };
+    let (authority, echo) = (Authority::new(pki::DOMAIN), Echo::start("app").await);
+    let behind = behind(&authority, &echo).await;
+    let document = document(echo.address(), &behind);
+    let control = Control::start("", &[("mesh.yaml", &document)]);
+    control.wait_revision(1).await;
+    let own = authority.svid("/app");
+    let secrets = json!([certificate("default", &own), roots("ROOTCA", &authority)]);
+    let Some((_agent, at)) = agent(&control, &secrets).await else { return };
+    let dirs = [identity(&authority, "/app"), identity(&authority, "/app")];
+    dirs.iter().for_each(|dir| drop(own.write(dir, "own")));
+    let [one, other] = dirs;
+    let alone = Proxy::start_in(one, &format!("{IDENTITY}{document}")).await;
+    let told = Proxy::start_in(other, &format!("{IDENTITY}{}", follows(&control))).await;
+    let envoy = envoy.run(&node("envoy", at, "GRPC")).await;
+    control.wait_in_sync(2, 1).await;
+
+    let mut differences = Differences { meant: MEANT, found: Vec::new(), used: Vec::new() };
+    let mut rows = 0;
+    let of = |listener: &str| [alone.address(listener), told.address(listener), envoy.address_of(listener)];
+    let mut callers = callers(&authority);
+    callers.push(("a bad one", Some(authority.svid("/ns/shop/sa/bad"))));
+    let spoken: [&[&str]; 6] =
+        [&["http/1.1"], &["h2"], &["h2", "http/1.1"], &["http/1.1", "h2"], &[], &["x"]];
+    for listener in ["strict", "permissive", "peers"] {
+        for (who, shows) in &callers {
+            for alpn in spoken.iter().take(if *who == "somebody" { 6 } else { 1 }) {
+                for sni in if *who == "somebody" { &["localhost", "pay.test"][..] } else { &["localhost"] } {
+                    let mut came = Vec::new();
+                    for address in of(listener) {
+                        came.push(served(address, shows.as_ref(), sni, alpn).await);
+                    }
+                    let name = format!("{listener}: {who} by {alpn:?} to {sni}");
+                    differences.note(&name, came.try_into().expect("three"));
+                    rows += 1;
+                }
+            }
+        }
+        let mut came = Vec::new();
+        for address in of(listener) {
+            let reply = Client::connect(address).await.try_get("/app").await;
+            came.push(format!("{:?}", reply.map(|reply| reply.status)));
+        }
+        differences.note(&format!("{listener}: in the clear"), came.try_into().expect("three"));
+        rows += 1;
+    }
+    for (name, _, _) in &behind {
+        let mut came = Vec::new();
+        for address in of("out") {
+            came.push(Client::connect(address).await.get(&format!("/{name}")).await.status.to_string());
+        }
+        // Both may be wrong in the same way.
+        let good = ["exact", "below", "either", "named"].contains(name);
+        assert_eq!(came[0] == "200", good, "{name}: {came:?}");
+        differences.note(&format!("out: {name}"), came.try_into().expect("three"));
+        rows += 1;
+    }
+    differences.end(rows);
+}
