@@ -174,7 +174,7 @@ fn rules(all: &mut Vec<Row>) {
 }
 
 /// Fields of requests that count.
-const SENT: [&str; 8] = ["x-add", "x-set", "x-gone", "x-share", "x-user", "x-n", "x-groups", "authorization"];
+const SENT: [&str; 8] = ["x-add", "x-set", "x-gone", "x-share", "x-who", "x-n", "x-groups", "authorization"];
 
 /// What came of a request: the status, who answered and what that was sent, and what the client was told.
 async fn came_of(address: SocketAddr, Row { request, .. }: &Row) -> String {

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use outrigger_tests::pki::{self, Authority, IDENTITY, Svid, identity, leaf};
-use outrigger_tests::{Client, Control, Echo, Proxy};
+use outrigger_tests::{Client, Control, Echo, Origin, Proxy, until};
 use serde_json::{Value, json};
 
 use super::{Differences, Envoy, Meant, follows, node};
@@ -61,7 +61,7 @@ async fn served(to: SocketAddr, shows: Option<&Svid>, sni: &str, alpn: &[&str]) 
 }
 
 /// What stands behind `out`: a name for it, its address, and what TLS towards it must prove.
-async fn behind(authority: &Authority, echo: &Echo) -> Vec<(&'static str, u16, &'static str)> {
+async fn behind(authority: &Authority, clear: &Origin) -> Vec<(&'static str, u16, &'static str)> {
     let stranger = Authority::new(&authority.domain);
     let api = authority.svid("/ns/pay/sa/api");
     let good = server(&api, authority).await;
@@ -78,7 +78,7 @@ async fn behind(authority: &Authority, echo: &Echo) -> Vec<(&'static str, u16, &
         ("elsewhere", good, "mtls: { peers: [\"spiffe://cluster.local/ns/shop/*\"] }"),
         ("stranger", false_one, exact),
         ("unbelieving", unbelieving, exact),
-        ("clear", echo.address().port(), exact),
+        ("clear", clear.socket().port(), exact),
     ]
 }
 
@@ -108,13 +108,32 @@ fn document(app: SocketAddr, behind: &[(&str, u16, &str)]) -> String {
 }
 
 /// What is meant to differ.
-const MEANT: Meant = &[];
+const MEANT: Meant = &[
+    (
+        "somebody by [\"x\"]",
+        "who speaks nothing of what a server does is told so (RFC 7301 section 3.2); Envoy serves it as if it had not said a word",
+    ),
+    ("somebody of another domain", SPIFFE),
+    ("somebody without a name", SPIFFE),
+    ("somebody of two names", SPIFFE),
+    (
+        "out: unbelieving",
+        "502 is an upstream that ends a connection without an answer; to Envoy all is 503 that fails there",
+    ),
+];
+const SPIFFE: &str = "a caller is somebody by one SPIFFE ID, of the domain whose roots have signed it; Envoy knows no \
+     domains: whatever the roots have signed comes in, and rules are what is between";
 
 #[tokio::test]
 async fn of_identities_all_three_mean_the_same() {
     let Some(envoy) = Envoy::find().await else { return };
     let (authority, echo) = (Authority::new(pki::DOMAIN), Echo::start("app").await);
-    let behind = behind(&authority, &echo).await;
+    let clear = Origin::start(async |mut conn| {
+        let _ = conn.some().await;
+        conn.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+    })
+    .await;
+    let behind = behind(&authority, &clear).await;
     let document = document(echo.address(), &behind);
     let control = Control::start("", &[("mesh.yaml", &document)]);
     control.wait_revision(1).await;
@@ -144,7 +163,7 @@ async fn of_identities_all_three_mean_the_same() {
                     for address in of(listener) {
                         came.push(served(address, shows.as_ref(), sni, alpn).await);
                     }
-                    let name = format!("{listener}: {who} by {alpn:?} to {sni}");
+                    let name = format!("{who} by {alpn:?} to {sni}: {listener}");
                     differences.note(&name, came.try_into().expect("three"));
                     rows += 1;
                 }
@@ -155,7 +174,7 @@ async fn of_identities_all_three_mean_the_same() {
             let reply = Client::connect(address).await.try_get("/app").await;
             came.push(format!("{:?}", reply.map(|reply| reply.status)));
         }
-        differences.note(&format!("{listener}: in the clear"), came.try_into().expect("three"));
+        differences.note(&format!("in the clear: {listener}"), came.try_into().expect("three"));
         rows += 1;
     }
     for (name, _, _) in &behind {
@@ -170,4 +189,26 @@ async fn of_identities_all_three_mean_the_same() {
         rows += 1;
     }
     differences.end(rows);
+}
+
+/// Envoy has no word for the roots of its system, and refuses a cluster that is checked by names alone: it serves nobody there,
+/// and our control plane shows why.
+#[tokio::test]
+async fn whom_the_system_believes_envoy_cannot_be_told() {
+    let Some(envoy) = Envoy::find().await else { return };
+    let authority = Authority::new(pki::DOMAIN);
+    let behind = server(&authority.svid("/app"), &authority).await;
+    let document = format!(
+        "listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: partner }}] }}\n\
+         clusters:\n  partner: {{ endpoints: [127.0.0.1:{behind}], tls: {{ sni: partner.test }} }}\n"
+    );
+    let control = Control::start("", &[("mesh.yaml", &document)]);
+    let told = Proxy::start(&follows(&control)).await;
+    let envoy = envoy.run(&node("envoy", control.xds(), "DELTA_GRPC")).await;
+    let refused = until("the event", async || control.events("node.nack.v1").pop()).await;
+    assert_eq!((&refused["data"]["node"], &refused["data"]["kind"]), (&json!("envoy"), &json!("Cluster")));
+    assert!(refused["data"]["why"].as_str().unwrap().contains("without trusted CA"), "{refused}");
+    for address in [told.address("web"), envoy.address] {
+        assert_eq!(Client::connect(address).await.get("/").await.status, 503);
+    }
 }

@@ -117,8 +117,8 @@ fn rows(signers: &Signers) -> Vec<Row> {
     for (listener, targets) in [("must", "/ /public /maybe"), ("may", "/ /must"), ("claims", "/ /open")] {
         for target in targets.split(' ') {
             ask(listener, target, "nothing", &[]);
-            ask(listener, target, "good, forged field", &[&good, "x-user: root", "x-n: 1"]);
-            ask(listener, target, "nothing, forged field", &["x-user: root", "x-n: 1"]);
+            ask(listener, target, "good, forged field", &[&good, "x-who: root", "x-n: 1"]);
+            ask(listener, target, "nothing, forged field", &["x-who: root", "x-n: 1"]);
             ask(listener, target, "expired", &[&expired]);
             ask(listener, target, "basic", &["Authorization: Basic YTpi"]);
             ask(listener, target, "small letters", &[&good.replace("Bearer", "bearer")]);
