@@ -129,7 +129,7 @@ const NOBODY_RECONNECTS: &str = "a connection that is open is under what is in f
 async fn of_changes_under_a_request_all_three_mean_the_same() {
     let Some(envoy) = Envoy::find().await else { return };
     let two = Echo::start("two").await;
-    let mut differences = Differences { meant: MEANT, found: Vec::new(), used: Vec::new() };
+    let mut differences = Differences::new(MEANT);
     let names: Vec<_> = changes("", two.address()).into_iter().map(|change| change.name).collect();
     for (index, name) in names.iter().enumerate() {
         let (slow, open) = Origin::gated().await;

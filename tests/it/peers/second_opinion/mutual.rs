@@ -7,7 +7,7 @@ use outrigger_tests::pki::{self, Authority, IDENTITY, Svid, identity, leaf};
 use outrigger_tests::{Client, Control, Echo, Origin, Proxy, until};
 use serde_json::{Value, json};
 
-use super::{Differences, Envoy, Meant, follows, node};
+use super::{Differences, Envoy, Meant, Three, follows, node};
 use crate::peers::ext_authz::python_with_messages;
 use crate::peers::xds_tls::{certificate, roots, server};
 use crate::peers::{Running, script};
@@ -36,6 +36,8 @@ fn callers(authority: &Authority) -> Vec<(&'static str, Option<Svid>)> {
         ("somebody of another domain", signed(&["spiffe://elsewhere/web"])),
         ("somebody without a name", signed(&[])),
         ("somebody of two names", signed(&[&authority.id("/a"), &authority.id("/b")])),
+        ("somebody who is denied", Some(authority.svid("/ns/shop/sa/bad"))),
+        ("somebody who is not allowed", Some(authority.svid("/ns/pay/sa/web"))),
     ]
 }
 
@@ -110,7 +112,7 @@ fn document(app: SocketAddr, behind: &[(&str, u16, &str)]) -> String {
 /// What is meant to differ.
 const MEANT: Meant = &[
     (
-        "somebody by [\"x\"]",
+        "by [\"x\"]",
         "who speaks nothing of what a server does is told so (RFC 7301 section 3.2); Envoy serves it as if it had not said a word",
     ),
     ("somebody of another domain", SPIFFE),
@@ -124,6 +126,24 @@ const MEANT: Meant = &[
 const SPIFFE: &str = "a caller is somebody by one SPIFFE ID, of the domain whose roots have signed it; Envoy knows no \
      domains: whatever the roots have signed comes in, and rules are what is between";
 
+/// The three, each with the same identity.
+async fn three(envoy: &Envoy, authority: &Authority, document: &str) -> Option<(Three, Running)> {
+    let control = Control::start("", &[("mesh.yaml", document)]);
+    control.wait_revision(1).await;
+    let own = authority.svid("/app");
+    let secrets = json!([certificate("default", &own), roots("ROOTCA", authority)]);
+    let (agent, at) = agent(&control, &secrets).await?;
+    let start = async |config: &str| {
+        let dir = identity(authority, "/app");
+        own.write(&dir, "own");
+        Proxy::start_in(dir, &format!("{IDENTITY}{config}")).await
+    };
+    let (alone, told) = (start(document).await, start(&follows(&control)).await);
+    let envoy = envoy.run(&node("envoy", at, "GRPC")).await;
+    control.wait_in_sync(2, 1).await;
+    Some((Three { control, alone, told, envoy }, agent))
+}
+
 #[tokio::test]
 async fn of_identities_all_three_mean_the_same() {
     let Some(envoy) = Envoy::find().await else { return };
@@ -135,60 +155,42 @@ async fn of_identities_all_three_mean_the_same() {
     .await;
     let behind = behind(&authority, &clear).await;
     let document = document(echo.address(), &behind);
-    let control = Control::start("", &[("mesh.yaml", &document)]);
-    control.wait_revision(1).await;
-    let own = authority.svid("/app");
-    let secrets = json!([certificate("default", &own), roots("ROOTCA", &authority)]);
-    let Some((_agent, at)) = agent(&control, &secrets).await else { return };
-    let dirs = [identity(&authority, "/app"), identity(&authority, "/app")];
-    dirs.iter().for_each(|dir| drop(own.write(dir, "own")));
-    let [one, other] = dirs;
-    let alone = Proxy::start_in(one, &format!("{IDENTITY}{document}")).await;
-    let told = Proxy::start_in(other, &format!("{IDENTITY}{}", follows(&control))).await;
-    let envoy = envoy.run(&node("envoy", at, "GRPC")).await;
-    control.wait_in_sync(2, 1).await;
-
-    let mut differences = Differences { meant: MEANT, found: Vec::new(), used: Vec::new() };
-    let mut rows = 0;
-    let of = |listener: &str| [alone.address(listener), told.address(listener), envoy.address_of(listener)];
-    let mut callers = callers(&authority);
-    callers.push(("a bad one", Some(authority.svid("/ns/shop/sa/bad"))));
-    let spoken: [&[&str]; 6] =
-        [&["http/1.1"], &["h2"], &["h2", "http/1.1"], &["http/1.1", "h2"], &[], &["x"]];
+    let Some((three, _agent)) = three(&envoy, &authority, &document).await else { return };
+    let mut differences = Differences::new(MEANT);
+    let callers = callers(&authority);
+    let (_, somebody) = &callers[0];
     for listener in ["strict", "permissive", "peers"] {
         for (who, shows) in &callers {
-            for alpn in spoken.iter().take(if *who == "somebody" { 6 } else { 1 }) {
-                for sni in if *who == "somebody" { &["localhost", "pay.test"][..] } else { &["localhost"] } {
-                    let mut came = Vec::new();
-                    for address in of(listener) {
-                        came.push(served(address, shows.as_ref(), sni, alpn).await);
-                    }
-                    let name = format!("{who} by {alpn:?} to {sni}: {listener}");
-                    differences.note(&name, came.try_into().expect("three"));
-                    rows += 1;
-                }
+            let came = three.each(listener, async |address| {
+                served(address, shows.as_ref(), "localhost", &["http/1.1"]).await
+            });
+            differences.note(&format!("{who}: {listener}"), came.await);
+        }
+        let spoken: [&[&str]; 5] = [&["h2"], &["h2", "http/1.1"], &["http/1.1", "h2"], &[], &["x"]];
+        for alpn in spoken {
+            for sni in ["localhost", "pay.test"] {
+                let came =
+                    three.each(listener, async |address| served(address, somebody.as_ref(), sni, alpn).await);
+                differences.note(&format!("by {alpn:?} to {sni}: {listener}"), came.await);
             }
         }
-        let mut came = Vec::new();
-        for address in of(listener) {
+        let came = three.each(listener, async |address| {
             let reply = Client::connect(address).await.try_get("/app").await;
-            came.push(format!("{:?}", reply.map(|reply| reply.status)));
-        }
-        differences.note(&format!("in the clear: {listener}"), came.try_into().expect("three"));
-        rows += 1;
+            format!("{:?}", reply.map(|reply| reply.status))
+        });
+        differences.note(&format!("in the clear: {listener}"), came.await);
     }
     for (name, _, _) in &behind {
-        let mut came = Vec::new();
-        for address in of("out") {
-            came.push(Client::connect(address).await.get(&format!("/{name}")).await.status.to_string());
-        }
-        // Both may be wrong in the same way.
+        let path = format!("/{name}");
+        let came = three
+            .each("out", async |address| Client::connect(address).await.get(&path).await.status.to_string());
+        let came = came.await;
+        // All may be wrong in the same way.
         let good = ["exact", "below", "either", "named"].contains(name);
         assert_eq!(came[0] == "200", good, "{name}: {came:?}");
-        differences.note(&format!("out: {name}"), came.try_into().expect("three"));
-        rows += 1;
+        differences.note(&format!("out: {name}"), came);
     }
-    differences.end(rows);
+    differences.end(60);
 }
 
 /// Envoy has no word for the roots of its system, and refuses a cluster that is checked by names alone: it serves nobody there,
