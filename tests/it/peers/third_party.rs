@@ -90,8 +90,8 @@ async fn is_told_what_is_refused(way: Way) {
     let elsewhere = to(&json!({ "path": "/other" }), "other");
     wrong["RouteConfiguration"] =
         json!([routes("table", &json!([elsewhere, to(&json!({ "prefix": "/" }), "app")]))]);
-    plane.tell(&wrong.to_string()).await;
     let begun = Instant::now();
+    plane.tell(&wrong.to_string()).await;
     let said = refused(&mut plane, "Cluster").await;
     assert!(said.contains("Cluster[app].lb_policy: CLUSTER_PROVIDED is not supported"), "{said}");
     // The good ones are there, and the bad one as it was.

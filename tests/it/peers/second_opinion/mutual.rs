@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use outrigger_tests::h2client::H2;
 use outrigger_tests::pki::{self, Authority, IDENTITY, Svid, identity, leaf};
 use outrigger_tests::{Client, Control, Echo, Origin, Proxy, until};
 use serde_json::{Value, json};
@@ -62,35 +63,52 @@ async fn served(to: SocketAddr, shows: Option<&Svid>, sni: &str, alpn: &[&str]) 
     format!("{spoken} {} {told:?}", reply.status)
 }
 
-/// What stands behind `out`: a name for it, its address, and what TLS towards it must prove.
-async fn behind(authority: &Authority, clear: &Origin) -> Vec<(&'static str, u16, &'static str)> {
+/// Whom a request may reach by `out`: how the cluster is called, its port, and what else is said of it.
+type Behind = Vec<(&'static str, u16, String)>;
+
+/// Servers of all kinds, and what TLS towards them must prove. `inner` speaks all versions of HTTP, the others one.
+async fn behind(authority: &Authority, clear: &Origin, inner: u16) -> Behind {
     let stranger = Authority::new(&authority.domain);
     let api = authority.svid("/ns/pay/sa/api");
     let good = server(&api, authority).await;
     let false_one = server(&stranger.svid("/ns/pay/sa/api"), authority).await;
     let unbelieving = server(&api, &stranger).await;
-    let exact = "mtls: { peers: [\"spiffe://cluster.local/ns/pay/sa/api\"] }";
-    vec![
+    let exact = "peers: [\"spiffe://cluster.local/ns/pay/sa/api\"]";
+    let rows = [
         ("exact", good, exact),
-        ("below", good, "mtls: { peers: [\"spiffe://cluster.local/ns/pay/*\"] }"),
-        ("either", good, "mtls: { peers: [\"spiffe://cluster.local/x\", \"spiffe://cluster.local/ns/*\"] }"),
-        ("named", good, "mtls: { peers: [\"spiffe://cluster.local/ns/pay/sa/api\"], sni: pay.test }"),
-        ("another", good, "mtls: { peers: [\"spiffe://cluster.local/ns/pay/sa/other\"] }"),
-        ("beginning", good, "mtls: { peers: [\"spiffe://cluster.local/ns/pay/sa/ap\"] }"),
-        ("elsewhere", good, "mtls: { peers: [\"spiffe://cluster.local/ns/shop/*\"] }"),
+        ("below", good, "peers: [\"spiffe://cluster.local/ns/pay/*\"]"),
+        ("either", good, "peers: [\"spiffe://cluster.local/x\", \"spiffe://cluster.local/ns/*\"]"),
+        ("named", good, "peers: [\"spiffe://cluster.local/ns/pay/sa/api\"], sni: pay.test"),
+        ("another", good, "peers: [\"spiffe://cluster.local/ns/pay/sa/other\"]"),
+        ("beginning", good, "peers: [\"spiffe://cluster.local/ns/pay/sa/ap\"]"),
+        ("elsewhere", good, "peers: [\"spiffe://cluster.local/ns/shop/*\"]"),
         ("stranger", false_one, exact),
         ("unbelieving", unbelieving, exact),
         ("clear", clear.socket().port(), exact),
-    ]
+    ];
+    let one = rows.map(|(name, port, mtls)| (name, port, format!("protocol: http1, mtls: {{ {mtls} }}")));
+    let all = [("inner-auto", "auto"), ("inner-http1", "http1"), ("inner-http2", "http2")]
+        .map(|(name, protocol)| (name, inner, format!("protocol: {protocol}, mtls: {{ {exact} }}")));
+    one.into_iter().chain(all).collect()
 }
 
-fn document(app: SocketAddr, behind: &[(&str, u16, &str)]) -> String {
-    let each = |made: &dyn Fn(&(&str, u16, &str)) -> String| behind.iter().map(made).collect::<String>();
+/// What came of a request by `out`, in HTTP/1.1 and in HTTP/2: the status, and what the origin was spoken to in.
+async fn passed_on(to: SocketAddr, path: &str) -> String {
+    let by = |body: &[u8]| {
+        let report = serde_json::from_slice::<Value>(body).unwrap_or_default();
+        report["protocol"].as_str().unwrap_or("-").to_owned()
+    };
+    let one = Client::connect(to).await.get(path).await;
+    let two = H2::connect(to).await.get(path).await;
+    format!("{} {}, {} {}", one.status, by(&one.body), two.status, by(&two.body))
+}
+
+fn document(app: SocketAddr, behind: &Behind) -> String {
+    let each = |made: &dyn Fn(&(&str, u16, String)) -> String| behind.iter().map(made).collect::<String>();
     let routes =
         each(&|(name, _, _)| format!("      - {{ match: {{ path: {{ exact: /{name} }} }}, to: {name} }}\n"));
-    let clusters = each(&|(name, port, tls)| {
-        format!("  {name}: {{ endpoints: [127.0.0.1:{port}], protocol: http1, {tls} }}\n")
-    });
+    let clusters =
+        each(&|(name, port, more)| format!("  {name}: {{ endpoints: [127.0.0.1:{port}], {more} }}\n"));
     format!(
         "listeners:
   strict: {{ bind: 127.0.0.1:0, mtls: strict, routes: [{{ to: app }}] }}
@@ -153,7 +171,13 @@ async fn of_identities_all_three_mean_the_same() {
         conn.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
     })
     .await;
-    let behind = behind(&authority, &clear).await;
+    // One of ours; whoever it passes a request on to is spoken to as it was.
+    let inner = format!(
+        "{IDENTITY}listeners:\n  in: {{ bind: 127.0.0.1:0, mtls: strict, routes: [{{ to: app }}] }}\nclusters:\n  app: {{ endpoints: [\"{}\"] }}\n",
+        echo.address()
+    );
+    let inner = Proxy::start_in(identity(&authority, "/ns/pay/sa/api"), &inner).await;
+    let behind = behind(&authority, &clear, inner.address("in").port()).await;
     let document = document(echo.address(), &behind);
     let Some((three, _agent)) = three(&envoy, &authority, &document).await else { return };
     let mut differences = Differences::new(MEANT);
@@ -181,13 +205,10 @@ async fn of_identities_all_three_mean_the_same() {
         differences.note(&format!("in the clear: {listener}"), came.await);
     }
     for (name, _, _) in &behind {
-        let path = format!("/{name}");
-        let came = three
-            .each("out", async |address| Client::connect(address).await.get(&path).await.status.to_string());
-        let came = came.await;
+        let came = three.each("out", async |address| passed_on(address, &format!("/{name}")).await).await;
         // All may be wrong in the same way.
-        let good = ["exact", "below", "either", "named"].contains(name);
-        assert_eq!(came[0] == "200", good, "{name}: {came:?}");
+        let good = ["exact", "below", "either", "named"].contains(name) || name.starts_with("inner");
+        assert_eq!(came[0].starts_with("200"), good, "{name}: {came:?}");
         differences.note(&format!("out: {name}"), came);
     }
     differences.end(60);
