@@ -46,7 +46,7 @@ pub(super) fn to(path: &Value, cluster: &str) -> Value {
 }
 
 /// What is served at first: one listener, one route, one cluster of these endpoints.
-fn state(version: &str, ports: &[u16]) -> Value {
+pub(super) fn state(version: &str, ports: &[u16]) -> Value {
     json!({
         "version": version,
         "Cluster": [cluster("app", &json!({}))],
@@ -85,7 +85,7 @@ pub(super) async fn asked(control: &mut Running, kind: &str) -> Value {
     serde_json::from_str(line.strip_prefix("ASKED ").unwrap()).unwrap()
 }
 
-async fn answered_by(proxy: &Proxy, origin: &str) {
+pub(super) async fn answered_by(proxy: &Proxy, origin: &str) {
     until(origin, async || {
         let reply = proxy.get("web", "/").await;
         (reply.status == 200 && outrigger_tests::Report::parse(&reply.body).origin == origin).then_some(())

@@ -44,6 +44,10 @@ impl Speaks for Delta {
         requests
     }
 
+    fn kind(request: &DeltaDiscoveryRequest) -> Option<Kind> {
+        Kind::of_url(&request.type_url)
+    }
+
     fn take(
         &mut self,
         state: &mut State,

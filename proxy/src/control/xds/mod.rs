@@ -1,6 +1,7 @@
 //! A control plane that says more than the file does: xDS v3, all kinds on one stream. It may be away for as long as it
 //! likes: what it said last goes on, and it is asked again with the versions that are in force.
 
+mod again;
 mod cache;
 mod delta;
 mod demanded;
@@ -36,6 +37,7 @@ use tonic::client::Grpc;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
+use self::again::Again;
 use self::cache::Cache;
 use self::delta::Delta;
 use self::demanded::Demanded;
@@ -268,18 +270,16 @@ impl Client {
         let outbound = Request::new(ReceiverStream::new(queued));
         let inbound = grpc.streaming(outbound, PathAndQuery::from_static(P::PATH), codec).await;
         let mut inbound = inbound.map_err(StreamError::Refused)?.into_inner();
-        let mut since: Option<Instant> = None;
+        let (mut since, mut again): (Option<Instant>, _) = (None, Again::default());
         loop {
             let late = since.map(|since| since + WARM);
             let mut waited = false;
             let answers = tokio::select! {
                 message = inbound.message() => {
                     let response = message.map_err(StreamError::Refused)?.ok_or(StreamError::Ended)?;
-                    self.note_word();
-                    let (answers, refused) = speaks.take(state, response, Instant::now());
-                    self.note_refused(&refused);
-                    answers
+                    self.take(speaks, state, &mut again, response)
                 }
+                () = at(again.due()) => again.let_go(Instant::now()),
                 () = at(late) => {
                     waited = true;
                     Vec::new()
@@ -310,6 +310,24 @@ impl Client {
         }
     }
 
+    /// Takes what it says; what is to be said to that now.
+    fn take<P: Speaks>(
+        &mut self,
+        speaks: &mut P,
+        state: &mut State,
+        again: &mut Again<P::Request>,
+        response: P::Response,
+    ) -> Vec<P::Request> {
+        self.note_word();
+        let now = Instant::now();
+        let (mut answers, refused) = speaks.take(state, response, now);
+        let Some(kind) = answers.first().and_then(P::kind) else { return answers };
+        let (answer, is_new) = again.take(kind, answers.remove(0), &refused, now);
+        self.note_refused(&refused, is_new);
+        answers.splice(0..0, answer);
+        answers
+    }
+
     /// Says what of it is new, and sees to it that it is kept; `false` when nobody listens any more.
     async fn pass_on(&mut self, state: &mut State, waited: bool) -> bool {
         if let Some(found) = state.news(waited)
@@ -333,10 +351,10 @@ impl Client {
         self.stats.xds_cached.set(0);
     }
 
-    fn note_refused(&self, refused: &[Refused]) {
-        for resource in refused {
-            self.stats.xds_refused.increment(1);
-            for error in &resource.errors {
+    fn note_refused(&self, refused: &[Refused], is_new: bool) {
+        self.stats.xds_refused.increment(refused.len() as u64);
+        if is_new {
+            for error in refused.iter().flat_map(|resource| &resource.errors) {
                 tracing::error!("refused by xDS: {error}; the last good version stays");
             }
         }

@@ -53,6 +53,10 @@ impl Speaks for Sotw {
         requests
     }
 
+    fn kind(request: &DiscoveryRequest) -> Option<Kind> {
+        Kind::of_url(&request.type_url)
+    }
+
     fn take(
         &mut self,
         state: &mut State,

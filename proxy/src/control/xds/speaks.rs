@@ -34,7 +34,10 @@ pub(super) trait Speaks {
     /// What is asked at the beginning of a stream: with the versions that are in force, if there are any.
     fn begin(&mut self, node: &Node, state: &mut State) -> Vec<Self::Request>;
 
-    /// Takes an answer; what is to be said to it and asked because of it, and what of it is refused.
+    /// What a request is about.
+    fn kind(request: &Self::Request) -> Option<Kind>;
+
+    /// Takes an answer; what is to be said to it, before what is asked because of it, and what of it is refused.
     fn take(
         &mut self,
         state: &mut State,
