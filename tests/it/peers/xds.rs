@@ -355,7 +355,7 @@ async fn what_is_kept_and_cannot_come_into_force_keeps_nothing_from_starting() {
     let own = "listeners:\n  own: { bind: 127.0.0.1:0, routes: [{ respond: { status: 418 } }] }\n";
     let proxy = Proxy::start_in(dir, &(keeping(port) + own)).await;
     assert_eq!(proxy.get("own", "/").await.status, 418);
-    proxy.wait_log("the control plane said so last").await;
+    proxy.wait_log("refused by xDS: Listener[web]: cannot listen on").await;
 }
 
 /// As a container is started: nothing is written, all is in the environment.

@@ -82,6 +82,10 @@ impl Speaks for Delta {
         (requests, refused)
     }
 
+    fn refuse(&mut self, answer: &mut DeltaDiscoveryRequest, refused: &[Refused]) {
+        answer.error_detail = why(refused);
+    }
+
     fn subscribe(&mut self, state: &mut State) -> Vec<DeltaDiscoveryRequest> {
         let request = |(kind, Change { more, less })| DeltaDiscoveryRequest {
             resource_names_subscribe: more,

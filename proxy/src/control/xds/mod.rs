@@ -58,6 +58,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const WARM: Duration = Duration::from_secs(5);
 /// Between two tries.
 const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Until what could not come into force is tried once more.
+const RETRY: Duration = Duration::from_secs(5);
 /// Bytes of an answer.
 const LARGEST: usize = 32 << 20;
 /// Requests on their way.
@@ -71,7 +73,16 @@ pub struct Told {
     /// Whether it was said before this process began, and not again yet.
     pub cached: bool,
     /// Who waits to hear whether it has come into force.
-    pub taken: oneshot::Sender<bool>,
+    pub taken: oneshot::Sender<Taken>,
+}
+
+/// What became of what was told.
+#[derive(Debug, PartialEq)]
+pub struct Taken {
+    /// Whether it is in force, but for what is unfit.
+    pub in_force: bool,
+    /// What could be read and cannot come into force, as a port that somebody else has: the last good version stays.
+    pub unfit: Vec<Refused>,
 }
 
 /// Tells what a control plane says, for as long as somebody listens; before that, what it said last, if that was kept. It is
@@ -88,7 +99,8 @@ pub async fn follow(
     let (mut node, backoff) = (node(&control.node), Backoff::new(WAITS));
     node.client_features.extend(control.on_demand.then(|| ON_DEMAND.to_owned()));
     let waits = Waits { wanted, waiting: Vec::new() };
-    let mut client = Client { node, control, news, stats, backoff, cache, waits, in_force: false };
+    let (in_force, unfit, tried) = (false, Vec::new(), Instant::now());
+    let mut client = Client { node, control, news, stats, backoff, cache, waits, in_force, unfit, tried };
     if client.recall(&mut state)
         && let Some(found) = state.news(true)
         && !client.tell(found, true).await
@@ -166,6 +178,10 @@ struct Client {
     waits: Waits,
     /// Whether what was told last of all came into force: nothing else is kept for the next start.
     in_force: bool,
+    /// What of it did not.
+    unfit: Vec<Refused>,
+    /// When that was last found out.
+    tried: Instant,
 }
 
 impl Client {
@@ -221,8 +237,14 @@ impl Client {
             return false;
         }
         let answer = answer.await;
-        if is_all {
-            self.in_force = answer == Ok(true);
+        if let (true, Ok(Taken { in_force, unfit })) = (is_all, &answer) {
+            (self.in_force, self.tried) = (*in_force, Instant::now());
+            // What is refused whole, whoever refuses it says.
+            let news: Vec<_> = unfit.iter().filter(|bad| bad.name.is_some()).cloned().collect();
+            if self.unfit != *unfit {
+                self.note_refused(&news, true);
+            }
+            self.unfit.clone_from(unfit);
         }
         answer.is_ok()
     }
@@ -277,7 +299,16 @@ impl Client {
             let answers = tokio::select! {
                 message = inbound.message() => {
                     let response = message.map_err(StreamError::Refused)?.ok_or(StreamError::Ended)?;
-                    self.take(speaks, state, &mut again, response)
+                    match self.take(speaks, state, &mut again, response).await {
+                        Some(answers) => answers,
+                        None => return Ok(()),
+                    }
+                }
+                // A port may be free by now.
+                () = at((!self.unfit.is_empty()).then_some(self.tried + RETRY)) => {
+                    self.tried = Instant::now();
+                    state.tell_again();
+                    Vec::new()
                 }
                 () = at(again.due()) => again.let_go(Instant::now()),
                 () = at(late) => {
@@ -310,22 +341,31 @@ impl Client {
         }
     }
 
-    /// Takes what it says; what is to be said to that now.
-    fn take<P: Speaks>(
+    /// Takes what it says, and brings it into force; what is to be said to that now. `None` when nobody listens any more.
+    async fn take<P: Speaks>(
         &mut self,
         speaks: &mut P,
         state: &mut State,
         again: &mut Again<P::Request>,
         response: P::Response,
-    ) -> Vec<P::Request> {
+    ) -> Option<Vec<P::Request>> {
         self.note_word();
-        let now = Instant::now();
-        let (mut answers, refused) = speaks.take(state, response, now);
-        let Some(kind) = answers.first().and_then(P::kind) else { return answers };
-        let (answer, is_new) = again.take(kind, answers.remove(0), &refused, now);
+        let (mut answers, refused) = speaks.take(state, response, Instant::now());
+        let before = self.unfit.clone();
+        // Before it is answered: what cannot come into force is not taken, however well it reads.
+        if !self.pass_on(state, false).await {
+            return None;
+        }
+        let Some(kind) = answers.first().and_then(P::kind) else { return Some(answers) };
+        let mut all = refused.clone();
+        if !self.unfit.is_empty() && (kind == Kind::Listener || self.unfit != before) {
+            all.extend(self.unfit.iter().cloned());
+            speaks.refuse(&mut answers[0], &all);
+        }
+        let (answer, is_new) = again.take(kind, answers.remove(0), &all, Instant::now());
         self.note_refused(&refused, is_new);
         answers.splice(0..0, answer);
-        answers
+        Some(answers)
     }
 
     /// Says what of it is new, and sees to it that it is kept; `false` when nobody listens any more.

@@ -30,6 +30,8 @@ pub(super) struct Sotw {
 struct Asked {
     /// The version in force.
     version: String,
+    /// The one before it.
+    before: String,
     /// Of the last answer on this stream.
     nonce: String,
 }
@@ -97,11 +99,19 @@ impl Speaks for Sotw {
         let asked = self.asked.entry(kind).or_default();
         asked.nonce = nonce;
         if refused.is_empty() {
-            asked.version = version_info;
+            asked.before = std::mem::replace(&mut asked.version, version_info);
         }
         let mut requests = vec![self.request(state, kind, why(&refused))];
         requests.extend(self.subscribe(state));
         (requests, refused)
+    }
+
+    fn refuse(&mut self, answer: &mut DiscoveryRequest, refused: &[Refused]) {
+        answer.error_detail = why(refused);
+        if let Some(asked) = Self::kind(answer).and_then(|kind| self.asked.get_mut(&kind)) {
+            asked.version.clone_from(&asked.before);
+            answer.version_info.clone_from(&asked.before);
+        }
     }
 
     fn subscribe(&mut self, state: &mut State) -> Vec<DiscoveryRequest> {
@@ -112,7 +122,7 @@ impl Speaks for Sotw {
 
 impl Sotw {
     fn request(&mut self, state: &State, kind: Kind, error_detail: Option<Status>) -> DiscoveryRequest {
-        let Asked { version, nonce } = self.asked.entry(kind).or_default();
+        let Asked { version, before: _, nonce } = self.asked.entry(kind).or_default();
         DiscoveryRequest {
             version_info: version.clone(),
             node: None,

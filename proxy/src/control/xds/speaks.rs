@@ -45,6 +45,9 @@ pub(super) trait Speaks {
         now: Instant,
     ) -> (Vec<Self::Request>, Vec<Refused>);
 
+    /// Makes of the answer to what was read a refusal: it could not come into force.
+    fn refuse(&mut self, answer: &mut Self::Request, refused: &[Refused]);
+
     /// Asks for what clusters and listeners refer to by now, and for what they do no longer, no longer.
     fn subscribe(&mut self, state: &mut State) -> Vec<Self::Request>;
 }

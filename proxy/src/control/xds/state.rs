@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_proto::model::{
-    Assignment, Cluster, DownstreamTls, Listener, Name, Route, RouteTable, UpstreamTls,
+    Assignment, Cluster, DownstreamTls, Filter, Listener, Name, Route, RouteTable, UpstreamTls,
 };
 use outrigger_proto::xds::discovery;
 use outrigger_proto::xds::{
@@ -34,6 +34,20 @@ pub struct Discovered {
     pub endpoints: BTreeMap<Name, Arc<Assignment>>,
     /// Those that listeners and clusters name.
     pub secrets: Secrets,
+}
+
+impl Discovered {
+    /// A listener stays as it was before, if it was otherwise; else it is left out.
+    pub fn keep_listener(&mut self, name: &Name, before: &Self) {
+        let Some(new) = self.listeners.remove(name) else { return };
+        let Some(old) = before.listeners.get(name).filter(|old| **old != new) else { return };
+        if let Filter::Http(http) = &old.chain.filter
+            && let Some(table) = before.route_tables.get(&http.routes)
+        {
+            self.route_tables.entry(http.routes.clone()).or_insert_with(|| table.clone());
+        }
+        self.listeners.insert(name.clone(), old.clone());
+    }
 }
 
 /// What has changed.
@@ -430,6 +444,11 @@ impl State {
     /// Whether anything was said since this was last asked.
     pub(super) fn take_unsaved(&mut self) -> bool {
         std::mem::take(&mut self.unsaved)
+    }
+
+    /// All of it is to be told once more.
+    pub(super) fn tell_again(&mut self) {
+        self.changed = true;
     }
 
     /// Whether all that was said was told.
