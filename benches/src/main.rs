@@ -12,6 +12,7 @@ mod cascade;
 mod cases;
 mod error;
 mod fleet;
+mod held;
 mod idle;
 mod load;
 mod measure;
@@ -66,7 +67,7 @@ struct Options {
     /// Instead of the cases: five endpoints, one of them sick for a while, with outlier detection.
     #[arg(long)]
     outliers: bool,
-    /// Instead of the cases: many nodes on one control plane.
+    /// Instead of the cases: many nodes on one control plane, and what a proxy holds of a mesh.
     #[arg(long)]
     nodes: bool,
     /// Lists the cases and ends.
@@ -132,7 +133,8 @@ fn run(options: Options) -> Result<()> {
     process::end_with_signals()?;
     fs::create_dir_all(&dir).doing(dir.display())?;
     if nodes {
-        return nodes::run(&control, &dir);
+        nodes::run(&control, &dir)?;
+        return held::run((&outrigger, &control), &dir);
     }
     let tools = Tools::find(&outrigger, envoy.as_deref(), &dir);
     if cascade {

@@ -46,6 +46,12 @@ pub(crate) fn answers(port: u16, path: &str) -> bool {
     connect(port).is_ok_and(|mut stream| get(&mut stream, path).is_ok_and(|status| status == 200))
 }
 
+/// The same, of this host.
+pub(crate) fn answers_for(port: u16, host: &str, path: &str) -> bool {
+    connect(port)
+        .is_ok_and(|mut stream| ask(&mut stream, host, path, "close").is_ok_and(|status| status == 200))
+}
+
 /// Sends `GET path` on a connection that stays open, and reads the whole answer. Returns its status.
 pub(crate) fn get(stream: &mut TcpStream, path: &str) -> Result<u16> {
     request(stream, path, "keep-alive")
@@ -53,7 +59,11 @@ pub(crate) fn get(stream: &mut TcpStream, path: &str) -> Result<u16> {
 
 /// Sends `GET path` with this `connection` header, and reads the whole answer. Returns its status.
 pub(crate) fn request(stream: &mut (impl Read + Write), path: &str, connection: &str) -> Result<u16> {
-    let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: {connection}\r\n\r\n");
+    ask(stream, "127.0.0.1", path, connection)
+}
+
+fn ask(stream: &mut (impl Read + Write), host: &str, path: &str, connection: &str) -> Result<u16> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: {connection}\r\n\r\n");
     stream.write_all(request.as_bytes()).doing("sending a request")?;
     let mut answer = Vec::with_capacity(1024);
     let mut piece = [0; 1024];

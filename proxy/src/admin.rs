@@ -1,22 +1,22 @@
 //! What the process tells those who run it, over HTTP on an address of its own: is it alive, is it ready, what does it
 //! do. Served by the management thread; a request that hangs here disturbs nobody.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::convert::Infallible;
 use std::fs::File;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::Recorder as _;
@@ -25,6 +25,7 @@ use outrigger_proto::yaml;
 use serde_json::{Value, json};
 
 use crate::body::Body;
+use crate::csds::Csds;
 use crate::gate::Gate;
 use crate::identity::alarm::Standing;
 use crate::io::listen::Accepting;
@@ -41,6 +42,8 @@ use crate::worker::Shared;
 
 /// Connections at once; the kernel holds further ones.
 const CONNECTIONS: usize = 64;
+/// How HTTP/2 begins, which gRPC wants (RFC 9113 section 3.4), as far as nothing else does.
+const PREFACE: &[u8; 3] = b"PRI";
 /// For a whole head, and for a whole answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -55,6 +58,8 @@ pub struct Admin {
     pub clusters: Arc<Clusters>,
     /// How the last attempts to load went.
     pub status: RefCell<Status>,
+    /// Who knows what a control plane has said; with one alone.
+    pub csds: OnceCell<Csds>,
 }
 
 /// How the last attempts to load a configuration went.
@@ -127,15 +132,77 @@ impl Spare {
 
 async fn converse(admin: Rc<Admin>, socket: Socket) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = admin.answer(&request);
-        async move { Ok::<_, Infallible>(response) }
+        let csds = admin.csds.get().filter(|_| Csds::takes(request.uri().path())).cloned();
+        let answer = match csds {
+            Some(csds) => Err(csds.answer(request)),
+            None => Ok(admin.answer(&request)),
+        };
+        async {
+            Ok::<_, Infallible>(match answer {
+                Ok(own) => own.map(Said::Own),
+                Err(grpc) => grpc.await.map(Said::Grpc),
+            })
+        }
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        .serve_connection(TokioIo::new(socket), service);
-    if let Err(error) = connection.await {
+    let mut first = [0; PREFACE.len()];
+    let peeked = poll_fn(|cx| socket.poll_peek(cx, &mut first));
+    let Ok(Ok(_)) = tokio::time::timeout(PATIENCE, peeked).await else { return };
+    let io = TokioIo::new(socket);
+    let ended = if first == *PREFACE {
+        http2::Builder::new(Here).timer(TokioTimer::new()).serve_connection(io, service).await
+    } else {
+        let mut http1 = http1::Builder::new();
+        http1.timer(TokioTimer::new()).header_read_timeout(PATIENCE).serve_connection(io, service).await
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "admin: a connection ended badly");
+    }
+}
+
+/// Does what a connection has to do on this thread.
+#[derive(Clone, Copy, Debug)]
+struct Here;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Here {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(async move {
+            task.await;
+        });
+    }
+}
+
+/// An answer of ours, or of gRPC's.
+enum Said {
+    Own(Body),
+    Grpc(tonic::body::Body),
+}
+
+impl http_body::Body for Said {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Grpc(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(body) => body.is_end_stream(),
+            Self::Grpc(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        match self {
+            Self::Own(body) => body.size_hint(),
+            Self::Grpc(body) => body.size_hint(),
+        }
     }
 }
 

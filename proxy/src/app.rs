@@ -1,7 +1,7 @@
 //! The process: builds everything, starts it, keeps its configuration fresh, and takes it down in good order. The only
 //! file that sees all.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
@@ -19,8 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admin::{self, Admin, Status};
 use crate::apply::Applier;
 use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
-use crate::control::xds::{self, Discovered, News, Taken, Told, merge};
-use crate::demand::{Demand, Wanted};
+use crate::control::xds::{self, Discovered, Ears, Inquiry, News, Taken, Told, merge};
+use crate::csds::Csds;
+use crate::demand::Demand;
 use crate::identity::alarm::Standing;
 use crate::identity::secrets::Secrets;
 use crate::io::listen::Bound;
@@ -153,6 +154,7 @@ impl App {
             registry,
             clusters: applier.clusters().clone(),
             status: RefCell::new(status),
+            csds: OnceCell::new(),
         });
         let shutdown = config.mesh.process.shutdown.clone();
         let seen = Fingerprint::of(&origin, &config.mesh);
@@ -173,10 +175,12 @@ impl App {
             remote: None,
         };
         if let Some(control) = config.mesh.process.control.as_deref() {
-            let (demand, wanted) = Demand::new();
+            let ((demand, wanted), (inquiry, asked)) = (Demand::new(), Inquiry::new());
             // Nobody was there before.
             let _ = app.shared.demand.set(demand);
-            let remote = Remote::follow(control.clone(), config.clone(), wanted, app.stats.clone()).await;
+            let _ = app.admin.csds.set(Csds::new(xds::node(&control.node), inquiry));
+            let ears = Ears { wanted, asked };
+            let remote = Remote::follow(control.clone(), config.clone(), ears, app.stats.clone()).await;
             app.remote = Some(remote);
             if control.load_reports {
                 let figures = Figures::new(app.applier.clusters().clone(), app.admin.registry.clone());
@@ -511,15 +515,10 @@ impl App {
 
 impl Remote {
     /// Follows a control plane; waits for its first word, but not for long.
-    async fn follow(
-        control: ControlPlane,
-        own: Config,
-        wanted: mpsc::Receiver<Wanted>,
-        stats: Arc<ProcessStats>,
-    ) -> Self {
+    async fn follow(control: ControlPlane, own: Config, ears: Ears, stats: Arc<ProcessStats>) -> Self {
         let (tell, mut news) = mpsc::channel(1);
         let server = control.server.clone();
-        tokio::task::spawn_local(xds::follow(control, tell, wanted, stats));
+        tokio::task::spawn_local(xds::follow(control, tell, ears, stats));
         let (found, first) = match tokio::time::timeout(FIRST_WORD, news.recv()).await {
             Ok(Some(Told { news: News::All(found), cached, taken })) => (*found, Some((cached, taken))),
             Ok(Some(Told { news: News::Endpoints(_), .. }) | None) | Err(_) => {

@@ -63,6 +63,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("downstream", &["conn", "facts", "http", "identity", "io", "live", "tcp", "watch", "worker"]),
     // Beside the road. Where configuration comes from knows nothing of where it goes.
     ("control", &["demand", "identity", "observe"]),
+    ("csds", &["control"]),
     ("loads", &["control", "identity", "observe", "upstream"]),
     ("health", &["io", "observe", "policy", "upstream"]),
     ("overload", &["observe", "policy", "worker"]),
@@ -76,12 +77,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
-    ("admin", &["body", "gate", "identity", "io", "live", "observe", "upstream", "watch", "worker"]),
+    ("admin", &["body", "csds", "gate", "identity", "io", "live", "observe", "upstream", "watch", "worker"]),
     (
         "app",
         &[
-            "admin", "apply", "control", "demand", "identity", "io", "loads", "observe", "overload", "sys",
-            "threads", "upstream", "watch", "worker",
+            "admin", "apply", "control", "csds", "demand", "identity", "io", "loads", "observe", "overload",
+            "sys", "threads", "upstream", "watch", "worker",
         ],
     ),
     ("demo", &["app", "body", "control", "upstream", "watch", "worker"]),

@@ -1,6 +1,7 @@
 //! The proxy between programs and libraries that are not ours: what they take for granted is what it must do.
 
 mod control;
+mod csds;
 mod curl;
 mod envoy;
 mod ext_authz;

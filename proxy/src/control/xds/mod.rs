@@ -7,6 +7,7 @@ mod delta;
 mod demanded;
 #[cfg(test)]
 mod demanded_tests;
+mod inquiry;
 #[cfg(test)]
 mod interleavings;
 mod lapses;
@@ -41,6 +42,7 @@ use self::again::Again;
 use self::cache::Cache;
 use self::delta::Delta;
 use self::demanded::Demanded;
+pub use self::inquiry::{Asked, Inquiry};
 pub use self::merge::merge;
 use self::said::Said;
 use self::sotw::Sotw;
@@ -85,12 +87,21 @@ pub struct Taken {
     pub unfit: Vec<Refused>,
 }
 
+/// Where others are heard who want something of it.
+#[derive(Debug)]
+pub struct Ears {
+    /// Requests for hosts on demand.
+    pub wanted: mpsc::Receiver<Wanted>,
+    /// Questions about what there is.
+    pub asked: mpsc::Receiver<Asked>,
+}
+
 /// Tells what a control plane says, for as long as somebody listens; before that, what it said last, if that was kept. It is
-/// asked to say what has changed; one that cannot, says all there is each time. `wanted` are requests for hosts on demand.
+/// asked to say what has changed; one that cannot, says all there is each time. `ears` hear what others want meanwhile.
 pub async fn follow(
     control: ControlPlane,
     news: mpsc::Sender<Told>,
-    wanted: mpsc::Receiver<Wanted>,
+    Ears { wanted, asked }: Ears,
     stats: Arc<ProcessStats>,
 ) {
     let cache = Cache::new(&control);
@@ -98,7 +109,7 @@ pub async fn follow(
     let (mut delta, mut sotw) = (Delta, Sotw::default());
     let (mut node, backoff) = (node(&control.node), Backoff::new(WAITS));
     node.client_features.extend(control.on_demand.then(|| ON_DEMAND.to_owned()));
-    let waits = Waits { wanted, waiting: Vec::new() };
+    let waits = Waits { wanted, asked, waiting: Vec::new() };
     let (in_force, unfit, tried) = (false, Vec::new(), Instant::now());
     let mut client = Client { node, control, news, stats, backoff, cache, waits, in_force, unfit, tried };
     if client.recall(&mut state)
@@ -258,6 +269,7 @@ impl Client {
                 () = due(&mut self.cache) => self.save(state),
                 // Asked for when it is back.
                 Some(wanted) = self.waits.wanted.recv() => self.waits.take(wanted, state),
+                Some(asked) = self.waits.asked.recv() => tell_status(asked, state),
                 () = at(state.next_lapse()) => {
                     state.lapse(Instant::now());
                     if !self.pass_on(state, false).await {
@@ -319,6 +331,10 @@ impl Client {
                     self.waits.take(wanted, state);
                     speaks.subscribe(state)
                 }
+                Some(asked) = self.waits.asked.recv() => {
+                    tell_status(asked, state);
+                    continue;
+                }
                 () = at(state.next_lapse()) => {
                     state.lapse(Instant::now());
                     speaks.subscribe(state)
@@ -362,6 +378,7 @@ impl Client {
             all.extend(self.unfit.iter().cloned());
             speaks.refuse(&mut answers[0], &all);
         }
+        state.note_failures(kind, &all);
         let (answer, is_new) = again.take(kind, answers.remove(0), &all, Instant::now());
         self.note_refused(&refused, is_new);
         answers.splice(0..0, answer);
@@ -401,9 +418,15 @@ impl Client {
     }
 }
 
-/// The requests that wait for hosts.
+fn tell_status(Asked { contents, answer }: Asked, state: &State) {
+    // Whoever asks may have gone.
+    let _ = answer.send(state.status(contents));
+}
+
+/// The requests that wait for hosts, and where others are heard.
 struct Waits {
     wanted: mpsc::Receiver<Wanted>,
+    asked: mpsc::Receiver<Asked>,
     waiting: Vec<(Name, oneshot::Sender<bool>)>,
 }
 

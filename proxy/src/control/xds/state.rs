@@ -9,8 +9,9 @@ use outrigger_proto::model::{
     Assignment, Cluster, DownstreamTls, Filter, Listener, Name, Route, RouteTable, UpstreamTls,
 };
 use outrigger_proto::xds::discovery;
+use outrigger_proto::xds::status::{ClientResourceStatus, GenericXdsConfig, UpdateFailureState};
 use outrigger_proto::xds::{
-    ClusterResource, EndpointSource, Kind, ListenerResource, Resource, RouteSource, Secret,
+    ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource, Secret, write,
 };
 use tokio::time::Instant;
 
@@ -59,6 +60,8 @@ pub enum News {
     Endpoints(BTreeMap<Name, Arc<Assignment>>),
 }
 
+/// Refusals that are remembered.
+const FAILURES: usize = 1_000;
 /// How many names of what is missing are told.
 const NAMED: usize = 20;
 
@@ -91,6 +94,8 @@ pub(super) struct State {
     lapses: Lapses,
     /// Whether anything was said since it was last written down.
     unsaved: bool,
+    /// Why the last version of a resource was refused.
+    failures: BTreeMap<(Kind, Name), String>,
 }
 
 /// A cluster.
@@ -143,6 +148,7 @@ impl State {
     /// A resource is there, or is another.
     pub(super) fn put(&mut self, name: Name, resource: Resource, said: Said<'_>) {
         self.unsaved = true;
+        self.failures.remove(&(resource.kind(), name.clone()));
         let keeps = self.keeps;
         match resource {
             Resource::Cluster(cluster) => self.put_cluster(name, Held::new(*cluster, said, keeps)),
@@ -295,6 +301,7 @@ impl State {
     /// There is no such resource any more.
     fn remove(&mut self, kind: Kind, name: &Name) {
         self.unsaved = true;
+        self.failures.remove(&(kind, name.clone()));
         self.lapses.forget(kind, name);
         match kind {
             Kind::Cluster => {
@@ -444,6 +451,74 @@ impl State {
     /// Whether anything was said since this was last asked.
     pub(super) fn take_unsaved(&mut self) -> bool {
         std::mem::take(&mut self.unsaved)
+    }
+
+    /// These were refused; their last good version stays, if there is one.
+    pub(super) fn note_failures(&mut self, kind: Kind, refused: &[Refused]) {
+        for bad in refused {
+            if let Some(name) = &bad.name
+                && self.failures.len() < FAILURES
+            {
+                self.failures.insert((kind, name.clone()), bad.to_string());
+            }
+        }
+    }
+
+    /// All resources, and what became of each; with what they say, but for secrets, where that is wanted.
+    pub(super) fn status(&self, contents: bool) -> Vec<GenericXdsConfig> {
+        let mut all = Vec::new();
+        for kind in Kind::ALL {
+            let there = self.versions(kind);
+            let absent = |name: String| (name, None);
+            let named = self.names(kind).into_iter().filter(|name| !there.contains_key(name)).map(absent);
+            let refused =
+                self.failures.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.to_string());
+            let refused = refused.filter(|name| !there.contains_key(name)).map(absent);
+            let missing: BTreeMap<_, _> = named.chain(refused).collect();
+            let there = there.into_iter().map(|(name, version)| (name, Some(version)));
+            for (name, version) in there.chain(missing) {
+                all.extend(Name::new(&name).map(|name| self.status_of(kind, &name, (version, contents))));
+            }
+        }
+        all
+    }
+
+    fn status_of(
+        &self,
+        kind: Kind,
+        name: &Name,
+        (version, contents): (Option<String>, bool),
+    ) -> GenericXdsConfig {
+        let why = self.failures.get(&(kind, name.clone()));
+        let status = match (&version, why) {
+            (_, Some(_)) => ClientResourceStatus::Nacked,
+            (Some(_), None) => ClientResourceStatus::Acked,
+            (None, None) if self.awaited().any(|awaited| awaited == (kind, name)) => {
+                ClientResourceStatus::Requested
+            }
+            (None, None) => ClientResourceStatus::DoesNotExist,
+        };
+        let says = || write(name, &self.resource(kind, name)?).ok();
+        GenericXdsConfig {
+            type_url: kind.url(),
+            name: name.to_string(),
+            xds_config: (contents && version.is_some()).then(says).flatten(),
+            version_info: version.unwrap_or_default(),
+            client_status: status.into(),
+            error_state: why.map(|why| UpdateFailureState { details: why.clone() }),
+        }
+    }
+
+    /// As it is in force; secrets are nobody's to see.
+    fn resource(&self, kind: Kind, name: &Name) -> Option<Resource> {
+        Some(match kind {
+            Kind::Cluster => Resource::Cluster(Box::new(self.clusters.get(name)?.held.means.clone())),
+            Kind::Secret => return None,
+            Kind::Endpoints => Resource::Endpoints(Assignment::clone(self.sets.answer(name).means()?)),
+            Kind::Listener => Resource::Listener(Box::new(self.listeners.get(name)?.means.clone())),
+            Kind::Routes => Resource::Routes(self.tables.answer(name).means()?.clone()),
+            Kind::Host => Resource::Host(RouteTable::clone(self.hosts.answer(name).means()?)),
+        })
     }
 
     /// All of it is to be told once more.
