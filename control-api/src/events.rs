@@ -94,6 +94,26 @@ pub enum Happened {
         serial: String,
         /// When it lapses, RFC 3339.
         not_after: String,
+        /// With what he has proven who he is.
+        by: String,
+    },
+    /// A join token was made.
+    JoinCreated {
+        /// Its id.
+        join: String,
+        /// For whom.
+        spiffe_id: String,
+        /// By whom.
+        author: String,
+    },
+    /// A join token was taken back, and with it all that goes back to it.
+    JoinRevoked {
+        /// Its id.
+        join: String,
+        /// For whom it was.
+        spiffe_id: String,
+        /// By whom.
+        author: String,
     },
     /// There is a new root, which signs when everybody knows it.
     Rotated {
@@ -160,8 +180,17 @@ impl Happened {
                 let data = json!({ "revision": revision, "why": why });
                 ("rollout.back.v1", format!("revision/{revision}"), data)
             }
-            Self::Issued { spiffe_id, serial, not_after } => {
-                let data = json!({ "spiffe_id": spiffe_id, "serial": serial, "not_after": not_after });
+            Self::JoinCreated { join, spiffe_id, author } => {
+                let data = json!({ "join": join, "spiffe_id": spiffe_id, "author": author });
+                ("join.created.v1", format!("join/{join}"), data)
+            }
+            Self::JoinRevoked { join, spiffe_id, author } => {
+                let data = json!({ "join": join, "spiffe_id": spiffe_id, "author": author });
+                ("join.revoked.v1", format!("join/{join}"), data)
+            }
+            Self::Issued { spiffe_id, serial, not_after, by } => {
+                let data =
+                    json!({ "spiffe_id": spiffe_id, "serial": serial, "not_after": not_after, "by": by });
                 ("certificate.issued.v1", spiffe_id, data)
             }
             Self::Rotated { trust_domain, roots } => {

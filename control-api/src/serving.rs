@@ -14,7 +14,7 @@ use outrigger_proto::xds::{
     write_for_clients,
 };
 
-use crate::token::hex;
+use crate::hex::hex;
 
 /// A resource as it goes over the wire.
 #[derive(Clone, Debug, PartialEq)]

@@ -19,6 +19,7 @@ use crate::apply::Applier;
 use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
 use crate::control::xds::{self, Discovered, News, Told, merge};
 use crate::identity::alarm::Standing;
+use crate::identity::offer::Taker;
 use crate::identity::secrets::Secrets;
 use crate::io::listen::Bound;
 use crate::loads::{self, Figures};
@@ -170,11 +171,13 @@ impl App {
             remote: None,
         };
         if let Some(control) = config.mesh.process.control.as_deref() {
-            let remote = Remote::follow(control.clone(), config.clone(), app.stats.clone()).await;
+            let identity = app.shared.identity.clone();
+            let taker = Taker { identity: identity.clone(), stats: app.stats.clone() };
+            let remote = Remote::follow(control.clone(), config.clone(), taker).await;
             app.remote = Some(remote);
             if control.load_reports {
                 let figures = Figures::new(app.applier.clusters().clone(), app.admin.registry.clone());
-                tokio::task::spawn_local(loads::report(control.clone(), figures));
+                tokio::task::spawn_local(loads::report(control.clone(), identity, figures));
             }
         }
         app.admin_address = app.open_admin(&config.mesh)?;
@@ -483,10 +486,10 @@ impl App {
 
 impl Remote {
     /// Follows a control plane; waits for its first word, but not for long.
-    async fn follow(control: ControlPlane, own: Config, stats: Arc<ProcessStats>) -> Self {
+    async fn follow(control: ControlPlane, own: Config, Taker { identity, stats }: Taker) -> Self {
         let (tell, mut news) = mpsc::channel(1);
         let server = control.server.clone();
-        tokio::task::spawn_local(xds::follow(control, tell, stats));
+        tokio::task::spawn_local(xds::follow(control, identity, tell, stats));
         let (found, first) = match tokio::time::timeout(FIRST_WORD, news.recv()).await {
             Ok(Some(Told { news: News::All(found), cached, taken })) => (*found, Some((cached, taken))),
             Ok(Some(Told { news: News::Endpoints(_), .. }) | None) | Err(_) => {

@@ -42,7 +42,7 @@ use self::speaks::{NAMED, Speaks, WHOLE};
 use self::state::State;
 pub use self::state::{Discovered, News};
 use crate::identity::backoff::Backoff;
-use crate::identity::dial;
+use crate::identity::{Identity, dial};
 use crate::observe::ProcessStats;
 
 /// For a connection.
@@ -69,12 +69,17 @@ pub struct Told {
 
 /// Tells what a control plane says, for as long as somebody listens; before that, what it said last, if that was kept. It is
 /// asked to say what has changed; one that cannot, says all there is each time.
-pub async fn follow(control: ControlPlane, news: mpsc::Sender<Told>, stats: Arc<ProcessStats>) {
+pub async fn follow(
+    control: ControlPlane,
+    identity: Arc<Identity>,
+    news: mpsc::Sender<Told>,
+    stats: Arc<ProcessStats>,
+) {
     let cache = Cache::new(&control);
     let mut state = State::new(cache.is_some());
     let (mut delta, mut sotw) = (Delta, Sotw::default());
     let (node, backoff) = (node(&control.node), Backoff::new(WAITS));
-    let mut client = Client { node, control, news, stats, backoff, cache, in_force: false };
+    let mut client = Client { node, control, identity, news, stats, backoff, cache, in_force: false };
     if client.recall(&mut state)
         && let Some(found) = state.news(true)
         && !client.tell(found, true).await
@@ -144,6 +149,8 @@ fn value_of(value: &Metadata) -> Value {
 
 struct Client {
     control: ControlPlane,
+    /// Who we are, where it wants to know.
+    identity: Arc<Identity>,
     node: Node,
     news: mpsc::Sender<Told>,
     stats: Arc<ProcessStats>,
@@ -238,7 +245,12 @@ impl Client {
 
     /// One stream, to its end; `Ok` when nobody listens any more.
     async fn stream<P: Speaks>(&mut self, speaks: &mut P, state: &mut State) -> Result<(), StreamError> {
-        let channel = dial::channel(&self.control.server, self.control.trust.as_deref(), PATIENCE);
+        let channel = dial::channel(
+            &self.control.server,
+            self.control.trust.as_deref(),
+            Some(&self.identity),
+            PATIENCE,
+        );
         let channel = channel.await.map_err(StreamError::Unreachable)?;
         let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST);
         grpc.ready().await.map_err(|error| StreamError::Unreachable(error.to_string()))?;
