@@ -108,7 +108,7 @@ async fn verifier() -> u16 {
                     Ok(0) | Err(_) => break,
                 }
             }
-            let is_good = String::from_utf8_lossy(&text).contains("\"token\":\"ticket-7\"");
+            let is_good = String::from_utf8_lossy(&text).contains("\"ticket-7\"");
             let body = if is_good {
                 format!("{{\"spiffe_id\":\"{ID}\"}}")
             } else {
