@@ -230,7 +230,7 @@ pub(crate) fn asked(request: &[u8]) -> Option<String> {
 }
 
 /// As PEM (RFC 7468).
-fn pem(der: &CertificateDer<'_>) -> String {
+pub(crate) fn pem(der: &CertificateDer<'_>) -> String {
     let text = STANDARD.encode(der);
     let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))

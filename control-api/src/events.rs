@@ -100,7 +100,7 @@ pub enum Happened {
     /// A join token was made.
     JoinCreated {
         /// Its id.
-        join: String,
+        id: String,
         /// For whom.
         spiffe_id: String,
         /// By whom.
@@ -109,7 +109,7 @@ pub enum Happened {
     /// A join token was taken back, and with it all that goes back to it.
     JoinRevoked {
         /// Its id.
-        join: String,
+        id: String,
         /// For whom it was.
         spiffe_id: String,
         /// By whom.
@@ -180,14 +180,8 @@ impl Happened {
                 let data = json!({ "revision": revision, "why": why });
                 ("rollout.back.v1", format!("revision/{revision}"), data)
             }
-            Self::JoinCreated { join, spiffe_id, author } => {
-                let data = json!({ "join": join, "spiffe_id": spiffe_id, "author": author });
-                ("join.created.v1", format!("join/{join}"), data)
-            }
-            Self::JoinRevoked { join, spiffe_id, author } => {
-                let data = json!({ "join": join, "spiffe_id": spiffe_id, "author": author });
-                ("join.revoked.v1", format!("join/{join}"), data)
-            }
+            Self::JoinCreated { id, spiffe_id, author } => join("join.created.v1", [id, spiffe_id, author]),
+            Self::JoinRevoked { id, spiffe_id, author } => join("join.revoked.v1", [id, spiffe_id, author]),
             Self::Issued { spiffe_id, serial, not_after, by } => {
                 let data =
                     json!({ "spiffe_id": spiffe_id, "serial": serial, "not_after": not_after, "by": by });
@@ -221,6 +215,10 @@ impl Happened {
             data,
         }
     }
+}
+
+fn join(kind: &'static str, [id, spiffe_id, author]: [String; 3]) -> (&'static str, String, Value) {
+    (kind, format!("join/{id}"), json!({ "id": id, "spiffe_id": spiffe_id, "author": author }))
 }
 
 /// A time as RFC 3339, in UTC.

@@ -13,16 +13,33 @@ use outrigger_proto::xds::{
     ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource, write,
     write_for_clients,
 };
+use zeroize::Zeroize as _;
 
+use crate::attest::is_secret;
 use crate::hex::hex;
 
 /// A resource as it goes over the wire.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Item {
     /// The same for the same bytes, today and after a restart, here and at another replica.
     pub version: Box<str>,
     /// The resource.
     pub any: Any,
+}
+
+/// It may hold a key, which is shown to nobody but its node.
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Item {
+    fn drop(&mut self) {
+        if is_secret(&self.any.type_url) {
+            self.any.value.zeroize();
+        }
+    }
 }
 
 /// The resources of one kind, by name.
@@ -49,6 +66,13 @@ impl View {
         };
         let items = all.iter().map(|(kind, of)| (*kind, items(of))).collect();
         Self { revision, group: name("all"), items }
+    }
+
+    /// The same, with secrets of one node's own.
+    pub fn with_secrets(&self, secrets: Items) -> Self {
+        let mut items = self.items.clone();
+        items.insert(Kind::Secret, secrets);
+        Self { revision: self.revision, group: self.group.clone(), items }
     }
 
     /// The resources of one kind.
@@ -100,7 +124,7 @@ impl Serving {
                     Kind::Cluster | Kind::Endpoints => of(kind, &|name| clusters.contains(name)),
                     Kind::Listener => of(kind, &|name| listeners.contains_key(name)),
                     Kind::Routes => of(kind, &|name| tables.contains(name)),
-                    // Keys never leave the nodes that they are for.
+                    // Those are no group's, but one node's ([`View::with_secrets`]).
                     Kind::Secret => Items::default(),
                 };
                 (kind, items)
@@ -188,7 +212,8 @@ fn of_clients(listeners: &BTreeMap<&Name, &Listener>) -> BTreeMap<Name, Arc<Item
     http.collect()
 }
 
-fn item(any: Any) -> Arc<Item> {
+/// Ready to be told.
+pub(crate) fn item(any: Any) -> Arc<Item> {
     let hash = digest(&SHA256, &any.value);
     let version = hex(&hash.as_ref()[..8]).into();
     Arc::new(Item { version, any })

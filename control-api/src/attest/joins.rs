@@ -38,9 +38,9 @@ pub fn create(
         revoked: None,
     };
     plane.store().put_join(&hash, &join, now)?;
-    let (join, spiffe_id) = (hash[..ID].to_owned(), id.to_string());
-    plane.note(Happened::JoinCreated { join: join.clone(), spiffe_id, author });
-    Ok((join, token))
+    let (id, spiffe_id) = (hash[..ID].to_owned(), id.to_string());
+    plane.note(Happened::JoinCreated { id: id.clone(), spiffe_id, author });
+    Ok((id, token))
 }
 
 /// Takes a token back, by its id: neither it nor a certificate that goes back to it leads to another one. Whether there was one
@@ -58,8 +58,7 @@ pub fn take_back(plane: &Plane, join: &str, author: String) -> Result<bool, Stor
     let revoke = |join: &mut Join| join.revoked.replace(now).is_none();
     let done = plane.store().change_join(&hash, &revoke)?;
     if done {
-        let (join, spiffe_id) = (join.to_owned(), found.spiffe_id);
-        plane.note(Happened::JoinRevoked { join, spiffe_id, author });
+        plane.note(Happened::JoinRevoked { id: join.to_owned(), spiffe_id: found.spiffe_id, author });
     }
     Ok(done)
 }

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod joins;
+mod own;
 mod verifier;
 
 use std::collections::HashMap;
@@ -29,8 +30,10 @@ use zeroize::Zeroizing;
 
 use self::certificates::Certificates;
 pub use self::joins::{create, describe, take_back};
+pub use self::own::Own;
+pub(crate) use self::own::is_secret;
 use self::verifier::Verifier;
-use crate::ca::{self, Authority, SignError};
+use crate::ca::{self, Authority, SignError, Signed};
 use crate::events::{Happened, rfc3339};
 use crate::origin::Origin;
 use crate::plane::Plane;
@@ -156,9 +159,21 @@ impl Attestors {
         let token = token.map(|token| Zeroizing::new(token.to_owned()));
         let SignRequest { csr, lifetime_seconds } = request.into_inner();
         let shown = Shown { peer, token, asked: ca::asked(&csr) };
-        let Proven { id, origin, by } = self.attested(authority, &shown)?;
-        let lifetime = Duration::from_secs(lifetime_seconds);
-        let signed = authority.sign(&csr, (&id, origin), lifetime).map_err(|error| match error {
+        let proven = self.attested(authority, &shown)?;
+        let signed = self.signed(authority, (&csr, Duration::from_secs(lifetime_seconds)), &proven)?;
+        let bundle = Bundle { roots: authority.bundle() };
+        let bundles = HashMap::from([(authority.trust_domain().to_string(), bundle)]);
+        Ok(SignResponse { chain: vec![signed.certificate], bundles })
+    }
+
+    /// A certificate for whoever has proven who it is, by this request; it is written down what it goes back to.
+    fn signed(
+        &self,
+        authority: &Authority,
+        (csr, lifetime): (&[u8], Duration),
+        Proven { id, origin, by }: &Proven,
+    ) -> Result<Signed, Status> {
+        let signed = authority.sign(csr, (id, *origin), lifetime).map_err(|error| match error {
             SignError::Request(why) => Status::invalid_argument(why),
             SignError::Authority(why) => {
                 tracing::error!(why, "nothing can be signed");
@@ -167,14 +182,11 @@ impl Attestors {
         })?;
         // Nobody has it before this is written: of two who show what is good for one, one gets it.
         if let Origin::Join(join) = origin {
-            joins::note_signed(&self.plane, join, by, seconds(signed.not_after))?;
+            joins::note_signed(&self.plane, *join, *by, seconds(signed.not_after))?;
         }
-        let not_after = rfc3339(signed.not_after);
-        let (spiffe_id, by) = (id.to_string(), by.to_string());
-        self.plane.note(Happened::Issued { spiffe_id, serial: signed.serial, not_after, by });
-        let bundle = Bundle { roots: authority.bundle() };
-        let bundles = HashMap::from([(authority.trust_domain().to_string(), bundle)]);
-        Ok(SignResponse { chain: vec![signed.certificate], bundles })
+        let (spiffe_id, by, not_after) = (id.to_string(), by.to_string(), rfc3339(signed.not_after));
+        self.plane.note(Happened::Issued { spiffe_id, serial: signed.serial.clone(), not_after, by });
+        Ok(signed)
     }
 }
 

@@ -271,6 +271,16 @@ fn http(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
 }
 
+/// Nothing else is said of a node.
+#[track_caller]
+fn was_asked(request: &str) {
+    let body: serde_json::Value = serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let expected = serde_json::json!({
+        "token": "ticket 7", "peer": "192.0.2.7:4711", "trust_domain": "mesh.test", "spiffe_id": null,
+    });
+    assert_eq!(body, expected);
+}
+
 #[tokio::test]
 async fn a_verifier_says_who_that_is() {
     let table = [
@@ -324,17 +334,33 @@ async fn a_verifier_says_who_that_is() {
             }
         }
     }
-    let asked = asked.lock().unwrap().clone();
-    let body = asked[0].split_once("\r\n\r\n").unwrap().1;
-    let body: serde_json::Value = serde_json::from_str(body).unwrap();
-    let expected = serde_json::json!({
-        "token": "ticket 7", "peer": "192.0.2.7:4711", "trust_domain": "mesh.test", "spiffe_id": null,
-    });
-    assert_eq!(body, expected);
+    was_asked(&asked.lock().unwrap()[0]);
     // It is asked each time: its certificate alone leads no further. And what is ours is not shown to it.
     let first = first.unwrap();
     refused(ask(&attestors, None, &first), Code::Unauthenticated, "wants to see its token again");
     let made_up = ask(&attestors, Some("outrigger_made_up"), &nothing());
     refused(made_up, Code::Unauthenticated, "this join token is not known here");
-    assert!(attestors.knows(&Peer { address: "".into(), chain: first.into() }).is_ok());
+    let peer = Peer { address: "".into(), chain: first.into() };
+    assert!(attestors.knows(&peer).is_ok() && attestors.own(&peer).is_err());
+}
+
+#[tokio::test]
+async fn a_key_is_made_for_who_has_proven_who_it_is_and_for_nobody_else() {
+    let dir = Dir::new();
+    let attestors = dir.open(Attest::default());
+    let (id, token) = join(&attestors, "envoy", false);
+    let peer = |chain: &Chain| Peer { address: "".into(), chain: chain.clone().into() };
+    assert!(!attestors.may_have_own(&peer(&nothing())) && attestors.own(&peer(&nothing())).is_err());
+    let chain = ask(&attestors, Some(&token), &nothing()).unwrap();
+    let (one, other) = (attestors.own(&peer(&chain)).unwrap(), attestors.own(&peer(&chain)).unwrap());
+    assert_eq!(one.items.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["ROOTCA", "default"]);
+    assert_eq!(one.items["ROOTCA"].version, other.items["ROOTCA"].version);
+    assert_ne!(one.items["default"].any, other.items["default"].any);
+    let share = one.renew_in.as_secs_f64() / DAY.as_secs_f64();
+    assert!((0.44..0.56).contains(&share), "{share}");
+    // Whoever logs one logs no key.
+    let shown = format!("{one:?}");
+    assert!(shown.len() < 400 && shown.contains("version"), "{shown}");
+    assert!(take_back(&attestors.plane, &id, "admin".to_owned()).unwrap());
+    assert!(attestors.own(&peer(&chain)).is_err());
 }

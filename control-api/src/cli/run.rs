@@ -97,7 +97,7 @@ async fn serve(settings: Settings) -> super::Done {
 
 /// All that nodes ask.
 fn nodes_router(plane: &Arc<Plane>, attestors: &Arc<Attestors>, who: Nodes) -> axum::Router {
-    let (xds, loads) = (xds::server::router(plane.clone()), loads::router(plane.clone()));
+    let (xds, loads) = (xds::server::router(plane.clone(), attestors.clone()), loads::router(plane.clone()));
     let told = xds.merge(loads);
     let told = match who {
         Nodes::Any => told,

@@ -269,6 +269,11 @@ impl Session {
         self.subscriptions.get(&kind).is_some_and(|subscription| subscription.refused)
     }
 
+    /// Whether the node has asked for anything of this kind.
+    pub fn asks_for(&self, kind: Kind) -> bool {
+        self.subscriptions.contains_key(&kind)
+    }
+
     /// Whether the node has answered for all that it is to be told.
     pub fn is_settled(&self, view: &View) -> bool {
         Kind::ALL.into_iter().all(|kind| !self.is_behind(kind, view))

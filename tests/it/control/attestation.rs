@@ -13,7 +13,7 @@ use super::{answered_by, port, web};
 const ID: &str = "spiffe://mesh.test/web";
 
 /// A control plane that proves who it is, with these further settings.
-fn start(settings: &str) -> Control {
+pub(crate) fn start(settings: &str) -> Control {
     let dir = Arc::new(Dir::new());
     std::fs::create_dir(dir.file("mesh")).unwrap();
     let authority = Authority::new("control.test");
@@ -28,13 +28,13 @@ fn start(settings: &str) -> Control {
 }
 
 /// The command line, which believes it.
-fn ok(control: &Control, args: &[&str]) -> String {
+pub(crate) fn ok(control: &Control, args: &[&str]) -> String {
     let server = format!("https://localhost:{}", control.api().port());
     let trust = control.dir().file("ca.crt").display().to_string();
     control.ok(&[args, &["--server", &server, "--trust", &trust]].concat())
 }
 
-fn events(control: &Control, kind: &str) -> Vec<Value> {
+pub(crate) fn events(control: &Control, kind: &str) -> Vec<Value> {
     let all = ok(control, &["events"]);
     let all = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     all.filter(|event| event["type"] == format!("dev.outrigger.{kind}")).collect()
@@ -47,13 +47,13 @@ fn issued(control: &Control) -> Vec<String> {
 }
 
 /// Where it is asked, and with what it is believed.
-fn at(control: &Control) -> String {
+pub(crate) fn at(control: &Control) -> String {
     let trust = control.dir().file("ca.crt");
     format!("server: \"https://localhost:{}\", trust: {}", control.xds().port(), trust.display())
 }
 
 /// What a proxy asks by, with the token in `join.token`, and that it shows it.
-fn asks(control: &Control) -> String {
+pub(crate) fn asks(control: &Control) -> String {
     format!(
         "identity: {{ csr: {{ {}, token: join.token }} }}\nlisteners:\n  in: {{ bind: 127.0.0.1:0, mtls: strict, routes: [{{ respond: {{ status: 204 }} }}] }}\n",
         at(control)
@@ -88,7 +88,7 @@ async fn a_token_is_needed_once_and_can_be_taken_back() {
     assert_eq!(issued(&control).len(), end);
     assert!(ok(&control, &["token", "joins"]).contains("  taken back "));
     let revoked = events(&control, "join.revoked.v1");
-    assert_eq!((&revoked[0]["data"]["join"], &revoked[0]["data"]["author"]), (&id.into(), &"admin".into()));
+    assert_eq!((&revoked[0]["data"]["id"], &revoked[0]["data"]["author"]), (&id.into(), &"admin".into()));
     // A new token is all that it takes.
     dir.write("join.token", &ok(&control, &["token", "join", ID]));
     until("it is somebody", async || (proxy.ask("/ready").await.status == 200).then_some(())).await;

@@ -1,7 +1,7 @@
 //! The control plane, with our proxy as its node.
 
 mod api;
-mod attestation;
+pub(crate) mod attestation;
 mod identity;
 mod load;
 mod nats;

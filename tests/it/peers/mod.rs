@@ -12,6 +12,7 @@ mod lrs;
 mod postgres;
 mod redis;
 mod rls;
+mod sds;
 mod second_opinion;
 mod tls;
 mod websocket;
