@@ -58,19 +58,26 @@ pub fn acceptor(tls: &PlaneTls, asks: bool) -> Result<TlsAcceptor, String> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// Who vouches for servers: those of a PEM file, or of the system.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn roots(trust: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, String> {
+    match trust {
+        Some(file) => CertificateDer::pem_file_iter(file)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| format!("{}: {error}", file.display())),
+        // Some of them may be of no use; without any, nobody is believed.
+        None => Ok(rustls_native_certs::load_native_certs().certs),
+    }
+}
+
 /// With what a server is believed: a PEM file of roots, or those of the system.
 ///
 /// # Errors
 /// The file cannot be read.
 pub(crate) fn client(trust: Option<&Path>) -> Result<ureq::tls::TlsConfig, String> {
-    let roots = match trust {
-        Some(file) => CertificateDer::pem_file_iter(file)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| format!("{}: {error}", file.display()))?,
-        // Some of them may be of no use; without any, nobody is believed.
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+    let roots: Vec<_> = roots(trust)?.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
     Ok(tls.root_certs(RootCerts::from(roots)).build())

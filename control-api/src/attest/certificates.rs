@@ -13,10 +13,11 @@ use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use tonic::Status;
 use webpki::{EndEntityCert, Error as E, KeyUsage};
 
-use super::{By, Proven, joins, read};
+use super::{By, Proven, joins};
 use crate::ca::Authority;
 use crate::origin::Origin;
 use crate::plane::Plane;
+use crate::tls;
 
 /// See the module.
 #[derive(Debug)]
@@ -35,7 +36,8 @@ impl Certificates {
     /// They cannot be read.
     pub(super) fn open(others: Option<&Path>) -> Result<Self, String> {
         let Some(path) = others else { return Ok(Self { others: Vec::new() }) };
-        let roots = anchors(read(path)?.iter()).map_err(|error| format!("{}: {error}", path.display()))?;
+        let roots =
+            anchors(tls::roots(others)?.iter()).map_err(|error| format!("{}: {error}", path.display()))?;
         if roots.is_empty() {
             return Err(format!("{}: there is no certificate in it", path.display()));
         }

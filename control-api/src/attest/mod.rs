@@ -11,7 +11,6 @@ mod verifier;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -247,13 +246,6 @@ impl UnaryService<SignRequest> for Sign {
             answered.map(tonic::Response::new)
         })
     }
-}
-
-/// PEM certificates.
-fn read(path: &Path) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, String> {
-    use rustls::pki_types::{CertificateDer, pem::PemObject};
-    let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    all.map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The command line: `run` is the control plane, everything else asks one.
 
 mod client;
+mod identity;
 mod run;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
 
 use self::client::Client;
+use self::identity::Identity;
 use crate::{directory, plane};
 
 /// Tells proxies what to serve: documents in, xDS v3 out.
@@ -135,6 +137,8 @@ enum Verb {
         #[command(subcommand)]
         verb: CaVerb,
     },
+    /// Get an identity as files, for a program that cannot ask for one; again, to renew it
+    Identity(Identity),
     /// Print completions for a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -227,6 +231,7 @@ pub fn main() -> ExitCode {
         Verb::Ca { verb: CaVerb::Rotate { remote } } => {
             Client::new(&remote).and_then(|client| client.post_empty("/v1/ca/rotate"))
         }
+        Verb::Identity(args) => identity::get(&args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "outrigger-control", &mut std::io::stdout());
             Ok(())

@@ -157,3 +157,42 @@ async fn those_who_have_proven_who_they_are_are_told_alone() {
     assert!(!nodes.is_empty() && nodes.iter().all(|event| event["subject"] == "node/known"), "{nodes:?}");
     assert_eq!(stranger.metric("outrigger_xds_connected").await, 0.0);
 }
+
+/// For programs that cannot ask: as files, and anew by what is in them.
+#[tokio::test]
+async fn an_identity_is_written_into_files_and_renewed_by_them() {
+    let control = start("ca: { trust_domain: mesh.test }");
+    let dir = Dir::new();
+    let token = dir.write("join.token", &ok(&control, &["token", "join", ID, "--once"]));
+    let (out, trust) = (dir.file("own"), control.dir().file("ca.crt"));
+    let server = format!("https://localhost:{}", control.xds().port());
+    let get = || {
+        let [token, out, trust] = [&token, &out, &trust].map(|path| path.to_str().unwrap());
+        let files = ["--trust", trust, "--token", token, "--out", out];
+        outrigger_tests::control::outrigger_control(
+            &[&["identity", "--server", &server], &files[..]].concat(),
+        )
+    };
+    let mut chains = Vec::new();
+    for _ in 0..3 {
+        let got = get();
+        assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
+        let _ = std::fs::remove_file(&token);
+        chains.push(std::fs::read_to_string(out.join("identity.crt")).unwrap());
+    }
+    assert!(chains[0] != chains[1] && chains[1] != chains[2]);
+    assert_eq!(issued(&control), ["join token", "certificate", "certificate"]);
+    let roots = std::fs::read_to_string(out.join("roots.crt")).unwrap();
+    assert_eq!(roots, ok(&control, &["ca", "bundle"]));
+    let mode = std::fs::metadata(out.join("identity.key")).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+    let joins = ok(&control, &["token", "joins"]);
+    ok(&control, &["token", "unjoin", joins.split_whitespace().next().unwrap()]);
+    let refused = String::from_utf8(get().stderr).unwrap();
+    assert!(refused.contains("signs nothing: this join token was taken back"), "{refused}");
+    assert_eq!(std::fs::read_to_string(out.join("identity.crt")).unwrap(), chains[2]);
+    // In the clear nothing is said.
+    let plain = ["identity", "--server", "http://localhost:1", "--out", out.to_str().unwrap()];
+    let refused = String::from_utf8(outrigger_tests::control::outrigger_control(&plain).stderr).unwrap();
+    assert!(refused.contains("write `https://`"), "{refused}");
+}
