@@ -32,6 +32,11 @@ pub struct Own {
     pub renew_in: Duration,
 }
 
+impl Own {
+    /// What the secrets are called.
+    pub const NAMES: [&str; 2] = [CERTIFICATE, ROOTS];
+}
+
 impl Attestors {
     /// Whether anything is shown by which a node may have secrets of its own.
     pub fn may_have_own(&self, peer: &Peer) -> bool {

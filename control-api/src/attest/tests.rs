@@ -226,6 +226,12 @@ async fn certificates_of_others_count_where_they_are_named() {
         attestors.knows(&Peer { address: "".into(), chain: chain.clone().into() }).is_ok()
     };
     assert!(is_known(&attestors, &first) && !is_known(&attestors, &nothing()));
+    // A key is made for it, as long as it is good.
+    let own = |left: i64| {
+        let peer = Peer { address: "".into(), chain: signed(&theirs, &web, left).into() };
+        attestors.own(&peer).map(drop).map_err(|status| status.code())
+    };
+    assert_eq!((own(60), own(-1)), (Ok(()), Err(Code::Unauthenticated)));
     // They are believed no more, and so is nothing that goes back to them.
     attestors.plane.close().await;
     drop(attestors);

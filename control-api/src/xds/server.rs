@@ -160,20 +160,23 @@ async fn serve<S: Speaks>(
         if let Some(request) = next.take() {
             stream.hear(request.asked());
         }
+        // First of all: what is not there yet would be said to be gone. Where it had them for what is not good any more, it
+        // comes back with what it has by now, or as nobody.
+        let due = keys.due().filter(|_| stream.asks_for_secrets());
+        if due.is_some_and(|due| due <= Instant::now())
+            && let Err(status) = stream.renew(&mut keys).await
+        {
+            let _ = answers.send(Err(status)).await;
+            return;
+        }
         while let Some(told) = stream.tell() {
             if answers.send(Ok(S::told(told))).await.is_err() {
                 return;
             }
         }
-        let due = stream.asks_for_secrets().then(|| keys.due()).flatten();
+        let due = keys.due().filter(|_| stream.asks_for_secrets());
         tokio::select! {
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                // With what it has by now it comes back, or as nobody.
-                if let Err(status) = stream.renew(&mut keys).await {
-                    let _ = answers.send(Err(status)).await;
-                    return;
-                }
-            }
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             request = requests.message() => match request {
                 Ok(Some(request)) => next = Some(request),
                 Ok(None) | Err(_) => return,
@@ -247,7 +250,7 @@ impl Stream {
     }
 
     fn asks_for_secrets(&self) -> bool {
-        self.session.asks_for(Kind::Secret)
+        Own::NAMES.into_iter().any(|name| self.session.asks_for(Kind::Secret, name))
     }
 
     /// Makes its own secrets, the first or others; an error where what it had them for is not good any more.

@@ -269,9 +269,9 @@ impl Session {
         self.subscriptions.get(&kind).is_some_and(|subscription| subscription.refused)
     }
 
-    /// Whether the node has asked for anything of this kind.
-    pub fn asks_for(&self, kind: Kind) -> bool {
-        self.subscriptions.contains_key(&kind)
+    /// Whether the node wants to hear of this.
+    pub fn asks_for(&self, kind: Kind, name: &str) -> bool {
+        self.subscriptions.get(&kind).is_some_and(|subscription| subscription.wants(name))
     }
 
     /// Whether the node has answered for all that it is to be told.

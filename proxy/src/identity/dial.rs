@@ -138,3 +138,54 @@ pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use outrigger_proto::model::TrustDomain;
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+    use rustls::pki_types::PrivateKeyDer;
+    use zeroize::Zeroizing;
+
+    use super::super::offer::Offer;
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// An identity whose certificate lapses at this time, and who has signed that.
+    fn lapsing(at: SystemTime) -> (Good, Vec<u8>) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "the root");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI("spiffe://a.test/x".try_into().unwrap())];
+        (params.not_before, params.not_after) = ((at - 2 * HOUR).into(), at.into());
+        let leaf = params.signed_by(&key, &root).unwrap().der().clone();
+        let domain = TrustDomain::new("a.test").unwrap();
+        let offer = Offer {
+            chain: vec![leaf],
+            key: Zeroizing::new(PrivateKeyDer::Pkcs8(key.serialize_der().into())),
+            bundles: BTreeMap::from([(domain, vec![root.der().clone()])]),
+            crls: Vec::new(),
+        };
+        let identity = Arc::new(Identity::default());
+        identity.accept(offer, at - HOUR).unwrap();
+        let signer = verify::issuer_of(root.der()).unwrap().to_vec();
+        (Good(identity), signer)
+    }
+
+    #[test]
+    fn what_proves_nothing_is_not_shown() {
+        let now = SystemTime::now();
+        let (good, signer) = lapsing(now + HOUR);
+        let shows = |good: &Good, believed: &[&[u8]]| good.resolve(believed, &[]).is_some();
+        assert!(shows(&good, &[]) && shows(&good, &[b"another", &signer]));
+        assert!(!shows(&good, &[b"another"]), "showing it could end what would go on without");
+        let (lapsed, signer) = lapsing(now - Duration::from_secs(1));
+        assert!(!shows(&lapsed, &[]) && !shows(&lapsed, &[&signer]));
+        assert!(!shows(&Good(Arc::default()), &[]), "there is none yet");
+    }
+}
