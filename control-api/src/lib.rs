@@ -9,6 +9,7 @@ pub mod api;
 pub mod attest;
 pub mod ca;
 pub mod cli;
+mod demo;
 pub mod directory;
 pub mod events;
 mod hex;

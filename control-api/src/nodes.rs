@@ -5,17 +5,18 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use outrigger_proto::model::{self, Labels, Name};
-use outrigger_proto::xds::Kind;
 use outrigger_proto::xds::discovery::{self, UserAgentVersionType, ValueKind};
+use outrigger_proto::xds::{Kind, ON_DEMAND};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::events::rfc3339;
 use crate::loads::LoadStatus;
+use crate::serving::Asks;
 use crate::xds::session::{Heard, Verdict, Way};
 
 /// What a node says of itself.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
     /// Id, cluster, locality.
     pub node: model::Node,
@@ -23,13 +24,8 @@ pub struct Identity {
     pub labels: Labels,
     /// What it is.
     pub agent: String,
-}
-
-impl Identity {
-    /// Whether it is a client of gRPC, and no proxy.
-    pub fn is_client(&self) -> bool {
-        self.agent.starts_with("gRPC")
-    }
+    /// How it asks.
+    pub asks: Asks,
 }
 
 impl From<discovery::Node> for Identity {
@@ -40,6 +36,11 @@ impl From<discovery::Node> for Identity {
             _ => String::new(),
         };
         let agent = format!("{} {version}", node.user_agent_name).trim().to_owned();
+        let asks = match &node.client_features {
+            _ if agent.starts_with("gRPC") => Asks::Client,
+            features if features.iter().any(|feature| feature == ON_DEMAND) => Asks::OnDemand,
+            _ => Asks::All,
+        };
         let labels = node.metadata.and_then(|metadata| metadata.fields.get("labels").cloned());
         let labels = match labels.and_then(|value| value.kind) {
             Some(ValueKind::StructValue(labels)) => labels.fields,
@@ -63,6 +64,7 @@ impl From<discovery::Node> for Identity {
             },
             labels: Labels(labels.collect()),
             agent,
+            asks,
         }
     }
 }
@@ -118,7 +120,7 @@ pub struct Nodes {
 impl Nodes {
     /// A stream has begun.
     pub fn connect(&self, stream: u64, identity: &Identity, way: Way) {
-        let Identity { node, labels, agent } = identity;
+        let Identity { node, labels, agent, asks: _ } = identity;
         let status = NodeStatus {
             id: node.id.to_string(),
             cluster: node.cluster.to_string(),

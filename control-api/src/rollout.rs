@@ -20,8 +20,6 @@ use crate::serving::Serving;
 
 /// How often nodes are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// For a node to take what it was told.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Requests of others that say what is to be expected.
 const ENOUGH: u64 = 20;
 /// Requests that failed although they were not to be expected to, before anything is made of it.
@@ -141,8 +139,12 @@ impl Watch<'_> {
             }
             for node in late {
                 let since = behind.entry(node).or_insert(now);
-                if since.elapsed() >= PATIENCE {
-                    return Err(format!("a node has not taken it within {PATIENCE:?}: {}", names(&behind)));
+                if since.elapsed() >= self.rules.patience {
+                    return Err(format!(
+                        "a node has not taken it within {:?}: {}",
+                        self.rules.patience,
+                        names(&behind)
+                    ));
                 }
             }
             let (told, others) = self.loads(chosen, &nodes, now);
@@ -308,6 +310,7 @@ mod tests {
             watch: Rollout::WATCH,
             failures: Rollout::FAILURES,
             slowdown: Rollout::SLOWDOWN,
+            patience: Rollout::PATIENCE,
         };
         let of = |good, failed, seconds| Served { good, failed, took: vec![(seconds, good + failed)] };
         let check = |told: &Served, others: &Served, expected: Result<(), &str>| {

@@ -1,8 +1,9 @@
 //! What is served, encoded: once for all nodes, and shared by all groups.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use outrigger_proto::model::{
@@ -10,8 +11,8 @@ use outrigger_proto::model::{
 };
 use outrigger_proto::xds::discovery::Any;
 use outrigger_proto::xds::{
-    ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource, write,
-    write_for_clients,
+    ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource, of_host_name,
+    write, write_for_clients, write_host,
 };
 use zeroize::Zeroize as _;
 
@@ -53,6 +54,8 @@ pub struct View {
     /// What they are called.
     pub group: Name,
     items: BTreeMap<Kind, Items>,
+    /// Told one by one to those who ask for them so.
+    hosts: Option<Arc<Hosts>>,
 }
 
 impl View {
@@ -65,27 +68,112 @@ impl View {
             Items::new(items.iter().map(|(called, version)| (name(called), item(version))).collect())
         };
         let items = all.iter().map(|(kind, of)| (*kind, items(of))).collect();
-        Self { revision, group: name("all"), items }
+        Self { revision, group: name("all"), items, hosts: None }
     }
 
     /// The same, with secrets of one node's own.
     pub fn with_secrets(&self, secrets: Items) -> Self {
         let mut items = self.items.clone();
         items.insert(Kind::Secret, secrets);
-        Self { revision: self.revision, group: self.group.clone(), items }
+        Self { revision: self.revision, group: self.group.clone(), items, hosts: self.hosts.clone() }
     }
 
     /// The resources of one kind.
-    pub fn items(&self, kind: Kind) -> &Items {
+    pub fn kind(&self, kind: Kind) -> Of<'_> {
         static NONE: std::sync::LazyLock<Items> = std::sync::LazyLock::new(Items::default);
-        self.items.get(&kind).unwrap_or(&NONE)
+        let hosts = self.hosts.as_deref().filter(|_| kind == Kind::Host);
+        Of { items: self.items.get(&kind).unwrap_or(&NONE), hosts }
     }
+}
+
+/// The resources of one kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Of<'v> {
+    items: &'v Items,
+    hosts: Option<&'v Hosts>,
+}
+
+impl<'v> Of<'v> {
+    /// All there are, but for those that are told one by one.
+    pub fn all(self) -> impl Iterator<Item = (&'v Name, &'v Arc<Item>)> {
+        self.items.iter()
+    }
+
+    /// One of them.
+    pub fn get(self, name: &str) -> Option<(Cow<'v, Name>, Cow<'v, Arc<Item>>)> {
+        match self.hosts {
+            Some(hosts) => Some((Cow::Owned(Name::new(name)?), Cow::Owned(hosts.get(name)?))),
+            None => {
+                let (name, item) = self.items.get_key_value(name)?;
+                Some((Cow::Borrowed(name), Cow::Borrowed(item)))
+            }
+        }
+    }
+
+    /// Whether there is one of this name.
+    pub fn has(self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+}
+
+/// The hosts of all tables, encoded when somebody asks for them.
+#[derive(Debug)]
+struct Hosts {
+    tables: BTreeMap<Name, RouteTable>,
+    /// `None` of those that are not there.
+    made: Mutex<HashMap<Box<str>, Option<Arc<Item>>>>,
+}
+
+impl Hosts {
+    /// Names that are remembered: nodes may ask for any.
+    const MOST: usize = 100_000;
+
+    fn new(tables: BTreeMap<Name, RouteTable>) -> Self {
+        Self { tables, made: Mutex::default() }
+    }
+
+    fn get(&self, name: &str) -> Option<Arc<Item>> {
+        let known = |made: &HashMap<Box<str>, Option<Arc<Item>>>| made.get(name).cloned();
+        if let Some(known) = known(&self.lock()) {
+            return known;
+        }
+        let found = self.make(name);
+        let mut made = self.lock();
+        if made.len() < Self::MOST {
+            made.insert(name.into(), found.clone());
+        }
+        found
+    }
+
+    fn make(&self, name: &str) -> Option<Arc<Item>> {
+        let (table, host) = of_host_name(name)?;
+        // What cannot be said is refused with its whole table, before anybody asks.
+        let any = write_host(&Name::new(name)?, self.tables.get(table)?, host)?.ok()?;
+        Some(item(any))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Option<Arc<Item>>>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a node asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// For all that it may serve.
+    All,
+    /// For what its requests need.
+    OnDemand,
+    /// As a client of gRPC does, which has no proxy.
+    Client,
 }
 
 /// What a group is told, by what its nodes are.
 #[derive(Clone, Debug)]
 struct Views {
     proxies: Arc<View>,
+    /// Those that ask for what they need.
+    on_demand: Arc<View>,
     /// Clients of gRPC without a proxy.
     clients: Arc<View>,
 }
@@ -124,26 +212,38 @@ impl Serving {
                     Kind::Cluster | Kind::Endpoints => of(kind, &|name| clusters.contains(name)),
                     Kind::Listener => of(kind, &|name| listeners.contains_key(name)),
                     Kind::Routes => of(kind, &|name| tables.contains(name)),
-                    // Those are no group's, but one node's ([`View::with_secrets`]).
-                    Kind::Secret => Items::default(),
+                    // Those are no group's, but one node's ([`View::with_secrets`]); hosts are told to whoever asks for one.
+                    Kind::Secret | Kind::Host => Items::default(),
                 };
                 (kind, items)
             });
             let items: BTreeMap<_, _> = items.collect();
             let mut for_clients = items.clone();
             for_clients.insert(Kind::Listener, Items::new(of_clients(&listeners)));
-            let view = |items| Arc::new(View { revision, group: group.name.clone(), items });
-            Views { proxies: view(items), clients: view(for_clients) }
+            let mut on_demand = items.clone();
+            on_demand.insert(Kind::Routes, Items::new(told_by_host(&tables)));
+            let own = tables.iter().filter_map(|name| fleet.config.mesh.route_tables.get_key_value(*name));
+            let hosts = Hosts::new(own.map(|(name, table)| (name.clone(), table.clone())).collect());
+            let view = |items, hosts| Arc::new(View { revision, group: group.name.clone(), items, hosts });
+            Views {
+                proxies: view(items, None),
+                on_demand: view(on_demand, Some(Arc::new(hosts))),
+                clients: view(for_clients, None),
+            }
         };
         let views = fleet.groups.iter().map(view).collect();
         Ok(Self { revision, fleet, views })
     }
 
-    /// What a node with these labels is told, which has a proxy or is a client of gRPC; `None` where no group takes it.
-    pub fn view(&self, node: &Node, labels: &Labels, is_client: bool) -> Option<&Arc<View>> {
+    /// What a node with these labels is told, which asks so; `None` where no group takes it.
+    pub fn view(&self, node: &Node, labels: &Labels, asks: Asks) -> Option<&Arc<View>> {
         let group = self.fleet.group(node, labels)?;
         let views = self.views.iter().find(|views| views.proxies.group == group.name)?;
-        Some(if is_client { &views.clients } else { &views.proxies })
+        Some(match asks {
+            Asks::All => &views.proxies,
+            Asks::OnDemand => &views.on_demand,
+            Asks::Client => &views.clients,
+        })
     }
 
     /// What it is made of.
@@ -210,6 +310,14 @@ fn of_clients(listeners: &BTreeMap<&Name, &Listener>) -> BTreeMap<Name, Arc<Item
         Filter::Tcp(_) => None,
     });
     http.collect()
+}
+
+/// Tables that say that there is more.
+fn told_by_host(tables: &BTreeSet<&Name>) -> BTreeMap<Name, Arc<Item>> {
+    let table = RouteTable { on_demand: true, ..RouteTable::default() };
+    let table = Resource::Routes(table);
+    let written = tables.iter().filter_map(|name| Some(((*name).clone(), item(write(name, &table).ok()?))));
+    written.collect()
 }
 
 /// Ready to be told.

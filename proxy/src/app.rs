@@ -2,6 +2,7 @@
 //! file that sees all.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use outrigger_proto::error::{ConfigError, ConfigErrors};
-use outrigger_proto::model::{AccessLog, Address, Config, ControlPlane, Direction, Mesh, Shutdown};
+use outrigger_proto::model::{AccessLog, Address, Config, ControlPlane, Direction, Mesh, Name, Shutdown};
+use outrigger_proto::xds::{Kind, Refused};
 use outrigger_proto::yaml::Parsed;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admin::{self, Admin, Status};
 use crate::apply::Applier;
 use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
-use crate::control::xds::{self, Discovered, News, Told, merge};
+use crate::control::xds::{self, Discovered, News, Taken, Told, merge};
+use crate::demand::{Demand, Wanted};
 use crate::identity::alarm::Standing;
 use crate::identity::offer::Taker;
 use crate::identity::secrets::Secrets;
@@ -89,7 +92,7 @@ pub struct App {
 struct Remote {
     news: mpsc::Receiver<Told>,
     /// Its first word, until that has come into force: whether it is what it said before we began, and who waits for that.
-    first: Option<(bool, oneshot::Sender<bool>)>,
+    first: Option<(bool, oneshot::Sender<Taken>)>,
     /// What it said last.
     found: Discovered,
     /// What the file says beside that.
@@ -171,9 +174,12 @@ impl App {
             remote: None,
         };
         if let Some(control) = config.mesh.process.control.as_deref() {
+            let (demand, wanted) = Demand::new();
+            // Nobody was there before.
+            let _ = app.shared.demand.set(demand);
             let identity = app.shared.identity.clone();
             let taker = Taker { identity: identity.clone(), stats: app.stats.clone() };
-            let remote = Remote::follow(control.clone(), config.clone(), taker).await;
+            let remote = Remote::follow(control.clone(), config.clone(), wanted, taker).await;
             app.remote = Some(remote);
             if control.load_reports {
                 let figures = Figures::new(app.applier.clusters().clone(), app.admin.registry.clone());
@@ -224,15 +230,41 @@ impl App {
     async fn bring_first_into_force(&mut self, own: Config) -> Result<(), ConfigErrors> {
         let first = self.remote.as_mut().and_then(|remote| remote.first.take());
         let Some((cached, taken)) = first else { return self.bring_into_force(own).await };
-        let mut result = self.bring_into_force(own.clone()).await;
+        let found = self.remote.as_mut().map(|remote| std::mem::take(&mut remote.found)).unwrap_or_default();
+        let (mut result, unfit) = self.bring_found_into_force(own.clone(), found).await;
         // Who waits may be gone.
-        let _ = taken.send(result.is_ok());
-        if let (Err(_), true, Some(remote)) = (&result, cached, &mut self.remote) {
-            remote.found = Discovered::default();
+        let _ = taken.send(Taken { in_force: result.is_ok(), unfit });
+        if result.is_err() && cached {
             self.report("the control plane said so last", result);
             result = self.bring_into_force(own).await;
         }
         result
+    }
+
+    /// What the file says, with what has been found, as far as it can be: a listener that cannot be opened stays as it was and
+    /// holds back nothing else. What that is comes with it; of what is refused whole, all.
+    async fn bring_found_into_force(
+        &mut self,
+        own: Config,
+        found: Discovered,
+    ) -> (Result<(), ConfigErrors>, Vec<Refused>) {
+        let Some(remote) = &mut self.remote else { return (self.bring_into_force(own).await, Vec::new()) };
+        let before = std::mem::replace(&mut remote.found, found);
+        let mut unfit = Vec::new();
+        loop {
+            let result = self.bring_into_force(own.clone()).await;
+            let (Err(errors), Some(remote)) = (&result, &mut self.remote) else { return (result, unfit) };
+            let bad = unfit_listeners(&errors.errors, &own, &remote.found);
+            if bad.is_empty() {
+                remote.found = before;
+                unfit.push(Refused { name: None, errors: errors.errors.clone() });
+                return (result, unfit);
+            }
+            for (name, errors) in bad {
+                remote.found.keep_listener(&name, &before);
+                unfit.push(Refused { name: Some(name), errors });
+            }
+        }
     }
 
     /// What the file says, with what the control plane does.
@@ -390,9 +422,9 @@ impl App {
         self.report(why, result);
     }
 
-    /// The control plane says something new; whether it came into force.
-    async fn hear(&mut self, news: News) -> bool {
-        let Some(remote) = &mut self.remote else { return false };
+    /// The control plane says something new; what became of it.
+    async fn hear(&mut self, news: News) -> Taken {
+        let Some(remote) = &mut self.remote else { return Taken { in_force: false, unfit: Vec::new() } };
         match news {
             News::Endpoints(sets) => {
                 for (name, set) in sets {
@@ -402,18 +434,14 @@ impl App {
                     }
                     remote.found.endpoints.insert(name, set);
                 }
-                true
+                Taken { in_force: true, unfit: Vec::new() }
             }
             News::All(found) => {
-                let before = std::mem::replace(&mut remote.found, *found);
                 let own = remote.own.clone();
-                let result = self.bring_into_force(own).await;
-                if let (Err(_), Some(remote)) = (&result, &mut self.remote) {
-                    remote.found = before;
-                }
-                let is_taken = result.is_ok();
+                let (result, unfit) = self.bring_found_into_force(own, *found).await;
+                let in_force = result.is_ok();
                 self.report("the control plane says so", result);
-                is_taken
+                Taken { in_force, unfit }
             }
         }
     }
@@ -486,10 +514,15 @@ impl App {
 
 impl Remote {
     /// Follows a control plane; waits for its first word, but not for long.
-    async fn follow(control: ControlPlane, own: Config, Taker { identity, stats }: Taker) -> Self {
+    async fn follow(
+        control: ControlPlane,
+        own: Config,
+        wanted: mpsc::Receiver<Wanted>,
+        Taker { identity, stats }: Taker,
+    ) -> Self {
         let (tell, mut news) = mpsc::channel(1);
         let server = control.server.clone();
-        tokio::task::spawn_local(xds::follow(control, identity, tell, stats));
+        tokio::task::spawn_local(xds::follow(control, identity, (tell, wanted), stats));
         let (found, first) = match tokio::time::timeout(FIRST_WORD, news.recv()).await {
             Ok(Some(Told { news: News::All(found), cached, taken })) => (*found, Some((cached, taken))),
             Ok(Some(Told { news: News::Endpoints(_), .. }) | None) | Err(_) => {
@@ -507,6 +540,29 @@ impl Remote {
             None => std::future::pending().await,
         }
     }
+}
+
+/// The listeners of a control plane's that alone keep a configuration from coming into force, and what is wrong with each; none,
+/// where there is more than that.
+fn unfit_listeners(
+    errors: &[ConfigError],
+    own: &Config,
+    found: &Discovered,
+) -> BTreeMap<Name, Vec<ConfigError>> {
+    let mut bad: BTreeMap<Name, Vec<ConfigError>> = BTreeMap::new();
+    for error in errors {
+        let is_of = |name: &&Name| {
+            let rest =
+                error.path.strip_prefix("listeners.").and_then(|rest| rest.strip_prefix(name.as_str()));
+            rest.is_some_and(|rest| rest.starts_with('.')) && !own.mesh.listeners.contains_key(*name)
+        };
+        // A name may begin as another does.
+        let named = found.listeners.keys().filter(is_of).max_by_key(|name| name.as_str().len());
+        let Some(name) = named else { return BTreeMap::new() };
+        let path = format!("{}[{name}]", Kind::Listener);
+        bad.entry(name.clone()).or_default().push(ConfigError { path, ..error.clone() });
+    }
+    bad
 }
 
 fn workers_differ(wanted: Option<NonZeroUsize>, running: usize) -> bool {

@@ -192,18 +192,30 @@ impl Conn {
 
     /// Its listener, as the configuration in force has it; a listener that is gone is seen as it last was.
     pub fn view(&self) -> Arc<ListenerView> {
+        self.look();
+        self.view.borrow().1.clone()
+    }
+
+    /// Whether its listener is gone, so that nothing more is to come here.
+    pub fn is_gone(&self) -> bool {
+        self.look();
+        self.watch.is_gone()
+    }
+
+    fn look(&self) {
         let mut view = self.view.borrow_mut();
         let (version, known) = &mut *view;
         self.worker.with_snapshot(|snapshot| {
             if snapshot.version != *version {
                 *version = snapshot.version;
-                if let Some(current) = snapshot.listeners.get(&known.name) {
+                let current = snapshot.listeners.get(&known.name);
+                self.watch.set_gone(current.is_none());
+                if let Some(current) = current {
                     *known = current.clone();
                     self.watch.set_patience(patience(known));
                 }
             }
         });
-        known.clone()
     }
 
     /// Does this until it is done, or the connection must end.

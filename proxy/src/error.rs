@@ -35,6 +35,8 @@ pub enum ProxyError {
     Overloaded,
     /// No route takes the request.
     NoRoute,
+    /// The control plane has not said in time whether there is one.
+    RouteAwaited,
     /// Its token is not good, or there is none.
     Unauthenticated(JwtError),
     /// The listener's `authorization` refuses it. By which rule is for the log alone.
@@ -193,6 +195,7 @@ impl ProxyError {
             Self::BodyTooLarge => (413, GrpcCode::ResourceExhausted, "DPE", "body_too_large"),
             Self::Overloaded => (503, GrpcCode::Unavailable, "OM", "overload"),
             Self::NoRoute => (404, GrpcCode::Unimplemented, "NR", "no_route"),
+            Self::RouteAwaited => (503, GrpcCode::Unavailable, "NR", "route_awaited"),
             Self::Unauthenticated(error) => (401, GrpcCode::Unauthenticated, "UAEX", error.reason()),
             Self::Denied => (403, GrpcCode::PermissionDenied, "UAEX", "authorization_denied"),
             Self::DeniedExternally => {
@@ -238,6 +241,7 @@ impl ProxyError {
             Self::RateLimitedGlobally => Some("global_rate_limit"),
             Self::Crowded(_) | Self::WaitedTooLong(_) => Some("concurrency"),
             Self::Path(_) | Self::Host | Self::Head(_) | Self::TargetTooLong | Self::NoRoute => None,
+            Self::RouteAwaited => None,
             Self::AuthorizationBody(_) => Some("external_authorization_body"),
             Self::Unauthenticated(_) | Self::Denied | Self::Unwelcome => None,
             Self::DeniedExternally | Self::AuthorizationUnavailable => None,
@@ -331,6 +335,9 @@ impl fmt::Display for ProxyError {
             Self::BodyTooLarge => f.write_str("the request's body is too large (limits.body)"),
             Self::Overloaded => f.write_str("the proxy has more to do than it has room for; try again later"),
             Self::NoRoute => f.write_str("no route takes this request"),
+            Self::RouteAwaited => {
+                f.write_str("it is not known yet whether there is such a host; try again later")
+            }
             Self::Unauthenticated(JwtError::Missing) => f.write_str("a token is needed"),
             Self::Unauthenticated(_) => f.write_str("the token is not good"),
             Self::Denied => f.write_str("this is not allowed to who asks"),
@@ -371,7 +378,7 @@ mod tests {
     use crate::identity::verify::PeerError;
     use crate::upstream::{Limit, Overflow};
 
-    const ALL: [ProxyError; 47] = [
+    const ALL: [ProxyError; 48] = [
         ProxyError::Crowded(Crowd { max: 1, seen: 2, adaptive: false }),
         ProxyError::WaitedTooLong(Crowd { max: 1, seen: 2, adaptive: true }),
         ProxyError::Path(PathError::Backslash),
@@ -384,6 +391,7 @@ mod tests {
         ProxyError::BodyTooLarge,
         ProxyError::Overloaded,
         ProxyError::NoRoute,
+        ProxyError::RouteAwaited,
         ProxyError::Unauthenticated(JwtError::Missing),
         ProxyError::Unauthenticated(JwtError::Expired),
         ProxyError::Denied,

@@ -34,6 +34,7 @@ pub mod app;
 pub mod apply;
 pub mod cli;
 pub mod control;
+pub mod demand;
 pub mod demo;
 pub mod health;
 pub mod jwks;

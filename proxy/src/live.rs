@@ -147,6 +147,11 @@ impl Routes {
         self.limits.get(position)
     }
 
+    /// Whether a control plane has routes of more hosts.
+    pub fn are_on_demand(&self) -> bool {
+        self.table.on_demand
+    }
+
     /// The position of the route that takes a request.
     pub fn find(&self, head: &crate::facts::ReqHead<'_>) -> Option<usize> {
         self.index.find(&self.table, head)

@@ -21,6 +21,9 @@ const CROWDED_IDLE_MS: u64 = 5000;
 /// What one whom nobody wants to serve any longer is given to end: for answers that are on their way.
 const FAREWELL_MS: u64 = 5000;
 
+/// Connections of a listener that is gone may be idle for so long: their clients are on their way with a request, or not.
+const GONE_QUIET_MS: u64 = 2000;
+
 /// Whose connection it is, to be asked again whether it may stay when what decides about that has changed.
 pub trait Subject: std::fmt::Debug {
     /// Whether it would be let in now.
@@ -102,6 +105,8 @@ pub struct Watch {
     subject: RefCell<Option<Weak<dyn Subject>>>,
     /// Since when it is not to be here, by the worker's clock.
     unwelcome: Cell<Option<u64>>,
+    /// Since when its listener is gone, by the same.
+    gone: Cell<Option<u64>>,
 }
 
 impl Watch {
@@ -117,6 +122,7 @@ impl Watch {
             waker: RefCell::new(Waker::noop().clone()),
             subject: RefCell::default(),
             unwelcome: Cell::new(None),
+            gone: Cell::new(None),
         }
     }
 
@@ -140,6 +146,17 @@ impl Watch {
     /// Whether it is about to end, as it would no longer be let in.
     pub fn is_unwelcome(&self) -> bool {
         self.unwelcome.get().is_some()
+    }
+
+    /// Whether there still is the listener that it came to.
+    pub fn set_gone(&self, gone: bool) {
+        let since = self.gone.get().unwrap_or_else(|| self.activity.now());
+        self.gone.set(gone.then_some(since));
+    }
+
+    /// Whether its listener is gone.
+    pub fn is_gone(&self) -> bool {
+        self.gone.get().is_some()
     }
 
     /// What its bytes are doing.
@@ -183,6 +200,8 @@ impl Watch {
 
     /// Looks at the connection; tells its task when something is wanted.
     pub fn sweep(&self, standing: Standing) {
+        let since =
+            |time: &Cell<Option<u64>>| time.get().map(|since| self.activity.now().saturating_sub(since));
         let facts = Facts {
             stage: self.stage.get(),
             active: self.active.get(),
@@ -192,7 +211,8 @@ impl Watch {
             fresh: self.activity.received() == 0,
             write_blocked: self.activity.write_blocked(),
             drained: self.drained.get(),
-            unwelcome_ms: self.unwelcome.get().map(|since| self.activity.now().saturating_sub(since)),
+            unwelcome_ms: since(&self.unwelcome),
+            gone_ms: since(&self.gone),
         };
         let Some(verdict) = judge(&facts, self.patience.get(), standing) else { return };
         if verdict == Verdict::Drain {
@@ -261,10 +281,18 @@ struct Facts {
     drained: bool,
     /// For how long it has not been welcome.
     unwelcome_ms: Option<u64>,
+    /// For how long its listener has been gone.
+    gone_ms: Option<u64>,
 }
 
 fn judge(facts: &Facts, patience: Patience, standing: Standing) -> Option<Verdict> {
     let Standing { leaving, crowded } = standing;
+    // Of a listener that is gone all is seen off as if the process went.
+    let leaving = leaving.max(match facts.gone_ms {
+        None => Leaving::No,
+        Some(0..GONE_QUIET_MS) => Leaving::Draining,
+        Some(_) => Leaving::Quiet,
+    });
     let header_ms = patience.header.as_millis() as u64;
     let idle_ms = patience.idle.as_millis() as u64;
     if leaving == Leaving::Over {
@@ -333,6 +361,7 @@ mod tests {
         write_blocked: false,
         drained: false,
         unwelcome_ms: None,
+        gone_ms: None,
     };
 
     #[test]
@@ -407,6 +436,27 @@ mod tests {
             (Facts { drained: true, ..h2 }, None),
             (late(Facts { drained: true, ..h2 }), Some(Verdict::Close)),
             (Facts { drained: true, active: 0, idle_ms: 1000, ..h2 }, Some(Verdict::Close)),
+        ];
+        for (facts, expected) in rows {
+            assert_eq!(judge(&facts, PATIENCE, Standing::default()), expected, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn who_came_to_a_listener_that_is_gone_is_seen_off() {
+        let now = Facts { gone_ms: Some(0), ..IDLE };
+        let later = |facts| Facts { gone_ms: Some(2000), ..facts };
+        let h2 = Facts { stage: Stage::Http2, active: 3, ..now };
+        let rows = [
+            (now, None),
+            (later(now), Some(Verdict::Close)),
+            (later(Facts { stage: Stage::Parked, ..now }), Some(Verdict::Close)),
+            (later(Facts { active: 1, ..now }), None),
+            (later(Facts { phase: Phase::Head, ..now }), None),
+            (later(Facts { stage: Stage::Tunnel, ..now }), None),
+            (h2, Some(Verdict::Drain)),
+            (later(Facts { drained: true, ..h2 }), None),
+            (later(Facts { drained: true, active: 0, idle_ms: 1000, ..h2 }), Some(Verdict::Close)),
         ];
         for (facts, expected) in rows {
             assert_eq!(judge(&facts, PATIENCE, Standing::default()), expected, "{facts:?}");

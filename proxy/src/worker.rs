@@ -5,13 +5,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use slab::Slab;
 use tokio::time::Instant;
 
+use crate::demand::Demand;
 use crate::identity::Identity;
 use crate::io::activity::Ticks;
 use crate::live::{Live, LiveCache, Snapshot};
@@ -43,6 +44,8 @@ pub struct Shared {
     pub reclaim: Arc<Reclaim>,
     /// Who the process is, and whom it believes.
     pub identity: Arc<Identity>,
+    /// Where requests ask for hosts that a control plane tells on demand; with one alone.
+    pub demand: OnceLock<Demand>,
     /// When the process started; what live state measures time from.
     pub epoch: Instant,
     leaving: AtomicU8,
@@ -63,6 +66,7 @@ impl Shared {
             stats,
             reclaim: Arc::default(),
             identity: Arc::default(),
+            demand: OnceLock::new(),
             epoch: Instant::now(),
             leaving: AtomicU8::new(0),
             last_request: AtomicU64::new(0),

@@ -34,7 +34,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("upstream", &["body", "facts", "gate", "h2_stream", "identity", "io", "observe", "policy"]),
     // What is in force, and what a thread and a connection have of it.
     ("live", &["facts", "identity", "observe", "policy", "routing", "upstream"]),
-    ("worker", &["identity", "io", "live", "observe", "policy", "sys", "upstream", "watch"]),
+    ("demand", &[]),
+    ("worker", &["demand", "identity", "io", "live", "observe", "policy", "sys", "upstream", "watch"]),
     ("error", &["body", "policy", "routing", "upstream"]),
     ("conn", &["body", "error", "facts", "identity", "live", "policy", "upstream", "watch", "worker"]),
     // Who speaks with clients. HTTP and TCP do not know each other.
@@ -44,6 +45,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "body",
             "conn",
+            "demand",
             "error",
             "facts",
             "gate",
@@ -60,7 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("downstream", &["conn", "facts", "http", "identity", "io", "live", "tcp", "watch", "worker"]),
     // Beside the road. Where configuration comes from knows nothing of where it goes.
-    ("control", &["identity", "observe"]),
+    ("control", &["demand", "identity", "observe"]),
     ("loads", &["control", "identity", "observe", "upstream"]),
     ("health", &["io", "observe", "policy", "upstream"]),
     ("overload", &["observe", "policy", "worker"]),
@@ -78,8 +80,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "admin", "apply", "control", "identity", "io", "loads", "observe", "overload", "sys", "threads",
-            "upstream", "watch", "worker",
+            "admin", "apply", "control", "demand", "identity", "io", "loads", "observe", "overload", "sys",
+            "threads", "upstream", "watch", "worker",
         ],
     ),
     ("demo", &["app", "body", "control", "upstream", "watch", "worker"]),

@@ -11,13 +11,13 @@ use outrigger_tests::{Client, Dir, Echo, Origin, Proxy, Report, h2client, until}
 use rcgen::{KeyPair, SigningKey as _};
 
 /// A key that tokens are signed with, in ES256.
-struct Signer {
+pub(crate) struct Signer {
     key: KeyPair,
     kid: String,
 }
 
 impl Signer {
-    fn new(kid: &str) -> Self {
+    pub(crate) fn new(kid: &str) -> Self {
         Self { key: KeyPair::generate().unwrap(), kid: kid.to_owned() }
     }
 
@@ -27,7 +27,7 @@ impl Signer {
         format!("{{\"kty\":\"EC\",\"crv\":\"P-256\",\"kid\":\"{}\",\"x\":\"{x}\",\"y\":\"{y}\"}}", self.kid)
     }
 
-    fn sign(&self, claims: &str) -> String {
+    pub(crate) fn sign(&self, claims: &str) -> String {
         let header = format!("{{\"alg\":\"ES256\",\"kid\":\"{}\",\"typ\":\"JWT\"}}", self.kid);
         let signed = format!(
             "{}.{}",
@@ -56,7 +56,7 @@ fn fixed(der: &[u8]) -> Vec<u8> {
     out
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
@@ -64,7 +64,7 @@ fn claims(more: &str) -> String {
     format!("{{\"iss\":\"https://id.test\",\"aud\":\"shop\",\"exp\":{},{more}}}", now() + 300)
 }
 
-fn keys(signers: &[&Signer]) -> String {
+pub(crate) fn keys(signers: &[&Signer]) -> String {
     format!("{{\"keys\":[{}]}}", signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>().join(","))
 }
 

@@ -199,15 +199,19 @@ async fn listeners_come_and_go() {
     let second = proxy.address("second");
     let mut on_second = Client::connect(second).await;
     assert_eq!(on_second.get("/").await.text(), "x");
+    let mut idle = Client::connect(second).await;
+    assert_eq!(idle.get("/").await.text(), "x");
+    let streams = H2::connect(second).await;
     assert_eq!(proxy.address("web"), first, "a listener that did not change was not opened again");
     proxy.reload(&one).await;
     until("nobody accepts there", async || Client::try_connect(second).await.is_none().then_some(())).await;
     assert_eq!(kept.get("/").await.status, 200);
     assert_eq!(proxy.address("web"), first);
-    // Whoever is connected there is not cut off in the middle of a request.
-    if let Some(reply) = on_second.try_get("/").await {
-        assert_eq!(reply.status, 200);
-    }
+    // Whoever is connected there is not cut off in the middle of a request, and is told that it is the last one.
+    let last = on_second.get("/").await;
+    assert!(last.status == 200 && last.closes(), "{last:?}");
+    assert_eq!(idle.rest().await, b"");
+    streams.ended().await.unwrap();
 }
 
 #[tokio::test]

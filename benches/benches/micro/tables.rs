@@ -25,13 +25,13 @@ impl Request {
 /// A prefix for each route.
 pub(crate) fn prefixes(routes: usize) -> RouteTable {
     let route = |i| route(Match { path: PathMatch::Prefix(prefix(i).into()), ..Match::default() });
-    RouteTable { routes: (0..routes).map(route).collect() }
+    RouteTable { routes: (0..routes).map(route).collect(), on_demand: false }
 }
 
 /// A host for each route.
 pub(crate) fn hosts(routes: usize) -> RouteTable {
     let route = |i| route(Match { hosts: vec![HostPattern::Exact(host(i).into())], ..Match::default() });
-    RouteTable { routes: (0..routes).map(route).collect() }
+    RouteTable { routes: (0..routes).map(route).collect(), on_demand: false }
 }
 
 /// Requests for either table, in an order of their own.

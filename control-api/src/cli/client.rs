@@ -9,7 +9,7 @@ use super::Remote;
 use crate::tls;
 
 /// See the module.
-pub(super) struct Client {
+pub(crate) struct Client {
     agent: Agent,
     server: String,
     /// The value of `authorization`; empty without a token.
@@ -17,7 +17,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(remote: &Remote) -> Result<Self, String> {
+    pub(crate) fn new(remote: &Remote) -> Result<Self, String> {
         let Remote { server, token_file, trust, json: _ } = remote;
         let authorization = match (token_file, std::env::var("OUTRIGGER_CONTROL_TOKEN")) {
             (Some(file), _) => {
@@ -33,7 +33,7 @@ impl Client {
         Ok(Self { agent: config.into(), server: server.trim_end_matches('/').to_owned(), authorization })
     }
 
-    pub(super) fn get(&self, path: &str) -> Result<Value, String> {
+    pub(crate) fn get(&self, path: &str) -> Result<Value, String> {
         let text = self.get_text(path)?;
         serde_json::from_str(&text).map_err(|error| format!("{}{path}: {error}", self.server))
     }
@@ -43,7 +43,7 @@ impl Client {
         self.text(request.call())
     }
 
-    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
         let request = self.agent.post(self.url(path)).header("authorization", &self.authorization);
         let text = self.text(request.send_json(body))?;
         serde_json::from_str(&text).map_err(|error| format!("{}{path}: {error}", self.server))

@@ -1,6 +1,6 @@
 //! The command line: `run` is the control plane, everything else asks one.
 
-mod client;
+pub(crate) mod client;
 mod identity;
 mod run;
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use self::client::Client;
 use self::identity::Identity;
-use crate::{directory, plane};
+use crate::{demo, directory, plane};
 
 /// Tells proxies what to serve: documents in, xDS v3 out.
 #[derive(Debug, Parser)]
@@ -27,7 +27,7 @@ pub struct Cli {
 
 /// Where a control plane is, and by which right it is asked.
 #[derive(Debug, Args)]
-struct Remote {
+pub(crate) struct Remote {
     /// The control plane's API
     #[arg(long, env = "OUTRIGGER_CONTROL", default_value = "http://127.0.0.1:18001", value_name = "URL")]
     server: String,
@@ -40,6 +40,13 @@ struct Remote {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+impl Remote {
+    /// This one, by the right of this token.
+    pub(crate) fn to(server: String, token_file: PathBuf) -> Self {
+        Self { server, token_file: Some(token_file), trust: None, json: false }
+    }
 }
 
 /// Why, and whether at all.
@@ -59,6 +66,15 @@ enum Verb {
     Run {
         /// How it runs; all by default
         file: Option<PathBuf>,
+    },
+    /// Show a mesh at work: a control plane, three services with proxies, and what happens when something goes wrong
+    Demo {
+        /// Play it fast and end, with success only if all went as it should
+        #[arg(long)]
+        check: bool,
+        /// The program of the proxy, `outrigger`; found beside this one or on the PATH
+        #[arg(long, env = "OUTRIGGER_BIN", value_name = "PATH")]
+        proxy: Option<PathBuf>,
     },
     /// Say what is wrong with documents, without a control plane
     Check {
@@ -212,6 +228,7 @@ enum TokenVerb {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Run { file } => run::run(file.as_deref()),
+        Verb::Demo { check, proxy } => demo::run(check, proxy.as_deref()),
         Verb::Check { paths } => check(&paths),
         Verb::Apply { files, remove, reason, remote } => apply(&files, remove, reason, &remote),
         Verb::Diff { what, remote } => diff(&what, &remote),

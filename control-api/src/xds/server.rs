@@ -238,9 +238,7 @@ impl Stream {
 
     fn look(&mut self) {
         let serving = Arc::clone(self.published.borrow_and_update().of(&self.identity.node.id));
-        if let Some(view) =
-            serving.view(&self.identity.node, &self.identity.labels, self.identity.is_client())
-        {
+        if let Some(view) = serving.view(&self.identity.node, &self.identity.labels, self.identity.asks) {
             self.plane.nodes.note_group(self.number, &view.group, view.revision);
             self.view = Some(match &self.secrets {
                 Some(secrets) => Arc::new(view.with_secrets(secrets.clone())),

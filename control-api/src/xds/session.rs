@@ -4,6 +4,7 @@
 //! lead to; and what is gone is taken away last, when nothing leads there any more. Of each kind one answer is on its
 //! way at a time, so that whoever is slow is told the latest, and not all that was.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use outrigger_proto::xds::discovery::{
     Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
 
-use crate::serving::{Item, Items, View};
+use crate::serving::{Item, Of, View};
 
 /// By which a node asks for all there is.
 const ALL: &str = "*";
@@ -122,6 +123,7 @@ impl Told {
             version: item.version.to_string(),
             resource: Some(item.any.clone()),
             ttl: None,
+            aliases: Vec::new(),
         });
         DeltaDiscoveryResponse {
             system_version_info: revision.to_string(),
@@ -212,13 +214,13 @@ impl Session {
             // Their absence cannot be said that way; nobody waits for it.
             for (kind, subscription) in &mut self.subscriptions {
                 if !is_whole(*kind) {
-                    let gone = subscription.gone(view.items(*kind));
+                    let gone = subscription.gone(view.kind(*kind));
                     subscription.note(&[], &gone);
                 }
             }
         }
         // What is gone is taken away once nothing leads there any more: clusters, and then their endpoints.
-        let leads = [Kind::Listener, Kind::Routes];
+        let leads = [Kind::Listener, Kind::Routes, Kind::Host];
         let lags = |kind: Kind| self.is_behind(kind, view) || self.has_refused(kind);
         let holds_clusters = leads.into_iter().any(lags);
         let holds_endpoints = holds_clusters || lags(Kind::Cluster);
@@ -239,9 +241,9 @@ impl Session {
             let holds = match kind {
                 Kind::Cluster => holds_clusters,
                 Kind::Endpoints => holds_endpoints,
-                Kind::Listener | Kind::Routes | Kind::Secret => false,
+                Kind::Listener | Kind::Routes | Kind::Host | Kind::Secret => false,
             };
-            let Some((put, gone)) = subscription.next(self.way, kind, view.items(kind), holds) else {
+            let Some((put, gone)) = subscription.next(self.way, kind, view.kind(kind), holds) else {
                 continue;
             };
             self.nonce += 1;
@@ -281,8 +283,12 @@ impl Session {
 
     fn is_behind(&self, kind: Kind, view: &View) -> bool {
         let subscription = self.subscriptions.get(&kind);
-        subscription.is_some_and(|it| it.pending.is_some() || it.differs(view.items(kind)))
+        subscription.is_some_and(|it| it.pending.is_some() || it.differs(view.kind(kind)))
     }
+}
+
+fn owned((name, item): (Cow<'_, Name>, Cow<'_, Arc<Item>>)) -> (Name, Arc<Item>) {
+    (name.into_owned(), item.into_owned())
 }
 
 /// Of these an answer names all there are.
@@ -344,15 +350,16 @@ impl Subscription {
     }
 
     /// Those of what there is that it wants.
-    fn wanted<'i>(&'i self, items: &'i Items) -> impl Iterator<Item = (&'i Name, &'i Arc<Item>)> {
-        let all = self.all.then(|| items.iter()).into_iter().flatten();
+    fn wanted<'i>(&'i self, items: Of<'i>) -> impl Iterator<Item = (Cow<'i, Name>, Cow<'i, Arc<Item>>)> {
+        let all = self.all.then(|| items.all()).into_iter().flatten();
+        let all = all.map(|(name, item)| (Cow::Borrowed(name), Cow::Borrowed(item)));
         let named = (!self.all).then_some(&self.names).into_iter().flatten();
-        all.chain(named.filter_map(|name| items.get_key_value(name.as_str())))
+        all.chain(named.filter_map(move |name| items.get(name)))
     }
 
     /// Those that it has, or was never told of, and that are not there.
-    fn gone(&self, items: &Items) -> Vec<String> {
-        let there = |name: &str| items.contains_key(name) && self.wants(name);
+    fn gone(&self, items: Of<'_>) -> Vec<String> {
+        let there = |name: &str| items.has(name) && self.wants(name);
         let had = self.has.iter().filter(|(_, has)| !matches!(has, Has::Nothing)).map(|(name, _)| name);
         let unanswered = self.names.iter().filter(|name| !self.has.contains_key(*name));
         let gone: BTreeSet<_> = had.chain(unanswered).filter(|name| !there(name)).collect();
@@ -360,22 +367,22 @@ impl Subscription {
     }
 
     /// What it has although it is gone.
-    fn held(&self, items: &Items) -> Put {
+    fn held(&self, items: Of<'_>) -> Put {
         let had = self.has.iter().filter_map(|(name, has)| match has {
             Has::Item(item) => Some((Name::new(name)?, Arc::clone(item))),
             Has::Version(_) | Has::Nothing => None,
         });
-        had.filter(|(name, _)| !items.contains_key(name)).collect()
+        had.filter(|(name, _)| !items.has(name.as_str())).collect()
     }
 
-    fn differs(&self, items: &Items) -> bool {
-        self.wanted(items).any(|(name, item)| !self.has(name, item)) || !self.gone(items).is_empty()
+    fn differs(&self, items: Of<'_>) -> bool {
+        self.wanted(items).any(|(name, item)| !self.has(&name, &item)) || !self.gone(items).is_empty()
     }
 
     /// What it is told, and notes that it was.
-    fn next(&mut self, way: Way, kind: Kind, items: &Items, holds: bool) -> Option<(Put, Vec<String>)> {
+    fn next(&mut self, way: Way, kind: Kind, items: Of<'_>, holds: bool) -> Option<(Put, Vec<String>)> {
         let news = self.wanted(items).filter(|(name, item)| !self.has(name, item));
-        let mut put: Vec<_> = news.map(|(name, item)| (name.clone(), Arc::clone(item))).collect();
+        let mut put: Put = news.map(owned).collect();
         let gone = if holds { Vec::new() } else { self.gone(items) };
         if put.is_empty() && gone.is_empty() && !self.owed {
             return None;
@@ -383,7 +390,7 @@ impl Subscription {
         match way {
             // What is not said there is gone: so all is said, with what must stay a little longer.
             Way::Sotw if is_whole(kind) => {
-                put = self.wanted(items).map(|(name, item)| (name.clone(), Arc::clone(item))).collect();
+                put = self.wanted(items).map(owned).collect();
                 put.extend(holds.then(|| self.held(items)).into_iter().flatten());
             }
             Way::Sotw | Way::Delta => {}

@@ -53,7 +53,7 @@ fn settled(view: &View) -> Session {
     for kind in [Kind::Cluster, Kind::Listener] {
         hear(&mut session, request(kind, &[], ""));
     }
-    let endpoints: Vec<_> = view.items(Kind::Endpoints).keys().map(|name| name.as_str()).collect();
+    let endpoints: Vec<_> = view.kind(Kind::Endpoints).all().map(|(name, _)| name.as_str()).collect();
     hear(&mut session, request(Kind::Endpoints, &endpoints, ""));
     hear(&mut session, request(Kind::Routes, &["table"], ""));
     while let Some(told) = session.tell(view) {
@@ -242,7 +242,7 @@ impl Client {
                         version.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
                 }
             }
-            Kind::Listener | Kind::Secret => {}
+            Kind::Listener | Kind::Host | Kind::Secret => {}
         }
     }
 
@@ -312,7 +312,7 @@ proptest! {
         let (last, _) = &all[all.len() - 1];
         prop_assert!(session.is_settled(last));
         let expected: BTreeMap<_, _> =
-            last.items(Kind::Cluster).iter().map(|(name, item)| (name.to_string(), item.version.to_string())).collect();
+            last.kind(Kind::Cluster).all().map(|(name, item)| (name.to_string(), item.version.to_string())).collect();
         prop_assert_eq!(&client.clusters, &expected);
         prop_assert_eq!(&client.endpoints, &expected);
     }

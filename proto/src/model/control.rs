@@ -12,6 +12,9 @@ pub struct ControlPlane {
     pub trust: Option<PathBuf>,
     /// File that what it said last is kept in for the next start; nothing is kept by default.
     pub cache: Option<PathBuf>,
+    /// Whether clusters are asked for by name, when something leads to them, and hosts of tables when requests come for them,
+    /// where the control plane tells them so.
+    pub on_demand: bool,
     /// Whether it is told what clusters and listeners were asked, where it wants to hear of it (LRS).
     pub load_reports: bool,
     /// Who we are to it.

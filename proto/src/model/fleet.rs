@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Config, Fallback, Filter, Instead, Labels, Listener, Name, Node, Route};
+use super::{Config, Filter, Labels, Listener, Name, Node, Route};
 
 /// All that a control plane tells its proxies.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,30 +85,11 @@ impl Fleet {
         let mesh = &self.config.mesh;
         let Some(named) = &group.clusters else { return mesh.clusters.keys().collect() };
         let mut out: BTreeSet<_> = named.iter().collect();
-        for (_, listener) in self.listeners(group) {
-            match &listener.chain.filter {
-                Filter::Http(http) => out.extend(http.external_authorization.iter().map(|it| &it.cluster)),
-                Filter::Tcp(tcp) => out.extend(tcp.to.targets.iter().map(|target| &target.to.cluster)),
-            }
-        }
+        out.extend(self.listeners(group).flat_map(|(_, listener)| listener.clusters()));
         let tables = self.tables(group).into_iter().filter_map(|name| mesh.route_tables.get(name));
-        out.extend(tables.flat_map(|table| table.routes.iter()).flat_map(led_to));
+        out.extend(tables.flat_map(|table| table.routes.iter()).flat_map(Route::clusters));
         out
     }
-}
-
-/// The clusters that a route leads to, whichever way.
-fn led_to(route: &Route) -> Vec<&Name> {
-    let mut out: Vec<_> = route.global_rate_limit.iter().map(|limit| &limit.cluster).collect();
-    if let Action::Forward(forward) = &route.action {
-        out.extend(forward.to.targets.iter().map(|target| &target.to.cluster));
-        out.extend(forward.mirror.iter().map(|mirror| &mirror.to.cluster));
-        match forward.fallback.as_deref().and_then(Fallback::instead) {
-            Some(Instead::To(to)) => out.push(&to.cluster),
-            Some(Instead::Respond(_)) | None => {}
-        }
-    }
-    out
 }
 
 #[cfg(test)]

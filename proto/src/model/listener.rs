@@ -18,6 +18,16 @@ pub struct Listener {
     pub chain: FilterChain,
 }
 
+impl Listener {
+    /// The clusters that it leads to itself, beside its routes.
+    pub fn clusters(&self) -> Vec<&Name> {
+        match &self.chain.filter {
+            Filter::Http(http) => http.external_authorization.iter().map(|asked| &asked.cluster).collect(),
+            Filter::Tcp(tcp) => tcp.to.targets.iter().map(|target| &target.to.cluster).collect(),
+        }
+    }
+}
+
 /// Whose traffic a listener carries, seen from the service beside us.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Direction {

@@ -68,6 +68,8 @@ pub struct Rollout {
     pub failures: Percent,
     /// So many times as long as the others' may it be until 95 of 100 of their requests have ended.
     pub slowdown: f64,
+    /// How long a node may take to take what it was told, or be gone, before the revision is taken back.
+    pub patience: Duration,
 }
 
 impl Rollout {
@@ -77,6 +79,8 @@ impl Rollout {
     pub const FAILURES: Percent = Percent::whole(5);
     /// How much slower it may be, by default.
     pub const SLOWDOWN: f64 = 3.0;
+    /// How long a node may take, by default.
+    pub const PATIENCE: Duration = Duration::from_secs(30);
 }
 
 /// Who may look at what a control plane has. Changes always need a token.

@@ -54,6 +54,7 @@ fn assemble(
                 route
             })
             .collect(),
+        on_demand: false,
     };
     let mut mesh = Mesh { process, identity: identity.map(Into::into), ..Mesh::default() };
     mesh.route_tables = tables.into_iter().map(|(name, routes)| (name, resolve(routes))).collect();
@@ -214,9 +215,16 @@ fn control() -> impl Strategy<Value = ControlPlane> {
         metadata,
     });
     let cache = option::of("[a-z]{1,5}".prop_map(PathBuf::from));
-    (server, trust, cache, any::<bool>(), node).prop_map(|(server, trust, cache, load_reports, node)| {
-        ControlPlane { server: server.into(), trust, cache, load_reports, node }
-    })
+    (server, trust, cache, any::<[bool; 2]>(), node).prop_map(
+        |(server, trust, cache, [on_demand, load_reports], node)| ControlPlane {
+            server: server.into(),
+            trust,
+            cache,
+            on_demand,
+            load_reports,
+            node,
+        },
+    )
 }
 
 fn metadata() -> impl Strategy<Value = Metadata> {

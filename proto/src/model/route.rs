@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    CheckUse, Concurrency, Destination, Fallback, Fault, GlobalRateLimit, Hedge, JwtUse, Mirror, Pattern,
-    Priority, RateLimit, Retry,
+    CheckUse, Concurrency, Destination, Fallback, Fault, GlobalRateLimit, Hedge, Instead, JwtUse, Mirror,
+    Name, Pattern, Priority, RateLimit, Retry,
 };
 
 /// Routes in the order they were written.
@@ -19,6 +19,8 @@ use super::{
 pub struct RouteTable {
     /// In written order. Shared, as whoever serves them keeps them too.
     pub routes: Arc<[Route]>,
+    /// Whether a control plane has routes of more hosts, and tells them when it is asked. A file cannot say so.
+    pub on_demand: bool,
 }
 
 /// One rule: which requests, and what becomes of them.
@@ -47,6 +49,20 @@ pub struct Route {
 }
 
 impl Route {
+    /// The clusters that it leads to, whichever way.
+    pub fn clusters(&self) -> Vec<&Name> {
+        let mut out: Vec<_> = self.global_rate_limit.iter().map(|limit| &limit.cluster).collect();
+        if let Action::Forward(forward) = &self.action {
+            out.extend(forward.to.targets.iter().map(|target| &target.to.cluster));
+            out.extend(forward.mirror.iter().map(|mirror| &mirror.to.cluster));
+            match forward.fallback.as_deref().and_then(Fallback::instead) {
+                Some(Instead::To(to)) => out.push(&to.cluster),
+                Some(Instead::Respond(_)) | None => {}
+            }
+        }
+        out
+    }
+
     /// A route without policies.
     pub fn new(matches: Match, action: Action) -> Self {
         Self {

@@ -10,6 +10,7 @@ mod cx;
 pub mod discovery;
 mod expression;
 mod filters;
+mod hosts;
 mod listener;
 pub mod loads;
 mod route;
@@ -26,6 +27,7 @@ use std::fmt;
 use prost::Message;
 
 pub use self::cluster::{ClusterResource, EndpointSource};
+pub use self::hosts::{ON_DEMAND, host_name, of_host_name, write_host};
 pub use self::listener::{ListenerResource, RouteSource};
 pub use self::secret::{Secret, Wiped};
 pub use self::write::{write, write_for_clients};
@@ -58,11 +60,14 @@ pub enum Kind {
     Listener,
     /// RDS.
     Routes,
+    /// VHDS: routes of a host, asked for when a request comes for it.
+    Host,
 }
 
 impl Kind {
     /// In the order in which they are asked for: nothing is sent where nobody answers yet, or nothing can be proven.
-    pub const ALL: [Self; 5] = [Self::Cluster, Self::Secret, Self::Endpoints, Self::Listener, Self::Routes];
+    pub const ALL: [Self; 6] =
+        [Self::Cluster, Self::Secret, Self::Endpoints, Self::Listener, Self::Routes, Self::Host];
 
     /// As it is called in errors.
     fn word(self) -> &'static str {
@@ -77,6 +82,7 @@ impl Kind {
             Self::Endpoints => "envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "envoy.config.listener.v3.Listener",
             Self::Routes => "envoy.config.route.v3.RouteConfiguration",
+            Self::Host => "envoy.config.route.v3.VirtualHost",
         }
     }
 
@@ -111,6 +117,8 @@ pub enum Resource {
     Listener(Box<ListenerResource>),
     /// A table of routes.
     Routes(RouteTable),
+    /// Those of one of its hosts.
+    Host(RouteTable),
 }
 
 impl Resource {
@@ -122,6 +130,7 @@ impl Resource {
             Self::Endpoints(_) => Kind::Endpoints,
             Self::Listener(_) => Kind::Listener,
             Self::Routes(_) => Kind::Routes,
+            Self::Host(_) => Kind::Host,
         }
     }
 }
@@ -195,6 +204,11 @@ pub fn read(kind: Kind, any: &prost_types::Any) -> Result<(Name, Resource), Refu
             translated(kind, &table.name.clone(), bytes, |cx, _| {
                 Some(Resource::Routes(route::table(cx, table)?))
             })
+        }
+        Kind::Host => {
+            let host =
+                generated::envoy::config::route::v3::VirtualHost::decode(bytes).map_err(undecodable)?;
+            translated(kind, &host.name.clone(), bytes, |cx, _| Some(Resource::Host(route::host(cx, host)?)))
         }
     }
 }

@@ -110,7 +110,7 @@ fn process(out: &mut Out, process: &Process) {
 }
 
 fn control_plane(out: &mut Out, control: &ControlPlane) {
-    let ControlPlane { server, trust, cache, load_reports, node } = control;
+    let ControlPlane { server, trust, cache, on_demand, load_reports, node } = control;
     let Node { id, cluster, locality, metadata } = node;
     out.block("node", |out| {
         out.field("id", text(id));
@@ -132,6 +132,7 @@ fn control_plane(out: &mut Out, control: &ControlPlane) {
             Some(cache) => out.field("cache", path(cache, "")),
             None => out.comment("cache: (default: nothing is kept)"),
         }
+        out.field("on_demand", on_demand.to_string());
         out.field("load_reports", load_reports.to_string());
     });
 }
@@ -244,7 +245,10 @@ fn limits(out: &mut Out, limits: &Limits) {
 }
 
 fn routes(out: &mut Out, key: &str, table: &RouteTable) {
-    let RouteTable { routes } = table;
+    let RouteTable { routes, on_demand } = table;
+    if *on_demand {
+        out.comment(&format!("{key}: (a control plane has routes of more hosts, and tells them on demand)"));
+    }
     out.list(key, routes.iter(), route);
 }
 

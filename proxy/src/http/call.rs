@@ -59,6 +59,8 @@ pub enum Wanted {
 pub struct Ledger {
     conn: Rc<Conn>,
     view: Arc<ListenerView>,
+    /// As it was configured when a route that was waited for had come.
+    renewed: OnceCell<Arc<ListenerView>>,
     trip: Trip,
     version: Version,
     grpc: bool,
@@ -121,6 +123,7 @@ impl Ledger {
         Rc::new(Self {
             conn,
             view,
+            renewed: OnceCell::new(),
             trip: Trip::new(Instant::now()),
             version: request.version(),
             grpc: is_grpc(request.headers()),
@@ -161,14 +164,20 @@ impl Ledger {
         &self.conn
     }
 
-    /// The listener, as it was configured when the request came.
+    /// The listener, as it was configured when the request came, or its routes did.
     pub fn view(&self) -> &Arc<ListenerView> {
-        &self.view
+        self.renewed.get().unwrap_or(&self.view)
+    }
+
+    /// A route has come that the request waited for: it lives under the configuration that has it.
+    pub fn renew(&self) {
+        let _ = self.renewed.set(self.conn.view());
     }
 
     /// The listener's HTTP settings and routes.
     pub fn http(&self) -> (&HttpFilter, &Routes) {
-        match (&self.view.config.chain.filter, &self.view.filter) {
+        let view = self.view();
+        match (&view.config.chain.filter, &view.filter) {
             (Filter::Http(config), FilterView::Http(routes)) => (config, routes),
             (Filter::Tcp(_), _) | (_, FilterView::Tcp(_)) => {
                 unreachable!("requests come from HTTP listeners")

@@ -20,6 +20,7 @@ use super::layers::forward::forward;
 use super::layers::global_rate_limit::GlobalRateLimitFork;
 use super::layers::mirror::MirrorLayer;
 use super::layers::observe::ObserveLayer;
+use super::layers::on_demand::OnDemandFork;
 use super::layers::rate_limit::rate_limit;
 use super::layers::retry::RetryFork;
 use super::layers::route::route;
@@ -41,6 +42,7 @@ pub fn stack() -> impl Stack {
         .layer(ObserveLayer)
         // Before routing: what is routed, authorized, logged and sent on must be the same host and path.
         .layer(CheckLayer::new(admit))
+        .layer(DetourLayer::new(OnDemandFork))
         .layer(CheckLayer::new(route))
         // First who somebody is, then what it may.
         .layer(CheckLayer::new(authenticate))

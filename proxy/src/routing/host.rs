@@ -26,6 +26,12 @@ pub(super) fn normal<'a>(host: &'a str, buffer: &'a mut [u8; BUFFER]) -> Cow<'a,
     }
 }
 
+/// The same, to be kept.
+pub fn canonical_host(host: &str) -> String {
+    let host = without_port(host);
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
 /// What follows a `:` but is no port stays, so that such a host equals no pattern.
 fn without_port(host: &str) -> &str {
     let end = match host.strip_prefix('[').and_then(|v6| v6.find(']')) {

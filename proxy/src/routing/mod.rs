@@ -16,7 +16,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
-pub use self::host::host_fits;
+pub use self::host::{canonical_host, host_fits};
 pub use self::index::RouteIndex;
 pub use self::naive::matches;
 pub use self::query::{QueryEdit, query_value};

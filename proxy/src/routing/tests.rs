@@ -45,7 +45,7 @@ impl Request {
 fn table(matches: impl IntoIterator<Item = Match>) -> RouteTable {
     let action = || Action::Respond(Respond { status: StatusCode::OK, body: "".into() });
     let route = |matches| Route::new(matches, action());
-    RouteTable { routes: matches.into_iter().map(route).collect() }
+    RouteTable { routes: matches.into_iter().map(route).collect(), on_demand: false }
 }
 
 /// `a.example` or `*.example`, several with commas between; none if empty.

@@ -2,10 +2,12 @@
 
 mod api;
 pub(crate) mod attestation;
+mod demo;
 mod identity;
 mod load;
 mod nats;
 mod nodes;
+mod on_demand;
 mod rollouts;
 
 use outrigger_tests::{Control, Echo, Proxy};

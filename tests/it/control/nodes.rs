@@ -101,3 +101,38 @@ async fn who_is_connected_and_what_each_has_taken_is_shown() {
     until("it is gone", async || control.events("node.down.v1").pop()).await;
     assert_eq!(control.status()["nodes"].as_array().unwrap().len(), 0);
 }
+
+/// It reads well, and another process has the port.
+#[tokio::test]
+async fn what_cannot_come_into_force_is_refused_and_holds_back_nothing_else() {
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let control =
+        Control::start("rollout: { steps: [50%], watch: 200ms }", &[("web.yaml", &web(&[port(&one)]))]);
+    let proxy = proxy(&control, "a").await;
+    answered_by(&proxy, "one").await;
+    control.wait_in_sync(1, 1).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let other = format!("listeners:\n  other: {{ bind: \"{address}\", routes: [{{ to: app }}] }}\n");
+    control.document("other.yaml", &other);
+    let back = until("it is taken back", async || control.events("rollout.back.v1").pop()).await;
+    let why = back["data"]["why"].as_str().unwrap();
+    let expected =
+        format!("Listener[other]: cannot listen on {address}: Address already in use (os error 98)");
+    assert!(why.contains(&expected), "{why}");
+    control.wait_in_sync(1, 3).await;
+    // Without a rollout it stays, and so does what is beside it; the port is taken when it is free.
+    drop(control);
+    let control = Control::start("", &[("web.yaml", &web(&[port(&one)])), ("other.yaml", &other)]);
+    let proxy = super::proxy(&control, "a").await;
+    answered_by(&proxy, "one").await;
+    until("it is refused", async || control.events("node.nack.v1").pop()).await;
+    control.document("web.yaml", &web(&[port(&two)]).replace("to: app", "to: app, timeout: 9s"));
+    answered_by(&proxy, "two").await;
+    drop(taken);
+    until("it listens", async || {
+        proxy.log().contains(&format!("listening listener=other address={address}")).then_some(())
+    })
+    .await;
+    assert_eq!(proxy.get("other", "/").await.status, 200);
+}

@@ -14,6 +14,7 @@ mod redis;
 mod rls;
 mod sds;
 mod second_opinion;
+mod third_party;
 mod tls;
 mod websocket;
 mod xds;

@@ -46,7 +46,7 @@ pub(super) fn to(path: &Value, cluster: &str) -> Value {
 }
 
 /// What is served at first: one listener, one route, one cluster of these endpoints.
-fn state(version: &str, ports: &[u16]) -> Value {
+pub(super) fn state(version: &str, ports: &[u16]) -> Value {
     json!({
         "version": version,
         "Cluster": [cluster("app", &json!({}))],
@@ -85,7 +85,7 @@ pub(super) async fn asked(control: &mut Running, kind: &str) -> Value {
     serde_json::from_str(line.strip_prefix("ASKED ").unwrap()).unwrap()
 }
 
-async fn answered_by(proxy: &Proxy, origin: &str) {
+pub(super) async fn answered_by(proxy: &Proxy, origin: &str) {
     until(origin, async || {
         let reply = proxy.get("web", "/").await;
         (reply.status == 200 && outrigger_tests::Report::parse(&reply.body).origin == origin).then_some(())
@@ -355,7 +355,7 @@ async fn what_is_kept_and_cannot_come_into_force_keeps_nothing_from_starting() {
     let own = "listeners:\n  own: { bind: 127.0.0.1:0, routes: [{ respond: { status: 418 } }] }\n";
     let proxy = Proxy::start_in(dir, &(keeping(port) + own)).await;
     assert_eq!(proxy.get("own", "/").await.status, 418);
-    proxy.wait_log("the control plane said so last").await;
+    proxy.wait_log("refused by xDS: Listener[web]: cannot listen on").await;
 }
 
 /// As a container is started: nothing is written, all is in the environment.
@@ -603,4 +603,42 @@ async fn the_subset_is_upstreams() {
     let said = super::run(&python, &[&script("subset.py"), root], b"").await.ok();
     let counts: Vec<usize> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     assert!(said.lines().count() == 1 && counts[0] >= 150 && counts[1] >= 500, "{said}");
+}
+
+#[tokio::test]
+async fn hosts_come_on_demand_by_whatever_name_they_are_asked_for() {
+    let Some(python) = python_with_messages().await else { return };
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let mut state = state("1", &[one.address().port()]);
+    let ads = json!({ "config_source": { "ads": {}, "resource_api_version": "V3" } });
+    state["RouteConfiguration"] = json!([{ "name": "table", "vhds": ads, "virtual_hosts": [] }]);
+    let host = |domain: &str, cluster: &str| json!({ "name": "table/shop", "domains": [domain], "routes": [to(&json!({ "prefix": "/" }), cluster)] });
+    state["VirtualHost"] = json!([host("*.shop.test", "app")]);
+    state["Aliases"] = json!({ "table/shop": ["table/a.shop.test", "table/b.shop.test"] });
+    let (mut control, port) = control(&python, Way::Delta, 0, &state).await;
+    let proxy = Proxy::start(&file(port)).await;
+    let call = async |host: &str| {
+        let mut client = proxy.client("web").await;
+        client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        client.reply().await
+    };
+    let reply = call("a.shop.test").await;
+    assert_eq!((reply.status, outrigger_tests::Report::parse(&reply.body).origin.as_str()), (200, "one"));
+    control.line_with("SENT|VirtualHost|table/shop|").await;
+    // What has come is for its domain, whoever asked for it.
+    assert_eq!(call("c.shop.test").await.status, 200);
+    assert_eq!(call("elsewhere.test").await.status, 404);
+    control.line_with("SENT|VirtualHost|table/elsewhere.test").await;
+    // It is another, under its own name.
+    state["version"] = "2".into();
+    state["VirtualHost"] = json!([host("*.shop.test", "other")]);
+    state["Cluster"] = json!([cluster("app", &json!({})), cluster("other", &json!({}))]);
+    state["ClusterLoadAssignment"] =
+        json!([endpoints("app", &[one.address().port()]), endpoints("other", &[two.address().port()])]);
+    control.tell(&state.to_string()).await;
+    until("it leads elsewhere", async || {
+        let reply = call("b.shop.test").await;
+        (reply.status == 200 && outrigger_tests::Report::parse(&reply.body).origin == "two").then_some(())
+    })
+    .await;
 }

@@ -23,7 +23,7 @@ use super::{Running, run};
 const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
 
 /// A certificate for a host.
-fn named(authority: &Authority, host: &str) -> Svid {
+pub(super) fn named(authority: &Authority, host: &str) -> Svid {
     let mut params = leaf(&[]);
     params.subject_alt_names.push(SanType::DnsName(host.try_into().unwrap()));
     authority.sign(params)
@@ -34,12 +34,12 @@ fn of(name: &str) -> Value {
     json!({ "name": name, "sds_config": { "ads": {}, "resource_api_version": "V3" } })
 }
 
-fn certificate(name: &str, svid: &Svid) -> Value {
+pub(super) fn certificate(name: &str, svid: &Svid) -> Value {
     let (chain, key) = (&svid.chain, &svid.key);
     json!({ "name": name, "tls_certificate": { "certificate_chain": { "inline_string": chain }, "private_key": { "inline_string": key } } })
 }
 
-fn roots(name: &str, authority: &Authority) -> Value {
+pub(super) fn roots(name: &str, authority: &Authority) -> Value {
     json!({ "name": name, "validation_context": { "trusted_ca": { "inline_string": authority.pem() } } })
 }
 
@@ -51,7 +51,7 @@ fn around(mut listener: Value, common: &Value, requires: bool) -> Value {
 }
 
 /// A listener `web` with the certificate of a secret, and where it leads to.
-fn served(version: &str, app: u16, secrets: &Value) -> Value {
+pub(super) fn served(version: &str, app: u16, secrets: &Value) -> Value {
     let common =
         json!({ "alpn_protocols": ["h2", "http/1.1"], "tls_certificate_sds_secret_configs": [of("web")] });
     json!({
@@ -65,7 +65,7 @@ fn served(version: &str, app: u16, secrets: &Value) -> Value {
 }
 
 /// Whether curl, which believes this authority alone, is served.
-async fn curl_believes(curl: &Path, dir: &Dir, authority: &Authority, to: SocketAddr) -> bool {
+pub(super) async fn curl_believes(curl: &Path, dir: &Dir, authority: &Authority, to: SocketAddr) -> bool {
     let ca = dir.write("ca.pem", &authority.pem());
     let url = format!("https://localhost:{}/", to.port());
     let args = ["-sSf", "--max-time", "10", "--cacert", ca.to_str().unwrap(), &url];
@@ -73,7 +73,7 @@ async fn curl_believes(curl: &Path, dir: &Dir, authority: &Authority, to: Socket
 }
 
 /// What of this kind is said to be refused.
-async fn refused(control: &mut Running, kind: &str) -> String {
+pub(super) async fn refused(control: &mut Running, kind: &str) -> String {
     loop {
         let asked = asked(control, kind).await;
         match asked["error"].as_str() {
@@ -147,7 +147,7 @@ async fn a_listener_shows_the_certificate_that_it_is_told_incrementally() {
 }
 
 /// A server that asks for a certificate, and answers each request alike.
-async fn server(shown: &Svid, believed: &Authority) -> u16 {
+pub(super) async fn server(shown: &Svid, believed: &Authority) -> u16 {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut store = RootCertStore::empty();
     store.add(believed.issuer().der().clone()).unwrap();

@@ -103,7 +103,9 @@ pub(super) fn authorization(around: (bool, bool, bool, bool)) -> impl Strategy<V
 pub(super) fn unlooked(mesh: &mut Mesh) {
     for listener in mesh.listeners.values() {
         let Filter::Http(http) = &listener.chain.filter else { continue };
-        let Some(RouteTable { routes }) = mesh.route_tables.get_mut(&http.routes) else { continue };
+        let Some(RouteTable { routes, on_demand: _ }) = mesh.route_tables.get_mut(&http.routes) else {
+            continue;
+        };
         let looks = !http.jwt.is_empty();
         let asks = http.external_authorization.as_deref().is_some_and(by_grpc);
         let less = |route: &Route| Route {

@@ -125,6 +125,8 @@ fn issuer(cx: &mut Cx, provider: pb::JwtProvider, said: ext::JwtIssuer, required
         payload_in_metadata: _,
         clock_skew_seconds,
         claim_to_headers,
+        // It is, here.
+        require_expiration: _,
         jwks_source_specifier,
     } = provider;
     let ext::JwtIssuer { algorithms, leeway, required: of_this, claims } = said;

@@ -49,6 +49,8 @@ pub(super) fn manager(
         original_ip_detection_extensions,
         // Whatever is said, nobody gets through with such a path.
         path_with_escaped_slashes_action: _,
+        forward_client_cert_details: forwarded,
+        set_current_client_cert_details: details,
         upgrade_configs,
     } = manager;
     if codec_type != i32::from(pb::http_connection_manager::CodecType::Auto) {
@@ -57,6 +59,7 @@ pub(super) fn manager(
             "both versions of HTTP are served, told apart by what a client says: write AUTO",
         );
     }
+    of_client_certificates(cx, forwarded, details)?;
     upgrades(cx, upgrade_configs)?;
     let limits = limits::of_manager(cx, Fields { kib, headers_timeout, stream_idle, common, http2 });
     if xff_num_trusted_hops != 0 {
@@ -96,6 +99,27 @@ fn routes(
             let table = table.or_else(|| cx.fail("route_config_name", "this is not a name"))?;
             Some((table.clone(), RouteSource::Rds(table)))
         }),
+    }
+}
+
+/// What is told of who has proven to be somebody is one thing; what clients say of it is not passed on.
+fn of_client_certificates(
+    cx: &mut Cx,
+    forwarded: i32,
+    details: Option<pb::http_connection_manager::SetCurrentClientCertDetails>,
+) -> Option<()> {
+    use pb::http_connection_manager::{ForwardClientCertDetails, SetCurrentClientCertDetails};
+    let uri = details.is_some_and(|SetCurrentClientCertDetails { uri }| uri);
+    match ForwardClientCertDetails::try_from(forwarded) {
+        Ok(ForwardClientCertDetails::Sanitize) => Some(()),
+        Ok(ForwardClientCertDetails::SanitizeSet) if uri => Some(()),
+        Ok(ForwardClientCertDetails::SanitizeSet) => {
+            cx.fail("set_current_client_cert_details.uri", "by it a client is named: write true")
+        }
+        Ok(_) | Err(_) => cx.fail(
+            "forward_client_cert_details",
+            "what clients say of their certificates is not passed on: write SANITIZE_SET",
+        ),
     }
 }
 

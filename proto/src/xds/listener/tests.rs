@@ -168,6 +168,32 @@ fn what_control_planes_always_write_is_accepted() {
 }
 
 #[test]
+fn what_clients_say_of_their_certificates_is_not_passed_on() {
+    use http::http_connection_manager::{ForwardClientCertDetails as D, SetCurrentClientCertDetails};
+    let rows = [
+        (D::Sanitize, None, ""),
+        (D::SanitizeSet, Some(true), ""),
+        (
+            D::SanitizeSet,
+            Some(false),
+            "set_current_client_cert_details.uri: by it a client is named: write true",
+        ),
+        (D::SanitizeSet, None, "set_current_client_cert_details.uri: by it a client is named: write true"),
+        (D::AppendForward, Some(true), "forward_client_cert_details: what clients say of their certificates"),
+        (D::AlwaysForwardOnly, None, "forward_client_cert_details: what clients say of their certificates"),
+    ];
+    for (forwarded, uri, expected) in rows {
+        let manager = http::HttpConnectionManager {
+            forward_client_cert_details: forwarded.into(),
+            set_current_client_cert_details: uri.map(|uri| SetCurrentClientCertDetails { uri }),
+            ..plain()
+        };
+        let said = read_http(&manager).err().unwrap_or_default();
+        assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{forwarded:?}: {said}");
+    }
+}
+
+#[test]
 fn idle_time_is_the_streams_where_that_is_shorter() {
     let idle = |whole, stream| {
         let common = core::HttpProtocolOptions { idle_timeout: whole, ..Default::default() };

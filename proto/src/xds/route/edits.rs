@@ -11,7 +11,7 @@ use crate::model::{HeaderEdits, Target};
 pub(super) type Written = (Vec<core::HeaderValueOption>, Vec<String>);
 
 /// What is changed in requests, and in answers.
-#[derive(Clone, Default)]
+#[derive(PartialEq, Clone, Default)]
 pub(super) struct Both {
     pub(super) request: HeaderEdits,
     pub(super) response: HeaderEdits,

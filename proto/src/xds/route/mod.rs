@@ -27,6 +27,7 @@ pub(super) use self::retry::{
     MAX_BODY, PREVIOUS_HOSTS, STATUSES, conditions, default_backoff, exact_word, word,
 };
 use super::any;
+use super::cluster::ads;
 use super::cx::Cx;
 use super::filters::{self, RoutePolicies};
 use super::generated::envoy::config::core::v3 as core;
@@ -52,7 +53,12 @@ pub(super) fn table(cx: &mut Cx, table: pb::RouteConfiguration) -> Option<RouteT
         request_mirror_policies,
         // It always is.
         ignore_port_in_host_matching: _,
+        vhds,
     } = table;
+    let on_demand = vhds.is_some();
+    if let Some(pb::Vhds { config_source }) = vhds {
+        cx.within("vhds", |cx| ads(cx, "config_source", config_source));
+    }
     let request = (request_headers_to_add, request_headers_to_remove);
     let response = (response_headers_to_add, response_headers_to_remove);
     let edits = edits::both(cx, request, response);
@@ -65,10 +71,22 @@ pub(super) fn table(cx: &mut Cx, table: pb::RouteConfiguration) -> Option<RouteT
         },
         defaults: Defaults { mirror: mirror.flatten(), ..Defaults::default() },
     };
+    if on_demand && (around.levels.table != Both::default() || around.defaults.mirror.is_some()) {
+        // They come on their own, and would go without.
+        return cx.fail("vhds", "what is said around all hosts is not supported for hosts on demand");
+    }
     let mut taken = HashSet::new();
     let routes =
         cx.each("virtual_hosts", virtual_hosts, |cx, host| virtual_host(cx, host, (&around, &mut taken)))?;
-    Some(RouteTable { routes: routes.into_iter().flatten().collect() })
+    Some(RouteTable { routes: routes.into_iter().flatten().collect(), on_demand })
+}
+
+/// A host that comes on its own.
+pub(super) fn host(cx: &mut Cx, host: pb::VirtualHost) -> Option<RouteTable> {
+    let levels = Levels { host: Both::default(), table: Both::default(), innermost_wins: false };
+    let around = Around { levels, defaults: Defaults::default() };
+    let routes = virtual_host(cx, host, (&around, &mut HashSet::new()))?;
+    Some(RouteTable { routes: routes.into(), on_demand: false })
 }
 
 /// What is said around a route.

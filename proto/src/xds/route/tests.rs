@@ -16,7 +16,7 @@ use super::super::generated::envoy::config::route::v3 as pb;
 use super::super::generated::envoy::r#type::matcher::v3 as matcher;
 use super::super::generated::envoy::r#type::v3 as kind;
 use super::super::generated::outrigger::extensions::v1 as ours;
-use super::super::{Kind, Resource, read, write};
+use super::super::{Kind, Resource, host_name, of_host_name, read, write, write_host};
 use super::*;
 use crate::model::{
     Backoff, Destination, Forward, HeaderEdits, HeaderMatch, Hedge, HedgeAfter, Pattern, Redirect, Retry,
@@ -84,7 +84,7 @@ proptest! {
     #[test]
     fn what_is_read_of_a_route_is_what_was_written(config in crate::model::random::config()) {
         for route in config.mesh.route_tables.values().flat_map(|table| table.routes.iter().cloned()) {
-            let table = RouteTable { routes: [route.clone()].into() };
+            let table = RouteTable { routes: [route.clone()].into(), on_demand: false };
             let any = written(&table);
             let read = read_any(&any).unwrap();
             prop_assert_eq!(&read.routes[0], &folded(&route));
@@ -95,7 +95,7 @@ proptest! {
     #[test]
     fn a_table_that_was_read_is_written_as_it_was(config in crate::model::random::config()) {
         for table in config.mesh.route_tables.values() {
-            let table = RouteTable { routes: table.routes.iter().cloned().collect() };
+            let table = RouteTable { routes: table.routes.iter().cloned().collect(), on_demand: false };
             let any = written(&table);
             prop_assert_eq!(written(&read_any(&any).unwrap()), any);
         }
@@ -112,6 +112,30 @@ proptest! {
                 let expected = naive(&table, host, path, method);
                 prop_assert_eq!(naive(&read, host, path, method), expected, "{} {} {}", method, host, path);
                 prop_assert_eq!(envoys(&theirs, host, path, method), expected, "{} {} {}", method, host, path);
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_told_alone_is_as_it_is_among_others(table in overlapping()) {
+        for host in ["a.b.c", "x.b.c", "b.c", "x.c", "c", "d", ".b.c"] {
+            let alone = write_host(&host_name(&named("web"), host).unwrap(), &table, host).map(|any| {
+                let any = any.unwrap();
+                match read(Kind::Host, &any) {
+                    Ok((name, Resource::Host(alone))) => {
+                        assert_eq!(of_host_name(name.as_str()), Some(("web", host)));
+                        alone
+                    }
+                    other => panic!("{other:?}"),
+                }
+            });
+            for (path, method) in [("/", "GET"), ("/a", "GET"), ("/a", "PUT"), ("/a/b", "GET"), ("/ab", "PUT")] {
+                let expected = naive(&table, host, path, method);
+                let alone = alone.as_ref().map_or(expected, |alone| naive(alone, host, path, method));
+                prop_assert_eq!(alone, expected, "{} {} {}", method, host, path);
+            }
+            if alone.is_none() {
+                prop_assert_eq!(naive(&table, host, "/", "GET"), naive(&RouteTable::default(), host, "/", "GET"));
             }
         }
     }
@@ -156,6 +180,7 @@ fn overlapping() -> impl Strategy<Value = RouteTable> {
                 Route::new(matches, Action::Respond(Respond { status, body: Box::default() }))
             })
             .collect(),
+        on_demand: false,
     })
 }
 
@@ -678,8 +703,7 @@ fn what_is_not_in_the_subset_is_named() {
     const ROUTE: &[u32] = &[2, 3];
     const MATCH: &[u32] = &[2, 3, 1];
     const ACTION: &[u32] = &[2, 3, 2];
-    let rows: [(&[u32], u32, &str); 19] = [
-        (&[], 9, "vhds"),
+    let rows: [(&[u32], u32, &str); 18] = [
         (&[], 3, "internal_only_headers"),
         (&[], 12, "cluster_specifier_plugins"),
         (&[], 16, "typed_per_filter_config"),
@@ -771,7 +795,10 @@ fn what_envoy_has_a_field_for_is_no_extension() {
         hedge: Some(Hedge { after: HedgeAfter::Fixed(Duration::from_millis(100)) }),
         ..Forward::to(named("a"))
     };
-    let table = RouteTable { routes: [Route::new(Match::default(), Action::Forward(forward))].into() };
+    let table = RouteTable {
+        routes: [Route::new(Match::default(), Action::Forward(forward))].into(),
+        on_demand: false,
+    };
     let theirs = pb::RouteConfiguration::decode(&*written(&table).value).unwrap();
     let route = &theirs.virtual_hosts[0].routes[0];
     assert_eq!((&route.metadata, route.request_body_buffer_limit), (&None, Some(64 << 10)));

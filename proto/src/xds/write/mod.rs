@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use self::client::write_for_clients;
+pub(super) use self::route::routes_of;
 use prost::Message;
 use prost_types::Any;
 
@@ -39,6 +40,7 @@ pub fn write(name: &Name, resource: &Resource) -> Result<Any, Refused> {
         Resource::Endpoints(set) => cluster::assignment(&mut cx, name, set).map(|it| packed(&it)),
         Resource::Listener(listener) => listener::listener(&mut cx, name, listener).map(|it| packed(&it)),
         Resource::Routes(table) => route::table(&mut cx, name, table).map(|it| packed(&it)),
+        Resource::Host(table) => route::host(&mut cx, name, table).map(|it| packed(&it)),
     };
     let errors = cx.into_errors();
     match any {

@@ -46,7 +46,8 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
         };
         let says = m.has("server");
         let (trust, cache) = (m.optional("trust", file), m.optional("cache", file));
-        let reports = m.optional("load_reports", Cx::boolean);
+        let (on_demand, reports) =
+            (m.optional("on_demand", Cx::boolean), m.optional("load_reports", Cx::boolean));
         m.finish();
         if !node_written && node.is_none() {
             return cx.fail(
@@ -55,12 +56,12 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
             );
         }
         let named = if says { Some(named?) } else { None };
-        Some((named, trust, cache, reports))
+        Some((named, trust, cache, on_demand, reports))
     });
     if !is_followed || (xds_written && written.is_none()) {
         return None;
     }
-    let (named, trust, cache, reports) = written.unwrap_or_default();
+    let (named, trust, cache, on_demand, reports) = written.unwrap_or_default();
     let path = |cx: &Cx<'_>, name| cx.variable(name).map(PathBuf::from);
     let (trust, cache) = (trust.or_else(|| path(m.cx, TRUST)), cache.or_else(|| path(m.cx, CACHE)));
     let server = named.or_else(|| server_from_environment(m.cx))?;
@@ -71,7 +72,14 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
             Fault::new("the control plane is not told who asks").hint("set it"),
         );
     }
-    Some(ControlPlane { server, trust, cache, load_reports: reports.unwrap_or(true), node: node? })
+    Some(ControlPlane {
+        server,
+        trust,
+        cache,
+        on_demand: on_demand.unwrap_or_default(),
+        load_reports: reports.unwrap_or(true),
+        node: node?,
+    })
 }
 
 fn server_from_environment(cx: &mut Cx<'_>) -> Option<Box<str>> {

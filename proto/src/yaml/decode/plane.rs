@@ -138,8 +138,10 @@ fn rollout<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Rollout> {
             Ok(_) | Err(_) => Err(Fault::new(format!("{} is not 1 or more", show(text)))),
         })
     });
+    let patience = m.optional("patience", some_time).unwrap_or(Rollout::PATIENCE);
     m.finish();
-    Some(Rollout { steps: steps?.into(), watch, failures, slowdown: slowdown.unwrap_or(Rollout::SLOWDOWN) })
+    let slowdown = slowdown.unwrap_or(Rollout::SLOWDOWN);
+    Some(Rollout { steps: steps?.into(), watch, failures, slowdown, patience })
 }
 
 fn events<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Nats> {

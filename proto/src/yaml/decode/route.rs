@@ -27,7 +27,7 @@ const FORWARD_ONLY: [&str; 7] = ["timeout", "rewrite", "retry", "hedge", "priori
 pub(super) fn table<'a>(cx: &mut Cx<'a>, _: &Name, node: Node<'a>) -> Option<RouteTable> {
     let routes = cx.list(node, "a list of routes", route)?;
     lint::unreachable(cx, node, &routes);
-    Some(RouteTable { routes: routes.into() })
+    Some(RouteTable { routes: routes.into(), on_demand: false })
 }
 
 fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Route> {

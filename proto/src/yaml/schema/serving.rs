@@ -122,6 +122,7 @@ pub(super) fn xds() -> Value {
             "server": described("https://host:port; by default what OUTRIGGER_XDS_SERVER says.", string()),
             "trust": described("PEM file of the roots that the server is checked against, by default the system's.", string()),
             "cache": described("File that what it said last is kept in, for starts without it.", string()),
+            "on_demand": with_default("Whether clusters and hosts are asked for when something leads to them.", boolean(), false),
             "load_reports": with_default("Whether it is told what clusters and listeners were asked.", boolean(), true),
         }),
     )

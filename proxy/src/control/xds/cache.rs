@@ -78,7 +78,7 @@ impl fmt::Display for Fault {
 pub(super) fn holds(kind: Kind) -> bool {
     match kind {
         Kind::Secret => false,
-        Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Routes => true,
+        Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Routes | Kind::Host => true,
     }
 }
 

@@ -18,6 +18,7 @@ fn content() -> Content {
         name: name.to_owned(),
         // It is kept with what it lives.
         ttl: (kind == Kind::Endpoints).then(|| Duration::from_secs(9).try_into().unwrap()),
+        ..Resource::default()
     };
     Content {
         node: "a".to_owned(),
@@ -41,7 +42,7 @@ fn encoded(content: &Content) -> Vec<u8> {
 
 #[test]
 fn what_is_kept_is_what_was_said() {
-    let mut state = State::new(true);
+    let mut state = State::new(true, false);
     let content = content();
     for resource in &content.resources {
         let kind = Kind::of_url(&resource.resource.as_ref().unwrap().type_url).unwrap();

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::referred::Change;
 use super::said::Said;
-use super::speaks::{NAMED, Speaks, WHOLE, read, ttl, why, wipe};
+use super::speaks::{Speaks, changes, in_order, read, ttl, why, wipe};
 use super::state::State;
 
 /// See the module. It knows nothing that the state does not.
@@ -26,9 +26,9 @@ impl Speaks for Delta {
 
     fn begin(&mut self, node: &Node, state: &mut State) -> Vec<DeltaDiscoveryRequest> {
         let mut requests = Vec::new();
-        for kind in WHOLE.into_iter().chain(NAMED) {
+        for kind in in_order(state) {
             let names = state.ask_anew(kind);
-            if NAMED.contains(&kind) && names.is_empty() {
+            if !state.asks_for_all(kind) && names.is_empty() {
                 continue;
             }
             requests.push(DeltaDiscoveryRequest {
@@ -42,6 +42,10 @@ impl Speaks for Delta {
             request.node = Some(node.clone());
         }
         requests
+    }
+
+    fn kind(request: &DeltaDiscoveryRequest) -> Option<Kind> {
+        Kind::of_url(&request.type_url)
     }
 
     fn take(
@@ -59,12 +63,8 @@ impl Speaks for Delta {
         let mut refused = Vec::new();
         for mut resource in resources {
             match meant(kind, &resource) {
-                // It lives on.
-                None => {
-                    if let Some(name) = Name::new(&resource.name) {
-                        state.live(kind, &name, ttl(&resource), now);
-                    }
-                }
+                // It lives on, or there is none.
+                None => state.hear_of(kind, &resource, now),
                 Some(Ok((name, meant))) => {
                     state.put(name.clone(), meant, Said::of(&resource));
                     state.live(kind, &name, ttl(&resource), now);
@@ -82,19 +82,17 @@ impl Speaks for Delta {
         (requests, refused)
     }
 
+    fn refuse(&mut self, answer: &mut DeltaDiscoveryRequest, refused: &[Refused]) {
+        answer.error_detail = why(refused);
+    }
+
     fn subscribe(&mut self, state: &mut State) -> Vec<DeltaDiscoveryRequest> {
-        let mut requests = Vec::new();
-        for kind in NAMED {
-            let Change { more, less } = state.change(kind);
-            if !(more.is_empty() && less.is_empty()) {
-                requests.push(DeltaDiscoveryRequest {
-                    resource_names_subscribe: more,
-                    resource_names_unsubscribe: less,
-                    ..of(kind)
-                });
-            }
-        }
-        requests
+        let request = |(kind, Change { more, less })| DeltaDiscoveryRequest {
+            resource_names_subscribe: more,
+            resource_names_unsubscribe: less,
+            ..of(kind)
+        };
+        changes(state).into_iter().map(request).collect()
     }
 }
 
@@ -107,6 +105,11 @@ pub(super) fn meant(kind: Kind, resource: &Resource) -> Option<Result<(Name, xds
     let read = read(kind, resource.resource.as_ref()?);
     let called = Name::new(&resource.name);
     Some(match read {
+        // A host may be called otherwise: it is told by the name that it was asked for by.
+        Ok((_, host)) if kind == Kind::Host => called.map(|name| (name, host)).ok_or_else(|| {
+            let (path, problem) = (kind.to_string(), format!("`{}` is no name", resource.name));
+            Refused { name: None, errors: vec![ConfigError { place: None, path, problem, hint: None }] }
+        }),
         Ok((name, _)) if Some(&name) != called.as_ref() => {
             let (path, problem) = (format!("{kind}[{name}]"), format!("it comes as `{}`", resource.name));
             Err(Refused {

@@ -10,7 +10,12 @@ use super::*;
 
 fn resource(kind: Kind, name: &str, version: &str, value: Vec<u8>) -> Resource {
     let any = Any { type_url: kind.url(), value };
-    Resource { name: name.to_owned(), version: version.to_owned(), resource: Some(any), ttl: None }
+    Resource {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        resource: Some(any),
+        ..Resource::default()
+    }
 }
 
 fn response(kind: Kind, nonce: &str, resources: Vec<Resource>, removed: &[&str]) -> DeltaDiscoveryResponse {
@@ -82,7 +87,7 @@ fn one_that_is_refused_keeps_its_last_good_version() {
         resource(Kind::Cluster, "c", "1", cluster("c", &[])),
         resource(Kind::Cluster, "d", "1", cluster("other", &[])),
         // It lives on.
-        Resource { name: "a".to_owned(), version: "1".to_owned(), resource: None, ttl: None },
+        Resource { name: "a".to_owned(), version: "1".to_owned(), ..Resource::default() },
     ];
     let (said, refused) = delta.take(&mut state, response(Kind::Cluster, "c2", mixed, &[]), Instant::now());
     assert_eq!(shown(&said), ["Cluster nc2 + -  refused", "ClusterLoadAssignment n +c - "]);

@@ -116,7 +116,7 @@ clusters: { c0: { endpoints: [] } }
         if let Action::Forward(forward) = &mut route.action {
             forward.to.targets[0].to.cluster = Name::new(&called(to)).unwrap();
         }
-        let table = RouteTable { routes: [route].into() };
+        let table = RouteTable { routes: [route].into(), on_demand: false };
         let any = write(&Name::new("web").unwrap(), &xds::Resource::Routes(table)).unwrap();
         self.response(Kind::Routes, vec![("web".to_owned(), any)], Vec::new())
     }

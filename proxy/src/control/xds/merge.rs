@@ -81,5 +81,5 @@ fn led(table: &RouteTable, clusters: &BTreeMap<Name, std::sync::Arc<Cluster>>) -
         };
         Route { action, ..route.clone() }
     };
-    RouteTable { routes: table.routes.iter().map(mended).collect() }
+    RouteTable { routes: table.routes.iter().map(mended).collect(), on_demand: table.on_demand }
 }

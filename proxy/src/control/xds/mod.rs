@@ -1,8 +1,12 @@
 //! A control plane that says more than the file does: xDS v3, all kinds on one stream. It may be away for as long as it
 //! likes: what it said last goes on, and it is asked again with the versions that are in force.
 
+mod again;
 mod cache;
 mod delta;
+mod demanded;
+#[cfg(test)]
+mod demanded_tests;
 #[cfg(test)]
 mod interleavings;
 mod lapses;
@@ -21,26 +25,30 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
-use outrigger_proto::model::{self, ControlPlane, Metadata};
+use outrigger_proto::model::{self, ControlPlane, Metadata, Name};
 use outrigger_proto::xds::discovery::{
     ListValue, Locality, Node, Resource, Struct, UserAgentVersionType, Value, ValueKind,
 };
-use outrigger_proto::xds::{Kind, Refused};
+use outrigger_proto::xds::{Kind, ON_DEMAND, Refused};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
+use self::again::Again;
 use self::cache::Cache;
 use self::delta::Delta;
+use self::demanded::Demanded;
 pub use self::merge::merge;
 use self::said::Said;
 use self::sotw::Sotw;
-use self::speaks::{NAMED, Speaks, WHOLE};
+use self::speaks::{REFERRING, Speaks};
 use self::state::State;
 pub use self::state::{Discovered, News};
+use crate::demand::Wanted;
 use crate::identity::backoff::Backoff;
 use crate::identity::{Identity, dial};
 use crate::observe::ProcessStats;
@@ -51,6 +59,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const WARM: Duration = Duration::from_secs(5);
 /// Between two tries.
 const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Until what could not come into force is tried once more.
+const RETRY: Duration = Duration::from_secs(5);
 /// Bytes of an answer.
 const LARGEST: usize = 32 << 20;
 /// Requests on their way.
@@ -64,22 +74,35 @@ pub struct Told {
     /// Whether it was said before this process began, and not again yet.
     pub cached: bool,
     /// Who waits to hear whether it has come into force.
-    pub taken: oneshot::Sender<bool>,
+    pub taken: oneshot::Sender<Taken>,
+}
+
+/// What became of what was told.
+#[derive(Debug, PartialEq)]
+pub struct Taken {
+    /// Whether it is in force, but for what is unfit.
+    pub in_force: bool,
+    /// What could be read and cannot come into force, as a port that somebody else has: the last good version stays.
+    pub unfit: Vec<Refused>,
 }
 
 /// Tells what a control plane says, for as long as somebody listens; before that, what it said last, if that was kept. It is
-/// asked to say what has changed; one that cannot, says all there is each time.
+/// asked to say what has changed; one that cannot, says all there is each time. `wanted` are requests for hosts on demand.
 pub async fn follow(
     control: ControlPlane,
     identity: Arc<Identity>,
-    news: mpsc::Sender<Told>,
+    (news, wanted): (mpsc::Sender<Told>, mpsc::Receiver<Wanted>),
     stats: Arc<ProcessStats>,
 ) {
     let cache = Cache::new(&control);
-    let mut state = State::new(cache.is_some());
+    let mut state = State::new(cache.is_some(), control.on_demand);
     let (mut delta, mut sotw) = (Delta, Sotw::default());
-    let (node, backoff) = (node(&control.node), Backoff::new(WAITS));
-    let mut client = Client { node, control, identity, news, stats, backoff, cache, in_force: false };
+    let (mut node, backoff) = (node(&control.node), Backoff::new(WAITS));
+    node.client_features.extend(control.on_demand.then(|| ON_DEMAND.to_owned()));
+    let waits = Waits { wanted, waiting: Vec::new() };
+    let (in_force, unfit, tried) = (false, Vec::new(), Instant::now());
+    let mut client =
+        Client { node, control, identity, news, stats, backoff, cache, waits, in_force, unfit, tried };
     if client.recall(&mut state)
         && let Some(found) = state.news(true)
         && !client.tell(found, true).await
@@ -156,8 +179,13 @@ struct Client {
     stats: Arc<ProcessStats>,
     backoff: Backoff,
     cache: Option<Cache>,
+    waits: Waits,
     /// Whether what was told last of all came into force: nothing else is kept for the next start.
     in_force: bool,
+    /// What of it did not.
+    unfit: Vec<Refused>,
+    /// When that was last found out.
+    tried: Instant,
 }
 
 impl Client {
@@ -169,7 +197,7 @@ impl Client {
         };
         let (mut resources, mut refused) = (0, Vec::new());
         // What refers comes before what is referred to.
-        for kind in WHOLE.into_iter().chain(NAMED).filter(|kind| cache::holds(*kind)) {
+        for kind in REFERRING.into_iter().filter(|kind| cache::holds(*kind)) {
             let is_such = |of: &&Resource| {
                 of.resource.as_ref().is_some_and(|any| Kind::of_url(&any.type_url) == Some(kind))
             };
@@ -178,6 +206,9 @@ impl Client {
                     None => {}
                     Some(Ok((name, means))) => {
                         resources += 1;
+                        if kind == Kind::Host {
+                            state.recall_host(&name);
+                        }
                         state.put(name.clone(), means, Said::of(resource));
                         // Its time begins anew: nobody knows when it was last said to live.
                         state.live(kind, &name, speaks::ttl(resource), Instant::now());
@@ -210,8 +241,14 @@ impl Client {
             return false;
         }
         let answer = answer.await;
-        if is_all {
-            self.in_force = answer == Ok(true);
+        if let (true, Ok(Taken { in_force, unfit })) = (is_all, &answer) {
+            (self.in_force, self.tried) = (*in_force, Instant::now());
+            // What is refused whole, whoever refuses it says.
+            let news: Vec<_> = unfit.iter().filter(|bad| bad.name.is_some()).cloned().collect();
+            if self.unfit != *unfit {
+                self.note_refused(&news, true);
+            }
+            self.unfit.clone_from(unfit);
         }
         answer.is_ok()
     }
@@ -223,6 +260,8 @@ impl Client {
             tokio::select! {
                 () = tokio::time::sleep_until(end) => return true,
                 () = due(&mut self.cache) => self.save(state),
+                // Asked for when it is back.
+                Some(wanted) = self.waits.wanted.recv() => self.waits.take(wanted, state),
                 () = at(state.next_lapse()) => {
                     state.lapse(Instant::now());
                     if !self.pass_on(state, false).await {
@@ -243,17 +282,18 @@ impl Client {
         }
     }
 
-    /// One stream, to its end; `Ok` when nobody listens any more.
-    async fn stream<P: Speaks>(&mut self, speaks: &mut P, state: &mut State) -> Result<(), StreamError> {
-        let channel = dial::channel(
-            &self.control.server,
-            self.control.trust.as_deref(),
-            Some(&self.identity),
-            PATIENCE,
-        );
+    async fn dial(&self) -> Result<Grpc<Channel>, StreamError> {
+        let (control, own) = (&self.control, Some(&self.identity));
+        let channel = dial::channel(&control.server, control.trust.as_deref(), own, PATIENCE);
         let channel = channel.await.map_err(StreamError::Unreachable)?;
         let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST);
         grpc.ready().await.map_err(|error| StreamError::Unreachable(error.to_string()))?;
+        Ok(grpc)
+    }
+
+    /// One stream, to its end; `Ok` when nobody listens any more.
+    async fn stream<P: Speaks>(&mut self, speaks: &mut P, state: &mut State) -> Result<(), StreamError> {
+        let mut grpc = self.dial().await?;
         let (requests, queued) = mpsc::channel(QUEUE);
         for request in speaks.begin(&self.node, state) {
             requests.send(request).await.map_err(|_| StreamError::Ended)?;
@@ -262,21 +302,32 @@ impl Client {
         let outbound = Request::new(ReceiverStream::new(queued));
         let inbound = grpc.streaming(outbound, PathAndQuery::from_static(P::PATH), codec).await;
         let mut inbound = inbound.map_err(StreamError::Refused)?.into_inner();
-        let mut since: Option<Instant> = None;
+        let (mut since, mut again): (Option<Instant>, _) = (None, Again::default());
         loop {
             let late = since.map(|since| since + WARM);
             let mut waited = false;
             let answers = tokio::select! {
                 message = inbound.message() => {
                     let response = message.map_err(StreamError::Refused)?.ok_or(StreamError::Ended)?;
-                    self.note_word();
-                    let (answers, refused) = speaks.take(state, response, Instant::now());
-                    self.note_refused(&refused);
-                    answers
+                    match self.take(speaks, state, &mut again, response).await {
+                        Some(answers) => answers,
+                        None => return Ok(()),
+                    }
                 }
+                // A port may be free by now.
+                () = at((!self.unfit.is_empty()).then_some(self.tried + RETRY)) => {
+                    self.tried = Instant::now();
+                    state.tell_again();
+                    Vec::new()
+                }
+                () = at(again.due()) => again.let_go(Instant::now()),
                 () = at(late) => {
                     waited = true;
                     Vec::new()
+                }
+                Some(wanted) = self.waits.wanted.recv() => {
+                    self.waits.take(wanted, state);
+                    speaks.subscribe(state)
                 }
                 () = at(state.next_lapse()) => {
                     state.lapse(Instant::now());
@@ -300,6 +351,33 @@ impl Client {
         }
     }
 
+    /// Takes what it says, and brings it into force; what is to be said to that now. `None` when nobody listens any more.
+    async fn take<P: Speaks>(
+        &mut self,
+        speaks: &mut P,
+        state: &mut State,
+        again: &mut Again<P::Request>,
+        response: P::Response,
+    ) -> Option<Vec<P::Request>> {
+        self.note_word();
+        let (mut answers, refused) = speaks.take(state, response, Instant::now());
+        let before = self.unfit.clone();
+        // Before it is answered: what cannot come into force is not taken, however well it reads.
+        if !self.pass_on(state, false).await {
+            return None;
+        }
+        let Some(kind) = answers.first().and_then(P::kind) else { return Some(answers) };
+        let mut all = refused.clone();
+        if !self.unfit.is_empty() && (kind == Kind::Listener || self.unfit != before) {
+            all.extend(self.unfit.iter().cloned());
+            speaks.refuse(&mut answers[0], &all);
+        }
+        let (answer, is_new) = again.take(kind, answers.remove(0), &all, Instant::now());
+        self.note_refused(&refused, is_new);
+        answers.splice(0..0, answer);
+        Some(answers)
+    }
+
     /// Says what of it is new, and sees to it that it is kept; `false` when nobody listens any more.
     async fn pass_on(&mut self, state: &mut State, waited: bool) -> bool {
         if let Some(found) = state.news(waited)
@@ -307,6 +385,7 @@ impl Client {
         {
             return false;
         }
+        self.waits.answer(state);
         if state.take_unsaved()
             && let Some(cache) = &mut self.cache
         {
@@ -322,11 +401,38 @@ impl Client {
         self.stats.xds_cached.set(0);
     }
 
-    fn note_refused(&self, refused: &[Refused]) {
-        for resource in refused {
-            self.stats.xds_refused.increment(1);
-            for error in &resource.errors {
+    fn note_refused(&self, refused: &[Refused], is_new: bool) {
+        self.stats.xds_refused.increment(refused.len() as u64);
+        if is_new {
+            for error in refused.iter().flat_map(|resource| &resource.errors) {
                 tracing::error!("refused by xDS: {error}; the last good version stays");
+            }
+        }
+    }
+}
+
+/// The requests that wait for hosts.
+struct Waits {
+    wanted: mpsc::Receiver<Wanted>,
+    waiting: Vec<(Name, oneshot::Sender<bool>)>,
+}
+
+impl Waits {
+    fn take(&mut self, Wanted { table, host, found }: Wanted, state: &mut State) {
+        match state.demand(&table, &host) {
+            // Whoever asks may have gone.
+            Demanded::Known(is_there) => {
+                let _ = found.send(is_there);
+            }
+            Demanded::Awaited(name) => self.waiting.push((name, found)),
+        }
+    }
+
+    fn answer(&mut self, state: &State) {
+        self.waiting.retain(|(_, found)| !found.is_closed());
+        for at in (0..self.waiting.len()).rev() {
+            if let Some(is_there) = state.demanded(&self.waiting[at].0) {
+                let _ = self.waiting.swap_remove(at).1.send(is_there);
             }
         }
     }

@@ -2,6 +2,7 @@
 //! asked for, and what was answered. Followed name by name, so that one change among ten thousand costs as much as among ten.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use outrigger_proto::model::Name;
 
@@ -133,6 +134,23 @@ impl<T: PartialEq, B: Clone + PartialEq> Referred<T, B> {
     /// What nothing was said of yet.
     pub(super) fn awaited(&self) -> &BTreeSet<Name> {
         &self.awaited
+    }
+
+    /// Whether anybody refers to it.
+    pub(super) fn is_referred(&self, name: &Name) -> bool {
+        self.slots.get(name).is_some_and(|slot| !slot.by.is_empty())
+    }
+
+    /// All that is known whose name begins so.
+    pub(super) fn below(&self, prefix: &str) -> impl Iterator<Item = (&Name, &Answer<T>)> {
+        let all = self.slots.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        all.take_while(move |(name, _)| name.as_str().starts_with(prefix))
+            .map(|(name, slot)| (name, &slot.answer))
+    }
+
+    /// How many names are known.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
     }
 
     /// Who refers to it.

@@ -12,13 +12,15 @@ pub(super) struct Said<'a> {
     pub(super) version: &'a str,
     /// Its message, in bytes.
     pub(super) value: &'a [u8],
+    /// Names that it was asked for by, beside its own.
+    pub(super) aliases: &'a [String],
 }
 
 impl<'a> Said<'a> {
     /// How it was said incrementally.
     pub(super) fn of(resource: &'a Resource) -> Self {
         let value = resource.resource.as_ref().map_or(&[][..], |any| &any.value);
-        Self { version: &resource.version, value }
+        Self { version: &resource.version, value, aliases: &resource.aliases }
     }
 }
 
@@ -64,6 +66,7 @@ impl<T> Held<T> {
             resource: Some(resource),
             name: name.to_owned(),
             ttl: ttl.and_then(|ttl| ttl.try_into().ok()),
+            aliases: Vec::new(),
         }
     }
 }

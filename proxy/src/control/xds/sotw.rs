@@ -12,9 +12,8 @@ use prost::Message;
 use tokio::time::Instant;
 
 use super::delta;
-use super::referred::Change;
 use super::said::Said;
-use super::speaks::{self, NAMED, Speaks, WHOLE, ttl, why, wipe};
+use super::speaks::{self, Speaks, changes, in_order, ttl, why, wipe};
 use super::state::State;
 
 /// How the type of a resource that is wrapped ends.
@@ -31,6 +30,8 @@ pub(super) struct Sotw {
 struct Asked {
     /// The version in force.
     version: String,
+    /// The one before it.
+    before: String,
     /// Of the last answer on this stream.
     nonce: String,
 }
@@ -43,14 +44,19 @@ impl Speaks for Sotw {
 
     fn begin(&mut self, node: &Node, state: &mut State) -> Vec<DiscoveryRequest> {
         self.asked.values_mut().for_each(|asked| asked.nonce.clear());
-        let named = NAMED.into_iter().filter(|kind| !state.ask_anew(*kind).is_empty());
-        let kinds: Vec<_> = WHOLE.into_iter().chain(named).collect();
+        let kinds = in_order(state);
+        let mut is_asked = |kind: &Kind| !state.ask_anew(*kind).is_empty() || state.asks_for_all(*kind);
+        let kinds: Vec<_> = kinds.into_iter().filter(&mut is_asked).collect();
         let mut requests: Vec<_> = kinds.into_iter().map(|kind| self.request(state, kind, None)).collect();
         // Once a stream.
         if let Some(request) = requests.first_mut() {
             request.node = Some(node.clone());
         }
         requests
+    }
+
+    fn kind(request: &DiscoveryRequest) -> Option<Kind> {
+        Kind::of_url(&request.type_url)
     }
 
     fn take(
@@ -66,13 +72,16 @@ impl Speaks for Sotw {
         let (mut good, mut alive, mut refused) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for any in resources {
             match read(kind, any) {
+                Ok((name, Some(xds::Resource::Routes(table)), _)) if table.on_demand => {
+                    refused.push(on_demand(name));
+                }
                 Ok((name, Some(means), resource)) => drop(good.insert(name, (means, resource))),
                 Ok((name, None, resource)) => drop(alive.insert(name, resource)),
                 Err(bad) => refused.push(bad),
             }
         }
         // Of these an answer names all there are: what it does not name is gone. One that says only what lives on does not.
-        if WHOLE.contains(&kind) && (alive.is_empty() || !good.is_empty() || !refused.is_empty()) {
+        if state.asks_for_all(kind) && (alive.is_empty() || !good.is_empty() || !refused.is_empty()) {
             let kept: BTreeSet<_> = refused.iter().filter_map(|bad| bad.name.as_ref()).collect();
             state.keep(kind, |name| {
                 kept.contains(name) || good.contains_key(name) || alive.contains_key(name)
@@ -90,27 +99,30 @@ impl Speaks for Sotw {
         let asked = self.asked.entry(kind).or_default();
         asked.nonce = nonce;
         if refused.is_empty() {
-            asked.version = version_info;
+            asked.before = std::mem::replace(&mut asked.version, version_info);
         }
         let mut requests = vec![self.request(state, kind, why(&refused))];
         requests.extend(self.subscribe(state));
         (requests, refused)
     }
 
-    fn subscribe(&mut self, state: &mut State) -> Vec<DiscoveryRequest> {
-        let mut requests = Vec::new();
-        for kind in NAMED {
-            if state.change(kind) != Change::default() {
-                requests.push(self.request(state, kind, None));
-            }
+    fn refuse(&mut self, answer: &mut DiscoveryRequest, refused: &[Refused]) {
+        answer.error_detail = why(refused);
+        if let Some(asked) = Self::kind(answer).and_then(|kind| self.asked.get_mut(&kind)) {
+            asked.version.clone_from(&asked.before);
+            answer.version_info.clone_from(&asked.before);
         }
-        requests
+    }
+
+    fn subscribe(&mut self, state: &mut State) -> Vec<DiscoveryRequest> {
+        let changed = changes(state);
+        changed.into_keys().map(|kind| self.request(state, kind, None)).collect()
     }
 }
 
 impl Sotw {
     fn request(&mut self, state: &State, kind: Kind, error_detail: Option<Status>) -> DiscoveryRequest {
-        let Asked { version, nonce } = self.asked.entry(kind).or_default();
+        let Asked { version, before: _, nonce } = self.asked.entry(kind).or_default();
         DiscoveryRequest {
             version_info: version.clone(),
             node: None,
@@ -120,6 +132,14 @@ impl Sotw {
             error_detail,
         }
     }
+}
+
+/// A table whose hosts could never be asked for.
+fn on_demand(table: Name) -> Refused {
+    let path = format!("{}[{table}].vhds", Kind::Routes);
+    let problem =
+        "hosts on demand are told incrementally alone, and this server says all there is".to_owned();
+    Refused { name: Some(table), errors: vec![ConfigError { place: None, path, problem, hint: None }] }
 }
 
 /// A resource, which may be wrapped to give it a time to live; wrapped alone it says only that it lives on. What is refused

@@ -1,6 +1,7 @@
 //! One of the two ways in which a control plane is spoken with, without its stream.
 //! <https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outrigger_proto::error::ConfigError;
@@ -11,6 +12,7 @@ use prost::Message;
 use tokio::time::Instant;
 use zeroize::Zeroize;
 
+use super::referred::Change;
 use super::state::State;
 use crate::identity::secrets;
 
@@ -32,7 +34,10 @@ pub(super) trait Speaks {
     /// What is asked at the beginning of a stream: with the versions that are in force, if there are any.
     fn begin(&mut self, node: &Node, state: &mut State) -> Vec<Self::Request>;
 
-    /// Takes an answer; what is to be said to it and asked because of it, and what of it is refused.
+    /// What a request is about.
+    fn kind(request: &Self::Request) -> Option<Kind>;
+
+    /// Takes an answer; what is to be said to it, before what is asked because of it, and what of it is refused.
     fn take(
         &mut self,
         state: &mut State,
@@ -40,14 +45,29 @@ pub(super) trait Speaks {
         now: Instant,
     ) -> (Vec<Self::Request>, Vec<Refused>);
 
+    /// Makes of the answer to what was read a refusal: it could not come into force.
+    fn refuse(&mut self, answer: &mut Self::Request, refused: &[Refused]);
+
     /// Asks for what clusters and listeners refer to by now, and for what they do no longer, no longer.
     fn subscribe(&mut self, state: &mut State) -> Vec<Self::Request>;
 }
 
-/// Of these all are asked for, at the beginning of a stream.
-pub(super) const WHOLE: [Kind; 2] = [Kind::Cluster, Kind::Listener];
-/// These are asked for by name, once something refers to them.
-pub(super) const NAMED: [Kind; 3] = [Kind::Secret, Kind::Endpoints, Kind::Routes];
+/// What refers to others comes before what is referred to.
+pub(super) const REFERRING: [Kind; 6] =
+    [Kind::Listener, Kind::Routes, Kind::Host, Kind::Cluster, Kind::Secret, Kind::Endpoints];
+
+/// All kinds, first those of which all there are are asked for.
+pub(super) fn in_order(state: &State) -> Vec<Kind> {
+    let (whole, named): (Vec<_>, Vec<_>) = Kind::ALL.into_iter().partition(|kind| state.asks_for_all(*kind));
+    [whole, named].concat()
+}
+
+/// What is to be asked for by name, from now on or no longer, of each kind of which anything is.
+pub(super) fn changes(state: &mut State) -> BTreeMap<Kind, Change> {
+    let named = REFERRING.into_iter().filter(|kind| !state.asks_for_all(*kind)).collect::<Vec<_>>();
+    let changes = named.into_iter().map(|kind| (kind, state.change(kind)));
+    changes.filter(|(_, change)| *change != Change::default()).collect()
+}
 
 /// What a resource means, if it can be used: the last good one stays where it cannot.
 pub(super) fn read(kind: Kind, any: &Any) -> Result<(Name, Resource), Refused> {
@@ -67,7 +87,7 @@ pub(super) fn read(kind: Kind, any: &Any) -> Result<(Name, Resource), Refused> {
 pub(super) fn wipe(kind: Kind, any: &mut Any) {
     match kind {
         Kind::Secret => any.value.zeroize(),
-        Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Routes => {}
+        Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Routes | Kind::Host => {}
     }
 }
 

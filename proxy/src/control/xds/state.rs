@@ -5,16 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_proto::model::{Assignment, Cluster, DownstreamTls, Listener, Name, RouteTable, UpstreamTls};
+use outrigger_proto::model::{
+    Assignment, Cluster, DownstreamTls, Filter, Listener, Name, Route, RouteTable, UpstreamTls,
+};
 use outrigger_proto::xds::discovery;
 use outrigger_proto::xds::{
     ClusterResource, EndpointSource, Kind, ListenerResource, Resource, RouteSource, Secret,
 };
 use tokio::time::Instant;
 
+use super::demanded::{Demanded, Hosts, Led};
 use super::lapses::Lapses;
 use super::referred::{Answer, Change, Referred};
 use super::said::{Held, Said};
+use super::speaks::ttl;
 use crate::identity::secrets::Secrets;
 
 /// What is found, as far as it can be served.
@@ -30,6 +34,20 @@ pub struct Discovered {
     pub endpoints: BTreeMap<Name, Arc<Assignment>>,
     /// Those that listeners and clusters name.
     pub secrets: Secrets,
+}
+
+impl Discovered {
+    /// A listener stays as it was before, if it was otherwise; else it is left out.
+    pub fn keep_listener(&mut self, name: &Name, before: &Self) {
+        let Some(new) = self.listeners.remove(name) else { return };
+        let Some(old) = before.listeners.get(name).filter(|old| **old != new) else { return };
+        if let Filter::Http(http) = &old.chain.filter
+            && let Some(table) = before.route_tables.get(&http.routes)
+        {
+            self.route_tables.entry(http.routes.clone()).or_insert_with(|| table.clone());
+        }
+        self.listeners.insert(name.clone(), old.clone());
+    }
 }
 
 /// What has changed.
@@ -49,12 +67,18 @@ const NAMED: usize = 20;
 pub(super) struct State {
     /// Whether resources are kept as they were said.
     keeps: bool,
+    /// Whether clusters are asked for by name, as something leads to them.
+    by_name: bool,
     /// Of which kinds something was said.
     answered: BTreeSet<Kind>,
     clusters: BTreeMap<Name, Upstream>,
     sets: Referred<Arc<Assignment>>,
     listeners: BTreeMap<Name, Held<ListenerResource>>,
     tables: Referred<RouteTable>,
+    /// Those that requests came for, of tables that tell them on demand.
+    hosts: Hosts,
+    /// Who leads to which clusters, where they are asked for by name.
+    led: Led,
     /// By clusters and listeners, which may be called alike.
     secrets: Referred<Arc<Secret>, (Kind, Name)>,
     /// Whether all of it was told once.
@@ -78,9 +102,37 @@ struct Upstream {
 }
 
 impl State {
-    /// One that keeps resources as they were said, where that is wanted.
-    pub(super) fn new(keeps: bool) -> Self {
-        Self { keeps, ..Self::default() }
+    /// One that keeps resources as they were said, and asks for clusters by name, where that is wanted.
+    pub(super) fn new(keeps: bool, by_name: bool) -> Self {
+        Self { keeps, by_name, ..Self::default() }
+    }
+
+    /// Whether all there are of this kind are asked for, and none by name.
+    pub(super) fn asks_for_all(&self, kind: Kind) -> bool {
+        kind == Kind::Listener || (kind == Kind::Cluster && !self.by_name)
+    }
+
+    /// A request has come for a host of a table that tells them on demand.
+    pub(super) fn demand(&mut self, table: &Name, host: &str) -> Demanded {
+        match self.tables.answer(table).means() {
+            Some(means) if means.on_demand => self.hosts.demand(table, host),
+            // It was another table a moment ago.
+            Some(_) | None => Demanded::Known(false),
+        }
+    }
+
+    /// A host was told to an earlier process: it is asked for again.
+    pub(super) fn recall_host(&mut self, name: &Name) {
+        self.hosts.want(name);
+    }
+
+    /// Whether there is such a host, once that is known and in force.
+    pub(super) fn demanded(&self, name: &Name) -> Option<bool> {
+        match self.hosts.answer(name) {
+            Answer::Awaited => None,
+            Answer::Absent => Some(false),
+            Answer::There(_) => (self.told && !self.changed).then_some(true),
+        }
     }
 
     /// An answer has come, whatever it says.
@@ -104,11 +156,49 @@ impl State {
                 }
             }
             Resource::Listener(listener) => self.put_listener(name, Held::new(*listener, said, keeps)),
-            Resource::Routes(table) => self.changed |= self.tables.put(&name, Held::new(table, said, keeps)),
+            Resource::Routes(table) => {
+                if self.tables.is_referred(&name) {
+                    self.lead((Kind::Routes, name.clone()), clusters_of(&table));
+                    if !table.on_demand {
+                        self.hosts.drop_all_of(&name);
+                    }
+                }
+                self.changed |= self.tables.put(&name, Held::new(table, said, keeps));
+            }
+            Resource::Host(table) => {
+                let table = Arc::new(table);
+                for name in self.hosts.names_of(&name, said.aliases) {
+                    self.lead((Kind::Host, name.clone()), clusters_of(&table));
+                    self.changed |= self.hosts.put(&name, Held::new(Arc::clone(&table), said, keeps));
+                }
+            }
+        }
+    }
+
+    /// Somebody leads to these clusters from now on, and to no others.
+    fn lead(&mut self, by: (Kind, Name), to: BTreeSet<Name>) {
+        if self.by_name {
+            self.led.lead(by, to);
+        }
+    }
+
+    /// A resource is named, and nothing is said of it: it lives on; or there is none, if it was asked for and never told.
+    pub(super) fn hear_of(&mut self, kind: Kind, resource: &discovery::Resource, now: Instant) {
+        let names = std::iter::once(&resource.name).chain(&resource.aliases);
+        for name in names.filter_map(|name| Name::new(name)) {
+            if kind == Kind::Host && matches!(self.hosts.answer(&name), Answer::Awaited) {
+                self.withdraw(kind, &name);
+            } else {
+                self.live(kind, &name, ttl(resource), now);
+            }
         }
     }
 
     fn put_cluster(&mut self, name: Name, new: Held<ClusterResource>) {
+        // Whoever says all there is although it was asked for little is not believed to mean it.
+        if self.by_name && !self.led.note(&name) {
+            return;
+        }
         if let EndpointSource::Eds(set) = &new.means.endpoints {
             self.sets.refer(set, &name);
         }
@@ -139,6 +229,7 @@ impl State {
         }
         let old = self.listeners.get(&name).map(|old| of_listener(&old.means)).unwrap_or_default();
         self.name_secrets((Kind::Listener, name.clone()), &old, &of_listener(&new.means));
+        self.lead((Kind::Listener, name.clone()), clusters_beside(&new.means));
         let Some(old) = self.listeners.get_mut(&name) else {
             self.listeners.insert(name, new);
             self.changed = true;
@@ -166,6 +257,7 @@ impl State {
             Kind::Endpoints => self.sets.answer(name).means().is_some(),
             Kind::Listener => self.listeners.contains_key(name),
             Kind::Routes => self.tables.answer(name).means().is_some(),
+            Kind::Host => self.hosts.answer(name).means().is_some(),
         };
         if is_there {
             self.lapses.set(kind, name, ttl, now);
@@ -191,7 +283,7 @@ impl State {
         let stays = match kind {
             Kind::Endpoints => self.sets.answer(name).means().is_some(),
             Kind::Routes => self.tables.answer(name).means().is_some(),
-            Kind::Cluster | Kind::Listener | Kind::Secret => false,
+            Kind::Cluster | Kind::Listener | Kind::Secret | Kind::Host => false,
         };
         if stays {
             tracing::info!("{kind}[{name}]: taken away, but still referred to: what was said last stays");
@@ -206,6 +298,7 @@ impl State {
         self.lapses.forget(kind, name);
         match kind {
             Kind::Cluster => {
+                self.led.note_absent(name);
                 let Some(Upstream { held, told: _ }) = self.clusters.remove(name) else { return };
                 if let EndpointSource::Eds(set) = &held.means.endpoints {
                     self.sets.release(set, name);
@@ -227,9 +320,19 @@ impl State {
                 }
                 let secrets = of_listener(&held.means);
                 self.name_secrets((kind, name.clone()), &secrets, &BTreeSet::new());
+                self.lead((kind, name.clone()), BTreeSet::new());
                 self.changed = true;
             }
-            Kind::Routes => self.changed |= self.tables.remove(name),
+            Kind::Routes => {
+                self.lead((kind, name.clone()), BTreeSet::new());
+                self.changed |= self.tables.remove(name);
+            }
+            Kind::Host => {
+                for name in self.hosts.names_of(name, &[]) {
+                    self.lead((kind, name.clone()), BTreeSet::new());
+                    self.changed |= self.hosts.remove(&name);
+                }
+            }
             Kind::Secret => self.changed |= self.secrets.remove(name),
         }
     }
@@ -240,7 +343,7 @@ impl State {
         let gone: Vec<Name> = match kind {
             Kind::Cluster => self.clusters.keys().filter(gone).cloned().collect(),
             Kind::Listener => self.listeners.keys().filter(gone).cloned().collect(),
-            Kind::Secret | Kind::Endpoints | Kind::Routes => return,
+            Kind::Secret | Kind::Endpoints | Kind::Routes | Kind::Host => return,
         };
         gone.iter().for_each(|name| self.remove(kind, name));
     }
@@ -250,8 +353,29 @@ impl State {
         match kind {
             Kind::Secret => self.secrets.change(),
             Kind::Endpoints => self.sets.change(),
-            Kind::Routes => self.tables.change(),
-            Kind::Cluster | Kind::Listener => Change::default(),
+            Kind::Routes => {
+                let change = self.tables.change();
+                for table in change.less.iter().filter_map(|name| Name::new(name)) {
+                    self.lead((kind, table.clone()), BTreeSet::new());
+                    self.hosts.drop_all_of(&table);
+                }
+                change
+            }
+            Kind::Host => {
+                let change = self.hosts.change();
+                for name in change.less.iter().filter_map(|name| Name::new(name)) {
+                    self.lead((kind, name), BTreeSet::new());
+                }
+                change
+            }
+            Kind::Cluster => {
+                let change = self.led.change();
+                for name in change.less.iter().filter_map(|name| Name::new(name)) {
+                    self.remove(kind, &name);
+                }
+                change
+            }
+            Kind::Listener => Change::default(),
         }
     }
 
@@ -261,7 +385,9 @@ impl State {
             Kind::Secret => self.secrets.ask_anew(),
             Kind::Endpoints => self.sets.ask_anew(),
             Kind::Routes => self.tables.ask_anew(),
-            Kind::Cluster | Kind::Listener => Vec::new(),
+            Kind::Host => self.hosts.ask_anew(),
+            Kind::Cluster => self.led.ask_anew(),
+            Kind::Listener => Vec::new(),
         }
     }
 
@@ -271,7 +397,9 @@ impl State {
             Kind::Secret => self.secrets.names(),
             Kind::Endpoints => self.sets.names(),
             Kind::Routes => self.tables.names(),
-            Kind::Cluster | Kind::Listener => Vec::new(),
+            Kind::Host => self.hosts.names(),
+            Kind::Cluster => self.led.names(),
+            Kind::Listener => Vec::new(),
         }
     }
 
@@ -286,6 +414,7 @@ impl State {
             Kind::Endpoints => each(self.sets.there()),
             Kind::Listener => each(self.listeners.iter()),
             Kind::Routes => each(self.tables.there()),
+            Kind::Host => each(self.hosts.there()),
         }
     }
 
@@ -307,6 +436,7 @@ impl State {
                 Kind::Endpoints => each(self.sets.there(), of, &mut say),
                 Kind::Listener => each(self.listeners.iter(), of, &mut say),
                 Kind::Routes => each(self.tables.there(), of, &mut say),
+                Kind::Host => each(self.hosts.there(), of, &mut say),
             }
         }
     }
@@ -314,6 +444,11 @@ impl State {
     /// Whether anything was said since this was last asked.
     pub(super) fn take_unsaved(&mut self) -> bool {
         std::mem::take(&mut self.unsaved)
+    }
+
+    /// All of it is to be told once more.
+    pub(super) fn tell_again(&mut self) {
+        self.changed = true;
     }
 
     /// Whether all that was said was told.
@@ -338,8 +473,8 @@ impl State {
     fn awaited(&self) -> impl Iterator<Item = (Kind, &Name)> {
         let of = |kind: Kind, names| std::iter::repeat(kind).zip::<&BTreeSet<Name>>(names);
         let (secrets, sets) = (self.secrets.awaited(), self.sets.awaited());
-        let first = of(Kind::Secret, secrets).chain(of(Kind::Endpoints, sets));
-        first.chain(of(Kind::Routes, self.tables.awaited()))
+        let first = of(Kind::Cluster, self.led.awaited()).chain(of(Kind::Secret, secrets));
+        first.chain(of(Kind::Endpoints, sets)).chain(of(Kind::Routes, self.tables.awaited()))
     }
 
     /// What is new since this was last asked. As long as something is missing, that is only what concerns what is there
@@ -349,10 +484,11 @@ impl State {
             self.sets.give_up();
             self.tables.give_up();
             self.secrets.give_up();
+            self.led.give_up();
         }
         // Before the first answers there is nothing to tell.
-        let begun =
-            self.told || [Kind::Cluster, Kind::Listener].iter().all(|kind| self.answered.contains(kind));
+        let begun = self.told
+            || Kind::ALL.iter().all(|kind| !self.asks_for_all(*kind) || self.answered.contains(kind));
         if !begun {
             return None;
         }
@@ -405,11 +541,27 @@ impl State {
                     Some((table, self.tables.answer(table).means().cloned().unwrap_or_default()))
                 }
             };
-            out.route_tables.extend(table.map(|(name, table)| (name.clone(), table)));
+            let table = table.map(|(name, table)| (name.clone(), self.hosts.within(name, table)));
+            out.route_tables.extend(table);
             out.listeners.insert(name.clone(), listener.clone());
         }
         out
     }
+}
+
+/// The clusters that a table leads to.
+fn clusters_of(table: &RouteTable) -> BTreeSet<Name> {
+    table.routes.iter().flat_map(Route::clusters).cloned().collect()
+}
+
+/// The clusters that a listener leads to by what it says itself.
+fn clusters_beside(ListenerResource { listener, routes }: &ListenerResource) -> BTreeSet<Name> {
+    let mut out: BTreeSet<_> = listener.clusters().into_iter().cloned().collect();
+    match routes {
+        RouteSource::Stated(table) => out.extend(clusters_of(table)),
+        RouteSource::None | RouteSource::Rds(_) => {}
+    }
+    out
 }
 
 /// The secrets that a cluster names.

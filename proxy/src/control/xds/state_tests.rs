@@ -98,7 +98,7 @@ clusters: { a: { endpoints: [] }, b: { dns: 'b:1' } }
     }
 
     fn table(&self, length: u8) -> RouteTable {
-        RouteTable { routes: self.table.routes[..usize::from(length).min(3)].into() }
+        RouteTable { routes: self.table.routes[..usize::from(length).min(3)].into(), on_demand: false }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod forward;
 pub mod global_rate_limit;
 pub mod mirror;
 pub mod observe;
+pub mod on_demand;
 pub mod rate_limit;
 pub mod retry;
 pub mod route;

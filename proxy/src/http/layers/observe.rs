@@ -95,8 +95,8 @@ impl<F: Future<Output = Outcome>> Future for Observed<F> {
         this.ledger.take_changes().into_iter().for_each(|change| change.apply(response.headers_mut()));
         let conn = this.ledger.conn();
         let shared = conn.worker().shared();
-        let unwelcome = conn.watch().is_unwelcome();
-        if shared.leaving() != Leaving::No || shared.pressure.is_pressed() || unwelcome {
+        let is_last = conn.watch().is_unwelcome() || conn.is_gone();
+        if shared.leaving() != Leaving::No || shared.pressure.is_pressed() || is_last {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if this.form.head {

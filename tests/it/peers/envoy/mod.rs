@@ -14,7 +14,7 @@ use self::cases::{Case, cases};
 use self::look::{Behind, TARGET, View, view};
 use self::meant::{MEANT, Row};
 use self::setup::outrigger;
-pub(super) use self::setup::{Envoy, node};
+pub(super) use self::setup::{Envoy, Serving, node};
 
 /// A difference of one case: what it is in, ours, Envoy's.
 type Difference = (String, String, [String; 2]);

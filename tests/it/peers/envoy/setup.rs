@@ -183,9 +183,11 @@ impl Envoy {
         let dir = Dir::new();
         let config = dir.write("envoy.json", &config.to_string());
         let (config, admin, log) = (config.to_str().unwrap(), dir.file("admin"), dir.file("log"));
+        // What is drained, it says at once.
+        let drains = ["--drain-strategy", "immediate"];
         let args = ["-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"];
         let files = ["--admin-address-path", admin.to_str().unwrap(), "--log-path", log.to_str().unwrap()];
-        let mut process = Running::start(&self.0, &[&args[..], &files].concat());
+        let mut process = Running::start(&self.0, &[&args[..], &drains, &files].concat());
         let addresses = until("Envoy listens", async || {
             if let Some(status) = process.child.try_wait().unwrap() {
                 panic!("Envoy ended with {status}:\n{}", std::fs::read_to_string(&log).unwrap_or_default());

@@ -2,7 +2,9 @@
 
 It reads states as JSON, a line each: `{"version": ..., "Cluster": [...], ...}`, serves the last one on every stream (ADS;
 `PORT sotw` for the state of the world, `PORT delta` for what has changed), and prints what it is asked. It can be told to lie:
-`"Garbage": {"Cluster": [BASE64, ...]}` are more resources of a kind, `"Pad": BYTES` is the length of each nonce. `"Ttl": {"Listener": {NAME: MILLISECONDS}}` is how long resources live.
+`"Garbage": {"Cluster": [BASE64, ...]}` are more resources of a kind, `"Pad": BYTES` is the length of each nonce. `"Ttl": {"Listener": {NAME: MILLISECONDS}}` is how long resources live. `"Aliases": {NAME: [NAME, ...]}` are the names that hosts
+on demand (`VirtualHost`, delta alone) are asked for by; of one that is not there it says so, as Envoy's servers do: by a
+resource without content.
 """
 
 import asyncio
@@ -18,7 +20,7 @@ import grpc  # noqa: E402
 from envoy.config.cluster.v3 import cluster_pb2  # noqa: E402
 from envoy.config.endpoint.v3 import endpoint_pb2  # noqa: E402
 from envoy.config.listener.v3 import listener_pb2  # noqa: E402
-from envoy.config.route.v3 import route_pb2  # noqa: E402
+from envoy.config.route.v3 import route_components_pb2, route_pb2  # noqa: E402
 from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: E402, F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: E402, F401
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: E402, F401
@@ -41,6 +43,7 @@ KINDS = {
     "Listener": (listener_pb2.Listener, "name"),
     "Secret": (secret_pb2.Secret, "name"),
     "RouteConfiguration": (route_pb2.RouteConfiguration, "name"),
+    "VirtualHost": (route_components_pb2.VirtualHost, "name"),
 }
 
 state = {}
@@ -120,6 +123,7 @@ class Delta:
         self.sent = {}
         self.fresh = set()
         self.lied = {}
+        self.denied = set()
 
     def ask(self, request):
         more, less = request.resource_names_subscribe, request.resource_names_unsubscribe
@@ -137,7 +141,9 @@ class Delta:
             return
         for kind, names in self.asked.items():
             every = kind in ("Cluster", "Listener")
-            wanted = {name: one for name, one in there(kind).items() if every or name in names}
+            aliases = state.get("Aliases", {}) if kind == "VirtualHost" else {}
+            called = {name: {name, *aliases.get(name, ())} for name in there(kind)}
+            wanted = {name: one for name, one in there(kind).items() if every or called[name] & names}
             response = DeltaDiscoveryResponse(nonce=nonce(kind), type_url=url(kind))
             lies = garbage(kind) if self.lied.get(kind) != state["version"] else []
             self.lied[kind] = state["version"]
@@ -149,8 +155,14 @@ class Delta:
                 if sent.get(name) != version:
                     resource = response.resources.add(name=name, version=version)
                     resource.resource.Pack(one)
+                    resource.aliases.extend(aliases.get(name, ()))
                     lives(kind, name, resource)
                     sent[name] = version
+            if kind == "VirtualHost":
+                known = set().union(*called.values()) if called else set()
+                for name in sorted(names - known - self.denied):
+                    response.resources.add(name=name, aliases=[name])
+                    self.denied.add(name)
             gone = set(sent) - set(wanted)
             response.removed_resources.extend(sorted(gone))
             for name in gone:

@@ -100,6 +100,7 @@ fn provider(cx: &mut Cx, issuer: &JwtIssuer) -> Option<pb::JwtProvider> {
         payload_in_metadata: OURS.to_owned(),
         clock_skew_seconds: u32::try_from(leeway.as_secs().max(1)).unwrap_or(u32::MAX),
         claim_to_headers: claims_to_headers.iter().filter(plain).map(claim).collect(),
+        require_expiration: true,
         jwks_source_specifier: Some(pb::jwt_provider::JwksSourceSpecifier::RemoteJwks(pb::RemoteJwks {
             http_uri: Some(http_uri),
         })),

@@ -3,7 +3,8 @@
 use super::super::super::generated::envoy::config::core::v3 as core;
 use super::super::super::generated::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use super::super::super::generated::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    PathWithEscapedSlashesAction, RouteSpecifier, UpgradeConfig,
+    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, SetCurrentClientCertDetails,
+    UpgradeConfig,
 };
 use super::super::super::generated::envoy::extensions::http::original_ip_detection::xff::v3 as xff;
 use super::super::super::generated::outrigger::extensions::v1 as ext;
@@ -49,6 +50,8 @@ pub(super) fn manager(
         normalize_path: Some(true),
         merge_slashes: *merge_slashes,
         path_with_escaped_slashes_action: PathWithEscapedSlashesAction::RejectRequest.into(),
+        forward_client_cert_details: ForwardClientCertDetails::SanitizeSet.into(),
+        set_current_client_cert_details: Some(SetCurrentClientCertDetails { uri: true }),
         upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), enabled: None }],
     })
 }

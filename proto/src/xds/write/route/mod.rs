@@ -16,14 +16,14 @@ use super::super::generated::envoy::config::core::v3::header_value_option::Heade
 use super::super::generated::envoy::config::route::v3 as pb;
 use super::super::generated::outrigger::extensions::v1 as ours;
 use super::super::route::{nothing, takes_all};
-use super::{Cx, filters, noted, packed, time};
+use super::{Cx, filters, noted, packed, stream, time};
 use crate::model::{Action, HeaderEdits, HostPattern, Name, Respond, Route, RouteTable};
 
 /// The longest answer that Envoy takes where no other length is written.
 const LONGEST_ANSWER: usize = 4096;
 
 pub(super) fn table(cx: &mut Cx, name: &Name, table: &RouteTable) -> Option<pb::RouteConfiguration> {
-    let RouteTable { routes } = table;
+    let RouteTable { routes, on_demand } = table;
     let written = cx.each("routes", routes.iter().collect(), route)?;
     let virtual_hosts = virtual_hosts(routes).into_iter().map(|(domains, places)| pb::VirtualHost {
         name: domains.first().cloned().unwrap_or_default(),
@@ -42,8 +42,18 @@ pub(super) fn table(cx: &mut Cx, name: &Name, table: &RouteTable) -> Option<pb::
         max_direct_response_body_size_bytes: longest
             .map(|longest| u32::try_from(longest).unwrap_or(u32::MAX)),
         ignore_port_in_host_matching: true,
+        vhds: on_demand.then(|| pb::Vhds { config_source: Some(stream()) }),
         ..pb::RouteConfiguration::default()
     })
+}
+
+/// The one host of a table that has no other.
+pub(super) fn host(cx: &mut Cx, name: &Name, table: &RouteTable) -> Option<pb::VirtualHost> {
+    let mut hosts = self::table(cx, name, table)?.virtual_hosts;
+    match hosts.pop() {
+        Some(host) if hosts.is_empty() => Some(pb::VirtualHost { name: name.to_string(), ..host }),
+        Some(_) | None => cx.fail("domains", "these are not the routes of one host"),
+    }
 }
 
 /// The routes of each host, by their places; `None` for those of all.
@@ -51,21 +61,7 @@ type ByHost<'r> = HashMap<Option<Cow<'r, HostPattern>>, Vec<usize>>;
 
 /// The domains of each virtual host, and the places of its routes. Hosts whose routes are the same share one.
 fn virtual_hosts(routes: &[Route]) -> Vec<(Vec<String>, Vec<usize>)> {
-    let mut by_host = ByHost::from([(None, Vec::new())]);
-    let mut patterns: Vec<&HostPattern> = Vec::new();
-    for (place, route) in routes.iter().enumerate() {
-        let hosts = &route.matches.hosts;
-        for host in hosts {
-            by_host.entry(Some(Cow::Borrowed(host))).or_insert_with(|| {
-                patterns.push(host);
-                Vec::new()
-            });
-        }
-        let keys = hosts.iter().map(|host| Some(Cow::Borrowed(host))).chain(hosts.is_empty().then_some(None));
-        for key in keys {
-            by_host.entry(key).or_default().push(place);
-        }
-    }
+    let (by_host, patterns) = by_host(routes);
     let mut hosts: Vec<(Vec<String>, Vec<usize>)> = Vec::new();
     let mut known: HashMap<Vec<usize>, usize> = HashMap::new();
     for pattern in patterns {
@@ -86,6 +82,32 @@ fn virtual_hosts(routes: &[Route]) -> Vec<(Vec<String>, Vec<usize>)> {
         hosts.push((vec!["*".to_owned()], rest));
     }
     hosts
+}
+
+/// The routes that a host has, whoever they are written for, in the order in which they are tried.
+pub(in super::super) fn routes_of<'r>(routes: &'r [Route], host: &HostPattern) -> Vec<&'r Route> {
+    let (by_host, _) = by_host(routes);
+    of_host(routes, &by_host, Some(host)).into_iter().map(|place| &routes[place]).collect()
+}
+
+/// By host, and the hosts in the order in which they come.
+fn by_host(routes: &[Route]) -> (ByHost<'_>, Vec<&HostPattern>) {
+    let mut by_host = ByHost::from([(None, Vec::new())]);
+    let mut patterns: Vec<&HostPattern> = Vec::new();
+    for (place, route) in routes.iter().enumerate() {
+        let hosts = &route.matches.hosts;
+        for host in hosts {
+            by_host.entry(Some(Cow::Borrowed(host))).or_insert_with(|| {
+                patterns.push(host);
+                Vec::new()
+            });
+        }
+        let keys = hosts.iter().map(|host| Some(Cow::Borrowed(host))).chain(hosts.is_empty().then_some(None));
+        for key in keys {
+            by_host.entry(key).or_default().push(place);
+        }
+    }
+    (by_host, patterns)
 }
 
 /// The places of a host's routes and then of those of all that cover it, up to the first that leaves nothing to others; and
