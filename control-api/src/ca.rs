@@ -23,8 +23,10 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::token::hex;
+use crate::hex::hex;
+use crate::origin::Origin;
 
 /// How long a root that is made here lives.
 const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -84,7 +86,7 @@ impl Authority {
     /// # Errors
     /// A file cannot be read or written, or is not what it should be.
     pub fn open(settings: &Settings, store: &Path) -> Result<Self, String> {
-        let Settings { trust_domain, root, lifetime } = settings;
+        let Settings { trust_domain, root, lifetime, attest: _ } = settings;
         let (directory, roots) = match root {
             Some(files) => (None, own(files)?),
             None => {
@@ -133,11 +135,17 @@ impl Authority {
         Ok(())
     }
 
-    /// Signs for whoever has the key in this request (PKCS #10, as DER). Of what it says nothing is believed but the key.
+    /// Signs for whoever has the key in this request (PKCS #10, as DER), and has shown that. Of what it says nothing is
+    /// believed but the key.
     ///
     /// # Errors
     /// See [`SignError`].
-    pub fn sign(&self, request: &[u8], id: &SpiffeId, lifetime: Duration) -> Result<Signed, SignError> {
+    pub fn sign(
+        &self,
+        request: &[u8],
+        (id, origin): (&SpiffeId, Origin),
+        lifetime: Duration,
+    ) -> Result<Signed, SignError> {
         let request = CertificateSigningRequestDer::from(request);
         let request = CertificateSigningRequestParams::from_der(&request);
         let request = request.map_err(|error| SignError::Request(error.to_string()))?;
@@ -145,10 +153,7 @@ impl Authority {
         let lifetime =
             if lifetime.is_zero() { self.lifetime } else { lifetime.min(self.lifetime).max(SHORTEST) };
         let (not_before, not_after) = (now - SKEW, now + lifetime);
-        let mut serial = [0; 16];
-        aws_lc_rs::rand::fill(&mut serial).expect("the system has randomness");
-        // A number is positive, and of as many bytes as it seems.
-        serial[0] = serial[0] & 0x7f | 0x40;
+        let serial = origin.serial();
         let uri = id.as_str().try_into().map_err(|_| SignError::Request(format!("`{id}` is not ASCII")))?;
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(uri)];
@@ -192,7 +197,7 @@ fn own(RootFiles { certificate, private_key }: &RootFiles) -> Result<Vec<Root>, 
     let all = all.map_err(|error| at(certificate, &error))?;
     let mut key = Some(key(private_key)?);
     let roots = all.into_iter().map(|der| {
-        let issuer = key.take().map(|key| Issuer::from_ca_cert_der(&der, key)).transpose();
+        let issuer = key.take().map(|key| issuer(&der, key)).transpose();
         let issuer = issuer.map_err(|error| at(certificate, &error))?;
         Ok(Root { pem: pem(&der), certificate: der, issuer, made: SystemTime::UNIX_EPOCH })
     });
@@ -205,8 +210,27 @@ fn key(path: &Path) -> Result<KeyPair, String> {
     KeyPair::from_pem(&text).map_err(|error| at(path, &error))
 }
 
+/// Who signs with this key, which is checked to be the certificate's: with another one nobody would believe what is signed.
+fn issuer(certificate: &CertificateDer<'_>, key: KeyPair) -> Result<Issuer<'static, KeyPair>, String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
+    if *parsed.public_key().subject_public_key.data != *key.public_key_raw() {
+        return Err("the private key does not belong to the certificate".to_owned());
+    }
+    Issuer::from_ca_cert_der(certificate, key).map_err(|error| error.to_string())
+}
+
+/// Who is asked for in this request; it need not say.
+pub(crate) fn asked(request: &[u8]) -> Option<String> {
+    let request =
+        CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request)).ok()?;
+    request.params.subject_alt_names.iter().find_map(|name| match name {
+        SanType::URI(uri) => Some(uri.to_string()),
+        _ => None,
+    })
+}
+
 /// As PEM (RFC 7468).
-fn pem(der: &CertificateDer<'_>) -> String {
+pub(crate) fn pem(der: &CertificateDer<'_>) -> String {
     let text = STANDARD.encode(der);
     let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
@@ -221,8 +245,7 @@ fn made(directory: &Path) -> Result<Vec<Root>, String> {
     let roots = numbers(directory)?.into_iter().map(|number| {
         let (certificate, private_key) = paths(directory, number);
         let der = CertificateDer::from_pem_file(&certificate).map_err(|error| at(&certificate, &error))?;
-        let issuer =
-            Issuer::from_ca_cert_der(&der, key(&private_key)?).map_err(|error| at(&certificate, &error))?;
+        let issuer = issuer(&der, key(&private_key)?).map_err(|error| at(&certificate, &error))?;
         let made = fs::metadata(&certificate).and_then(|meta| meta.modified());
         let made = made.map_err(|error| at(&certificate, &error))?;
         Ok(Root { pem: pem(&der), certificate: der, issuer: Some(issuer), made })
@@ -270,4 +293,40 @@ fn write(path: &Path, text: &str, how: &fs::OpenOptions) -> Result<(), String> {
     let file = how.open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
         .map_err(|error| at(path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use outrigger_proto::model::Attest;
+
+    use super::*;
+
+    /// Found at the start, and not by everybody who gets a certificate.
+    #[test]
+    fn a_key_is_its_certificates() {
+        let directory = std::env::temp_dir().join(format!("outrigger-ca-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let domain = TrustDomain::new("mesh.test").unwrap();
+        let opened = |certificate: usize, key: usize| {
+            let files = RootFiles {
+                certificate: directory.join(format!("root-{certificate}.crt")),
+                private_key: directory.join(format!("root-{key}.key")),
+            };
+            let (lifetime, attest) = (Settings::LIFETIME, Attest::default());
+            let settings = Settings { trust_domain: domain.clone(), root: Some(files), lifetime, attest };
+            Authority::open(&settings, &directory)
+        };
+        for number in 1..=2 {
+            make(&directory, number, &domain).unwrap();
+        }
+        assert!(opened(1, 1).is_ok());
+        let error = opened(1, 2).unwrap_err();
+        assert!(error.ends_with("root-1.crt: the private key does not belong to the certificate"), "{error}");
+        // Also of those that were made here.
+        assert_eq!(made(&directory).unwrap().len(), 2);
+        fs::copy(directory.join("root-1.key"), directory.join("root-2.key")).unwrap();
+        let error = made(&directory).unwrap_err();
+        assert!(error.ends_with("root-2.crt: the private key does not belong to the certificate"), "{error}");
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

@@ -94,6 +94,26 @@ pub enum Happened {
         serial: String,
         /// When it lapses, RFC 3339.
         not_after: String,
+        /// With what he has proven who he is.
+        by: String,
+    },
+    /// A join token was made.
+    JoinCreated {
+        /// Its id.
+        id: String,
+        /// For whom.
+        spiffe_id: String,
+        /// By whom.
+        author: String,
+    },
+    /// A join token was taken back, and with it all that goes back to it.
+    JoinRevoked {
+        /// Its id.
+        id: String,
+        /// For whom it was.
+        spiffe_id: String,
+        /// By whom.
+        author: String,
     },
     /// There is a new root, which signs when everybody knows it.
     Rotated {
@@ -160,8 +180,11 @@ impl Happened {
                 let data = json!({ "revision": revision, "why": why });
                 ("rollout.back.v1", format!("revision/{revision}"), data)
             }
-            Self::Issued { spiffe_id, serial, not_after } => {
-                let data = json!({ "spiffe_id": spiffe_id, "serial": serial, "not_after": not_after });
+            Self::JoinCreated { id, spiffe_id, author } => join("join.created.v1", [id, spiffe_id, author]),
+            Self::JoinRevoked { id, spiffe_id, author } => join("join.revoked.v1", [id, spiffe_id, author]),
+            Self::Issued { spiffe_id, serial, not_after, by } => {
+                let data =
+                    json!({ "spiffe_id": spiffe_id, "serial": serial, "not_after": not_after, "by": by });
                 ("certificate.issued.v1", spiffe_id, data)
             }
             Self::Rotated { trust_domain, roots } => {
@@ -192,6 +215,10 @@ impl Happened {
             data,
         }
     }
+}
+
+fn join(kind: &'static str, [id, spiffe_id, author]: [String; 3]) -> (&'static str, String, Value) {
+    (kind, format!("join/{id}"), json!({ "id": id, "spiffe_id": spiffe_id, "author": author }))
 }
 
 /// A time as RFC 3339, in UTC.

@@ -14,16 +14,33 @@ use outrigger_proto::xds::{
     ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource, of_host_name,
     write, write_for_clients, write_host,
 };
+use zeroize::Zeroize as _;
 
-use crate::token::hex;
+use crate::attest::is_secret;
+use crate::hex::hex;
 
 /// A resource as it goes over the wire.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Item {
     /// The same for the same bytes, today and after a restart, here and at another replica.
     pub version: Box<str>,
     /// The resource.
     pub any: Any,
+}
+
+/// It may hold a key, which is shown to nobody but its node.
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Item {
+    fn drop(&mut self) {
+        if is_secret(&self.any.type_url) {
+            self.any.value.zeroize();
+        }
+    }
 }
 
 /// The resources of one kind, by name.
@@ -52,6 +69,13 @@ impl View {
         };
         let items = all.iter().map(|(kind, of)| (*kind, items(of))).collect();
         Self { revision, group: name("all"), items, hosts: None }
+    }
+
+    /// The same, with secrets of one node's own.
+    pub fn with_secrets(&self, secrets: Items) -> Self {
+        let mut items = self.items.clone();
+        items.insert(Kind::Secret, secrets);
+        Self { revision: self.revision, group: self.group.clone(), items, hosts: self.hosts.clone() }
     }
 
     /// The resources of one kind.
@@ -188,7 +212,7 @@ impl Serving {
                     Kind::Cluster | Kind::Endpoints => of(kind, &|name| clusters.contains(name)),
                     Kind::Listener => of(kind, &|name| listeners.contains_key(name)),
                     Kind::Routes => of(kind, &|name| tables.contains(name)),
-                    // Keys never leave the nodes that they are for; hosts are told to whoever asks for one.
+                    // Those are no group's, but one node's ([`View::with_secrets`]); hosts are told to whoever asks for one.
                     Kind::Secret | Kind::Host => Items::default(),
                 };
                 (kind, items)
@@ -296,7 +320,8 @@ fn told_by_host(tables: &BTreeSet<&Name>) -> BTreeMap<Name, Arc<Item>> {
     written.collect()
 }
 
-fn item(any: Any) -> Arc<Item> {
+/// Ready to be told.
+pub(crate) fn item(any: Any) -> Arc<Item> {
     let hash = digest(&SHA256, &any.value);
     let version = hex(&hash.as_ref()[..8]).into();
     Arc::new(Item { version, any })

@@ -62,6 +62,30 @@ pub struct Join {
     pub spiffe_id: String,
     /// Until when, in seconds since 1970.
     pub expires: u64,
+    /// Since when, in seconds since 1970; `None` where that was not kept.
+    #[serde(default)]
+    pub created: Option<u64>,
+    /// It is good for one certificate. What is asked for with that one is not counted.
+    #[serde(default)]
+    pub once: bool,
+    /// Until when the last certificate lives that goes back to it, in seconds since 1970; `None` before there is any.
+    #[serde(default)]
+    pub lives_until: Option<u64>,
+    /// When it was taken back, in seconds since 1970.
+    #[serde(default)]
+    pub revoked: Option<u64>,
+}
+
+impl Join {
+    /// Whether it was good for one certificate, and somebody has that.
+    pub fn is_spent(&self) -> bool {
+        self.once && self.lives_until.is_some()
+    }
+
+    /// Whether anybody can still show it, or a certificate that goes back to it.
+    fn is_of_use(&self, now: u64) -> bool {
+        self.expires.max(self.lives_until.unwrap_or_default()) > now
+    }
 }
 
 /// See the module.
@@ -302,7 +326,53 @@ impl Store {
         table.get(hash)?.map(|bytes| read(bytes.value())).transpose()
     }
 
-    /// Keeps a join token under its hash, and forgets those that have expired by `now`, in seconds since 1970.
+    /// Join tokens by their hashes.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn joins(&self) -> Result<BTreeMap<String, Join>, StoreError> {
+        let table = self.database.begin_read()?.open_table(JOINS)?;
+        let entries = table.iter()?.map(|entry| {
+            let (hash, join) = entry?;
+            Ok((hash.value().to_owned(), read(join.value())?))
+        });
+        entries.collect()
+    }
+
+    /// The join token whose hash begins so, with all of its hash.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn find_join(&self, prefix: &str) -> Result<Option<(String, Join)>, StoreError> {
+        let table = self.database.begin_read()?.open_table(JOINS)?;
+        let Some(entry) = table.range(prefix..)?.next() else { return Ok(None) };
+        let (hash, join) = entry?;
+        let hash = hash.value();
+        hash.starts_with(prefix).then(|| Ok((hash.to_owned(), read(join.value())?))).transpose()
+    }
+
+    /// Changes the join token of this hash, unless there is none or `change` says that it stays as it is; whether it was changed.
+    /// Nobody changes it meanwhile.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn change_join(&self, hash: &str, change: &dyn Fn(&mut Join) -> bool) -> Result<bool, StoreError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(JOINS)?;
+            let found = table.get(hash)?.map(|bytes| read::<Join>(bytes.value())).transpose()?;
+            let Some(mut join) = found else { return Ok(false) };
+            if !change(&mut join) {
+                return Ok(false);
+            }
+            table.insert(hash, &*written(&join))?;
+        }
+        write.commit()?;
+        Ok(true)
+    }
+
+    /// Keeps a join token under its hash, and forgets those that are of no use by `now`, in seconds since 1970: that have
+    /// expired, and with them all that goes back to them.
     ///
     /// # Errors
     /// The store cannot be written.
@@ -310,7 +380,7 @@ impl Store {
         let write = self.database.begin_write()?;
         {
             let mut table = write.open_table(JOINS)?;
-            table.retain(|_, bytes| read::<Join>(bytes).is_ok_and(|join| join.expires > now))?;
+            table.retain(|_, bytes| read::<Join>(bytes).is_ok_and(|join| join.is_of_use(now)))?;
             table.insert(hash, &*written(join))?;
         }
         Ok(write.commit()?)

@@ -1,4 +1,4 @@
-//! Listening, in the clear or with TLS.
+//! Listening, in the clear or with TLS, and whom others are believed to be.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,15 +9,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
 use outrigger_proto::model::{Address, PlaneTls};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// How soon a silent peer is asked whether it is there.
 const KEEPALIVE: TcpKeepalive =
@@ -29,29 +37,127 @@ const BACKLOG: u32 = 4096;
 /// Connections that are unwrapped and not served yet.
 const QUEUE: usize = 64;
 
-/// What TLS needs, read once.
+/// What TLS needs, read once. Whoever `asks` for a client's certificate is shown one by those that have one.
 ///
 /// # Errors
 /// A file cannot be read, or is not what it should be.
-pub fn acceptor(tls: &PlaneTls) -> Result<TlsAcceptor, String> {
+pub fn acceptor(tls: &PlaneTls, asks: bool) -> Result<TlsAcceptor, String> {
     let PlaneTls { certificate, private_key } = tls;
     let wrong = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let chain = chain.map_err(|error| wrong(certificate, &error))?;
     let key = PrivateKeyDer::from_pem_file(private_key).map_err(|error| wrong(private_key, &error))?;
-    let config =
-        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let clients =
+        if asks { Arc::new(Anybody(provider.clone())) } else { WebPkiClientVerifier::no_client_auth() };
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_client_cert_verifier(clients).with_single_cert(chain, key));
     let mut config = config.map_err(|error| wrong(certificate, &error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// Who vouches for servers: those of a PEM file, or of the system.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn roots(trust: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, String> {
+    match trust {
+        Some(file) => CertificateDer::pem_file_iter(file)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| format!("{}: {error}", file.display())),
+        // Some of them may be of no use; without any, nobody is believed.
+        None => Ok(rustls_native_certs::load_native_certs().certs),
+    }
+}
+
+/// With what a server is believed: a PEM file of roots, or those of the system.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn client(trust: Option<&Path>) -> Result<ureq::tls::TlsConfig, String> {
+    let roots: Vec<_> = roots(trust)?.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
+    Ok(tls.root_certs(RootCerts::from(roots)).build())
+}
+
+/// Takes the certificate of whoever has its key. Whether that proves anything is for who is asked for something, each time
+/// ([`crate::attest`]): roots come and go while a connection stays, and whoever is not believed may still have a token.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ClientCertVerifier for Anybody {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Who is at the other end of a connection, as far as the connection says.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// From where, as `10.0.0.7:41234`; empty for this machine.
+    pub address: Arc<str>,
+    /// Certificates whose first one's key he has, and that nobody has looked at yet; empty where none is shown.
+    pub chain: Arc<[CertificateDer<'static>]>,
+}
+
+impl Peer {
+    fn new(address: &str, connection: &Connection) -> Self {
+        let chain = match connection {
+            Connection::Plain(_) | Connection::Unix(_) => None,
+            Connection::Tls(stream) => stream.get_ref().1.peer_certificates(),
+        };
+        Self { address: address.into(), chain: chain.unwrap_or_default().into() }
+    }
+}
+
+impl Connected<IncomingStream<'_, Listener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
+        stream.remote_addr().clone()
+    }
+}
+
 /// Where connections come from.
 #[derive(Debug)]
 pub struct Listener {
-    connections: mpsc::Receiver<(Connection, String)>,
+    connections: mpsc::Receiver<(Connection, Peer)>,
     address: String,
 }
 
@@ -90,7 +196,7 @@ impl Listener {
 
 impl axum::serve::Listener for Listener {
     type Io = Connection;
-    type Addr = String;
+    type Addr = Peer;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         match self.connections.recv().await {
@@ -101,7 +207,7 @@ impl axum::serve::Listener for Listener {
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(self.address.clone())
+        Ok(Peer { address: self.address.as_str().into(), chain: Arc::default() })
     }
 }
 
@@ -113,11 +219,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn accept(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    accepted: mpsc::Sender<(Connection, String)>,
-) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, accepted: mpsc::Sender<(Connection, Peer)>) {
     loop {
         let (stream, peer): (TcpStream, SocketAddr) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -139,7 +241,8 @@ async fn accept(
                     Ok(Err(_)) | Err(_) => return,
                 },
             };
-            let _ = accepted.send((connection, peer.to_string())).await;
+            let peer = Peer::new(&peer.to_string(), &connection);
+            let _ = accepted.send((connection, peer)).await;
         });
     }
 }
@@ -150,11 +253,13 @@ async fn rest(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-async fn accept_unix(listener: UnixListener, accepted: mpsc::Sender<(Connection, String)>) {
+async fn accept_unix(listener: UnixListener, accepted: mpsc::Sender<(Connection, Peer)>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                if accepted.send((Connection::Unix(stream), String::new())).await.is_err() {
+                let connection = Connection::Unix(stream);
+                let peer = Peer::new("", &connection);
+                if accepted.send((connection, peer)).await.is_err() {
                     return;
                 }
             }

@@ -4,10 +4,17 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 
+use crate::hex::hex;
+
 /// Bytes at random.
 const LENGTH: usize = 24;
 /// By which a token is known for one, where it has got lost.
 const PREFIX: &str = "outrigger_";
+
+/// Whether it may be one of ours, and is to be shown to nobody else.
+pub(crate) fn is_ours(token: &str) -> bool {
+    token.starts_with(PREFIX)
+}
 
 /// A new one.
 pub(crate) fn make() -> String {
@@ -19,9 +26,4 @@ pub(crate) fn make() -> String {
 /// What is kept of it.
 pub(crate) fn hash(token: &str) -> String {
     hex(digest(&SHA256, token.as_bytes()).as_ref())
-}
-
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -23,6 +23,7 @@ use crate::control::xds::{self, Discovered, Ears, Inquiry, News, Taken, Told, me
 use crate::csds::Csds;
 use crate::demand::Demand;
 use crate::identity::alarm::Standing;
+use crate::identity::offer::Taker;
 use crate::identity::secrets::Secrets;
 use crate::io::listen::Bound;
 use crate::loads::{self, Figures};
@@ -180,11 +181,13 @@ impl App {
             let _ = app.shared.demand.set(demand);
             let _ = app.admin.csds.set(Csds::new(xds::node(&control.node), inquiry));
             let ears = Ears { wanted, asked };
-            let remote = Remote::follow(control.clone(), config.clone(), ears, app.stats.clone()).await;
+            let identity = app.shared.identity.clone();
+            let taker = Taker { identity: identity.clone(), stats: app.stats.clone() };
+            let remote = Remote::follow(control.clone(), config.clone(), ears, taker).await;
             app.remote = Some(remote);
             if control.load_reports {
                 let figures = Figures::new(app.applier.clusters().clone(), app.admin.registry.clone());
-                tokio::task::spawn_local(loads::report(control.clone(), figures));
+                tokio::task::spawn_local(loads::report(control.clone(), identity, figures));
             }
         }
         app.admin_address = app.open_admin(&config.mesh)?;
@@ -515,10 +518,15 @@ impl App {
 
 impl Remote {
     /// Follows a control plane; waits for its first word, but not for long.
-    async fn follow(control: ControlPlane, own: Config, ears: Ears, stats: Arc<ProcessStats>) -> Self {
+    async fn follow(
+        control: ControlPlane,
+        own: Config,
+        ears: Ears,
+        Taker { identity, stats }: Taker,
+    ) -> Self {
         let (tell, mut news) = mpsc::channel(1);
         let server = control.server.clone();
-        tokio::task::spawn_local(xds::follow(control, tell, ears, stats));
+        tokio::task::spawn_local(xds::follow(control, identity, (tell, ears), stats));
         let (found, first) = match tokio::time::timeout(FIRST_WORD, news.recv()).await {
             Ok(Some(Told { news: News::All(found), cached, taken })) => (*found, Some((cached, taken))),
             Ok(Some(Told { news: News::Endpoints(_), .. }) | None) | Err(_) => {

@@ -149,7 +149,7 @@ async fn fetch(url: &str, trust: Option<&Path>) -> Fetched {
 
 async fn get(url: &str, trust: Option<&Path>) -> Result<Vec<u8>, String> {
     let uri: Uri = url.parse().map_err(|_| "no address")?;
-    let server = Server::new(&uri, trust, &[]).map_err(|error| error.to_string())?;
+    let server = Server::new(&uri, trust, &[], None).map_err(|error| error.to_string())?;
     let stream = server.connect().await.map_err(|error| error.to_string())?;
     let (mut requests, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;

@@ -22,7 +22,7 @@ use tonic_prost::ProstCodec;
 
 use crate::control::xds::node;
 use crate::identity::backoff::Backoff;
-use crate::identity::dial;
+use crate::identity::{Identity, dial};
 use crate::observe::Registry;
 use crate::upstream::{Clusters, Endpoint};
 
@@ -38,10 +38,10 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const SENDS_ALL: &str = "envoy.lrs.supports_send_all_clusters";
 
 /// Reports for as long as the process lives, whenever somebody wants to hear it.
-pub async fn report(control: ControlPlane, mut figures: Figures) {
+pub async fn report(control: ControlPlane, identity: Arc<Identity>, mut figures: Figures) {
     let mut backoff = Backoff::new(WAITS);
     loop {
-        let Err(status) = stream(&control, &mut figures, &mut backoff).await;
+        let Err(status) = stream(&control, &identity, &mut figures, &mut backoff).await;
         let wait =
             if status.code() == Code::Unimplemented { UNKNOWN } else { backoff.next(fastrand::u64(..)) };
         tracing::debug!(server = %control.server, %status, ?wait, "it hears no load reports");
@@ -52,10 +52,11 @@ pub async fn report(control: ControlPlane, mut figures: Figures) {
 /// One stream, to its end.
 async fn stream(
     control: &ControlPlane,
+    identity: &Arc<Identity>,
     figures: &mut Figures,
     backoff: &mut Backoff,
 ) -> Result<Infallible, Status> {
-    let channel = dial::channel(&control.server, control.trust.as_deref(), PATIENCE);
+    let channel = dial::channel(&control.server, control.trust.as_deref(), Some(identity), PATIENCE);
     let mut grpc = Grpc::new(channel.await.map_err(Status::unavailable)?);
     grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let (reports, queued) = mpsc::channel(1);

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use utoipa::{OpenApi, ToSchema};
 
 pub use self::auth::{Author, keep_token, new_token as make_token};
-use crate::attest::create_join;
+use crate::attest;
 use crate::ca::Authority;
 use crate::events::Happened;
 use crate::nats::Standing;
@@ -164,17 +164,41 @@ pub struct TokenEntry {
 pub struct JoinRequest {
     /// Who whoever shows the token is.
     pub spiffe_id: String,
-    /// How long it can be shown, in seconds. It is shown again for each renewal.
+    /// How long it can be shown, in seconds.
     pub lifetime_seconds: u64,
+    /// It is good for one certificate; later ones are asked for with that one.
+    #[serde(default)]
+    pub once: bool,
 }
 
 /// A new join token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewJoin {
+    /// By which it is taken back.
+    pub id: String,
     /// Who whoever shows it is.
     pub spiffe_id: String,
     /// Itself; it is not shown again.
     pub token: String,
+}
+
+/// A join token, without what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JoinEntry {
+    /// By which it is taken back.
+    pub id: String,
+    /// Who whoever shows it is.
+    pub spiffe_id: String,
+    /// Since when, RFC 3339; nothing where that was not kept.
+    pub created: Option<String>,
+    /// Until when it can be shown, RFC 3339.
+    pub expires: String,
+    /// It is good for one certificate.
+    pub once: bool,
+    /// Until when the last certificate lives that goes back to it, RFC 3339; nothing before there is any.
+    pub lives_until: Option<String>,
+    /// When it was taken back, RFC 3339.
+    pub revoked: Option<String>,
 }
 
 #[derive(OpenApi)]
@@ -191,7 +215,9 @@ pub struct NewJoin {
         tokens,
         new_token,
         drop_token,
+        joins,
         new_join,
+        drop_join,
         bundle,
         rotate,
         events::events
@@ -213,7 +239,8 @@ pub fn router(plane: Arc<Plane>, reads: Reads) -> Router {
         .route("/v1/events", get(events::events))
         .route("/v1/tokens", get(tokens).post(new_token))
         .route("/v1/tokens/{name}", axum::routing::delete(drop_token))
-        .route("/v1/join-tokens", post(new_join))
+        .route("/v1/join-tokens", get(joins).post(new_join))
+        .route("/v1/join-tokens/{id}", axum::routing::delete(drop_join))
         .route("/v1/ca/bundle", get(bundle))
         .route("/v1/ca/rotate", post(rotate))
         .route("/v1/openapi.json", get(|| async { Json(Description::openapi()) }))
@@ -447,8 +474,8 @@ fn authority(api: &Api) -> Result<&Authority, Failed> {
     (status = 200, body = NewJoin), (status = 404, body = Problem), (status = 422, body = Problem)))]
 async fn new_join(
     State(api): State<Api>,
-    _: Author,
-    Json(JoinRequest { spiffe_id, lifetime_seconds }): Json<JoinRequest>,
+    Author(author): Author,
+    Json(JoinRequest { spiffe_id, lifetime_seconds, once }): Json<JoinRequest>,
 ) -> Result<Json<NewJoin>, Failed> {
     let wrong = |why: String| Failed(StatusCode::UNPROCESSABLE_ENTITY, why);
     let id = SpiffeId::new(&spiffe_id).map_err(|error| wrong(format!("`{spiffe_id}`: {error}")))?;
@@ -460,8 +487,37 @@ async fn new_join(
         return Err(wrong("a token that lives for 0 seconds could never be shown".to_owned()));
     }
     blocking(move || {
-        let token = create_join(&api.plane, &id, Duration::from_secs(lifetime_seconds))?;
-        Ok(Json(NewJoin { spiffe_id, token }))
+        let lifetime = Duration::from_secs(lifetime_seconds);
+        let (id, token) = attest::create(&api.plane, (&id, author), lifetime, once)?;
+        Ok(Json(NewJoin { id, spiffe_id, token }))
+    })
+    .await
+}
+
+/// Which join tokens there are: those that can still be shown, and those of which certificates live.
+#[utoipa::path(get, path = "/v1/join-tokens", responses((status = 200, body = Vec<JoinEntry>)))]
+async fn joins(State(api): State<Api>, _: Author) -> Result<Json<Vec<JoinEntry>>, Failed> {
+    blocking(move || {
+        let joins = api.plane.store().joins()?.into_iter();
+        let mut joins: Vec<_> = joins.map(|(hash, join)| attest::describe(&hash, join)).collect();
+        joins.sort_by(|a, b| (&a.spiffe_id, &a.created, &a.id).cmp(&(&b.spiffe_id, &b.created, &b.id)));
+        Ok(Json(joins))
+    })
+    .await
+}
+
+/// Takes a join token back: neither it nor a certificate that goes back to it leads to another one.
+#[utoipa::path(delete, path = "/v1/join-tokens/{id}", responses((status = 204), (status = 404, body = Problem)))]
+async fn drop_join(
+    State(api): State<Api>,
+    Author(author): Author,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Failed> {
+    blocking(move || {
+        if attest::take_back(&api.plane, &id, author)? {
+            return Ok(StatusCode::NO_CONTENT);
+        }
+        Err(Failed(StatusCode::NOT_FOUND, format!("there is no join token `{id}` to be taken back")))
     })
     .await
 }

@@ -1,15 +1,12 @@
 //! Asking a control plane.
 
 use std::io::BufReader;
-use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use ureq::Agent;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::Remote;
+use crate::tls;
 
 /// See the module.
 pub(crate) struct Client {
@@ -31,19 +28,8 @@ impl Client {
             (None, Ok(token)) => format!("Bearer {}", token.trim()),
             (None, Err(_)) => String::new(),
         };
-        let roots = match trust {
-            Some(file) => CertificateDer::pem_file_iter(file)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|error| format!("{}: {error}", file.display()))?,
-            // Some of them may be of no use; without any, nobody is believed.
-            None => rustls_native_certs::load_native_certs().certs,
-        };
-        let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(provider)
-            .root_certs(RootCerts::from(roots));
-        let config = Agent::config_builder().http_status_as_error(false).tls_config(tls.build()).build();
+        let tls = tls::client(trust.as_deref())?;
+        let config = Agent::config_builder().http_status_as_error(false).tls_config(tls).build();
         Ok(Self { agent: config.into(), server: server.trim_end_matches('/').to_owned(), authorization })
     }
 

@@ -1,6 +1,7 @@
 //! The command line: `run` is the control plane, everything else asks one.
 
 pub(crate) mod client;
+mod identity;
 mod run;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
 
 use self::client::Client;
+use self::identity::Identity;
 use crate::{demo, directory, plane};
 
 /// Tells proxies what to serve: documents in, xDS v3 out.
@@ -151,6 +153,8 @@ enum Verb {
         #[command(subcommand)]
         verb: CaVerb,
     },
+    /// Get an identity as files, for a program that cannot ask for one; again, to renew it
+    Identity(Identity),
     /// Print completions for a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -185,9 +189,24 @@ enum TokenVerb {
     Join {
         /// Who it is, as `spiffe://example.org/ns/default/sa/web`
         spiffe_id: String,
-        /// Hours for which it can be shown; it is shown again for each renewal
+        /// Hours for which it can be shown
         #[arg(long, default_value_t = 720, value_parser = clap::value_parser!(u64).range(1..=87_600))]
         hours: u64,
+        /// It is good for one certificate; later ones are asked for with that one, over TLS
+        #[arg(long)]
+        once: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Which join tokens there are
+    Joins {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Take a join token back: neither it nor a certificate that goes back to it leads to another one
+    Unjoin {
+        /// Its id, as `joins` shows it
+        id: String,
         #[command(flatten)]
         remote: Remote,
     },
@@ -229,6 +248,7 @@ pub fn main() -> ExitCode {
         Verb::Ca { verb: CaVerb::Rotate { remote } } => {
             Client::new(&remote).and_then(|client| client.post_empty("/v1/ca/rotate"))
         }
+        Verb::Identity(args) => identity::get(&args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "outrigger-control", &mut std::io::stdout());
             Ok(())
@@ -433,8 +453,8 @@ fn token(verb: TokenVerb) -> Done {
             let answer = Client::new(&remote)?.post("/v1/tokens", &json!({ "name": name }))?;
             print(&format!("{}\n", answer["token"].as_str().unwrap_or_default()))
         }
-        TokenVerb::Join { spiffe_id, hours, remote } => {
-            let body = json!({ "spiffe_id": spiffe_id, "lifetime_seconds": hours * 3600 });
+        TokenVerb::Join { spiffe_id, hours, once, remote } => {
+            let body = json!({ "spiffe_id": spiffe_id, "lifetime_seconds": hours * 3600, "once": once });
             let answer = Client::new(&remote)?.post("/v1/join-tokens", &body)?;
             print(&format!("{}\n", answer["token"].as_str().unwrap_or_default()))
         }
@@ -449,8 +469,33 @@ fn token(verb: TokenVerb) -> Done {
             });
             print(&lines.collect::<String>())
         }
+        TokenVerb::Joins { remote } => joins(&remote),
+        TokenVerb::Unjoin { id, remote } => Client::new(&remote)?.delete(&format!("/v1/join-tokens/{id}")),
         TokenVerb::Revoke { name, remote } => Client::new(&remote)?.delete(&format!("/v1/tokens/{name}")),
     }
+}
+
+fn joins(remote: &Remote) -> Done {
+    let answer = Client::new(remote)?.get("/v1/join-tokens")?;
+    if remote.json {
+        return print(&format!("{answer:#}\n"));
+    }
+    let mut out = String::new();
+    for join in answer.as_array().into_iter().flatten() {
+        let text = |key: &str| join[key].as_str();
+        let once = if join["once"] == true { "  once" } else { "" };
+        let used = text("lives_until").map(|until| format!("  in use until {until}")).unwrap_or_default();
+        let revoked = text("revoked").map(|since| format!("  taken back {since}")).unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "{}  {}  since {}  until {}{once}{used}{revoked}",
+            text("id").unwrap_or_default(),
+            text("spiffe_id").unwrap_or_default(),
+            text("created").unwrap_or("-"),
+            text("expires").unwrap_or_default(),
+        );
+    }
+    print(&out)
 }
 
 fn print(text: &str) -> Done {

@@ -6,7 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use outrigger_proto::model::Plane as Settings;
+use axum::middleware::from_fn_with_state;
+use outrigger_proto::model::{Nodes, Plane as Settings};
 use outrigger_proto::yaml;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -14,10 +15,11 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::attest::Attestors;
 use crate::ca::Authority;
 use crate::plane::Plane;
 use crate::store::Store;
-use crate::tls::{self, Listener};
+use crate::tls::{self, Listener, Peer};
 use crate::{api, attest, directory, loads, nats, rollout, xds};
 
 /// Where the first token stands, in the store.
@@ -50,17 +52,20 @@ fn read(file: &Path) -> Result<Settings, String> {
 }
 
 async fn serve(settings: Settings) -> super::Done {
-    let Settings { xds, api, tls, store, documents, authority, rollout, reads, events } = settings;
-    let acceptor = tls.as_ref().map(tls::acceptor).transpose()?;
+    let Settings { xds, api, tls, store, documents, authority, nodes: who, rollout, reads, events } =
+        settings;
+    let acceptor = |asks: bool| tls.as_ref().map(|tls| tls::acceptor(tls, asks)).transpose();
     // What is in it is nobody else's to read.
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&store);
     made.map_err(|error| format!("{}: {error}", store.display()))?;
     let opened = Store::open(&store.join("store.redb")).map_err(|error| error.to_string())?;
     first_token(&opened, &store)?;
+    let attest = authority.as_ref().map(|settings| settings.attest.clone()).unwrap_or_default();
     let authority = authority.map(|settings| Authority::open(&settings, &store)).transpose()?;
     let plane = Plane::open(opened, authority, rollout.as_ref()).map_err(|error| error.to_string())?;
+    let attestors = Arc::new(Attestors::open(plane.clone(), &attest)?);
     let (nodes, people) =
-        (Listener::bind(&xds, acceptor.clone()).await?, Listener::bind(&api, acceptor).await?);
+        (Listener::bind(&xds, acceptor(true)?).await?, Listener::bind(&api, acceptor(false)?).await?);
     tracing::info!(address = nodes.address(), "listening for nodes (xDS)");
     tracing::info!(address = people.address(), "listening for people (API)");
     if let Some(documents) = documents {
@@ -73,9 +78,10 @@ async fn serve(settings: Settings) -> super::Done {
         tokio::spawn(nats::publish(plane.clone(), events));
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let for_nodes = nodes_router(&plane, &attestors, who).into_make_service_with_connect_info::<Peer>();
     let served = async {
         tokio::try_join!(
-            axum::serve(nodes, nodes_router(&plane)),
+            axum::serve(nodes, for_nodes),
             axum::serve(people, api::router(plane.clone(), reads)),
         )
     };
@@ -90,9 +96,14 @@ async fn serve(settings: Settings) -> super::Done {
 }
 
 /// All that nodes ask.
-fn nodes_router(plane: &Arc<Plane>) -> axum::Router {
-    let (xds, loads) = (xds::server::router(plane.clone()), loads::router(plane.clone()));
-    xds.merge(loads).merge(attest::router(plane.clone()))
+fn nodes_router(plane: &Arc<Plane>, attestors: &Arc<Attestors>, who: Nodes) -> axum::Router {
+    let (xds, loads) = (xds::server::router(plane.clone(), attestors.clone()), loads::router(plane.clone()));
+    let told = xds.merge(loads);
+    let told = match who {
+        Nodes::Any => told,
+        Nodes::Proven => told.layer(from_fn_with_state(attestors.clone(), attest::proven_alone)),
+    };
+    told.merge(attest::router(attestors.clone()))
 }
 
 /// Somebody must be the first to change something.

@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::stage::{End, Stage};
-use crate::token::hex;
+use crate::hex::hex;
 
 /// What the proxy's program is called.
 const PROXY: &str = "outrigger";

@@ -6,39 +6,44 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::response::Response;
 use axum::routing::post;
+use outrigger_proto::xds::Kind;
 use outrigger_proto::xds::discovery::{
     DELTA_STREAM, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Node,
     STREAM,
 };
 use prost::Message;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::server::{Grpc, StreamingService};
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::session::{Asked, Session, Told, Verdict, Way};
+use crate::attest::{Attestors, Own};
 use crate::events::Happened;
 use crate::nodes::Identity;
 use crate::plane::Plane;
 use crate::rollout::Published;
-use crate::serving::View;
+use crate::serving::{Items, View};
+use crate::tls::Peer;
 
 /// For the first request of a stream.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Until secrets that could not be made are made.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Messages on their way to one node: of each kind there is one at most.
 const QUEUE: usize = 8;
 
 /// Both ways of asking.
-pub fn router(plane: Arc<Plane>) -> Router {
+pub fn router(plane: Arc<Plane>, attestors: Arc<Attestors>) -> Router {
     Router::new()
         .route(STREAM, post(answer::<DiscoveryRequest>))
         .route(DELTA_STREAM, post(answer::<DeltaDiscoveryRequest>))
-        .with_state(plane)
+        .with_state((plane, attestors))
 }
 
 /// What differs between the ways.
@@ -85,13 +90,42 @@ impl Speaks for DeltaDiscoveryRequest {
     }
 }
 
-async fn answer<S: Speaks>(State(plane): State<Arc<Plane>>, request: axum::extract::Request) -> Response {
+async fn answer<S: Speaks>(
+    State((plane, attestors)): State<(Arc<Plane>, Arc<Attestors>)>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: axum::extract::Request,
+) -> Response {
     let mut grpc = Grpc::new(ProstCodec::<S::Response, S>::default());
-    grpc.streaming(Streams(plane), request).await.map(axum::body::Body::new)
+    let keys = Keys { attestors, peer, renew_at: None };
+    grpc.streaming(Streams(plane, Some(keys)), request).await.map(axum::body::Body::new)
 }
 
-/// Begins streams.
-struct Streams(Arc<Plane>);
+/// Begins a stream.
+struct Streams(Arc<Plane>, Option<Keys>);
+
+/// What makes a node's own secrets.
+struct Keys {
+    attestors: Arc<Attestors>,
+    peer: Peer,
+    /// When they are to be made again; `None` before they were made.
+    renew_at: Option<Instant>,
+}
+
+impl Keys {
+    /// When there is something to do, for a node that asks for secrets.
+    fn due(&self) -> Option<Instant> {
+        self.attestors.may_have_own(&self.peer).then(|| self.renew_at.unwrap_or_else(Instant::now))
+    }
+
+    /// Secrets, if it has proven who it is.
+    async fn make(&mut self) -> Result<Items, Status> {
+        let (attestors, peer) = (self.attestors.clone(), self.peer.clone());
+        let made = tokio::task::spawn_blocking(move || attestors.own(&peer)).await;
+        let Own { items, renew_in } = made.map_err(|_| Status::internal("the work was given up"))??;
+        self.renew_at = Some(Instant::now() + renew_in);
+        Ok(items)
+    }
+}
 
 impl<S: Speaks> StreamingService<S> for Streams {
     type Response = S::Response;
@@ -100,13 +134,16 @@ impl<S: Speaks> StreamingService<S> for Streams {
 
     fn call(&mut self, request: Request<Streaming<S>>) -> Self::Future {
         let (answers, queued) = mpsc::channel(QUEUE);
-        tokio::spawn(serve(Arc::clone(&self.0), request.into_inner(), answers));
+        if let Some(keys) = self.1.take() {
+            tokio::spawn(serve(Arc::clone(&self.0), keys, request.into_inner(), answers));
+        }
         Box::pin(std::future::ready(Ok(tonic::Response::new(ReceiverStream::new(queued)))))
     }
 }
 
 async fn serve<S: Speaks>(
     plane: Arc<Plane>,
+    mut keys: Keys,
     mut requests: Streaming<S>,
     answers: mpsc::Sender<Result<S::Response, Status>>,
 ) {
@@ -123,12 +160,23 @@ async fn serve<S: Speaks>(
         if let Some(request) = next.take() {
             stream.hear(request.asked());
         }
+        // First of all: what is not there yet would be said to be gone. Where it had them for what is not good any more, it
+        // comes back with what it has by now, or as nobody.
+        let due = keys.due().filter(|_| stream.asks_for_secrets());
+        if due.is_some_and(|due| due <= Instant::now())
+            && let Err(status) = stream.renew(&mut keys).await
+        {
+            let _ = answers.send(Err(status)).await;
+            return;
+        }
         while let Some(told) = stream.tell() {
             if answers.send(Ok(S::told(told))).await.is_err() {
                 return;
             }
         }
+        let due = keys.due().filter(|_| stream.asks_for_secrets());
         tokio::select! {
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             request = requests.message() => match request {
                 Ok(Some(request)) => next = Some(request),
                 Ok(None) | Err(_) => return,
@@ -152,6 +200,8 @@ struct Stream {
     published: watch::Receiver<Published>,
     /// What it is told; kept while no group takes it any more, as nothing is never told.
     view: Option<Arc<View>>,
+    /// Its own.
+    secrets: Option<Items>,
     /// The last revision that it took whole.
     acked: u64,
     /// The last of which it refused something.
@@ -171,6 +221,7 @@ impl Stream {
             session: Session::new(way),
             published,
             view: None,
+            secrets: None,
             acked: 0,
             refused: 0,
         };
@@ -189,8 +240,36 @@ impl Stream {
         let serving = Arc::clone(self.published.borrow_and_update().of(&self.identity.node.id));
         if let Some(view) = serving.view(&self.identity.node, &self.identity.labels, self.identity.asks) {
             self.plane.nodes.note_group(self.number, &view.group, view.revision);
-            self.view = Some(Arc::clone(view));
+            self.view = Some(match &self.secrets {
+                Some(secrets) => Arc::new(view.with_secrets(secrets.clone())),
+                None => Arc::clone(view),
+            });
         }
+    }
+
+    fn asks_for_secrets(&self) -> bool {
+        Own::NAMES.into_iter().any(|name| self.session.asks_for(Kind::Secret, name))
+    }
+
+    /// Makes its own secrets, the first or others; an error where what it had them for is not good any more.
+    async fn renew(&mut self, keys: &mut Keys) -> Result<(), Status> {
+        match keys.make().await {
+            Ok(secrets) => {
+                self.view = self.view.take().map(|view| Arc::new(view.with_secrets(secrets.clone())));
+                self.secrets = Some(secrets);
+            }
+            Err(status) => {
+                tracing::warn!(node = %self.identity.node.id, why = status.message(), "a node gets no secrets");
+                match status.code() {
+                    Code::Unauthenticated | Code::PermissionDenied if self.secrets.is_some() => {
+                        return Err(status);
+                    }
+                    Code::Unauthenticated | Code::PermissionDenied => keys.peer.chain = Arc::default(),
+                    _ => keys.renew_at = Some(Instant::now() + AGAIN),
+                }
+            }
+        }
+        Ok(())
     }
 
     fn hear(&mut self, asked: Option<Asked>) {

@@ -271,6 +271,11 @@ impl Session {
         self.subscriptions.get(&kind).is_some_and(|subscription| subscription.refused)
     }
 
+    /// Whether the node wants to hear of this.
+    pub fn asks_for(&self, kind: Kind, name: &str) -> bool {
+        self.subscriptions.get(&kind).is_some_and(|subscription| subscription.wants(name))
+    }
+
     /// Whether the node has answered for all that it is to be told.
     pub fn is_settled(&self, view: &View) -> bool {
         Kind::ALL.into_iter().all(|kind| !self.is_behind(kind, view))

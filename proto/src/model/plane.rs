@@ -20,6 +20,8 @@ pub struct Plane {
     pub documents: Option<PathBuf>,
     /// Who gives nodes their identities; nobody by default.
     pub authority: Option<Authority>,
+    /// Who may ask as a node.
+    pub nodes: Nodes,
     /// How a revision comes to all; at once by default.
     pub rollout: Option<Rollout>,
     /// Who may look.
@@ -38,6 +40,7 @@ impl Default for Plane {
             store: "outrigger-control".into(),
             documents: None,
             authority: None,
+            nodes: Nodes::Any,
             rollout: None,
             reads: Reads::Token,
             events: None,
@@ -89,6 +92,15 @@ pub enum Reads {
     Open,
 }
 
+/// Who may ask as a node. Certificates are asked for by whoever may have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nodes {
+    /// Whoever reaches the port.
+    Any,
+    /// Whoever shows a certificate of the authority's.
+    Proven,
+}
+
 /// An authority that nodes get their identities from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority {
@@ -98,11 +110,38 @@ pub struct Authority {
     pub root: Option<RootFiles>,
     /// How long a certificate lives at the most.
     pub lifetime: Duration,
+    /// By what a node proves who it is, beside join tokens and certificates of this authority's.
+    pub attest: Attest,
 }
 
 impl Authority {
     /// How long a certificate lives at the most, by default.
     pub const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+}
+
+/// By what else a node proves who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attest {
+    /// PEM file of the roots of others, whose certificates count as well.
+    pub certificates: Option<PathBuf>,
+    /// Who is asked about tokens that are not ours.
+    pub verifier: Option<Verifier>,
+}
+
+/// A service that says who shows a token (HTTP, JSON).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verifier {
+    /// `https://...`, or `http://...` on this machine.
+    pub url: Box<str>,
+    /// PEM file of the roots that it is checked against; the system's by default.
+    pub trust: Option<PathBuf>,
+    /// How long it is waited for.
+    pub timeout: Duration,
+}
+
+impl Verifier {
+    /// How long it is waited for, by default. A node waits for ten seconds.
+    pub const TIMEOUT: Duration = Duration::from_secs(5);
 }
 
 /// A root of the operator's own.

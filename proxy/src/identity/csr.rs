@@ -1,8 +1,13 @@
 //! A signing service: we make a key, it signs a certificate for it, and again before that one lapses. The protocol is
 //! `outrigger.identity.v1`; the key is made anew each time and never leaves this process.
+//!
+//! The first time a token says who asks. From then on the certificate that is in force does, where the service asks for one, and
+//! the token beside it as long as it is there: which of them counts is the service's to say. One that has lapsed is not shown.
 
 use std::fmt;
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use outrigger_proto::identity::{SIGN, SignRequest, SignResponse};
@@ -11,17 +16,17 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::Instant;
 use tonic::client::Grpc;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 use zeroize::Zeroizing;
 
 use super::backoff::Backoff;
-use super::dial;
 use super::offer::{Accepted, Offer, Taker};
 use super::renewal::Plan;
 use super::verify::Validity;
+use super::{Identity, dial};
 
 /// For a connection, and for the whole of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,7 +41,7 @@ const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub async fn follow(config: Csr, taker: Taker) {
     let mut backoff = Backoff::new(WAITS);
     loop {
-        match ask(&config).await {
+        match ask(&config, &taker.identity).await {
             Ok(offer) => {
                 if let Some(accepted) = taker.take(offer) {
                     backoff = rest(accepted).await;
@@ -61,22 +66,42 @@ async fn rest(Accepted { id: _, not_before, not_after }: Accepted) -> Backoff {
     Backoff::new((base.min(longest), longest))
 }
 
-async fn ask(config: &Csr) -> Result<Offer, CsrError> {
+async fn ask(config: &Csr, own: &Arc<Identity>) -> Result<Offer, CsrError> {
+    let shown = own.good(SystemTime::now()).is_some().then_some(own);
+    let answered = ask_as(config, shown).await;
+    // It may be what we show that ends the conversation, where a token alone would do.
+    if shown.is_none() || config.token.is_none() || !answered.as_ref().is_err_and(CsrError::is_of_who_asks) {
+        return answered;
+    }
+    match ask_as(config, None).await {
+        Err(CsrError::Token(_) | CsrError::NoToken) => answered,
+        without => without,
+    }
+}
+
+async fn ask_as(config: &Csr, own: Option<&Arc<Identity>>) -> Result<Offer, CsrError> {
     let key = Zeroizing::new(KeyPair::generate().map_err(|_| CsrError::Key)?);
     // It names nobody: who we are is the service's to say.
     let params = CertificateParams::default();
     let csr = params.serialize_request(&*key).map_err(|_| CsrError::Key)?;
     let mut request =
         Request::new(SignRequest { csr: csr.der().to_vec(), lifetime_seconds: config.lifetime.as_secs() });
-    if let Some(path) = &config.token {
-        let token = Zeroizing::new(std::fs::read_to_string(path).map_err(CsrError::Token)?);
-        let token = Some(token.trim()).filter(|token| !token.is_empty()).ok_or(CsrError::NoToken)?;
-        let bearer = Zeroizing::new(format!("Bearer {token}"));
-        let mut bearer = MetadataValue::try_from(bearer.as_str()).map_err(|_| CsrError::NoToken)?;
-        bearer.set_sensitive(true);
-        request.metadata_mut().insert("authorization", bearer);
+    match config.token.as_deref().map(bearer) {
+        Some(Ok(bearer)) => drop(request.metadata_mut().insert("authorization", bearer)),
+        // It was needed once, and may be gone.
+        Some(Err(error)) if own.is_none() => return Err(error),
+        Some(Err(_)) | None => {}
     }
-    offer(exchange(connect(config), request).await?, &key)
+    offer(exchange(connect(config, own), request).await?, &key)
+}
+
+fn bearer(token: &Path) -> Result<MetadataValue<Ascii>, CsrError> {
+    let token = Zeroizing::new(std::fs::read_to_string(token).map_err(CsrError::Token)?);
+    let token = Some(token.trim()).filter(|token| !token.is_empty()).ok_or(CsrError::NoToken)?;
+    let bearer = Zeroizing::new(format!("Bearer {token}"));
+    let mut bearer = MetadataValue::try_from(bearer.as_str()).map_err(|_| CsrError::NoToken)?;
+    bearer.set_sensitive(true);
+    Ok(bearer)
 }
 
 /// One answer, on a connection of its own.
@@ -108,8 +133,9 @@ fn offer(SignResponse { chain, bundles }: SignResponse, key: &KeyPair) -> Result
     })
 }
 
-async fn connect(config: &Csr) -> Result<Channel, CsrError> {
-    dial::channel(&config.server, config.trust.as_deref(), PATIENCE).await.map_err(CsrError::Unreachable)
+async fn connect(config: &Csr, own: Option<&Arc<Identity>>) -> Result<Channel, CsrError> {
+    let channel = dial::channel(&config.server, config.trust.as_deref(), own, PATIENCE);
+    channel.await.map_err(CsrError::Unreachable)
 }
 
 /// Why there is no certificate.
@@ -122,6 +148,17 @@ enum CsrError {
     Silent,
     TrustDomain(String),
     Refused(Status),
+}
+
+impl CsrError {
+    /// Whether somebody else, or nobody, might be answered otherwise.
+    fn is_of_who_asks(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Refused(status) => matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied),
+            Self::Key | Self::Token(_) | Self::NoToken | Self::Silent | Self::TrustDomain(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for CsrError {

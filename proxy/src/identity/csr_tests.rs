@@ -4,7 +4,6 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::io::DuplexStream;
 use tokio::task::LocalSet;
-use tonic::Code;
 
 use super::super::pipe;
 use super::*;
@@ -80,10 +79,11 @@ async fn a_file_without_a_token_is_not_sent() {
     let path = std::env::temp_dir().join(format!("outrigger-token-{}", std::process::id()));
     let token = Some(path.clone());
     let config = Csr { server: "http://127.0.0.1:1".into(), trust: None, token, lifetime: Csr::LIFETIME };
-    assert!(matches!(ask(&config).await, Err(CsrError::Token(_))));
+    let nobody = Arc::new(Identity::default());
+    assert!(matches!(ask(&config, &nobody).await, Err(CsrError::Token(_))));
     for text in ["", " \n", "a\nb"] {
         std::fs::write(&path, text).unwrap();
-        assert!(matches!(ask(&config).await, Err(CsrError::NoToken)), "{text:?}");
+        assert!(matches!(ask(&config, &nobody).await, Err(CsrError::NoToken)), "{text:?}");
     }
     std::fs::remove_file(&path).unwrap();
 }

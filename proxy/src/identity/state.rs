@@ -87,6 +87,15 @@ impl Identity {
         self.material.load_full()
     }
 
+    /// What is in force, if it proves anything at this time.
+    pub fn good(&self, now: SystemTime) -> Option<Arc<Material>> {
+        let is_good = |material: &Arc<Material>| {
+            let Validity { not_before, not_after } = material.validity;
+            (not_before..=not_after).contains(&now)
+        };
+        self.material().filter(is_good)
+    }
+
     /// How it stands at this time.
     pub fn standing(&self, now: SystemTime) -> Standing {
         alarm::standing(self.material().map(|material| material.validity), now)

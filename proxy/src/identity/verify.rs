@@ -229,6 +229,11 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<SpiffeId, PeerErr
     named(&parse(certificate)?)
 }
 
+/// By whom it was signed, as DER.
+pub fn issuer_of<'a>(certificate: &'a CertificateDer<'_>) -> Option<&'a [u8]> {
+    parse(certificate).ok().map(|parsed| parsed.tbs_certificate.issuer.as_raw())
+}
+
 fn named(parsed: &X509Certificate<'_>) -> Result<SpiffeId, PeerError> {
     // A certificate that may sign others is not a workload's (X509-SVID section 5.2).
     let signs = parsed.key_usage().ok().flatten().is_some_and(|usage| {

@@ -1,6 +1,7 @@
 //! The control plane, with our proxy as its node.
 
 mod api;
+pub(crate) mod attestation;
 mod demo;
 mod identity;
 mod load;

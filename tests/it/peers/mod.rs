@@ -13,6 +13,7 @@ mod lrs;
 mod postgres;
 mod redis;
 mod rls;
+mod sds;
 mod second_opinion;
 mod third_party;
 mod tls;

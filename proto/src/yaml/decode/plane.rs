@@ -3,12 +3,14 @@
 use super::super::cursor::Cx;
 use super::super::fault::{Fault, show};
 use super::super::tree::Node;
-use super::tls::{file, is_here};
+use super::tls::{file, is_here, is_private};
 use super::{address, duration, percent, some_time};
 use crate::model::{
-    Address, Authority, Nats, NatsLogin, Percent, Plane, PlaneTls, Reads, Rollout, RootFiles, TrustDomain,
+    Address, Attest, Authority, Nats, NatsLogin, Nodes, Percent, Plane, PlaneTls, Reads, Rollout, RootFiles,
+    TrustDomain, Verifier,
 };
 
+const NODES: [(&str, Nodes); 2] = [("any", Nodes::Any), ("proven", Nodes::Proven)];
 const READS: [(&str, Reads); 2] = [("token", Reads::Token), ("open", Reads::Open)];
 
 /// The whole document.
@@ -41,16 +43,27 @@ pub(in super::super) fn plane<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Pla
     let (xds, api) = (bind("xds"), bind("api"));
     let store = m.optional("store", file).unwrap_or(default.store);
     let documents = m.optional("documents", file);
-    let authority = m.optional("ca", authority);
+    let authority = m.optional("ca", |cx, node| authority(cx, node, in_the_clear));
+    let has_authority = m.has("ca");
+    let nodes = m.optional("nodes", |cx, node| {
+        let nodes = cx.word(node, &NODES)?;
+        if nodes == Nodes::Proven && (in_the_clear || !has_authority) {
+            let fault = Fault::new("nobody could prove who it is");
+            return cx
+                .fail(node, fault.hint("write `tls` and `ca`: nodes show certificates of that authority"));
+        }
+        Some(nodes)
+    });
     let rollout = m.optional("rollout", rollout);
     let reads = m.optional("reads", |cx, node| cx.word(node, &READS)).unwrap_or(default.reads);
     let events = m.optional("events", events);
     m.finish();
     let (xds, api) = (xds.unwrap_or(default.xds), api.unwrap_or(default.api));
-    Some(Plane { xds, api, tls, store, documents, authority, rollout, reads, events })
+    let nodes = nodes.unwrap_or(default.nodes);
+    Some(Plane { xds, api, tls, store, documents, authority, nodes, rollout, reads, events })
 }
 
-fn authority<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Authority> {
+fn authority<'a>(cx: &mut Cx<'a>, node: Node<'a>, in_the_clear: bool) -> Option<Authority> {
     let mut m = cx.fields(node, "ca")?;
     let trust_domain = m.required("trust_domain", |cx, node| {
         cx.parsed(node, "a trust domain, as `example.org`", |text| {
@@ -64,8 +77,46 @@ fn authority<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Authority> {
         Some(RootFiles { certificate: certificate?, private_key: private_key? })
     });
     let lifetime = m.optional("lifetime", some_time).unwrap_or(Authority::LIFETIME);
+    let attest = m.optional("attest", |cx, node| attest(cx, node, in_the_clear)).unwrap_or_default();
     m.finish();
-    Some(Authority { trust_domain: trust_domain?, root, lifetime })
+    Some(Authority { trust_domain: trust_domain?, root, lifetime, attest })
+}
+
+fn attest<'a>(cx: &mut Cx<'a>, node: Node<'a>, in_the_clear: bool) -> Option<Attest> {
+    let mut m = cx.fields(node, "attest")?;
+    let certificates = m.optional("certificates", file);
+    if in_the_clear {
+        m.refuse("certificates", || {
+            Fault::new("in the clear nobody shows a certificate").hint("write `tls` too")
+        });
+    }
+    let verifier = m.optional("verifier", verifier);
+    m.finish();
+    Some(Attest { certificates, verifier })
+}
+
+const A_VERIFIER: &str = "an address, as `https://attest.example/node`";
+
+fn verifier<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Verifier> {
+    let mut m = cx.fields(node, "verifier")?;
+    let url = m.required("url", |cx, node| {
+        cx.parsed(node, A_VERIFIER, |text| {
+            let fault =
+                || Fault::new(format!("{} is no address", show(text))).hint(format!("expected {A_VERIFIER}"));
+            let uri: http::Uri = text.parse().map_err(|_| fault())?;
+            let is_bare = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+            match is_private(&uri).filter(|_| is_bare) {
+                Some(true) => Ok(Box::from(text)),
+                Some(false) => Err(Fault::new("in the clear, what nodes show would be anybody's")
+                    .hint("write `https://`; `http://` is for this machine alone")),
+                None => Err(fault()),
+            }
+        })
+    });
+    let trust = m.optional("trust", file);
+    let timeout = m.optional("timeout", some_time).unwrap_or(Verifier::TIMEOUT);
+    m.finish();
+    Some(Verifier { url: url?, trust, timeout })
 }
 
 fn rollout<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Rollout> {

@@ -1,9 +1,10 @@
-//! How a control plane runs: where its events go.
+//! How a control plane runs: where its events go, and who its nodes are.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::super::{Source, parse_plane};
-use crate::model::{Nats, NatsLogin, Plane};
+use crate::model::{Attest, Nats, NatsLogin, Nodes, Plane, Verifier};
 
 fn plane(text: &str) -> Result<Plane, String> {
     let source = Source { name: "control.yaml", text, base: Path::new("/etc"), env: &|_| None };
@@ -87,4 +88,69 @@ fn what_cannot_be_meant_is_refused() {
     }
     let said = plane("events: { kafka: {} }").unwrap_err();
     assert!(said.contains("events: `nats` is missing") && said.contains("no such key in `events`"), "{said}");
+}
+
+#[test]
+fn nodes_prove_who_they_are_as_it_says() {
+    let attest = |fields: &str| {
+        let text = format!(
+            "tls: {{ certificate: a.crt, private_key: a.key }}\nca:\n  trust_domain: mesh.test\n  attest: {{ {fields} }}\nnodes: proven\n"
+        );
+        plane(&text).map(|plane| (plane.nodes, plane.authority.unwrap().attest))
+    };
+    assert_eq!(attest("").unwrap(), (Nodes::Proven, Attest::default()));
+    let verifier = |url: &str, trust: Option<&str>, seconds: u64| Verifier {
+        url: url.into(),
+        trust: trust.map(Into::into),
+        timeout: Duration::from_secs(seconds),
+    };
+    let all = attest(
+        "certificates: theirs.crt, verifier: { url: 'https://a.test/x?y=z', trust: a.crt, timeout: 2s }",
+    );
+    let expected = Attest {
+        certificates: Some("/etc/theirs.crt".into()),
+        verifier: Some(verifier("https://a.test/x?y=z", Some("/etc/a.crt"), 2)),
+    };
+    assert_eq!(all.unwrap().1, expected);
+    let here = attest("verifier: { url: 'http://[::1]:8080/attest' }").unwrap().1.verifier;
+    assert_eq!(here, Some(verifier("http://[::1]:8080/attest", None, 5)));
+    let an_address = "expected an address, as `https://attest.example/node`";
+    let table = [
+        ("verifier: {}", "`url` is missing".to_owned()),
+        ("verifier: { url: attest }", format!("verifier.url: `attest` is no address; {an_address}")),
+        ("verifier: { url: 'https://me:pass@a.test/' }", format!("is no address; {an_address}")),
+        (
+            "verifier: { url: 'http://a.test/' }",
+            "in the clear, what nodes show would be anybody's; write `https://`".to_owned(),
+        ),
+        ("tokens: a", "there is no such key in `attest`".to_owned()),
+    ];
+    for (fields, expected) in table {
+        let said = attest(fields).unwrap_err();
+        assert!(said.contains(&expected), "{said}\n{expected}");
+    }
+}
+
+#[test]
+fn without_tls_nobody_shows_a_certificate() {
+    let table = [
+        (
+            "ca: { trust_domain: a.test, attest: { certificates: a.crt } }",
+            "in the clear nobody shows a certificate",
+        ),
+        (
+            "ca: { trust_domain: a.test }\nnodes: proven",
+            "nodes: nobody could prove who it is; write `tls` and `ca`",
+        ),
+        (
+            "tls: { certificate: a.crt, private_key: a.key }\nnodes: proven",
+            "nodes: nobody could prove who it is; write `tls` and `ca`",
+        ),
+        ("nodes: some", "nodes: "),
+    ];
+    for (text, expected) in table {
+        let said = plane(text).unwrap_err();
+        assert!(said.contains(expected), "{said}\n{expected}");
+    }
+    assert_eq!(plane("nodes: any").unwrap().nodes, Nodes::Any);
 }

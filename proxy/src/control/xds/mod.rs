@@ -35,6 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
@@ -51,7 +52,7 @@ use self::state::State;
 pub use self::state::{Discovered, News};
 use crate::demand::Wanted;
 use crate::identity::backoff::Backoff;
-use crate::identity::dial;
+use crate::identity::{Identity, dial};
 use crate::observe::ProcessStats;
 
 /// For a connection.
@@ -100,8 +101,8 @@ pub struct Ears {
 /// asked to say what has changed; one that cannot, says all there is each time. `ears` hear what others want meanwhile.
 pub async fn follow(
     control: ControlPlane,
-    news: mpsc::Sender<Told>,
-    Ears { wanted, asked }: Ears,
+    identity: Arc<Identity>,
+    (news, Ears { wanted, asked }): (mpsc::Sender<Told>, Ears),
     stats: Arc<ProcessStats>,
 ) {
     let cache = Cache::new(&control);
@@ -111,7 +112,8 @@ pub async fn follow(
     node.client_features.extend(control.on_demand.then(|| ON_DEMAND.to_owned()));
     let waits = Waits { wanted, asked, waiting: Vec::new() };
     let (in_force, unfit, tried) = (false, Vec::new(), Instant::now());
-    let mut client = Client { node, control, news, stats, backoff, cache, waits, in_force, unfit, tried };
+    let mut client =
+        Client { node, control, identity, news, stats, backoff, cache, waits, in_force, unfit, tried };
     if client.recall(&mut state)
         && let Some(found) = state.news(true)
         && !client.tell(found, true).await
@@ -181,6 +183,8 @@ fn value_of(value: &Metadata) -> Value {
 
 struct Client {
     control: ControlPlane,
+    /// Who we are, where it wants to know.
+    identity: Arc<Identity>,
     node: Node,
     news: mpsc::Sender<Told>,
     stats: Arc<ProcessStats>,
@@ -290,12 +294,18 @@ impl Client {
         }
     }
 
-    /// One stream, to its end; `Ok` when nobody listens any more.
-    async fn stream<P: Speaks>(&mut self, speaks: &mut P, state: &mut State) -> Result<(), StreamError> {
-        let channel = dial::channel(&self.control.server, self.control.trust.as_deref(), PATIENCE);
+    async fn dial(&self) -> Result<Grpc<Channel>, StreamError> {
+        let (control, own) = (&self.control, Some(&self.identity));
+        let channel = dial::channel(&control.server, control.trust.as_deref(), own, PATIENCE);
         let channel = channel.await.map_err(StreamError::Unreachable)?;
         let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST);
         grpc.ready().await.map_err(|error| StreamError::Unreachable(error.to_string()))?;
+        Ok(grpc)
+    }
+
+    /// One stream, to its end; `Ok` when nobody listens any more.
+    async fn stream<P: Speaks>(&mut self, speaks: &mut P, state: &mut State) -> Result<(), StreamError> {
+        let mut grpc = self.dial().await?;
         let (requests, queued) = mpsc::channel(QUEUE);
         for request in speaks.begin(&self.node, state) {
             requests.send(request).await.map_err(|_| StreamError::Ended)?;
