@@ -38,7 +38,9 @@ pub use self::fleet::{Fleet, Group, IdPattern, Select};
 pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
 pub use self::jwt::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse};
 pub use self::listener::{Direction, Filter, FilterChain, HttpFilter, Limits, Listener, TcpFilter};
-pub use self::plane::{Authority, Nats, NatsLogin, Plane, PlaneTls, Reads, Rollout, RootFiles};
+pub use self::plane::{
+    Authority, Etcd, Nats, NatsLogin, Plane, PlaneStore, PlaneTls, Reads, Rollout, RootFiles,
+};
 pub use self::resilience::{
     AbortWith, Adaptive, Backoff, BreakerLimits, CircuitBreaker, Concurrency, Fault, FaultAbort, FaultDelay,
     HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror, OutlierDetection, Percent, Priority, Probe,
