@@ -53,8 +53,8 @@ pub async fn watch(directory: PathBuf, plane: Arc<Plane>) {
 
 /// Whether it was looked at, good or not.
 fn take_over(directory: &Path, plane: &Plane) -> bool {
-    let why = match read(directory).map(|documents| plane.take_over(documents)) {
-        Ok(Ok(_)) => return true,
+    let why = match read(directory).map(|documents| plane.take_over(&documents)) {
+        Ok(Ok(())) => return true,
         Ok(Err(ChangeError::Store(error))) => {
             tracing::error!(%error, "the directory is not taken over");
             return false;

@@ -203,7 +203,7 @@ impl Sink {
 
     async fn on_store<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, String> {
         let plane = Arc::clone(&self.plane);
         let done = tokio::task::spawn_blocking(move || work(plane.store())).await;
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn an_event_has_a_subject_of_its_type_and_an_id_of_its_own() {
-        let event = Happened::NodeDown { node: "a".to_owned() }.numbered(7);
+        let event = Happened::NodeDown { node: "a".to_owned() }.numbered(7, std::time::SystemTime::now());
         assert_eq!(subject("outrigger.events", &event), "outrigger.events.node.down.v1");
         let again = Event { time: "2026-01-01T00:00:00.1Z".to_owned(), ..event.clone() };
         assert_eq!(message_id(&again), "7@2026-01-01T00:00:00.1Z");

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use outrigger_proto::model::{self, Labels, Name};
 use outrigger_proto::xds::Kind;
 use outrigger_proto::xds::discovery::{self, UserAgentVersionType, ValueKind};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::events::rfc3339;
@@ -68,7 +68,7 @@ impl From<discovery::Node> for Identity {
 }
 
 /// What is shown of a node.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeStatus {
     /// Its id.
     pub id: String,
@@ -81,7 +81,7 @@ pub struct NodeStatus {
     /// The group that takes it, if one does.
     pub group: Option<String>,
     /// `delta` or `sotw`.
-    pub way: &'static str,
+    pub way: String,
     /// Since when, RFC 3339.
     pub since: String,
     /// The revision that it is told of; 0 before it is told anything.
@@ -97,7 +97,7 @@ pub struct NodeStatus {
 }
 
 /// What a node made of a kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KindStatus {
     /// The last revision of which something of it was told.
     pub told: u64,
@@ -126,8 +126,8 @@ impl Nodes {
             labels: labels.0.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
             group: None,
             way: match way {
-                Way::Delta => "delta",
-                Way::Sotw => "sotw",
+                Way::Delta => "delta".to_owned(),
+                Way::Sotw => "sotw".to_owned(),
             },
             since: rfc3339(SystemTime::now()),
             revision: 0,
@@ -189,6 +189,11 @@ impl Nodes {
     /// All of them, in the order in which they came.
     pub fn all(&self) -> Vec<NodeStatus> {
         self.lock().values().cloned().collect()
+    }
+
+    /// All of them, by stream.
+    pub fn by_stream(&self) -> BTreeMap<u64, NodeStatus> {
+        self.lock().clone()
     }
 
     fn with(&self, stream: u64, change: impl FnOnce(&mut NodeStatus)) {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use outrigger_proto::model::Plane as Settings;
+use outrigger_proto::model::{Authority as AuthoritySettings, Plane as Settings, PlaneStore, Rollout};
 use outrigger_proto::yaml;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -15,8 +15,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::ca::Authority;
-use crate::plane::Plane;
-use crate::store::Store;
+use crate::plane::{self, Plane};
+use crate::store::etcd::{self, Etcd};
+use crate::store::file::File;
+use crate::store::{Store, StoreError};
 use crate::tls::{self, Listener};
 use crate::{api, attest, directory, loads, nats, rollout, xds};
 
@@ -52,13 +54,7 @@ fn read(file: &Path) -> Result<Settings, String> {
 async fn serve(settings: Settings) -> super::Done {
     let Settings { xds, api, tls, store, documents, authority, rollout, reads, events } = settings;
     let acceptor = tls.as_ref().map(tls::acceptor).transpose()?;
-    // What is in it is nobody else's to read.
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&store);
-    made.map_err(|error| format!("{}: {error}", store.display()))?;
-    let opened = Store::open(&store.join("store.redb")).map_err(|error| error.to_string())?;
-    first_token(&opened, &store)?;
-    let authority = authority.map(|settings| Authority::open(&settings, &store)).transpose()?;
-    let plane = Plane::open(opened, authority, rollout.as_ref()).map_err(|error| error.to_string())?;
+    let plane = open(store, authority, rollout.as_ref())?;
     let (nodes, people) =
         (Listener::bind(&xds, acceptor.clone()).await?, Listener::bind(&api, acceptor).await?);
     tracing::info!(address = nodes.address(), "listening for nodes (xDS)");
@@ -66,11 +62,12 @@ async fn serve(settings: Settings) -> super::Done {
     if let Some(documents) = documents {
         tokio::spawn(directory::watch(documents, plane.clone()));
     }
-    if let Some(rollout) = rollout {
-        tokio::spawn(rollout::lead(plane.clone(), rollout));
-    }
+    share(&plane)?;
+    let (leader, of) = (plane.clone(), plane.clone());
+    tokio::spawn(rollout::while_leading(of, move || rollout::lead(leader.clone(), rollout.clone())));
     if let Some(events) = events {
-        tokio::spawn(nats::publish(plane.clone(), events));
+        let (publisher, of) = (plane.clone(), plane.clone());
+        tokio::spawn(rollout::while_leading(of, move || nats::publish(publisher.clone(), events.clone())));
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let served = async {
@@ -86,7 +83,47 @@ async fn serve(settings: Settings) -> super::Done {
         _ = tokio::signal::ctrl_c() => Ok(()),
     };
     plane.close().await;
-    done
+    let left = tokio::task::spawn_blocking(move || plane.store().shared().map(Etcd::leave).is_some()).await;
+    done.and(left.map(drop).map_err(|error| error.to_string()))
+}
+
+fn open(
+    PlaneStore { directory, etcd }: PlaneStore,
+    authority: Option<AuthoritySettings>,
+    rollout: Option<&Rollout>,
+) -> Result<Arc<Plane>, String> {
+    // What is in it is nobody else's to read.
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+    made.map_err(|error| format!("{}: {error}", directory.display()))?;
+    let open = || -> Result<Arc<dyn Store>, StoreError> {
+        Ok(match etcd {
+            None => Arc::new(File::open(&directory.join("store.redb"))?),
+            Some(etcd) => Arc::new(Etcd::open(&etcd)?),
+        })
+    };
+    let store = open().map_err(|error| error.to_string())?;
+    first_token(&*store, &directory)?;
+    let authority = authority.map(|settings| Authority::open(&settings, &directory)).transpose()?;
+    Plane::open(store, authority, rollout).map_err(|error| error.to_string())
+}
+
+/// Hears of others who have the same store, and tells them.
+fn share(plane: &Arc<Plane>) -> super::Done {
+    if plane.store().shared().is_none() {
+        return Ok(());
+    }
+    tokio::spawn(plane::follow(plane.clone()));
+    tokio::spawn(rollout::witness(plane.clone()));
+    // They wait for the network all the time, and end with the process.
+    let work: [(&str, fn(&Etcd, &Plane)); 2] =
+        [("follow", |etcd, _| etcd::follow(etcd)), ("keep", etcd::keep)];
+    for (name, work) in work {
+        let plane = plane.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let spawned = thread.spawn(move || plane.store().shared().map(|etcd| work(etcd, &plane)));
+        spawned.map_err(|error| format!("cannot start: {error}"))?;
+    }
+    Ok(())
 }
 
 /// All that nodes ask.
@@ -96,7 +133,7 @@ fn nodes_router(plane: &Arc<Plane>) -> axum::Router {
 }
 
 /// Somebody must be the first to change something.
-fn first_token(store: &Store, directory: &Path) -> super::Done {
+fn first_token(store: &dyn Store, directory: &Path) -> super::Done {
     if !store.tokens().map_err(|error| error.to_string())?.is_empty() {
         return Ok(());
     }
