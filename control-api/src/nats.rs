@@ -55,6 +55,7 @@ pub async fn publish(plane: Arc<Plane>, settings: Nats) {
     let (server, stream) = (settings.server.to_string(), settings.stream.to_string());
     let standing = Standing { server, stream, connected: false, published: 0, why: None };
     plane.publishing.send_replace(Some(standing));
+    let _shown = Shown(Arc::clone(&plane));
     let mut sink = Sink { plane, settings, tries: 0 };
     loop {
         let Err(why) = sink.session().await;
@@ -70,6 +71,15 @@ pub async fn publish(plane: Arc<Plane>, settings: Nats) {
         let _ = aws_lc_rs::rand::fill(&mut random);
         tokio::time::sleep(pause(sink.tries, u32::from_ne_bytes(random))).await;
         sink.tries = sink.tries.saturating_add(1);
+    }
+}
+
+/// How it goes is shown by whoever publishes.
+struct Shown(Arc<Plane>);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.publishing.send_replace(None);
     }
 }
 

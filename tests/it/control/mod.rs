@@ -5,6 +5,7 @@ mod identity;
 mod load;
 mod nats;
 mod nodes;
+mod replicas;
 mod rollouts;
 
 use outrigger_tests::{Control, Echo, Proxy};

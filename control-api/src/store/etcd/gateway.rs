@@ -14,8 +14,9 @@ use outrigger_proto::model::Etcd as Settings;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
-use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::typestate::WithBody;
+use ureq::{Agent, RequestBuilder};
 
 use crate::store::StoreError;
 
@@ -209,8 +210,7 @@ impl Gateway {
         let create =
             json!({ "key": coded(from), "range_end": coded(to), "start_revision": since.to_string() });
         let body = json!({ "create_request": create });
-        let (agent, token) = self.agent();
-        let request = agent.post(format!("{}/v3/watch", self.endpoint().1)).header("authorization", token);
+        let request = self.request(self.endpoint().1, "watch");
         let config = request.config().timeout_global(None).timeout_per_read(Some(SILENCE));
         let answer = config.build().send_json(&body);
         let answer = answer.map_err(|error| self.lost(&error.to_string()))?;
@@ -275,9 +275,7 @@ impl Gateway {
     }
 
     fn post(&self, endpoint: &str, path: &str, body: &Value) -> Result<Value, Failure> {
-        let (agent, token) = self.agent();
-        let request = agent.post(format!("{endpoint}/v3/{path}")).header("authorization", token);
-        let mut answer = request.send_json(body).map_err(failure)?;
+        let mut answer = self.request(endpoint, path).send_json(body).map_err(failure)?;
         let status = answer.status();
         let text = answer.body_mut().with_config().limit(LARGEST).read_to_string().map_err(failure)?;
         let said: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -315,9 +313,10 @@ impl Gateway {
         (index, &self.endpoints[index])
     }
 
-    fn agent(&self) -> (Agent, String) {
+    fn request(&self, endpoint: &str, path: &str) -> RequestBuilder<WithBody> {
         let state = self.state();
-        (state.agent.clone(), state.token.clone())
+        let request = state.agent.post(format!("{endpoint}/v3/{path}"));
+        if state.token.is_empty() { request } else { request.header("authorization", &state.token) }
     }
 
     /// Connections that are idle are as dead as the one that was found to be.
