@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use outrigger_proto::model::{self, Labels, Name};
@@ -113,6 +114,8 @@ pub struct KindStatus {
 #[derive(Debug, Default)]
 pub struct Nodes {
     streams: Mutex<BTreeMap<u64, NodeStatus>>,
+    /// Rises with whatever is noted.
+    version: AtomicU64,
 }
 
 impl Nodes {
@@ -137,11 +140,13 @@ impl Nodes {
             load: None,
         };
         self.lock().insert(stream, status);
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// It has ended.
     pub fn disconnect(&self, stream: u64) {
         self.lock().remove(&stream);
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// The node is of this group, and told of this revision.
@@ -191,6 +196,11 @@ impl Nodes {
         self.lock().values().cloned().collect()
     }
 
+    /// Another one, whenever anything was noted since.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     /// All of them, by stream.
     pub fn by_stream(&self) -> BTreeMap<u64, NodeStatus> {
         self.lock().clone()
@@ -199,6 +209,7 @@ impl Nodes {
     fn with(&self, stream: u64, change: impl FnOnce(&mut NodeStatus)) {
         if let Some(status) = self.lock().get_mut(&stream) {
             change(status);
+            self.version.fetch_add(1, Ordering::Release);
         }
     }
 

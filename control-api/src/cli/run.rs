@@ -114,16 +114,16 @@ fn share(plane: &Arc<Plane>) -> super::Done {
     }
     tokio::spawn(plane::follow(plane.clone()));
     tokio::spawn(rollout::witness(plane.clone()));
-    // They wait for the network all the time, and end with the process.
-    let work: [(&str, fn(&Etcd, &Plane)); 2] =
-        [("follow", |etcd, _| etcd::follow(etcd)), ("keep", etcd::keep)];
-    for (name, work) in work {
-        let plane = plane.clone();
-        let thread = std::thread::Builder::new().name(name.to_owned());
-        let spawned = thread.spawn(move || plane.store().shared().map(|etcd| work(etcd, &plane)));
-        spawned.map_err(|error| format!("cannot start: {error}"))?;
-    }
-    Ok(())
+    thread(plane, "follow", |etcd, _| etcd::follow(etcd))?;
+    thread(plane, "keep", etcd::keep)
+}
+
+/// A thread that waits for the network all the time, and ends with the process.
+fn thread(plane: &Arc<Plane>, name: &str, work: fn(&Etcd, &Plane)) -> super::Done {
+    let plane = Arc::clone(plane);
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let spawned = thread.spawn(move || plane.store().shared().map(|etcd| work(etcd, &plane)));
+    spawned.map(drop).map_err(|error| format!("cannot start: {error}"))
 }
 
 /// All that nodes ask.

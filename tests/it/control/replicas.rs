@@ -7,7 +7,10 @@ use std::sync::Arc;
 use outrigger_tests::load::{Load, OnClose};
 use outrigger_tests::peer::{Peer, peer};
 use outrigger_tests::process::Process;
+use outrigger_tests::wait::PATIENCE;
+use outrigger_tests::wire::post;
 use outrigger_tests::{Client, Control, Dir, Echo, until};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::nats::{self, kept};
@@ -280,17 +283,6 @@ async fn one_leads_a_rollout_to_nodes_of_another() {
         control.wait_in_sync(2, 2).await;
     }
     assert_eq!(until("it is done", async || a.events("rollout.done.v1").pop()).await["data"]["revision"], 2);
-    // What one of them refuses comes to nobody else: the port is taken.
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let bound = format!("bind: {}", taken.local_addr().unwrap());
-    store.document("web.yaml", &good.replace("bind: 127.0.0.1:0", &bound));
-    a.ok(&["apply", &file]);
-    let back = until("it is taken back", async || b.events("rollout.back.v1").pop()).await;
-    assert!(back["data"]["why"].as_str().unwrap().contains("refuses Listener"), "{back}");
-    for control in [&a, &b] {
-        control.wait_in_sync(2, 4).await;
-    }
-    assert_eq!(b.json(&["history", "--json"])[0]["author"], "rollout");
     assert!(!b.process().log().contains(LEADS));
 }
 
@@ -325,6 +317,63 @@ async fn one_that_fails_requests_elsewhere_is_taken_back() {
     for load in loads {
         load.stop().await;
     }
+}
+
+/// A silent etcd is as good as none, and a document may be larger than what etcd takes at once.
+#[tokio::test]
+async fn an_etcd_that_is_frozen_is_away_and_large_documents_come_whole() {
+    let Some(store) = Store::start(1).await else { return };
+    let one = Echo::start("one").await;
+    let [a, b] = store.pair("").await;
+    let proxy = proxy(&b, "b").await;
+    let large = web(&[port(&one)]) + &"# ä, a comment as long as many are\n".repeat(80_000);
+    let file = store.document("web.yaml", &large);
+    a.ok(&["apply", &file]);
+    answered_by(&proxy, "one").await;
+    assert_eq!(b.ok(&["get", "web.yaml"]), large);
+    store.members[0].signal(Signal::STOP);
+    let small = store.document("c.yaml", &cluster("c", 1));
+    let said = a.run(&["apply", &small]);
+    assert!(String::from_utf8_lossy(&said.stderr).starts_with("the store is away: "), "{said:?}");
+    answered_by(&proxy, "one").await;
+    store.members[0].signal(Signal::CONT);
+    until("it goes on", async || a.run(&["apply", &small]).status.success().then_some(())).await;
+    for control in [&a, &b] {
+        control.wait_in_sync(1, 2).await;
+    }
+}
+
+#[tokio::test]
+async fn etcd_may_want_to_know_who_asks() {
+    let Some(store) = Store::start(1).await else { return };
+    let address = ([127, 0, 0, 1], store.ports[0].0).into();
+    for (path, body) in [
+        ("user/add", r#"{"name":"root","password":"pass"}"#),
+        ("role/add", r#"{"name":"root"}"#),
+        ("user/grant", r#"{"user":"root","role":"root"}"#),
+        ("enable", "{}"),
+    ] {
+        let mut client = Client::connect(address).await;
+        client.send(post(&format!("/v3/auth/{path}"), body)).await;
+        let reply = client.reply().await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+    }
+    let password = store.document("password", "wrong\n");
+    let start = |login: &str| {
+        let etcd = format!("{{ endpoints: 'http://{address}'{login} }}");
+        let etcd = format!("{{ directory: store, etcd: {etcd} }}");
+        Control::start_with(store.dir.clone(), "127.0.0.1:0", &etcd, "")
+    };
+    let login = format!(", user: root, password: {password}");
+    for (login, why) in [("", "user name is empty"), (&*login, "invalid user ID or password")] {
+        let control = start(login);
+        control.process().exit(PATIENCE).await;
+        assert!(control.process().log().contains(why), "{}", control.process().log());
+    }
+    store.document("password", "pass\n");
+    let control = start(&login);
+    control.ok(&["apply", &store.document("c.yaml", &cluster("c", 1))]);
+    control.wait_revision(1).await;
 }
 
 /// Whoever takes over goes on where the other was.

@@ -225,9 +225,11 @@ impl Gateway {
             };
             let said: Value = serde_json::from_str(&line).map_err(|error| self.lost(&error.to_string()))?;
             let result = &said["result"];
-            if result["canceled"] == true {
-                let is_old = number(&result["compact_revision"]) > 0;
-                return Ok(if is_old { Ended::Compacted } else { Ended::Cut });
+            if result["canceled"] == true && number(&result["compact_revision"]) > 0 {
+                return Ok(Ended::Compacted);
+            }
+            if result["canceled"] == true || result.is_null() {
+                return Err(StoreError::Away(format!("it ends a watch: {said}")));
             }
             let events = result["events"].as_array().into_iter().flatten();
             tell(events.map(event).collect::<Result<_, _>>()?);

@@ -209,6 +209,8 @@ struct Told {
     /// How often it came to lead.
     times: u64,
     nodes: BTreeMap<u64, NodeStatus>,
+    /// Of `nodes`.
+    version: Option<u64>,
     account: Option<Account>,
     loads: Option<Instant>,
 }
@@ -272,6 +274,10 @@ impl Told {
     fn nodes(&mut self, etcd: &Etcd, plane: &Plane, lease: &str) -> Result<(), StoreError> {
         let now = Instant::now();
         let is_time = self.loads.is_none_or(|last| last.elapsed() >= LOADS_EVERY);
+        let version = Some(plane.nodes.version());
+        if version == self.version && !is_time {
+            return Ok(());
+        }
         let mut nodes = plane.nodes.by_stream();
         for (stream, node) in &mut nodes {
             let told = self.nodes.get(stream).filter(|_| !is_time);
@@ -284,7 +290,7 @@ impl Told {
         let gone = self.nodes.keys().filter(|stream| !nodes.contains_key(stream));
         operations.extend(gone.map(|stream| delete(&key(stream))));
         etcd.write_all(operations)?;
-        self.nodes = nodes;
+        (self.nodes, self.version) = (nodes, version);
         if is_time {
             self.loads = Some(now);
         }
