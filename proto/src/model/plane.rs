@@ -68,6 +68,8 @@ pub struct Etcd {
     pub prefix: Box<str>,
     /// PEM file of the roots that members are checked against; the system's by default.
     pub trust: Option<PathBuf>,
+    /// What is shown to members that want a certificate; nothing by default.
+    pub certificate: Option<PlaneTls>,
     /// A user, and the file of the password, which is read whenever it is shown; nobody by default.
     pub login: Option<(Box<str>, PathBuf)>,
 }

@@ -9,7 +9,7 @@ use outrigger_tests::peer::{Peer, peer};
 use outrigger_tests::process::Process;
 use outrigger_tests::wait::PATIENCE;
 use outrigger_tests::wire::post;
-use outrigger_tests::{Client, Control, Dir, Echo, until};
+use outrigger_tests::{Client, Control, Dir, Echo, pki, until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -374,6 +374,56 @@ async fn etcd_may_want_to_know_who_asks() {
     let control = start(&login);
     control.ok(&["apply", &store.document("c.yaml", &cluster("c", 1))]);
     control.wait_revision(1).await;
+}
+
+#[tokio::test]
+async fn members_are_believed_by_their_root_alone_and_want_a_certificate() {
+    let Some(program) = peer("etcd") else { return };
+    let dir = Arc::new(Dir::new());
+    std::fs::create_dir(dir.file("mesh")).unwrap();
+    let authority = pki::Authority::new("etcd.test");
+    let sign = |name: &str, purpose| {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.extended_key_usages = vec![purpose];
+        authority.sign(params).write(&dir, name);
+    };
+    sign("member", rcgen::ExtendedKeyUsagePurpose::ServerAuth);
+    sign("own", rcgen::ExtendedKeyUsagePurpose::ClientAuth);
+    dir.write("ca.crt", &authority.pem());
+    dir.write("other.crt", &pki::Authority::new("other.test").pem());
+    let mut command = Command::new(program.path());
+    let port = free_port();
+    let url = format!("https://127.0.0.1:{port}");
+    command.args(["--logger", "zap", "--log-level", "error", "--listen-peer-urls", "http://127.0.0.1:0"]);
+    command.args(["--client-cert-auth", "--listen-client-urls", &url, "--advertise-client-urls", &url]);
+    for (flag, file) in [
+        ("--data-dir", "etcd"),
+        ("--cert-file", "member.crt"),
+        ("--key-file", "member.key"),
+        ("--trusted-ca-file", "ca.crt"),
+    ] {
+        command.arg(flag).arg(dir.file(file));
+    }
+    let _etcd = Process::spawn("etcd", command);
+    until("etcd listens", async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
+    let start = |more: &str| {
+        let etcd =
+            format!("{{ directory: store, etcd: {{ endpoints: 'https://localhost:{port}', {more} }} }}");
+        Control::start_with(dir.clone(), "127.0.0.1:0", &etcd, "")
+    };
+    let own = "tls: { certificate: own.crt, private_key: own.key }";
+    let control = start(&format!("trust: ca.crt, {own}"));
+    control.ok(&["apply", &dir.write("c.yaml", &cluster("c", 1)).display().to_string()]);
+    control.wait_revision(1).await;
+    for (more, why) in [
+        (format!("trust: other.crt, {own}"), "UnknownIssuer"),
+        ("trust: ca.crt".to_owned(), "CertificateRequired"),
+    ] {
+        let control = start(&more);
+        control.process().exit(PATIENCE).await;
+        let log = control.process().log();
+        assert!(log.contains(why), "{why}: {log}");
+    }
 }
 
 /// Whoever takes over goes on where the other was.

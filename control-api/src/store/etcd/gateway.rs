@@ -4,17 +4,18 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use outrigger_proto::model::Etcd as Settings;
+use outrigger_proto::model::{Etcd as Settings, PlaneTls};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use ureq::typestate::WithBody;
 use ureq::{Agent, RequestBuilder};
 
@@ -43,11 +44,9 @@ const UNAUTHENTICATED: u64 = 16;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Gateway {
-    endpoints: Box<[Box<str>]>,
+    settings: Settings,
     /// The endpoint that answered last.
     at: AtomicUsize,
-    login: Option<(Box<str>, std::path::PathBuf)>,
-    tls: TlsConfig,
     state: Mutex<State>,
 }
 
@@ -104,24 +103,10 @@ impl Gateway {
     /// Nothing is asked yet.
     ///
     /// # Errors
-    /// The roots cannot be read.
+    /// A file cannot be read.
     pub(super) fn new(settings: &Settings) -> Result<Self, String> {
-        let Settings { endpoints, prefix: _, trust, login } = settings;
-        let roots = match trust {
-            Some(file) => CertificateDer::pem_file_iter(file)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|error| format!("{}: {error}", file.display()))?,
-            // Some of them may be of no use; without any, nobody is believed.
-            None => rustls_native_certs::load_native_certs().certs,
-        };
-        let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .root_certs(RootCerts::from(roots))
-            .build();
-        let state = State { agent: agent(&tls), token: String::new(), away: None };
-        let (endpoints, login) = (endpoints.clone(), login.clone());
-        Ok(Self { endpoints, at: AtomicUsize::new(0), login, tls, state: Mutex::new(state) })
+        let state = State { agent: agent(settings)?, token: String::new(), away: None };
+        Ok(Self { settings: settings.clone(), at: AtomicUsize::new(0), state: Mutex::new(state) })
     }
 
     /// Why it does not answer, if it does not.
@@ -243,7 +228,7 @@ impl Gateway {
         let is_safe = path != "kv/txn";
         let mut is_known = false;
         let mut last = String::new();
-        for _ in 0..=self.endpoints.len() {
+        for _ in 0..=self.settings.endpoints.len() {
             let (index, endpoint) = self.endpoint();
             match self.post(endpoint, path, body) {
                 Ok(answer) => {
@@ -254,7 +239,7 @@ impl Gateway {
                     self.back();
                     return Err(StoreError::Broken(format!("etcd refuses: {why}")));
                 }
-                Err(Failure::Stranger(why)) if self.login.is_none() || is_known => {
+                Err(Failure::Stranger(why)) if self.settings.login.is_none() || is_known => {
                     return Err(StoreError::Broken(format!("etcd refuses: {why}")));
                 }
                 Err(Failure::Stranger(_)) => {
@@ -295,7 +280,7 @@ impl Gateway {
     }
 
     fn log_in(&self, endpoint: &str) -> Result<(), StoreError> {
-        let Some((name, file)) = &self.login else { return Ok(()) };
+        let Some((name, file)) = &self.settings.login else { return Ok(()) };
         let password = fs::read_to_string(file)
             .map_err(|error| StoreError::Broken(format!("{}: {error}", file.display())))?;
         let body = json!({ "name": name, "password": password.trim_end_matches(['\r', '\n']) });
@@ -311,8 +296,8 @@ impl Gateway {
     }
 
     fn endpoint(&self) -> (usize, &str) {
-        let index = self.at.load(Ordering::Relaxed) % self.endpoints.len();
-        (index, &self.endpoints[index])
+        let index = self.at.load(Ordering::Relaxed) % self.settings.endpoints.len();
+        (index, &self.settings.endpoints[index])
     }
 
     fn request(&self, endpoint: &str, path: &str) -> RequestBuilder<WithBody> {
@@ -321,10 +306,14 @@ impl Gateway {
         if state.token.is_empty() { request } else { request.header("authorization", &state.token) }
     }
 
-    /// Connections that are idle are as dead as the one that was found to be.
+    /// Connections that are idle are as dead as the one that was found to be, and what was shown may have lapsed.
     fn lost(&self, why: &str) -> StoreError {
+        let agent = agent(&self.settings);
         let mut state = self.state();
-        state.agent = agent(&self.tls);
+        match agent {
+            Ok(agent) => state.agent = agent,
+            Err(error) => tracing::error!(error, "what is shown to etcd is as before"),
+        }
         if state.away.is_none() {
             tracing::error!(why, "etcd is away: what is served stays, and nothing can be changed");
         }
@@ -343,9 +332,36 @@ impl Gateway {
     }
 }
 
-fn agent(tls: &TlsConfig) -> Agent {
-    let config = Agent::config_builder().http_status_as_error(false).proxy(None).tls_config(tls.clone());
-    config.timeout_connect(Some(CONNECT)).timeout_global(Some(PATIENCE)).build().into()
+/// Connections, with what files say now.
+fn agent(settings: &Settings) -> Result<Agent, String> {
+    let Settings { endpoints, prefix: _, trust, certificate, login: _ } = settings;
+    let roots = match trust {
+        Some(file) => certificates(file)?,
+        None if endpoints.iter().any(|member| member.starts_with("https://")) => {
+            // Some of them may be of no use; without any, nobody is believed.
+            let roots = rustls_native_certs::load_native_certs().certs;
+            roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect()
+        }
+        None => Vec::new(),
+    };
+    let shown = certificate.as_ref().map(|PlaneTls { certificate, private_key }| {
+        let at = |error: &dyn std::fmt::Display| format!("{}: {error}", private_key.display());
+        let key = fs::read(private_key).map_err(|error| at(&error))?;
+        let key = PrivateKey::from_pem(&key).map_err(|error| at(&error))?;
+        Ok::<_, String>(ClientCert::new_with_certs(&certificates(certificate)?, key))
+    });
+    let tls = TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .root_certs(RootCerts::from(roots))
+        .client_cert(shown.transpose()?);
+    let config = Agent::config_builder().http_status_as_error(false).proxy(None).tls_config(tls.build());
+    Ok(config.timeout_connect(Some(CONNECT)).timeout_global(Some(PATIENCE)).build().into())
+}
+
+fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>, String> {
+    let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let all = all.map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(all.iter().map(|der| Certificate::from_der(der).to_owned()).collect())
 }
 
 fn failure(error: ureq::Error) -> Failure {
@@ -421,4 +437,24 @@ pub(super) fn is(key: &str, value: &str) -> Value {
 /// There is no such key.
 pub(super) fn absent(key: &str) -> Value {
     json!({ "key": coded(key), "target": "CREATE", "result": "EQUAL", "create_revision": "0" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_what_was_written() {
+        let (key, value) = (coded("/mesh/now/stable"), coded("7"));
+        let kv = json!({ "key": key, "value": value, "mod_revision": "12" });
+        let expected = Entry { key: "/mesh/now/stable".to_owned(), value: Some("7".to_owned()), at: 12 };
+        assert_eq!(entries(&json!([kv])).unwrap(), [expected.clone()]);
+        assert_eq!(event(&json!({ "kv": kv })).unwrap(), expected);
+        // An empty value is left out there.
+        let gone = json!({ "type": "DELETE", "kv": { "key": key, "mod_revision": "13" } });
+        assert_eq!(event(&gone).unwrap(), Entry { value: None, at: 13, ..expected });
+        assert_eq!(entries(&Value::Null).unwrap(), []);
+        assert!(entries(&json!([{ "key": "not of ours" }])).is_err());
+        assert_eq!([number(&json!("5")), number(&json!(5)), number(&Value::Null)], [5, 5, 0]);
+    }
 }

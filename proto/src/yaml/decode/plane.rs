@@ -16,13 +16,7 @@ const READS: [(&str, Reads); 2] = [("token", Reads::Token), ("open", Reads::Open
 pub(in super::super) fn plane<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Plane> {
     let mut m = cx.fields(root, "control plane")?;
     let default = Plane::default();
-    let tls = m.optional("tls", |cx, node| {
-        let mut m = cx.fields(node, "tls")?;
-        let certificate = m.required("certificate", file);
-        let private_key = m.required("private_key", file);
-        m.finish();
-        Some(PlaneTls { certificate: certificate?, private_key: private_key? })
-    });
+    let tls = m.optional("tls", own_certificate);
     let in_the_clear = !m.has("tls");
     let mut bind = |key| {
         m.optional(key, |cx, node| {
@@ -52,6 +46,14 @@ pub(in super::super) fn plane<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Pla
     Some(Plane { xds, api, tls, store, documents, authority, rollout, reads, events })
 }
 
+fn own_certificate<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<PlaneTls> {
+    let mut m = cx.fields(node, "tls")?;
+    let certificate = m.required("certificate", file);
+    let private_key = m.required("private_key", file);
+    m.finish();
+    Some(PlaneTls { certificate: certificate?, private_key: private_key? })
+}
+
 /// A directory, or one and what is shared.
 fn store<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<PlaneStore> {
     match node.view() {
@@ -74,21 +76,25 @@ fn etcd<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Etcd> {
     });
     let prefix = m.optional("prefix", |cx, node| cx.parsed(node, "a path, as `/outrigger`", prefix));
     let trust = m.optional("trust", file);
+    let certificate = m.optional("tls", own_certificate);
     let user = m.optional("user", |cx, node| cx.string(node, "a name"));
     let password = if m.has("user") { m.required("password", file) } else { m.optional("password", file) };
     if !m.has("user") {
         m.refuse("password", || Fault::new("nobody knows whose it is").hint("write `user` too"));
     }
     if endpoints.iter().flatten().any(|member| member.starts_with("http://")) {
-        m.refuse("trust", || {
-            Fault::new("in the clear nobody proves who he is").hint("write `https://` in `endpoints`")
-        });
+        for key in ["trust", "tls"] {
+            m.refuse(key, || {
+                Fault::new("in the clear nobody proves who he is").hint("write `https://` in `endpoints`")
+            });
+        }
     }
     m.finish();
     Some(Etcd {
         endpoints: endpoints?.into(),
         prefix: prefix.unwrap_or_else(|| Etcd::PREFIX.into()),
         trust,
+        certificate,
         login: user.map(|user| Box::from(&*user)).zip(password),
     })
 }

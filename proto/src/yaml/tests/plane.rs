@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::{Source, parse_plane};
-use crate::model::{Etcd, Nats, NatsLogin, Plane, PlaneStore};
+use crate::model::{Etcd, Nats, NatsLogin, Plane, PlaneStore, PlaneTls};
 
 fn plane(text: &str) -> Result<Plane, String> {
     let source = Source { name: "control.yaml", text, base: Path::new("/etc"), env: &|_| None };
@@ -97,16 +97,21 @@ fn what_is_kept_is_kept_here_or_shared() {
         endpoints: ["http://127.0.0.1:2379".into()].into(),
         prefix: "/outrigger".into(),
         trust: None,
+        certificate: None,
         login: None,
     };
     let directory = PlaneStore::DIRECTORY.into();
     let expected = PlaneStore { directory, etcd: Some(least.clone()) };
     assert_eq!(store("store: { etcd: { endpoints: 'http://127.0.0.1:2379/' } }"), expected);
-    let all = "store: { directory: own, etcd: { endpoints: ['https://a:2379', 'https://b:2379'], prefix: /mesh/one, trust: ca.crt, user: me, password: /run/pass } }";
+    let all = "store: { directory: own, etcd: { endpoints: ['https://a:2379', 'https://b:2379'], prefix: /mesh/one, trust: ca.crt, tls: { certificate: own.crt, private_key: own.key }, user: me, password: /run/pass } }";
     let etcd = Etcd {
         endpoints: ["https://a:2379".into(), "https://b:2379".into()].into(),
         prefix: "/mesh/one".into(),
         trust: Some("/etc/ca.crt".into()),
+        certificate: Some(PlaneTls {
+            certificate: "/etc/own.crt".into(),
+            private_key: "/etc/own.key".into(),
+        }),
         login: Some(("me".into(), "/run/pass".into())),
     };
     assert_eq!(store(all), PlaneStore { directory: "/etc/own".into(), etcd: Some(etcd) });
@@ -138,6 +143,14 @@ fn what_cannot_be_shared_is_refused() {
         (
             "endpoints: 'http://[::1]:1', trust: ca.crt",
             "1:47: store.etcd.trust: in the clear nobody proves who he is; write `https://` in `endpoints`".to_owned(),
+        ),
+        (
+            "endpoints: 'http://[::1]:1', tls: { certificate: a, private_key: b }",
+            "1:47: store.etcd.tls: in the clear nobody proves who he is; write `https://` in `endpoints`".to_owned(),
+        ),
+        (
+            "endpoints: 'https://a:1', tls: { certificate: a }",
+            "1:49: store.etcd.tls: `private_key` is missing".to_owned(),
         ),
         ("endpoints: 'https://a:1', user: a", "1:16: store.etcd: `password` is missing".to_owned()),
         (
