@@ -9,7 +9,8 @@ use outrigger_tests::peer::{Peer, peer};
 use outrigger_tests::process::Process;
 use outrigger_tests::wait::PATIENCE;
 use outrigger_tests::wire::post;
-use outrigger_tests::{Client, Control, Dir, Echo, pki, until};
+use outrigger_tests::{Client, Control, Dir, Echo, Proxy, pki, until};
+use rcgen::ExtendedKeyUsagePurpose;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -299,7 +300,7 @@ async fn one_that_fails_requests_elsewhere_is_taken_back() {
         answered_by(proxy, "one").await;
     }
     a.wait_in_sync(2, 1).await;
-    let load = |proxy: &outrigger_tests::Proxy| Load::start(proxy.address("web"), "/", 2, OnClose::Reconnect);
+    let load = |proxy: &Proxy| Load::start(proxy.address("web"), "/", 2, OnClose::Reconnect);
     let loads = [load(&proxies[0]), load(&proxies[1])];
     until("both say what they are asked", async || {
         let status = b.status();
@@ -382,13 +383,14 @@ async fn members_are_believed_by_their_root_alone_and_want_a_certificate() {
     let dir = Arc::new(Dir::new());
     std::fs::create_dir(dir.file("mesh")).unwrap();
     let authority = pki::Authority::new("etcd.test");
-    let sign = |name: &str, purpose| {
+    let sign = |name: &str, purposes: &[ExtendedKeyUsagePurpose]| {
         let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.extended_key_usages = vec![purpose];
+        params.extended_key_usages = purposes.to_vec();
         authority.sign(params).write(&dir, name);
     };
-    sign("member", rcgen::ExtendedKeyUsagePurpose::ServerAuth);
-    sign("own", rcgen::ExtendedKeyUsagePurpose::ClientAuth);
+    // Its gateway shows its own certificate to itself.
+    sign("member", &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]);
+    sign("own", &[ExtendedKeyUsagePurpose::ClientAuth]);
     dir.write("ca.crt", &authority.pem());
     dir.write("other.crt", &pki::Authority::new("other.test").pem());
     let mut command = Command::new(program.path());
@@ -417,13 +419,34 @@ async fn members_are_believed_by_their_root_alone_and_want_a_certificate() {
     control.wait_revision(1).await;
     for (more, why) in [
         (format!("trust: other.crt, {own}"), "UnknownIssuer"),
-        ("trust: ca.crt".to_owned(), "CertificateRequired"),
+        ("trust: ca.crt".to_owned(), "the store is away: "),
     ] {
         let control = start(&more);
         control.process().exit(PATIENCE).await;
         let log = control.process().log();
         assert!(log.contains(why), "{why}: {log}");
     }
+}
+
+#[tokio::test]
+async fn who_shows_a_join_token_of_one_is_signed_for_by_another() {
+    let Some(store) = Store::start(1).await else { return };
+    let authority = pki::Authority::new("mesh.test");
+    store.dir.write("ca.crt", &authority.pem());
+    store.dir.write("ca.key", &authority.issuer().key().serialize_pem());
+    let root = "root: { certificate: ca.crt, private_key: ca.key }";
+    let [a, b] = store.pair(&format!("ca: {{ trust_domain: mesh.test, {root} }}")).await;
+    let token = store.document("join.token", &a.ok(&["token", "join", "spiffe://mesh.test/a"]));
+    let asked = format!("server: \"http://{}\", token: {token}", b.xds());
+    let _proxy = Proxy::start(&format!(
+        "identity: {{ csr: {{ {asked} }} }}\nlisteners:\n  web: {{ bind: 127.0.0.1:0, mtls: strict, routes: [{{ respond: {{ status: 204 }} }}] }}\n"
+    ))
+    .await;
+    let issued = until("it is signed for", async || a.events("certificate.issued.v1").pop()).await;
+    assert_eq!(issued["subject"], "spiffe://mesh.test/a");
+    assert_eq!(a.ok(&["ca", "bundle"]), b.ok(&["ca", "bundle"]));
+    let refused = String::from_utf8(a.run(&["ca", "rotate"]).stderr).unwrap();
+    assert!(refused.contains("the root is a file of yours"), "{refused}");
 }
 
 /// Whoever takes over goes on where the other was.

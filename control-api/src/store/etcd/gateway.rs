@@ -448,7 +448,7 @@ mod tests {
         let (key, value) = (coded("/mesh/now/stable"), coded("7"));
         let kv = json!({ "key": key, "value": value, "mod_revision": "12" });
         let expected = Entry { key: "/mesh/now/stable".to_owned(), value: Some("7".to_owned()), at: 12 };
-        assert_eq!(entries(&json!([kv])).unwrap(), [expected.clone()]);
+        assert_eq!(entry(&kv).unwrap(), expected);
         assert_eq!(event(&json!({ "kv": kv })).unwrap(), expected);
         // An empty value is left out there.
         let gone = json!({ "type": "DELETE", "kv": { "key": key, "mod_revision": "13" } });
