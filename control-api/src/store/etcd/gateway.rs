@@ -3,7 +3,7 @@
 //! gRPC that waits.
 
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,7 @@ use outrigger_proto::model::{Etcd as Settings, PlaneTls};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use ureq::typestate::WithBody;
 use ureq::{Agent, RequestBuilder};
@@ -205,7 +206,7 @@ impl Gateway {
         for line in BufReader::new(answer.into_body().into_reader()).lines() {
             let line = match line {
                 Ok(line) => line,
-                Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(Ended::Cut),
+                Err(error) if is_silence(&error) => return Ok(Ended::Cut),
                 Err(error) => return Err(self.lost(&error.to_string())),
             };
             let said: Value = serde_json::from_str(&line).map_err(|error| self.lost(&error.to_string()))?;
@@ -227,8 +228,12 @@ impl Gateway {
         // To write twice is not to write once.
         let is_safe = path != "kv/txn";
         let mut is_known = false;
-        let mut last = String::new();
+        let (mut last, begun) = (String::new(), Instant::now());
+        // Of one member too a connection may have been a dead one.
         for _ in 0..=self.settings.endpoints.len() {
+            if begun.elapsed() >= PATIENCE {
+                break;
+            }
             let (index, endpoint) = self.endpoint();
             match self.post(endpoint, path, body) {
                 Ok(answer) => {
@@ -375,6 +380,12 @@ fn failure(error: ureq::Error) -> Failure {
     }
 }
 
+/// Whether nothing was said for too long, which is no error of a watch's.
+fn is_silence(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    error.kind() == ErrorKind::TimedOut || matches!(inner, Some(ureq::Error::Timeout(_)))
+}
+
 /// Whole numbers are texts there.
 fn number(value: &Value) -> u64 {
     value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(0)
@@ -442,6 +453,13 @@ pub(super) fn absent(key: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_watch_that_is_silent_is_not_one_that_is_lost() {
+        assert!(is_silence(&ureq::Error::Timeout(ureq::Timeout::PerRead).into_io()));
+        assert!(!is_silence(&ureq::Error::ConnectionFailed.into_io()));
+        assert!(!is_silence(&io::ErrorKind::UnexpectedEof.into()));
+    }
 
     #[test]
     fn what_is_read_is_what_was_written() {
