@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use outrigger_proto::model::Rollout;
@@ -156,19 +156,27 @@ impl Plane {
             changing: Mutex::new(()),
             shown: Mutex::default(),
         });
-        plane.catch_up(None)?;
+        plane.catch_up()?;
         tokio::spawn(write_events(Arc::clone(&plane), queued, plane.closing.subscribe()));
         Ok(plane)
     }
 
     /// Publishes what the store says now. It reads, and so it blocks.
-    fn catch_up(&self, known: Option<&Arc<Serving>>) -> Result<(), StoreError> {
-        self.show(&self.store.course()?, known)
+    fn catch_up(&self) -> Result<(), StoreError> {
+        self.show(&mut self.shown(), &self.store.course()?, None)
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes how far revisions have come, unless it is known that they have come further.
-    fn show(&self, course: &Course, known: Option<&Arc<Serving>>) -> Result<(), StoreError> {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+    fn show(
+        &self,
+        shown: &mut Shown,
+        course: &Course,
+        known: Option<&Arc<Serving>>,
+    ) -> Result<(), StoreError> {
         if shown.course.as_ref().is_some_and(|last| course.at < last.at || course == last) {
             return Ok(());
         }
@@ -247,7 +255,7 @@ impl Plane {
     /// It could not be noted: nobody is told.
     pub fn offer(&self, revision: u64, nodes: &BTreeSet<String>) -> Result<(), StoreError> {
         if self.store.offer(revision, nodes)? {
-            self.catch_up(None)?;
+            self.catch_up()?;
         }
         Ok(())
     }
@@ -261,7 +269,7 @@ impl Plane {
         if self.store.note_stable(revision)? {
             tracing::info!(revision, "told to all");
             self.note(Happened::RolloutDone { revision });
-            self.catch_up(None)?;
+            self.catch_up()?;
         }
         Ok(())
     }
@@ -429,16 +437,19 @@ impl Plane {
             return Ok(Some(Outcome { revision: number, diff, warnings }));
         }
         // What others made of what is there is known first.
-        self.catch_up(None)?;
+        self.catch_up()?;
         // What was told to all before needs no proof.
         let is_proven = revision.rollback_to.map_or(Ok(false), |to| self.store.is_proven(to))?;
         let is_stable = !self.rolls_out || is_proven || self.published.borrow().stable.revision == 0;
         let accepted = Accepted { revision: &revision, directory, is_stable };
+        // Whoever hears of it first waits: it is ready here.
+        let mut shown = self.shown();
         let Some(event) = self.store.accept(accepted)? else { return Ok(None) };
         event.id.parse().into_iter().for_each(|id| self.note_written(id));
         tracing::info!(revision = revision.number, author = revision.author, "accepted");
         // Only now: what is served is kept.
-        if let Err(error) = self.catch_up(Some(&Arc::new(serving))) {
+        let told = self.store.course().and_then(|now| self.show(&mut shown, &now, Some(&Arc::new(serving))));
+        if let Err(error) = told {
             tracing::warn!(revision = revision.number, %error, "it is told when the store is back");
         }
         Ok(Some(Outcome { revision: revision.number, diff, warnings }))
@@ -450,7 +461,7 @@ impl Plane {
         Ok(latest.map_or_else(Default::default, |revision| (revision.number, revision.documents)))
     }
 
-    fn one(&self) -> std::sync::MutexGuard<'_, ()> {
+    fn one(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -472,7 +483,8 @@ pub async fn follow(plane: Arc<Plane>) {
         let shown = tokio::task::spawn_blocking(move || {
             let Some(shared) = reader.store.shared() else { return Ok(()) };
             reader.note_written(shared.heard_event());
-            reader.show(&shared.heard()?, None)
+            let mut shown = reader.shown();
+            reader.show(&mut shown, &shared.heard()?, None)
         });
         match shown.await {
             Ok(Ok(())) => {}

@@ -493,6 +493,15 @@ mod tests {
     }
 
     #[test]
+    fn what_others_write_is_what_they_counted() {
+        let served = Served { good: 7, failed: 1, took: vec![(0.1, 5), (f64::INFINITY, 3)] };
+        let account = Account { revision: 2, chosen: 1, told: served.clone().into(), ..Account::default() };
+        let text = serde_json::to_string(&account).unwrap();
+        let read: Account = serde_json::from_str(&text).unwrap();
+        assert_eq!((Served::from(read.told.clone()), read), (served, account));
+    }
+
+    #[test]
     fn of_each_group_some_are_chosen_and_more_include_fewer() {
         let groups: BTreeSet<_> = ["a", "b"].map(str::to_owned).into();
         let nodes: Vec<_> =

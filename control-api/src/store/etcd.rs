@@ -467,6 +467,23 @@ mod tests {
     }
 
     #[test]
+    fn a_revision_names_documents_by_their_hashes() {
+        let entry = Entry {
+            number: 7,
+            time: "2026-01-01T00:00:00Z".to_owned(),
+            author: "me".to_owned(),
+            message: String::new(),
+            rollback_to: Some(3),
+        };
+        let kept =
+            Kept { entry: entry.clone(), documents: [("web.yaml".to_owned(), "ab12".to_owned())].into() };
+        let text = text(&kept);
+        assert!(text.starts_with("{\"number\":7,") && text.contains("{\"web.yaml\":\"ab12\"}"), "{text}");
+        let Kept { entry: read_entry, documents } = read(text.as_bytes()).unwrap();
+        assert_eq!((read_entry, documents), (entry, kept.documents));
+    }
+
+    #[test]
     fn three_keys_say_how_far_it_has_come() {
         let of = |stable, candidate, offered| course(7, (stable, candidate, offered)).unwrap();
         assert_eq!(of(None, None, None), Course { at: 7, stable: None, candidate: None });
