@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::events::Happened;
 use crate::plane::{ChangeError, Plane};
+use crate::store::StoreError;
 
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -53,8 +54,10 @@ pub async fn watch(directory: PathBuf, plane: Arc<Plane>) {
 
 /// Whether it was looked at, good or not.
 fn take_over(directory: &Path, plane: &Plane) -> bool {
-    let why = match read(directory).map(|documents| plane.take_over(documents)) {
-        Ok(Ok(_)) => return true,
+    let why = match read(directory).map(|documents| plane.take_over(&documents)) {
+        Ok(Ok(())) => return true,
+        // Whoever asks it says so.
+        Ok(Err(ChangeError::Store(StoreError::Away(_)))) => return false,
         Ok(Err(ChangeError::Store(error))) => {
             tracing::error!(%error, "the directory is not taken over");
             return false;

@@ -155,8 +155,8 @@ pub enum Happened {
 }
 
 impl Happened {
-    /// As the event of this number.
-    pub fn numbered(self, id: u64) -> Event {
+    /// As the event of this number, of this time.
+    pub fn numbered(self, id: u64, time: SystemTime) -> Event {
         let (kind, subject, data) = match self {
             Self::Revision { number, author, message, rollback_to } => {
                 let data = json!({ "number": number, "author": author, "message": message, "rollback_to": rollback_to });
@@ -210,7 +210,7 @@ impl Happened {
             source: "/outrigger-control".to_owned(),
             kind: format!("{OURS}{kind}"),
             subject,
-            time: rfc3339(SystemTime::now()),
+            time: rfc3339(time),
             datacontenttype: "application/json".to_owned(),
             data,
         }

@@ -13,7 +13,7 @@ use axum::routing::post;
 use outrigger_proto::xds::loads::{
     self, LISTENERS, LoadStatsRequest, LoadStatsResponse, STREAM, Served, served,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -49,7 +49,7 @@ struct Reports {
 }
 
 /// What a node answered in the last minute.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LoadStatus {
     /// Requests that ended, a second.
     pub requests_per_second: f64,

@@ -55,6 +55,7 @@ pub async fn publish(plane: Arc<Plane>, settings: Nats) {
     let (server, stream) = (settings.server.to_string(), settings.stream.to_string());
     let standing = Standing { server, stream, connected: false, published: 0, why: None };
     plane.publishing.send_replace(Some(standing));
+    let _shown = Shown(Arc::clone(&plane));
     let mut sink = Sink { plane, settings, tries: 0 };
     loop {
         let Err(why) = sink.session().await;
@@ -70,6 +71,15 @@ pub async fn publish(plane: Arc<Plane>, settings: Nats) {
         let _ = aws_lc_rs::rand::fill(&mut random);
         tokio::time::sleep(pause(sink.tries, u32::from_ne_bytes(random))).await;
         sink.tries = sink.tries.saturating_add(1);
+    }
+}
+
+/// How it goes is shown by whoever publishes.
+struct Shown(Arc<Plane>);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.publishing.send_replace(None);
     }
 }
 
@@ -203,7 +213,7 @@ impl Sink {
 
     async fn on_store<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, String> {
         let plane = Arc::clone(&self.plane);
         let done = tokio::task::spawn_blocking(move || work(plane.store())).await;
@@ -323,7 +333,7 @@ mod tests {
 
     #[test]
     fn an_event_has_a_subject_of_its_type_and_an_id_of_its_own() {
-        let event = Happened::NodeDown { node: "a".to_owned() }.numbered(7);
+        let event = Happened::NodeDown { node: "a".to_owned() }.numbered(7, std::time::SystemTime::now());
         assert_eq!(subject("outrigger.events", &event), "outrigger.events.node.down.v1");
         let again = Event { time: "2026-01-01T00:00:00.1Z".to_owned(), ..event.clone() };
         assert_eq!(message_id(&again), "7@2026-01-01T00:00:00.1Z");

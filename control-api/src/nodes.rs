@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use outrigger_proto::model::{self, Labels, Name};
 use outrigger_proto::xds::discovery::{self, UserAgentVersionType, ValueKind};
 use outrigger_proto::xds::{Kind, ON_DEMAND};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::events::rfc3339;
@@ -70,7 +71,7 @@ impl From<discovery::Node> for Identity {
 }
 
 /// What is shown of a node.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeStatus {
     /// Its id.
     pub id: String,
@@ -83,7 +84,7 @@ pub struct NodeStatus {
     /// The group that takes it, if one does.
     pub group: Option<String>,
     /// `delta` or `sotw`.
-    pub way: &'static str,
+    pub way: String,
     /// Since when, RFC 3339.
     pub since: String,
     /// The revision that it is told of; 0 before it is told anything.
@@ -99,7 +100,7 @@ pub struct NodeStatus {
 }
 
 /// What a node made of a kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KindStatus {
     /// The last revision of which something of it was told.
     pub told: u64,
@@ -115,6 +116,8 @@ pub struct KindStatus {
 #[derive(Debug, Default)]
 pub struct Nodes {
     streams: Mutex<BTreeMap<u64, NodeStatus>>,
+    /// Rises with whatever is noted.
+    version: AtomicU64,
 }
 
 impl Nodes {
@@ -128,8 +131,8 @@ impl Nodes {
             labels: labels.0.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
             group: None,
             way: match way {
-                Way::Delta => "delta",
-                Way::Sotw => "sotw",
+                Way::Delta => "delta".to_owned(),
+                Way::Sotw => "sotw".to_owned(),
             },
             since: rfc3339(SystemTime::now()),
             revision: 0,
@@ -139,11 +142,13 @@ impl Nodes {
             load: None,
         };
         self.lock().insert(stream, status);
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// It has ended.
     pub fn disconnect(&self, stream: u64) {
         self.lock().remove(&stream);
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// The node is of this group, and told of this revision.
@@ -193,9 +198,20 @@ impl Nodes {
         self.lock().values().cloned().collect()
     }
 
+    /// Another one, whenever anything was noted since.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// All of them, by stream.
+    pub fn by_stream(&self) -> BTreeMap<u64, NodeStatus> {
+        self.lock().clone()
+    }
+
     fn with(&self, stream: u64, change: impl FnOnce(&mut NodeStatus)) {
         if let Some(status) = self.lock().get_mut(&stream) {
             change(status);
+            self.version.fetch_add(1, Ordering::Release);
         }
     }
 

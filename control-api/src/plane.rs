@@ -2,37 +2,44 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use outrigger_proto::model::Rollout;
 use outrigger_proto::yaml::{self, Document};
 use similar::TextDiff;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::ca::Authority;
-use crate::events::{Event, Happened, rfc3339};
+use crate::events::{Happened, rfc3339};
 use crate::loads::Loads;
 use crate::nats::Standing;
-use crate::nodes::Nodes;
+use crate::nodes::{NodeStatus, Nodes};
 use crate::rollout::{Candidate, Published};
 use crate::serving::Serving;
-use crate::store::{Revision, Store, StoreError};
+use crate::store::{Accepted, Course, Noted, Revision, Store, StoreError};
 
 /// What stands before the names of documents that come from the directory; nobody else can change these.
 pub const DIRECTORY: &str = "directory/";
 /// Events on their way to the store.
 const QUEUE: usize = 4096;
-/// Events written at once.
-const BATCH: usize = 256;
+/// Events written at once: as many as etcd takes in one transaction.
+const BATCH: usize = 100;
+/// Until a store that is away is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Changes of others that one is made anew for.
+const TRIES: usize = 20;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Plane {
-    store: Store,
+    store: Arc<dyn Store>,
     /// Who gives nodes their identities, if anybody does.
     pub authority: Option<Authority>,
-    /// Who is connected.
+    /// Who is connected here.
     pub nodes: Nodes,
     /// What they say that they were asked.
     pub loads: Loads,
@@ -41,13 +48,24 @@ pub struct Plane {
     rolls_out: bool,
     /// The number of the last event.
     last_event: watch::Sender<u64>,
-    happened: mpsc::Sender<Happened>,
+    happened: mpsc::Sender<Noted>,
     /// Whether whoever writes events is to come to an end.
     closing: watch::Sender<bool>,
     /// How publishing them goes, where they are published.
     pub publishing: watch::Sender<Option<Standing>>,
+    /// Since which time, counted, it leads rollouts and publishes events.
+    leads: watch::Receiver<Option<u64>>,
     /// One change at a time.
     changing: Mutex<()>,
+    shown: Mutex<Shown>,
+}
+
+/// What is published is of.
+#[derive(Debug, Default)]
+struct Shown {
+    course: Option<Course>,
+    /// Revisions that are not what this version accepts.
+    unfit: BTreeSet<u64>,
 }
 
 /// What somebody wants to be otherwise.
@@ -116,60 +134,114 @@ impl Plane {
     /// # Errors
     /// The store cannot be read.
     pub fn open(
-        store: Store,
+        store: Arc<dyn Store>,
         authority: Option<Authority>,
         rollout: Option<&Rollout>,
     ) -> Result<Arc<Self>, StoreError> {
-        let latest = store.latest()?;
         let last_event = store.last_event()?;
         let (happened, queued) = mpsc::channel(QUEUE);
+        let leads = store.shared().map_or_else(|| watch::channel(Some(0)).1, |shared| shared.leads());
         let plane = Arc::new(Self {
             store,
             authority,
             nodes: Nodes::default(),
             loads: Loads::new(rollout.map_or(Loads::INTERVAL, |rollout| Loads::interval_of(rollout.watch))),
-            published: watch::Sender::new(Published::to_all(Serving::nothing())),
+            published: watch::Sender::new(Published::to_all(Arc::new(Serving::nothing()))),
             rolls_out: rollout.is_some(),
             last_event: watch::Sender::new(last_event),
             happened,
             closing: watch::Sender::new(false),
             publishing: watch::Sender::new(None),
+            leads,
             changing: Mutex::new(()),
+            shown: Mutex::default(),
         });
-        if let Some(latest) = latest {
-            plane.take_up(&latest)?;
-        }
+        plane.catch_up()?;
         tokio::spawn(write_events(Arc::clone(&plane), queued, plane.closing.subscribe()));
         Ok(plane)
     }
 
-    /// Serves what was accepted last; what had not come to all by then begins anew.
-    fn take_up(&self, latest: &Revision) -> Result<(), StoreError> {
-        let ready = |revision: &Revision| match checked(revision.number, &revision.documents) {
-            Ok((serving, _)) => Some(serving),
-            // Nodes keep what they have, as nothing is told to them.
-            Err(error) => {
-                let revision = revision.number;
-                tracing::error!(revision, %error, "this revision is not what this version accepts, and is not served");
-                None
-            }
+    /// Publishes what the store says now. It reads, and so it blocks.
+    fn catch_up(&self) -> Result<(), StoreError> {
+        self.show(&mut self.shown(), &self.store.course()?, None)
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes how far revisions have come, unless it is known that they have come further.
+    fn show(
+        &self,
+        shown: &mut Shown,
+        course: &Course,
+        known: Option<&Arc<Serving>>,
+    ) -> Result<(), StoreError> {
+        if shown.course.as_ref().is_some_and(|last| course.at < last.at || course == last) {
+            return Ok(());
+        }
+        let now = self.published.borrow().clone();
+        let candidate = now.candidate.as_ref().map(|candidate| &candidate.serving);
+        let known: Vec<_> = [known, Some(&now.stable), candidate].into_iter().flatten().collect();
+        let mut ready = |number: u64| match known.iter().find(|of| of.revision == number) {
+            Some(serving) => Ok(Some(Arc::clone(serving))),
+            None => self.prepared(number, &mut shown.unfit),
         };
-        let stable = self.store.stable()?.filter(|stable| self.rolls_out && *stable != latest.number);
-        let stable = stable.map_or(Ok(None), |stable| self.store.revision(stable))?;
-        let published = match (stable.as_ref().and_then(ready), ready(latest)) {
-            (None, None) => return Ok(()),
+        let stable = course.stable.map_or(Ok(None), &mut ready)?;
+        let latest = course.candidate.as_ref().map_or(Ok(None), |(number, _)| ready(*number))?;
+        let nodes = course.candidate.as_ref().map(|(_, nodes)| Arc::new(nodes.clone())).unwrap_or_default();
+        let published = match (stable, latest) {
+            // Nodes keep what they have, as nothing is told to them.
+            (None, None) => now,
             (Some(only), None) => Published::to_all(only),
+            // There is nothing to be told to the others.
             (None, Some(only)) => {
-                self.store.note_stable(latest.number)?;
+                if let Err(error) = self.store.note_stable(only.revision) {
+                    tracing::debug!(%error, "this revision is led to all once more");
+                }
                 Published::to_all(only)
             }
-            (Some(stable), Some(latest)) => {
-                let candidate = Candidate { serving: Arc::new(latest), nodes: Arc::default() };
-                Published { stable: Arc::new(stable), candidate: Some(candidate) }
+            (Some(stable), Some(serving)) => {
+                Published { stable, candidate: Some(Candidate { serving, nodes }) }
             }
         };
         self.published.send_replace(published);
+        shown.course = Some(course.clone());
         Ok(())
+    }
+
+    /// A revision that is kept, ready to be served.
+    fn prepared(&self, number: u64, unfit: &mut BTreeSet<u64>) -> Result<Option<Arc<Serving>>, StoreError> {
+        if unfit.contains(&number) {
+            return Ok(None);
+        }
+        let Some(revision) = self.store.revision(number)? else { return Ok(None) };
+        match checked(number, &revision.documents) {
+            Ok((serving, _)) => Ok(Some(Arc::new(serving))),
+            Err(error) => {
+                tracing::error!(revision = number, %error, "this revision is not what this version accepts, and is not served");
+                unfit.insert(number);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Since which time, counted, this control plane leads rollouts and publishes events; `None` while another does.
+    pub fn leads(&self) -> watch::Receiver<Option<u64>> {
+        self.leads.clone()
+    }
+
+    /// Who is connected, here or to another control plane of the same store, in the order in which they came.
+    pub fn everybody(&self) -> Vec<NodeStatus> {
+        let mut own = self.nodes.all();
+        for node in &mut own {
+            node.load = self.loads.status(&node.id, Instant::now());
+        }
+        let Some(shared) = self.store.shared() else { return own };
+        let mut all = shared.nodes();
+        all.append(&mut own);
+        all.sort_by_cached_key(|node| OffsetDateTime::parse(&node.since, &Rfc3339).ok());
+        all
     }
 
     /// What is served, and when it changes.
@@ -177,49 +249,53 @@ impl Plane {
         self.published.subscribe()
     }
 
-    /// Tells these nodes of a candidate, if it still is one.
-    pub fn offer(&self, serving: &Arc<Serving>, nodes: BTreeSet<String>) {
-        self.published.send_if_modified(|published| match &mut published.candidate {
-            Some(candidate) if candidate.serving.revision == serving.revision => {
-                candidate.nodes = Arc::new(nodes);
-                true
-            }
-            Some(_) | None => false,
-        });
+    /// Tells these nodes of a candidate, if it still is one. It writes, and so it blocks.
+    ///
+    /// # Errors
+    /// It could not be noted: nobody is told.
+    pub fn offer(&self, revision: u64, nodes: &BTreeSet<String>) -> Result<(), StoreError> {
+        if self.store.offer(revision, nodes)? {
+            self.catch_up()?;
+        }
+        Ok(())
     }
 
     /// A candidate has proven itself: all are told. It writes, and so it blocks.
-    pub fn settle(&self, serving: &Arc<Serving>) {
+    ///
+    /// # Errors
+    /// It could not be noted: some are told, as before.
+    pub fn settle(&self, revision: u64) -> Result<(), StoreError> {
         let _one = self.one();
-        if !self.is_candidate(serving.revision) {
-            return;
+        if self.store.note_stable(revision)? {
+            tracing::info!(revision, "told to all");
+            self.note(Happened::RolloutDone { revision });
+            self.catch_up()?;
         }
-        if let Err(error) = self.store.note_stable(serving.revision) {
-            tracing::error!(%error, "after a restart this revision would be led to all once more");
-        }
-        self.published.send_replace(Published { stable: Arc::clone(serving), candidate: None });
-        tracing::info!(revision = serving.revision, "told to all");
-        self.note(Happened::RolloutDone { revision: serving.revision });
+        Ok(())
     }
 
     /// A candidate has not: what was before it becomes the next revision, unless somebody has written another one. It writes,
     /// and so it blocks.
-    pub fn take_back(&self, revision: u64, why: &str) {
+    ///
+    /// # Errors
+    /// It could not be kept: some are told of the candidate, as before.
+    pub fn take_back(&self, revision: u64, why: &str) -> Result<(), StoreError> {
         let _one = self.one();
-        if !self.is_candidate(revision) {
-            return;
+        let Course { at: _, stable, candidate } = self.store.course()?;
+        let Some(stable) = stable.filter(|_| candidate.is_some_and(|(number, _)| number == revision)) else {
+            return Ok(());
+        };
+        match self.bring_back(stable, &("rollout".to_owned(), why.to_owned()), false) {
+            // Whoever wrote another one meanwhile has taken it back.
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                tracing::error!(revision, why, "taken back");
+                self.note(Happened::RolledBack { revision, why: why.to_owned() });
+            }
+            Err(ChangeError::Store(error)) => return Err(error),
+            Err(error) => tracing::error!(revision, why, %error, "what was before cannot be brought back"),
         }
-        tracing::error!(revision, why, "taken back");
-        self.note(Happened::RolledBack { revision, why: why.to_owned() });
-        let stable = self.published.borrow().stable.revision;
-        if let Err(error) = self.bring_back(stable, ("rollout".to_owned(), why.to_owned()), false) {
-            tracing::error!(%error, "what was before cannot be brought back");
-        }
-    }
-
-    fn is_candidate(&self, revision: u64) -> bool {
-        let published = self.published.borrow();
-        published.candidate.as_ref().is_some_and(|candidate| candidate.serving.revision == revision)
+        Ok(())
     }
 
     /// The number of the last event, and when there is another.
@@ -228,14 +304,15 @@ impl Plane {
     }
 
     /// What is kept.
-    pub fn store(&self) -> &Store {
-        &self.store
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
     }
 
     /// Notes what happened, soon. Where more happens than can be written, it is left out, and said so.
     pub fn note(&self, happened: Happened) {
         // Where nobody writes any more the process ends.
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.happened.try_send(happened) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.happened.try_send((SystemTime::now(), happened))
+        {
             tracing::warn!("an event is left out: more happens than can be written");
         }
     }
@@ -261,21 +338,22 @@ impl Plane {
                 format!("`{name}` is no name of a document; expected letters, digits, `.`, `_`, `-` and `/`");
             return Err(ChangeError::Invalid(why));
         }
-        let _one = self.one();
-        let (number, before) = self.current()?;
-        let mut after = before.clone();
-        for (name, text) in change.documents {
-            match text {
-                Some(text) => drop(after.insert(name, text)),
-                None if after.remove(&name).is_none() => {
-                    return Err(ChangeError::Refused(format!("there is no document `{name}`")));
+        self.until_first(|| {
+            let (number, before) = self.current()?;
+            let mut after = before.clone();
+            for (name, text) in &change.documents {
+                match text {
+                    Some(text) => drop(after.insert(name.clone(), text.clone())),
+                    None if after.remove(name).is_none() => {
+                        return Err(ChangeError::Refused(format!("there is no document `{name}`")));
+                    }
+                    None => {}
                 }
-                None => {}
             }
-        }
-        let draft =
-            Draft { author: change.author, message: change.message, rollback_to: None, documents: after };
-        self.accept((number, &before), draft, None, change.dry_run)
+            let (author, message) = (change.author.clone(), change.message.clone());
+            let draft = Draft { author, message, rollback_to: None, documents: after };
+            self.accept((number, &before), draft, None, change.dry_run)
+        })
     }
 
     /// Takes over what the directory says, where that is another than the last time: what was rolled back stays so until
@@ -283,22 +361,23 @@ impl Plane {
     ///
     /// # Errors
     /// All that is wrong with it; nothing is changed then.
-    pub fn take_over(&self, directory: Documents) -> Result<Option<Outcome>, ChangeError> {
-        let _one = self.one();
-        if self.store.directory()? == directory {
-            return Ok(None);
-        }
-        let (number, before) = self.current()?;
-        let mut after: Documents =
-            before.iter().filter(|(name, _)| !name.starts_with(DIRECTORY)).map(owned).collect();
-        after.extend(directory.iter().map(|(name, text)| (format!("{DIRECTORY}{name}"), text.clone())));
-        let draft = Draft {
-            author: "directory".to_owned(),
-            message: String::new(),
-            rollback_to: None,
-            documents: after,
-        };
-        self.accept((number, &before), draft, Some(&directory), false).map(Some)
+    pub fn take_over(&self, directory: &Documents) -> Result<(), ChangeError> {
+        self.until_first(|| {
+            if self.store.directory()? == *directory {
+                return Ok(Some(()));
+            }
+            let (number, before) = self.current()?;
+            let mut after: Documents =
+                before.iter().filter(|(name, _)| !name.starts_with(DIRECTORY)).map(owned).collect();
+            after.extend(directory.iter().map(|(name, text)| (format!("{DIRECTORY}{name}"), text.clone())));
+            let draft = Draft {
+                author: "directory".to_owned(),
+                message: String::new(),
+                rollback_to: None,
+                documents: after,
+            };
+            Ok(self.accept((number, &before), draft, Some(directory), false)?.map(drop))
+        })
     }
 
     /// Makes a revision of what an earlier one says.
@@ -308,60 +387,72 @@ impl Plane {
     pub fn rollback(
         &self,
         to: u64,
-        (author, message): (String, String),
+        author: &(String, String),
         dry_run: bool,
     ) -> Result<Outcome, ChangeError> {
-        let _one = self.one();
-        self.bring_back(to, (author, message), dry_run)
+        self.until_first(|| self.bring_back(to, author, dry_run))
     }
 
-    /// The same, for whoever is the one who changes something.
+    /// Makes a change on what is there, and anew where another control plane was the first to change that.
+    fn until_first<T>(&self, change: impl Fn() -> Result<Option<T>, ChangeError>) -> Result<T, ChangeError> {
+        let _one = self.one();
+        for _ in 0..TRIES {
+            if let Some(done) = change()? {
+                return Ok(done);
+            }
+        }
+        Err(ChangeError::Refused("others change it faster; try again".to_owned()))
+    }
+
+    /// The same once, for whoever is the one who changes something.
     fn bring_back(
         &self,
         to: u64,
-        (author, message): (String, String),
+        (author, message): &(String, String),
         dry_run: bool,
-    ) -> Result<Outcome, ChangeError> {
+    ) -> Result<Option<Outcome>, ChangeError> {
         let Some(earlier) = self.store.revision(to)? else {
             return Err(ChangeError::Refused(format!("there is no revision {to}")));
         };
         let (number, before) = self.current()?;
+        let (author, message) = (author.clone(), message.clone());
         let draft = Draft { author, message, rollback_to: Some(to), documents: earlier.documents };
         self.accept((number, &before), draft, None, dry_run)
     }
 
+    /// `None` where another control plane was the first.
     fn accept(
         &self,
         (number, before): (u64, &Documents),
         Draft { author, message, rollback_to, documents }: Draft,
         directory: Option<&Documents>,
         dry_run: bool,
-    ) -> Result<Outcome, ChangeError> {
+    ) -> Result<Option<Outcome>, ChangeError> {
         let time = rfc3339(SystemTime::now());
         let revision = Revision { number: number + 1, time, author, message, rollback_to, documents };
         let diff = diff(before, &revision.documents);
         let (serving, warnings) =
             checked(revision.number, &revision.documents).map_err(ChangeError::Invalid)?;
         if dry_run || (diff.is_empty() && directory.is_none()) {
-            return Ok(Outcome { revision: number, diff, warnings });
+            return Ok(Some(Outcome { revision: number, diff, warnings }));
         }
+        // What others made of what is there is known first.
+        self.catch_up()?;
         // What was told to all before needs no proof.
         let is_proven = revision.rollback_to.map_or(Ok(false), |to| self.store.is_proven(to))?;
-        let stable = Arc::clone(&self.published.borrow().stable);
-        let at_once = !self.rolls_out || is_proven || stable.revision == 0;
-        let event = self.store.accept(&revision, directory, at_once)?;
-        self.note_written(&event);
-        // Only now: what is served is kept.
-        self.published.send_replace(if at_once {
-            Published::to_all(serving)
-        } else {
-            Published {
-                stable,
-                candidate: Some(Candidate { serving: Arc::new(serving), nodes: Arc::default() }),
-            }
-        });
+        let is_stable = !self.rolls_out || is_proven || self.published.borrow().stable.revision == 0;
+        let accepted = Accepted { revision: &revision, directory, is_stable };
+        // Whoever hears of it first waits: it is ready here.
+        let mut shown = self.shown();
+        let Some(event) = self.store.accept(accepted)? else { return Ok(None) };
+        event.id.parse().into_iter().for_each(|id| self.note_written(id));
         tracing::info!(revision = revision.number, author = revision.author, "accepted");
-        Ok(Outcome { revision: revision.number, diff, warnings })
+        // Only now: what is served is kept.
+        let told = self.store.course().and_then(|now| self.show(&mut shown, &now, Some(&Arc::new(serving))));
+        if let Err(error) = told {
+            tracing::warn!(revision = revision.number, %error, "it is told when the store is back");
+        }
+        Ok(Some(Outcome { revision: revision.number, diff, warnings }))
     }
 
     /// The last revision's number and documents.
@@ -370,17 +461,42 @@ impl Plane {
         Ok(latest.map_or_else(Default::default, |revision| (revision.number, revision.documents)))
     }
 
-    fn one(&self) -> std::sync::MutexGuard<'_, ()> {
+    fn one(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_written(&self, event: &Event) {
-        if let Ok(id) = event.id.parse() {
-            self.last_event.send_if_modified(|last| {
-                let newer = *last < id;
-                *last = id.max(*last);
-                newer
-            });
+    fn note_written(&self, id: u64) {
+        self.last_event.send_if_modified(|last| {
+            let newer = *last < id;
+            *last = id.max(*last);
+            newer
+        });
+    }
+}
+
+/// Publishes what others accepted, where the store is shared, for ever.
+pub async fn follow(plane: Arc<Plane>) {
+    let Some(mut changes) = plane.store.shared().map(|shared| shared.changes()) else { return };
+    loop {
+        changes.borrow_and_update();
+        let reader = Arc::clone(&plane);
+        let shown = tokio::task::spawn_blocking(move || {
+            let Some(shared) = reader.store.shared() else { return Ok(()) };
+            reader.note_written(shared.heard_event());
+            let mut shown = reader.shown();
+            reader.show(&mut shown, &shared.heard()?, None)
+        });
+        match shown.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "what others accepted is not served yet");
+                sleep(PAUSE).await;
+                continue;
+            }
+            Err(_) => return,
+        }
+        if changes.changed().await.is_err() {
+            return;
         }
     }
 }
@@ -438,7 +554,7 @@ fn is_name(name: &str) -> bool {
 
 async fn write_events(
     plane: Arc<Plane>,
-    mut queued: mpsc::Receiver<Happened>,
+    mut queued: mpsc::Receiver<Noted>,
     mut closing: watch::Receiver<bool>,
 ) {
     let mut batch = Vec::new();
@@ -453,12 +569,21 @@ async fn write_events(
         if more == 0 {
             return;
         }
-        let (writer, happened) = (Arc::clone(&plane), std::mem::take(&mut batch));
-        let written = tokio::task::spawn_blocking(move || writer.store.note(happened)).await;
-        match written {
-            Ok(Ok(events)) => events.last().into_iter().for_each(|event| plane.note_written(event)),
-            Ok(Err(error)) => tracing::error!(%error, "events are lost"),
-            Err(_) => return,
+        let noted = Arc::new(std::mem::take(&mut batch));
+        loop {
+            let (writer, noted) = (Arc::clone(&plane), Arc::clone(&noted));
+            let written = tokio::task::spawn_blocking(move || writer.store.note(&noted)).await;
+            match written {
+                Ok(Ok(last)) => plane.note_written(last),
+                // They wait until it is back, or this is the end.
+                Ok(Err(StoreError::Away(_))) if !*closing.borrow() => {
+                    let _ = timeout(PAUSE, closing.wait_for(|closing| *closing)).await;
+                    continue;
+                }
+                Ok(Err(error)) => tracing::error!(%error, "events are lost"),
+                Err(_) => return,
+            }
+            break;
         }
     }
 }
@@ -466,12 +591,13 @@ async fn write_events(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::file::File;
 
     #[tokio::test]
     async fn what_is_noted_before_the_end_is_written() {
         let file = std::env::temp_dir().join(format!("outrigger-plane-{}.redb", std::process::id()));
         let _ = std::fs::remove_file(&file);
-        let plane = Plane::open(Store::open(&file).unwrap(), None, None).unwrap();
+        let plane = Plane::open(Arc::new(File::open(&file).unwrap()), None, None).unwrap();
         let note = || plane.note(Happened::NodeDown { node: "a".to_owned() });
         (0..3 * BATCH).for_each(|_| note());
         plane.close().await;

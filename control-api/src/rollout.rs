@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use outrigger_proto::model::{Percent, Rollout};
 use outrigger_proto::xds::loads::Served;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -17,9 +18,15 @@ use crate::loads::Loads;
 use crate::nodes::NodeStatus;
 use crate::plane::Plane;
 use crate::serving::Serving;
+use crate::store::StoreError;
+use crate::store::etcd::Etcd;
 
 /// How often nodes are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often others are told what was seen.
+const TESTIFY_EVERY: Duration = Duration::from_millis(250);
+/// Until a store that could not be written is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Requests of others that say what is to be expected.
 const ENOUGH: u64 = 20;
 /// Requests that failed although they were not to be expected to, before anything is made of it.
@@ -49,8 +56,8 @@ pub struct Candidate {
 
 impl Published {
     /// To all.
-    pub fn to_all(serving: Serving) -> Self {
-        Self { stable: Arc::new(serving), candidate: None }
+    pub fn to_all(serving: Arc<Serving>) -> Self {
+        Self { stable: serving, candidate: None }
     }
 
     /// What a node of this id is told.
@@ -60,20 +67,107 @@ impl Published {
     }
 }
 
-/// Leads every revision that is published as a candidate to all nodes, or back.
-pub async fn lead(plane: Arc<Plane>, settings: Rollout) {
+/// How nodes of one control plane fare with a candidate, as they say themselves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Account {
+    /// The candidate.
+    pub revision: u64,
+    /// So many were told, anywhere, when it was looked at.
+    pub chosen: usize,
+    /// What those who have taken it have answered since.
+    told: Sum,
+    /// What others of their groups answered meanwhile.
+    others: Sum,
+    /// What those who have taken it answered before.
+    before: Sum,
+    /// For how long at least each of them has said how it fared, in milliseconds; `None` where none of them reports.
+    heard: Option<u64>,
+}
+
+/// What was answered, as it is kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Sum {
+    good: u64,
+    failed: u64,
+    /// Without a bound where that is infinite.
+    took: Vec<(Option<f64>, u64)>,
+}
+
+impl From<Served> for Sum {
+    fn from(Served { good, failed, took }: Served) -> Self {
+        let took = took.into_iter().map(|(bound, count)| (bound.is_finite().then_some(bound), count));
+        Self { good, failed, took: took.collect() }
+    }
+}
+
+impl From<Sum> for Served {
+    fn from(Sum { good, failed, took }: Sum) -> Self {
+        let took = took.into_iter().map(|(bound, count)| (bound.unwrap_or(f64::INFINITY), count));
+        Self { good, failed, took: took.collect() }
+    }
+}
+
+/// Leads every revision that is published as a candidate to all nodes, or back, for ever; without rules to all at once.
+pub async fn lead(plane: Arc<Plane>, settings: Option<Rollout>) {
     let mut published = plane.published();
     loop {
         let candidate = published.borrow_and_update().candidate.clone();
         if let Some(candidate) = candidate {
+            let revision = candidate.serving.revision;
+            let led = async {
+                match &settings {
+                    Some(rules) => steps(&plane, rules, &candidate).await,
+                    None => insist(&plane, move |plane| plane.settle(revision)).await,
+                }
+            };
             // Another one, meanwhile, begins anew.
             tokio::select! {
-                () = steps(&plane, &settings, &candidate.serving) => {}
-                () = superseded(&mut published, candidate.serving.revision) => continue,
+                () = led => {}
+                () = superseded(&mut published, revision) => continue,
             }
         }
         if published.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Tells whoever leads how nodes of this control plane fare with a candidate, where the store is shared, for ever.
+pub async fn witness(plane: Arc<Plane>) {
+    let Some(shared) = plane.store().shared() else { return };
+    let mut published = plane.published();
+    loop {
+        let candidate = published.borrow_and_update().candidate.clone();
+        let Some(candidate) = candidate else {
+            shared.account(None);
+            if published.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let revision = candidate.serving.revision;
+        let mut witness = Witness::new(&plane, revision);
+        tokio::select! {
+            () = witness.testify(shared) => {}
+            () = superseded(&mut published, revision) => {}
+        }
+    }
+}
+
+/// Does something as long as this control plane leads, and anew whenever it comes to lead.
+pub async fn while_leading<F: Future<Output = ()>>(plane: Arc<Plane>, work: impl Fn() -> F) {
+    let mut leads = plane.leads();
+    loop {
+        let Ok(since) = leads.wait_for(Option::is_some).await.map(|since| *since) else { return };
+        // Whoever leads without others does for ever.
+        let lost = async {
+            if leads.wait_for(|now| *now != since).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = work() => return,
+            () = lost => tracing::warn!("this control plane does not lead any more"),
         }
     }
 }
@@ -84,11 +178,12 @@ async fn superseded(published: &mut watch::Receiver<Published>, revision: u64) {
     let _ = published.wait_for(is_another).await;
 }
 
-async fn steps(plane: &Arc<Plane>, rules: &Rollout, serving: &Arc<Serving>) {
+async fn steps(plane: &Arc<Plane>, rules: &Rollout, Candidate { serving, nodes }: &Candidate) {
     let revision = serving.revision;
     let groups: BTreeSet<_> = serving.fleet().groups.iter().map(|group| group.name.to_string()).collect();
-    let mut watch = Watch { plane, rules, revision, begun: Instant::now(), taken: BTreeMap::new() };
-    let mut chosen = BTreeSet::new();
+    let mut watch = Watch { rules, witness: Witness::new(plane, revision) };
+    // Whoever led it before has told these.
+    let mut chosen = BTreeSet::clone(nodes);
     for share in &rules.steps {
         loop {
             chosen.extend(choose(&newest(plane), &groups, *share));
@@ -98,27 +193,22 @@ async fn steps(plane: &Arc<Plane>, rules: &Rollout, serving: &Arc<Serving>) {
             }
             sleep(LOOK_EVERY).await;
         }
-        plane.offer(serving, chosen.clone());
+        let told = Arc::new(chosen.clone());
+        insist(plane, move |plane| plane.offer(revision, &told)).await;
         let nodes = chosen.iter().cloned().collect();
         plane.note(Happened::RolloutStep { revision, percent: share.fraction() * 100.0, nodes });
         tracing::info!(revision, nodes = chosen.len(), "told to some");
         if let Err(why) = watch.step(&chosen).await {
-            return blocking(plane, move |plane| plane.take_back(revision, &why)).await;
+            return insist(plane, move |plane| plane.take_back(revision, &why)).await;
         }
     }
-    let serving = Arc::clone(serving);
-    blocking(plane, move |plane| plane.settle(&serving)).await;
+    insist(plane, move |plane| plane.settle(revision)).await;
 }
 
 /// What is looked at while a revision is on its way.
 struct Watch<'p> {
-    plane: &'p Arc<Plane>,
     rules: &'p Rollout,
-    revision: u64,
-    /// When it began.
-    begun: Instant,
-    /// Who has taken it, and since when.
-    taken: BTreeMap<String, Instant>,
+    witness: Witness<'p>,
 }
 
 impl Watch<'_> {
@@ -130,15 +220,12 @@ impl Watch<'_> {
         let begun = Instant::now();
         let mut behind = BTreeMap::new();
         loop {
-            let (nodes, now) = (newest(self.plane), Instant::now());
-            let late = judge(self.revision, chosen, &nodes)?;
+            let nodes = newest(self.witness.plane);
+            let late = judge(self.witness.revision, chosen, &nodes)?;
             behind.retain(|node, _| late.contains(node));
-            self.taken.retain(|node, _| !late.contains(node));
-            for node in chosen.difference(&late) {
-                self.taken.entry(node.clone()).or_insert(now);
-            }
+            let account = self.witness.look(chosen, &late, &nodes);
             for node in late {
-                let since = behind.entry(node).or_insert(now);
+                let since = behind.entry(node).or_insert_with(Instant::now);
                 if since.elapsed() >= self.rules.patience {
                     return Err(format!(
                         "a node has not taken it within {:?}: {}",
@@ -147,23 +234,82 @@ impl Watch<'_> {
                     ));
                 }
             }
-            let (told, others) = self.loads(chosen, &nodes, now);
-            compare(&told, &others, self.rules)?;
-            if behind.is_empty() && begun.elapsed() >= self.rules.watch && self.is_heard(begun) {
+            let is_heard = self.weigh(account, chosen, begun)?;
+            if behind.is_empty() && begun.elapsed() >= self.rules.watch && is_heard {
                 return Ok(());
             }
             sleep(LOOK_EVERY).await;
         }
     }
 
-    /// What those who have taken it have answered since, and what is to be expected: what others of theirs answered
-    /// meanwhile, or where there are not enough of them, what they themselves answered before.
-    fn loads(&self, chosen: &BTreeSet<String>, nodes: &[NodeStatus], now: Instant) -> (Served, Served) {
+    /// Whether whoever reports, here or to another control plane, has said how it fared for as long as a step is watched. One that
+    /// falls silent is not waited for.
+    ///
+    /// # Errors
+    /// In what those who were told fare worse than is to be expected.
+    fn weigh(&self, own: Account, chosen: &BTreeSet<String>, begun: Instant) -> Result<bool, String> {
+        let Witness { plane, revision, begun: _, taken: _ } = &self.witness;
+        let shared = plane.store().shared();
+        let (mut accounts, owes) =
+            shared.map_or_else(Default::default, |shared| shared.accounts(*revision, chosen));
+        accounts.push(own);
+        let (mut told, mut others, mut before) = (Served::default(), Served::default(), Served::default());
+        let mut heard = None;
+        for account in accounts {
+            told.add(&account.told.into());
+            others.add(&account.others.into());
+            before.add(&account.before.into());
+            heard = heard.into_iter().chain(account.heard).min();
+        }
+        // Where not enough others were asked, what they themselves answered before says what is to be expected.
+        compare(&told, if others.requests() >= ENOUGH { &others } else { &before }, self.rules)?;
+        let watch = self.rules.watch;
+        let is_heard = !owes && heard.is_none_or(|heard| Duration::from_millis(heard) >= watch);
+        Ok(is_heard || begun.elapsed() >= watch + 3 * plane.loads.interval())
+    }
+}
+
+/// What nodes of this control plane make of a candidate.
+struct Witness<'p> {
+    plane: &'p Arc<Plane>,
+    revision: u64,
+    /// When it began.
+    begun: Instant,
+    /// Who has taken it, and since when.
+    taken: BTreeMap<String, Instant>,
+}
+
+impl<'p> Witness<'p> {
+    fn new(plane: &'p Arc<Plane>, revision: u64) -> Self {
+        Self { plane, revision, begun: Instant::now(), taken: BTreeMap::new() }
+    }
+
+    /// Looks, and tells, for ever.
+    async fn testify(&mut self, shared: &Etcd) {
+        let published = self.plane.published();
+        loop {
+            let chosen = published.borrow().candidate.as_ref().map(|it| Arc::clone(&it.nodes));
+            let (chosen, nodes) = (chosen.unwrap_or_default(), newest(self.plane));
+            // That one refuses it, whoever leads sees by itself.
+            let late = judge(self.revision, &chosen, &nodes).unwrap_or_else(|_| BTreeSet::clone(&chosen));
+            shared.account(Some(self.look(&chosen, &late, &nodes)));
+            sleep(TESTIFY_EVERY).await;
+        }
+    }
+
+    /// What those who have taken it by now have answered since, and what is to be expected: what others of theirs answered
+    /// meanwhile, and what they themselves answered before. Who is connected elsewhere says nothing here.
+    fn look(&mut self, chosen: &BTreeSet<String>, late: &BTreeSet<String>, nodes: &[NodeStatus]) -> Account {
+        let now = Instant::now();
+        self.taken.retain(|node, _| chosen.contains(node) && !late.contains(node));
+        for node in chosen.difference(late) {
+            self.taken.entry(node.clone()).or_insert(now);
+        }
         let loads = &self.plane.loads;
         let sum = |of: &mut dyn Iterator<Item = (&String, (Instant, Instant))>| {
             let mut sum = Served::default();
             of.for_each(|(node, time)| sum.add(&loads.between(node, time).0));
-            sum
+            sum.into()
         };
         let told = sum(&mut self.taken.iter().map(|(node, since)| (node, (*since, now))));
         let groups: BTreeSet<_> =
@@ -171,21 +317,12 @@ impl Watch<'_> {
         let of_theirs =
             nodes.iter().filter(|node| !chosen.contains(&node.id) && groups.contains(&node.group));
         let others = sum(&mut of_theirs.map(|node| (&node.id, (self.begun, now))));
-        if others.requests() >= ENOUGH {
-            return (told, others);
-        }
-        let before = self.begun.checked_sub(Loads::MEMORY).unwrap_or(self.begun);
-        let before = sum(&mut self.taken.keys().map(|node| (node, (before, self.begun))));
-        (told, before)
-    }
-
-    /// Whether whoever reports has said how it fared for as long as a step is watched. One that falls silent is not waited for.
-    fn is_heard(&self, begun: Instant) -> bool {
-        let (loads, watch) = (&self.plane.loads, self.rules.watch);
-        let owes = |(node, since): (&String, &Instant)| {
-            loads.reports(node) && loads.between(node, (*since, Instant::now())).1 < watch
-        };
-        begun.elapsed() >= watch + 3 * loads.interval() || !self.taken.iter().any(owes)
+        let since = self.begun.checked_sub(Loads::MEMORY).unwrap_or(self.begun);
+        let before = sum(&mut self.taken.keys().map(|node| (node, (since, self.begun))));
+        let reporting = self.taken.iter().filter(|(node, _)| loads.reports(node));
+        let heard = reporting.map(|(node, since)| loads.between(node, (*since, now)).1.as_millis() as u64);
+        let (revision, chosen, heard) = (self.revision, chosen.len(), heard.min());
+        Account { revision, chosen, told, others, before, heard }
     }
 }
 
@@ -219,11 +356,21 @@ fn compare(told: &Served, others: &Served, rules: &Rollout) -> Result<(), String
     Ok(())
 }
 
-/// Does what may wait for the disk.
-async fn blocking(plane: &Arc<Plane>, work: impl FnOnce(&Plane) + Send + 'static) {
-    let plane = Arc::clone(plane);
-    // Whoever stops the process stops this too.
-    let _ = tokio::task::spawn_blocking(move || work(&plane)).await;
+/// Does what may wait for a disk or a network, until it is done: a store that is away comes back.
+async fn insist(
+    plane: &Arc<Plane>,
+    work: impl Fn(&Plane) -> Result<(), StoreError> + Clone + Send + 'static,
+) {
+    loop {
+        let (plane, work) = (Arc::clone(plane), work.clone());
+        match tokio::task::spawn_blocking(move || work(&plane)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tracing::error!(%error, "a rollout waits for the store"),
+            // Whoever stops the process stops this too.
+            Err(_) => return,
+        }
+        sleep(PAUSE).await;
+    }
 }
 
 fn names<T>(of: &BTreeMap<String, T>) -> String {
@@ -232,7 +379,7 @@ fn names<T>(of: &BTreeMap<String, T>) -> String {
 
 /// Of each node its newest stream: an older one may not have been missed yet.
 fn newest(plane: &Plane) -> Vec<NodeStatus> {
-    let by_id: BTreeMap<_, _> = plane.nodes.all().into_iter().map(|node| (node.id.clone(), node)).collect();
+    let by_id: BTreeMap<_, _> = plane.everybody().into_iter().map(|node| (node.id.clone(), node)).collect();
     by_id.into_values().collect()
 }
 
@@ -293,7 +440,7 @@ mod tests {
             agent: String::new(),
             labels: BTreeMap::new(),
             group: Some(id[..1].to_owned()),
-            way: "delta",
+            way: "delta".to_owned(),
             since: String::new(),
             revision,
             settled: true,
@@ -346,6 +493,15 @@ mod tests {
                 "95 of 100 requests to those who were told end within 95 ms, and to others, or before, within 10 ms",
             ),
         );
+    }
+
+    #[test]
+    fn what_others_write_is_what_they_counted() {
+        let served = Served { good: 7, failed: 1, took: vec![(0.1, 5), (f64::INFINITY, 3)] };
+        let account = Account { revision: 2, chosen: 1, told: served.clone().into(), ..Account::default() };
+        let text = serde_json::to_string(&account).unwrap();
+        let read: Account = serde_json::from_str(&text).unwrap();
+        assert_eq!((Served::from(read.told.clone()), read), (served, account));
     }
 
     #[test]

@@ -42,7 +42,12 @@ impl Control {
 
     /// The same in a directory of its own from before, where nodes ask at this address.
     pub fn start_in(dir: Arc<Dir>, xds: &str, settings: &str) -> Self {
-        let text = format!("xds: {xds}\napi: 127.0.0.1:0\nstore: store\ndocuments: mesh\n{settings}\n");
+        Self::start_with(dir, xds, "store", settings)
+    }
+
+    /// The same with another store, whose directory is `store` too.
+    pub fn start_with(dir: Arc<Dir>, xds: &str, store: &str, settings: &str) -> Self {
+        let text = format!("xds: {xds}\napi: 127.0.0.1:0\nstore: {store}\ndocuments: mesh\n{settings}\n");
         let file = dir.write("control.yaml", &text);
         let mut command = Command::new(binary());
         command.arg("run").arg(file);

@@ -29,7 +29,7 @@ pub fn new_token() -> String {
 ///
 /// # Errors
 /// The store cannot be written.
-pub fn keep_token(store: &Store, name: &str, token: &str) -> Result<(), StoreError> {
+pub fn keep_token(store: &dyn Store, name: &str, token: &str) -> Result<(), StoreError> {
     store
         .put_token(&token::hash(token), &Token { name: name.to_owned(), created: rfc3339(SystemTime::now()) })
 }
@@ -44,7 +44,7 @@ impl FromRequestParts<Api> for Author {
             return Err(refused("a token is needed: send `authorization: Bearer TOKEN`"));
         };
         let (hash, plane) = (token::hash(token.trim()), api.plane.clone());
-        let known = super::blocking(move || Ok(plane.store().tokens()?.remove(&hash))).await?;
+        let known = super::blocking(move || Ok(plane.store().token(&hash)?)).await?;
         known.map(|token| Self(token.name)).ok_or_else(|| refused("this token is not known here"))
     }
 }

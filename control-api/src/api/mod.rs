@@ -15,7 +15,6 @@ use axum::{Json, Router};
 use http::StatusCode;
 use outrigger_proto::model::{Reads, SpiffeId};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 use utoipa::{OpenApi, ToSchema};
 
 pub use self::auth::{Author, keep_token, new_token as make_token};
@@ -25,7 +24,8 @@ use crate::events::Happened;
 use crate::nats::Standing;
 use crate::nodes::NodeStatus;
 use crate::plane::{Change, ChangeError, Outcome, Plane};
-use crate::store::{Revision, StoreError};
+use crate::store::etcd::Etcd;
+use crate::store::{Entry, Revision, StoreError};
 
 /// Bytes of a request: documents for a large fleet.
 const LARGEST: usize = 64 << 20;
@@ -80,21 +80,6 @@ pub struct Rollback {
     pub dry_run: bool,
 }
 
-/// A revision, without what it says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Entry {
-    /// Its number.
-    pub number: u64,
-    /// When, RFC 3339.
-    pub time: String,
-    /// Who.
-    pub author: String,
-    /// Why; may be empty.
-    pub message: String,
-    /// The earlier one that it brings back, if it does.
-    pub rollback_to: Option<u64>,
-}
-
 /// What is served, and to whom.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Status {
@@ -102,9 +87,9 @@ pub struct Status {
     pub revision: u64,
     /// The one that is told to some so far, if there is one.
     pub candidate: Option<u64>,
-    /// How publishing events goes; nothing where they are not published.
+    /// How publishing events goes; nothing where this control plane does not publish them.
     pub publishing: Option<Publishing>,
-    /// Who is connected.
+    /// Who is connected, to this control plane or to another of the same store.
     pub nodes: Vec<NodeStatus>,
 }
 
@@ -245,12 +230,20 @@ pub fn router(plane: Arc<Plane>, reads: Reads) -> Router {
         .route("/v1/ca/rotate", post(rotate))
         .route("/v1/openapi.json", get(|| async { Json(Description::openapi()) }))
         .route("/live", get(|| async { "ok\n" }))
-        .route("/ready", get(|| async { "ok\n" }))
+        .route("/ready", get(ready))
         .fallback(|| async {
             Failed(StatusCode::NOT_FOUND, "there is nothing here; see /v1/openapi.json".into())
         })
         .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(api)
+}
+
+/// Whether changes can be made: what is served is served all the same.
+async fn ready(State(api): State<Api>) -> Result<&'static str, Failed> {
+    match api.plane.store().shared().and_then(Etcd::away) {
+        Some(why) => Err(StoreError::Away(why).into()),
+        None => Ok("ok\n"),
+    }
 }
 
 /// A status, and what is wrong.
@@ -268,7 +261,7 @@ impl From<ChangeError> for Failed {
         let status = match error {
             ChangeError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ChangeError::Refused(_) => StatusCode::CONFLICT,
-            ChangeError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            ChangeError::Store(error) => return error.into(),
         };
         Self(status, error.to_string())
     }
@@ -276,20 +269,17 @@ impl From<ChangeError> for Failed {
 
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
-        Self(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        let status = match error {
+            StoreError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            StoreError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self(status, error.to_string())
     }
 }
 
 impl From<Outcome> for Changed {
     fn from(Outcome { revision, diff, warnings }: Outcome) -> Self {
         Self { revision, diff, warnings }
-    }
-}
-
-impl From<Revision> for Entry {
-    fn from(revision: Revision) -> Self {
-        let Revision { number, time, author, message, rollback_to, documents: _ } = revision;
-        Self { number, time, author, message, rollback_to }
     }
 }
 
@@ -322,7 +312,7 @@ async fn rollback(
     Author(author): Author,
     Json(Rollback { to, message, dry_run }): Json<Rollback>,
 ) -> Result<Json<Changed>, Failed> {
-    blocking(move || Ok(Json(api.plane.rollback(to, (author, message), dry_run)?.into()))).await
+    blocking(move || Ok(Json(api.plane.rollback(to, &(author, message), dry_run)?.into()))).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -338,11 +328,7 @@ async fn history(
     _: auth::Reader,
     Query(Most { most }): Query<Most>,
 ) -> Result<Json<Vec<Entry>>, Failed> {
-    blocking(move || {
-        let revisions = api.plane.store().history(most.unwrap_or(100).min(MOST))?;
-        Ok(Json(revisions.into_iter().map(Into::into).collect()))
-    })
-    .await
+    blocking(move || Ok(Json(api.plane.store().history(most.unwrap_or(100).min(MOST))?))).await
 }
 
 fn found(api: &Api, number: u64) -> Result<Revision, Failed> {
@@ -402,10 +388,7 @@ async fn status(State(api): State<Api>, _: auth::Reader) -> Json<Status> {
     let published = api.plane.published().borrow().clone();
     let revision = published.stable.revision;
     let candidate = published.candidate.map(|candidate| candidate.serving.revision);
-    let mut nodes = api.plane.nodes.all();
-    for node in &mut nodes {
-        node.load = api.plane.loads.status(&node.id, Instant::now());
-    }
+    let nodes = api.plane.everybody();
     Json(Status { revision, candidate, publishing: publishing(&api.plane), nodes })
 }
 

@@ -56,7 +56,7 @@ pub fn take_back(plane: &Plane, join: &str, author: String) -> Result<bool, Stor
     };
     let now = seconds(SystemTime::now());
     let revoke = |join: &mut Join| join.revoked.replace(now).is_none();
-    let done = plane.store().change_join(&hash, &revoke)?;
+    let done = plane.store().change_join(&hash, &revoke, now)?;
     if done {
         plane.note(Happened::JoinRevoked { id: join.to_owned(), spiffe_id: found.spiffe_id, author });
     }
@@ -114,7 +114,7 @@ pub(super) fn note_signed(plane: &Plane, join: [u8; 8], by: By, until: u64) -> R
         join.lives_until = join.lives_until.max(Some(until));
         is_good
     };
-    if plane.store().change_join(&hash, &note).map_err(unreadable)? {
+    if plane.store().change_join(&hash, &note, seconds(SystemTime::now())).map_err(unreadable)? {
         return Ok(());
     }
     still_good(plane, join).and_then(|()| Err(spent()))

@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use tonic::Code;
 
 use super::*;
-use crate::store::Store;
+use crate::store::file::File;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -38,7 +38,7 @@ impl Dir {
     fn open(&self, attest: Attest) -> Attestors {
         let trust_domain = TrustDomain::new("mesh.test").unwrap();
         let settings = Settings { trust_domain, root: None, lifetime: DAY, attest: attest.clone() };
-        let store = Store::open(&self.0.join("store.redb")).unwrap();
+        let store = Arc::new(File::open(&self.0.join("store.redb")).unwrap());
         let authority = Authority::open(&settings, &self.0).unwrap();
         Attestors::open(Plane::open(store, Some(authority), None).unwrap(), &attest).unwrap()
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
-use outrigger_proto::model::{Nodes, Plane as Settings};
+use outrigger_proto::model::{Authority as AuthoritySettings, Nodes, Plane as Settings, PlaneStore, Rollout};
 use outrigger_proto::yaml;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -17,8 +17,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::attest::Attestors;
 use crate::ca::Authority;
-use crate::plane::Plane;
-use crate::store::Store;
+use crate::plane::{self, Plane};
+use crate::store::etcd::{self, Etcd};
+use crate::store::file::File;
+use crate::store::{Store, StoreError};
 use crate::tls::{self, Listener, Peer};
 use crate::{api, attest, directory, loads, nats, rollout, xds};
 
@@ -55,14 +57,8 @@ async fn serve(settings: Settings) -> super::Done {
     let Settings { xds, api, tls, store, documents, authority, nodes: who, rollout, reads, events } =
         settings;
     let acceptor = |asks: bool| tls.as_ref().map(|tls| tls::acceptor(tls, asks)).transpose();
-    // What is in it is nobody else's to read.
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&store);
-    made.map_err(|error| format!("{}: {error}", store.display()))?;
-    let opened = Store::open(&store.join("store.redb")).map_err(|error| error.to_string())?;
-    first_token(&opened, &store)?;
     let attest = authority.as_ref().map(|settings| settings.attest.clone()).unwrap_or_default();
-    let authority = authority.map(|settings| Authority::open(&settings, &store)).transpose()?;
-    let plane = Plane::open(opened, authority, rollout.as_ref()).map_err(|error| error.to_string())?;
+    let plane = open(store, authority, rollout.as_ref())?;
     let attestors = Arc::new(Attestors::open(plane.clone(), &attest)?);
     let (nodes, people) =
         (Listener::bind(&xds, acceptor(true)?).await?, Listener::bind(&api, acceptor(false)?).await?);
@@ -71,11 +67,12 @@ async fn serve(settings: Settings) -> super::Done {
     if let Some(documents) = documents {
         tokio::spawn(directory::watch(documents, plane.clone()));
     }
-    if let Some(rollout) = rollout {
-        tokio::spawn(rollout::lead(plane.clone(), rollout));
-    }
+    share(&plane)?;
+    let (leader, of) = (plane.clone(), plane.clone());
+    tokio::spawn(rollout::while_leading(of, move || rollout::lead(leader.clone(), rollout.clone())));
     if let Some(events) = events {
-        tokio::spawn(nats::publish(plane.clone(), events));
+        let (publisher, of) = (plane.clone(), plane.clone());
+        tokio::spawn(rollout::while_leading(of, move || nats::publish(publisher.clone(), events.clone())));
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let for_nodes = nodes_router(&plane, &attestors, who).into_make_service_with_connect_info::<Peer>();
@@ -92,7 +89,47 @@ async fn serve(settings: Settings) -> super::Done {
         _ = tokio::signal::ctrl_c() => Ok(()),
     };
     plane.close().await;
-    done
+    let left = tokio::task::spawn_blocking(move || plane.store().shared().map(Etcd::leave).is_some()).await;
+    done.and(left.map(drop).map_err(|error| error.to_string()))
+}
+
+fn open(
+    PlaneStore { directory, etcd }: PlaneStore,
+    authority: Option<AuthoritySettings>,
+    rollout: Option<&Rollout>,
+) -> Result<Arc<Plane>, String> {
+    // What is in it is nobody else's to read.
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+    made.map_err(|error| format!("{}: {error}", directory.display()))?;
+    let open = || -> Result<Arc<dyn Store>, StoreError> {
+        Ok(match etcd {
+            None => Arc::new(File::open(&directory.join("store.redb"))?),
+            Some(etcd) => Arc::new(Etcd::open(&etcd)?),
+        })
+    };
+    let store = open().map_err(|error| error.to_string())?;
+    first_token(&*store, &directory)?;
+    let authority = authority.map(|settings| Authority::open(&settings, &directory)).transpose()?;
+    Plane::open(store, authority, rollout).map_err(|error| error.to_string())
+}
+
+/// Hears of others who have the same store, and tells them.
+fn share(plane: &Arc<Plane>) -> super::Done {
+    if plane.store().shared().is_none() {
+        return Ok(());
+    }
+    tokio::spawn(plane::follow(plane.clone()));
+    tokio::spawn(rollout::witness(plane.clone()));
+    thread(plane, "follow", |etcd, _| etcd::follow(etcd))?;
+    thread(plane, "keep", etcd::keep)
+}
+
+/// A thread that waits for the network all the time, and ends with the process.
+fn thread(plane: &Arc<Plane>, name: &str, work: fn(&Etcd, &Plane)) -> super::Done {
+    let plane = Arc::clone(plane);
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let spawned = thread.spawn(move || plane.store().shared().map(|etcd| work(etcd, &plane)));
+    spawned.map(drop).map_err(|error| format!("cannot start: {error}"))
 }
 
 /// All that nodes ask.
@@ -107,7 +144,7 @@ fn nodes_router(plane: &Arc<Plane>, attestors: &Arc<Attestors>, who: Nodes) -> a
 }
 
 /// Somebody must be the first to change something.
-fn first_token(store: &Store, directory: &Path) -> super::Done {
+fn first_token(store: &dyn Store, directory: &Path) -> super::Done {
     if !store.tokens().map_err(|error| error.to_string())?.is_empty() {
         return Ok(());
     }

@@ -39,7 +39,8 @@ pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
 pub use self::jwt::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse};
 pub use self::listener::{Direction, Filter, FilterChain, HttpFilter, Limits, Listener, TcpFilter};
 pub use self::plane::{
-    Attest, Authority, Nats, NatsLogin, Nodes, Plane, PlaneTls, Reads, Rollout, RootFiles, Verifier,
+    Attest, Authority, Etcd, Nats, NatsLogin, Nodes, Plane, PlaneStore, PlaneTls, Reads, Rollout, RootFiles,
+    Verifier,
 };
 pub use self::resilience::{
     AbortWith, Adaptive, Backoff, BreakerLimits, CircuitBreaker, Concurrency, Fault, FaultAbort, FaultDelay,

@@ -14,8 +14,8 @@ pub struct Plane {
     pub api: Address,
     /// With what both prove themselves; in the clear by default, and then on loopback alone.
     pub tls: Option<PlaneTls>,
-    /// The directory in which it keeps what was said; made where it is not there.
-    pub store: PathBuf,
+    /// Where it keeps what was said.
+    pub store: PlaneStore,
     /// A directory of documents that are taken over when they change; none by default.
     pub documents: Option<PathBuf>,
     /// Who gives nodes their identities; nobody by default.
@@ -37,7 +37,7 @@ impl Default for Plane {
             xds: on(18000),
             api: on(18001),
             tls: None,
-            store: "outrigger-control".into(),
+            store: PlaneStore { directory: PlaneStore::DIRECTORY.into(), etcd: None },
             documents: None,
             authority: None,
             nodes: Nodes::Any,
@@ -46,6 +46,40 @@ impl Default for Plane {
             events: None,
         }
     }
+}
+
+/// Where a control plane keeps what was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaneStore {
+    /// The directory of what is this process's own, and of all where nothing is shared; made where it is not there.
+    pub directory: PathBuf,
+    /// Where it shares the rest with its replicas; nowhere by default.
+    pub etcd: Option<Etcd>,
+}
+
+impl PlaneStore {
+    /// The directory, by default.
+    pub const DIRECTORY: &str = "outrigger-control";
+}
+
+/// An etcd that several control planes keep what was said in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Etcd {
+    /// Its members, as `https://HOST:PORT`, or `http://HOST:PORT` on this machine; not empty.
+    pub endpoints: Box<[Box<str>]>,
+    /// What stands before all keys.
+    pub prefix: Box<str>,
+    /// PEM file of the roots that members are checked against; the system's by default.
+    pub trust: Option<PathBuf>,
+    /// What is shown to members that want a certificate; nothing by default.
+    pub certificate: Option<PlaneTls>,
+    /// A user, and the file of the password, which is read whenever it is shown; nobody by default.
+    pub login: Option<(Box<str>, PathBuf)>,
+}
+
+impl Etcd {
+    /// What stands before all keys, by default.
+    pub const PREFIX: &str = "/outrigger";
 }
 
 /// A certificate of the process's own.

@@ -8,6 +8,7 @@ mod load;
 mod nats;
 mod nodes;
 mod on_demand;
+mod replicas;
 mod rollouts;
 
 use outrigger_tests::{Control, Echo, Proxy};

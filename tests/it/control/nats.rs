@@ -17,11 +17,11 @@ use tokio::net::TcpStream;
 use super::web;
 
 /// A server of NATS with a directory of its own.
-struct Server(Process);
+pub(super) struct Server(Process);
 
 impl Server {
     /// It listens on this port, or on a free one.
-    async fn start(program: &Peer, dir: &Path, port: u16, more: &str) -> Self {
+    pub(super) async fn start(program: &Peer, dir: &Path, port: u16, more: &str) -> Self {
         let config = dir.join("nats.conf");
         let store = dir.join("jetstream");
         let port = if port == 0 { -1 } else { i32::from(port) };
@@ -37,7 +37,7 @@ impl Server {
         server
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.0.wait_address("Listening for client connections on ").expect("it listens")
     }
 
@@ -113,12 +113,12 @@ impl Reader {
 }
 
 /// The events that a control plane has.
-fn kept(control: &Control) -> Vec<Value> {
+pub(super) fn kept(control: &Control) -> Vec<Value> {
     control.ok(&["events"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Waits until the stream has exactly what the control plane has, at least so many.
-async fn same(control: &Control, server: &Server, least: usize) -> Vec<(String, String, Value)> {
+pub(super) async fn same(control: &Control, server: &Server, least: usize) -> Vec<(String, String, Value)> {
     let mut reader = server.reader().await;
     until("everything is published", async || {
         let kept = kept(control);

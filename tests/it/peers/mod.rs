@@ -167,7 +167,7 @@ async fn quiet(proxy: &Proxy) {
 }
 
 /// A port that nobody listens on, for programs that cannot choose their own.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

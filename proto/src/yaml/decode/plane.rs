@@ -2,12 +2,12 @@
 
 use super::super::cursor::Cx;
 use super::super::fault::{Fault, show};
-use super::super::tree::Node;
+use super::super::tree::{Node, View};
 use super::tls::{file, is_here, is_private};
 use super::{address, duration, percent, some_time};
 use crate::model::{
-    Address, Attest, Authority, Nats, NatsLogin, Nodes, Percent, Plane, PlaneTls, Reads, Rollout, RootFiles,
-    TrustDomain, Verifier,
+    Address, Attest, Authority, Etcd, Nats, NatsLogin, Nodes, Percent, Plane, PlaneStore, PlaneTls, Reads,
+    Rollout, RootFiles, TrustDomain, Verifier,
 };
 
 const NODES: [(&str, Nodes); 2] = [("any", Nodes::Any), ("proven", Nodes::Proven)];
@@ -17,13 +17,7 @@ const READS: [(&str, Reads); 2] = [("token", Reads::Token), ("open", Reads::Open
 pub(in super::super) fn plane<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Plane> {
     let mut m = cx.fields(root, "control plane")?;
     let default = Plane::default();
-    let tls = m.optional("tls", |cx, node| {
-        let mut m = cx.fields(node, "tls")?;
-        let certificate = m.required("certificate", file);
-        let private_key = m.required("private_key", file);
-        m.finish();
-        Some(PlaneTls { certificate: certificate?, private_key: private_key? })
-    });
+    let tls = m.optional("tls", own_certificate);
     let in_the_clear = !m.has("tls");
     let mut bind = |key| {
         m.optional(key, |cx, node| {
@@ -41,9 +35,10 @@ pub(in super::super) fn plane<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Pla
         })
     };
     let (xds, api) = (bind("xds"), bind("api"));
-    let store = m.optional("store", file).unwrap_or(default.store);
+    let store = m.optional("store", store).unwrap_or(default.store);
     let documents = m.optional("documents", file);
-    let authority = m.optional("ca", |cx, node| authority(cx, node, in_the_clear));
+    let is_shared = store.etcd.is_some();
+    let authority = m.optional("ca", |cx, node| authority(cx, node, (in_the_clear, is_shared)));
     let has_authority = m.has("ca");
     let nodes = m.optional("nodes", |cx, node| {
         let nodes = cx.word(node, &NODES)?;
@@ -63,7 +58,98 @@ pub(in super::super) fn plane<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Pla
     Some(Plane { xds, api, tls, store, documents, authority, nodes, rollout, reads, events })
 }
 
-fn authority<'a>(cx: &mut Cx<'a>, node: Node<'a>, in_the_clear: bool) -> Option<Authority> {
+fn own_certificate<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<PlaneTls> {
+    let mut m = cx.fields(node, "tls")?;
+    let certificate = m.required("certificate", file);
+    let private_key = m.required("private_key", file);
+    m.finish();
+    Some(PlaneTls { certificate: certificate?, private_key: private_key? })
+}
+
+/// A directory, or one and what is shared.
+fn store<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<PlaneStore> {
+    match node.view() {
+        View::Map => {}
+        View::Plain(_) | View::Quoted(_) | View::List | View::Broken => {
+            return Some(PlaneStore { directory: file(cx, node)?, etcd: None });
+        }
+    }
+    let mut m = cx.fields(node, "store")?;
+    let etcd = m.required("etcd", etcd);
+    let directory = m.optional("directory", file).unwrap_or_else(|| PlaneStore::DIRECTORY.into());
+    m.finish();
+    Some(PlaneStore { directory, etcd: Some(etcd?) })
+}
+
+fn etcd<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Etcd> {
+    let mut m = cx.fields(node, "etcd")?;
+    let endpoints = m.required("endpoints", |cx, node| {
+        cx.one_or_more(node, A_MEMBER, |cx, node| cx.parsed(node, A_MEMBER, etcd_member))
+    });
+    let prefix = m.optional("prefix", |cx, node| cx.parsed(node, "a path, as `/outrigger`", prefix));
+    let trust = m.optional("trust", file);
+    let certificate = m.optional("tls", own_certificate);
+    let user = m.optional("user", |cx, node| cx.string(node, "a name"));
+    let password = if m.has("user") { m.required("password", file) } else { m.optional("password", file) };
+    if !m.has("user") {
+        m.refuse("password", || Fault::new("nobody knows whose it is").hint("write `user` too"));
+    }
+    if endpoints.iter().flatten().any(|member| member.starts_with("http://")) {
+        for key in ["trust", "tls"] {
+            m.refuse(key, || {
+                Fault::new("in the clear nobody proves who he is").hint("write `https://` in `endpoints`")
+            });
+        }
+    }
+    m.finish();
+    Some(Etcd {
+        endpoints: endpoints?.into(),
+        prefix: prefix.unwrap_or_else(|| Etcd::PREFIX.into()),
+        trust,
+        certificate,
+        login: user.map(|user| Box::from(&*user)).zip(password),
+    })
+}
+
+const A_MEMBER: &str = "a member, as `http://127.0.0.1:2379` or `https://etcd.example:2379`";
+
+fn etcd_member(text: &str) -> Result<Box<str>, Fault> {
+    let fault =
+        || Fault::new(format!("{} is no member of etcd", show(text))).hint(format!("expected {A_MEMBER}"));
+    let uri: http::Uri = text.parse().map_err(|_| fault())?;
+    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    let host =
+        uri.host().filter(|host| !host.is_empty() && bare && uri.port_u16().is_some()).ok_or_else(fault)?;
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(Fault::new("whoever reads this file would know the password")
+            .hint("write `user`, and `password` with the name of a file"));
+    }
+    match uri.scheme_str() {
+        Some("https") => {}
+        Some("http") if is_here(host) => {}
+        Some("http") => {
+            return Err(Fault::new("in the clear whoever is between could say what is served")
+                .hint("write `https://`; `http://` is for this machine alone"));
+        }
+        Some(_) | None => return Err(fault()),
+    }
+    Ok(text.trim_end_matches('/').into())
+}
+
+fn prefix(text: &str) -> Result<Box<str>, Fault> {
+    let is_path = text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_word));
+    if !is_path {
+        let fault = Fault::new(format!("{} is no beginning of keys", show(text)));
+        return Err(fault.hint("expected words behind `/`, as `/outrigger`"));
+    }
+    Ok(text.into())
+}
+
+fn authority<'a>(
+    cx: &mut Cx<'a>,
+    node: Node<'a>,
+    (in_the_clear, is_shared): (bool, bool),
+) -> Option<Authority> {
     let mut m = cx.fields(node, "ca")?;
     let trust_domain = m.required("trust_domain", |cx, node| {
         cx.parsed(node, "a trust domain, as `example.org`", |text| {
@@ -78,7 +164,13 @@ fn authority<'a>(cx: &mut Cx<'a>, node: Node<'a>, in_the_clear: bool) -> Option<
     });
     let lifetime = m.optional("lifetime", some_time).unwrap_or(Authority::LIFETIME);
     let attest = m.optional("attest", |cx, node| attest(cx, node, in_the_clear)).unwrap_or_default();
+    let lacks_root = is_shared && !m.has("root");
     m.finish();
+    if lacks_root {
+        let fault = Fault::new("replicas sign by one root, and its key does not belong into etcd");
+        return cx
+            .fail(node, fault.hint("write `root: { certificate, private_key }`, the same for each of them"));
+    }
     Some(Authority { trust_domain: trust_domain?, root, lifetime, attest })
 }
 

@@ -1,10 +1,10 @@
-//! How a control plane runs: where its events go, and who its nodes are.
+//! How a control plane runs: where its events go, who its nodes are, and what it shares.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::super::{Source, parse_plane};
-use crate::model::{Attest, Nats, NatsLogin, Nodes, Plane, Verifier};
+use crate::model::{Attest, Etcd, Nats, NatsLogin, Nodes, Plane, PlaneStore, PlaneTls, Verifier};
 
 fn plane(text: &str) -> Result<Plane, String> {
     let source = Source { name: "control.yaml", text, base: Path::new("/etc"), env: &|_| None };
@@ -153,4 +153,85 @@ fn without_tls_nobody_shows_a_certificate() {
         assert!(said.contains(expected), "{said}\n{expected}");
     }
     assert_eq!(plane("nodes: any").unwrap().nodes, Nodes::Any);
+}
+
+#[test]
+fn what_is_kept_is_kept_here_or_shared() {
+    let store = |text: &str| plane(text).map(|plane| plane.store).unwrap();
+    assert_eq!(store("store: dir"), PlaneStore { directory: "/etc/dir".into(), etcd: None });
+    let least = Etcd {
+        endpoints: ["http://127.0.0.1:2379".into()].into(),
+        prefix: "/outrigger".into(),
+        trust: None,
+        certificate: None,
+        login: None,
+    };
+    let directory = PlaneStore::DIRECTORY.into();
+    let expected = PlaneStore { directory, etcd: Some(least.clone()) };
+    assert_eq!(store("store: { etcd: { endpoints: 'http://127.0.0.1:2379/' } }"), expected);
+    let all = "store: { directory: own, etcd: { endpoints: ['https://a:2379', 'https://b:2379'], prefix: /mesh/one, trust: ca.crt, tls: { certificate: own.crt, private_key: own.key }, user: me, password: /run/pass } }";
+    let etcd = Etcd {
+        endpoints: ["https://a:2379".into(), "https://b:2379".into()].into(),
+        prefix: "/mesh/one".into(),
+        trust: Some("/etc/ca.crt".into()),
+        certificate: Some(PlaneTls {
+            certificate: "/etc/own.crt".into(),
+            private_key: "/etc/own.key".into(),
+        }),
+        login: Some(("me".into(), "/run/pass".into())),
+    };
+    assert_eq!(store(all), PlaneStore { directory: "/etc/own".into(), etcd: Some(etcd) });
+}
+
+#[test]
+fn what_cannot_be_shared_is_refused() {
+    let a_member = "expected a member, as `http://127.0.0.1:2379` or `https://etcd.example:2379`";
+    let table = [
+        ("", "1:16: store.etcd: `endpoints` is missing".to_owned()),
+        ("endpoints: []", "1:29: store.etcd.endpoints: the list is empty".to_owned()),
+        ("endpoints: 'etcd:1'", format!("1:29: store.etcd.endpoints: `etcd:1` is no member of etcd; {a_member}")),
+        (
+            "endpoints: ['https://a']",
+            format!("1:30: store.etcd.endpoints[0]: `https://a` is no member of etcd; {a_member}"),
+        ),
+        (
+            "endpoints: 'http://etcd:1'",
+            "1:29: store.etcd.endpoints: in the clear whoever is between could say what is served; write `https://`".to_owned(),
+        ),
+        (
+            "endpoints: 'https://me:pass@etcd:1'",
+            "1:29: store.etcd.endpoints: whoever reads this file would know the password".to_owned(),
+        ),
+        (
+            "endpoints: 'http://[::1]:1', prefix: outrigger",
+            "1:55: store.etcd.prefix: `outrigger` is no beginning of keys; expected words behind `/`".to_owned(),
+        ),
+        (
+            "endpoints: 'http://[::1]:1', trust: ca.crt",
+            "1:47: store.etcd.trust: in the clear nobody proves who he is; write `https://` in `endpoints`".to_owned(),
+        ),
+        (
+            "endpoints: 'http://[::1]:1', tls: { certificate: a, private_key: b }",
+            "1:47: store.etcd.tls: in the clear nobody proves who he is; write `https://` in `endpoints`".to_owned(),
+        ),
+        (
+            "endpoints: 'https://a:1', tls: { certificate: a }",
+            "1:49: store.etcd.tls: `private_key` is missing".to_owned(),
+        ),
+        ("endpoints: 'https://a:1', user: a", "1:16: store.etcd: `password` is missing".to_owned()),
+        (
+            "endpoints: 'https://a:1', password: a",
+            "1:44: store.etcd.password: nobody knows whose it is; write `user` too".to_owned(),
+        ),
+        ("endpoints: 'https://a:1', key: a", "1:44: store.etcd.key: there is no such key in `etcd`".to_owned()),
+    ];
+    for (fields, expected) in table {
+        let said = plane(&format!("store: {{ etcd: {{ {fields} }} }}")).unwrap_err();
+        assert!(said.starts_with(&format!("control.yaml:{expected}")), "{said}\n{expected}");
+    }
+    let shared = "store: { etcd: { endpoints: 'http://[::1]:1' } }\nca: { trust_domain: a.test }\n";
+    let said = plane(shared).unwrap_err();
+    let expected =
+        "control.yaml:2:5: ca: replicas sign by one root, and its key does not belong into etcd; write `root";
+    assert!(said.starts_with(expected), "{said}");
 }
