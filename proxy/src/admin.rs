@@ -256,7 +256,7 @@ impl Admin {
             let endpoints = cluster.endpoints();
             let endpoint = |e: &Arc<Endpoint>| {
                 json!({
-                    "address": e.label(),
+                    "address": e.at().label,
                     "weight": e.weight(),
                     "active": e.active(),
                     "connections": e.connections(),
@@ -287,7 +287,7 @@ impl Admin {
 
 fn assignment(cluster: &Cluster) -> Assignment {
     let endpoint = |e: &Arc<Endpoint>| outrigger_proto::model::Endpoint {
-        address: e.address().clone(),
+        address: e.at().address.clone(),
         weight: e.weight().try_into().unwrap_or(std::num::NonZeroU32::MIN),
         priority: e.priority(),
         zone: e.zone(),

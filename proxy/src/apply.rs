@@ -216,14 +216,14 @@ impl Applier {
                     let none = Assignment::default();
                     self.clusters.assign(&live, endpoints.get(name).map_or(&none, Arc::as_ref));
                 }
-                Source::Dns { host, port } => {
+                Source::Dns { host, port, uses } => {
                     if self.resolving.get(name).is_some_and(|resolving| resolving.source == cluster.source) {
                         continue;
                     }
                     let clusters = self.clusters.clone();
                     let (asked, answered) = oneshot::channel();
                     waiting.push(answered);
-                    let what = (host.clone(), port.get());
+                    let what = (host.clone(), port.get(), *uses);
                     let task = dns::resolve(self.resolver(), what, asked, move |assignment| {
                         clusters.assign(&live, assignment);
                     });

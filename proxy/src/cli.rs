@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use outrigger_proto::model::{Action, Filter, Mesh, Source};
+use outrigger_proto::model::{Action, DnsUse, Filter, Mesh, Source};
 use outrigger_proto::yaml::{self, Parsed};
 
 use crate::app::{self, App, Signals, StartError};
@@ -178,7 +178,12 @@ fn summary(mesh: &Mesh, endpoints: impl Fn(&outrigger_proto::model::Name) -> usi
     for (name, cluster) in &mesh.clusters {
         let what = match &cluster.source {
             Source::Static => format!("{} endpoints", endpoints(name)),
-            Source::Dns { host, port } => format!("whatever {host} resolves to, port {port}"),
+            Source::Dns { host, port, uses: DnsUse::All } => {
+                format!("whatever {host} resolves to, port {port}")
+            }
+            Source::Dns { host, port, uses: DnsUse::First } => {
+                format!("the first address that {host} resolves to, port {port}")
+            }
         };
         out.push_str(&format!("cluster  {name}  {what}\n"));
     }

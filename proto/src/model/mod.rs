@@ -29,7 +29,7 @@ use std::time::Duration;
 
 pub use self::authorization::{Authorization, ClaimRule, Effect, HeaderRule, PathPattern, Rule, When};
 pub use self::cluster::{
-    Assignment, Balance, Cluster, Destination, Endpoint, Labels, Protocol, Source, SubsetFallback,
+    Assignment, Balance, Cluster, Destination, DnsUse, Endpoint, Labels, Protocol, Source, SubsetFallback,
 };
 pub use self::control::{ControlPlane, Locality, Metadata, Node};
 pub use self::external_authorization::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization};

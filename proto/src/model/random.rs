@@ -475,8 +475,11 @@ fn edits() -> impl Strategy<Value = HeaderEdits> {
 }
 
 fn cluster() -> impl Strategy<Value = Cluster> {
-    let dns = ("[a-z0-9-]{1,8}(\\.[a-z_]{1,4}){1,2}\\.?", 1..u16::MAX)
-        .prop_map(|(host, port)| Source::Dns { host: host.into(), port: NonZeroU16::new(port).unwrap() });
+    let uses = select(vec![DnsUse::All, DnsUse::First]);
+    let dns =
+        ("[a-z0-9-]{1,8}(\\.[a-z_]{1,4}){1,2}\\.?", 1..u16::MAX, uses).prop_map(|(host, port, uses)| {
+            Source::Dns { host: host.into(), port: NonZeroU16::new(port).unwrap(), uses }
+        });
     let protocol = select(vec![Protocol::Auto, Protocol::Http1, Protocol::Http2]);
     let source = prop_oneof![3 => Just(Source::Static), 1 => dns];
     let limits = (policies::retry_budget(), policies::circuit_breaker());

@@ -20,7 +20,7 @@ use super::ratio::show_percent;
 use super::scalar::{show_duration, show_size};
 use super::words::show_priority;
 use crate::model::{
-    AccessLog, Action, Admin, Assignment, Cluster, Config, ControlPlane, Direction, Endpoint, Filter,
+    AccessLog, Action, Admin, Assignment, Cluster, Config, ControlPlane, Direction, DnsUse, Endpoint, Filter,
     FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, JwtUse, Limits, Listener, Locality,
     LogFormat, LogTarget, Match, Mesh, Metadata, Name, Node, Overload, PathMatch, PathRewrite, Percent,
     Privileges, Process, Protocol, Redirect, Respond, Rewrite, Root, Route, RouteTable, Shutdown, Source,
@@ -456,7 +456,13 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
             let endpoints = assignment.map_or(&[][..], |assignment| assignment.endpoints.as_slice());
             out.list("endpoints", endpoints.iter(), endpoint);
         }
-        Source::Dns { host, port } => out.field("dns", text(&format!("{host}:{port}"))),
+        Source::Dns { host, port, uses } => {
+            let host = text(&format!("{host}:{port}"));
+            match uses {
+                DnsUse::All => out.field("dns", host),
+                DnsUse::First => out.field("dns", format!("{{ host: {host}, use: first }}")),
+            }
+        }
     }
     resilience::balance(out, balance);
     out.field(

@@ -152,6 +152,7 @@ fn records() -> Vec<(&'static str, Value)> {
         ("fault_abort", policy::fault_abort()),
         ("fault_when", policy::fault_when()),
         ("cluster", upstream::cluster()),
+        ("dns", upstream::dns()),
         ("endpoint", upstream::endpoint()),
         ("hash_balance", upstream::hash_balance()),
         ("hash", upstream::hash()),

@@ -83,12 +83,13 @@ struct Done<'a> {
 }
 
 fn log(conn: &Conn, view: &ListenerView, done: &Done<'_>) {
-    let Done { at, trip, cluster, result, authorization } = done;
+    let Done { at: start, trip, cluster, result, authorization } = done;
     let endpoint = trip.endpoint();
+    let at = endpoint.as_ref().map(|endpoint| endpoint.at());
     let answer = result.err().map(ProxyError::answer);
     let activity = conn.watch().activity();
     let record = Record {
-        start: *at,
+        start: *start,
         duration: trip.started().elapsed(),
         protocol: "TCP",
         client: conn.peer().map_or(Peer::Unix, Peer::Ip),
@@ -105,7 +106,7 @@ fn log(conn: &Conn, view: &ListenerView, done: &Done<'_>) {
         bytes_received: activity.received(),
         bytes_sent: activity.sent(),
         cluster,
-        endpoint: endpoint.as_ref().map(|e| e.address()),
+        endpoint: at.as_ref().map(|at| &at.address),
         attempts: 1,
         identity: conn.identity(),
         authorization,

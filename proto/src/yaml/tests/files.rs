@@ -107,7 +107,10 @@ fn full_clusters() {
     assert_eq!(mesh.clusters["items-v2"].protocol, Protocol::Http1);
     assert_eq!(mesh.clusters["grpc-backend"].protocol, Protocol::Http2);
     let port = std::num::NonZeroU16::new(5432).unwrap();
-    assert_eq!(mesh.clusters["postgres"].source, Source::Dns { host: "localhost".into(), port });
+    assert_eq!(
+        mesh.clusters["postgres"].source,
+        Source::Dns { host: "localhost".into(), port, uses: DnsUse::All }
+    );
     assert!(!endpoints.contains_key("postgres"));
     assert_eq!(parsed.warnings, []);
 }
@@ -224,7 +227,7 @@ clusters:
     assert_eq!(tcp.idle_timeout, Duration::from_secs(5));
     assert_eq!(tcp.to.targets.len(), 1);
     assert_eq!(tcp.to.targets[0].to, name("y").into());
-    let Source::Dns { host, port: _ } = &mesh.clusters["y"].source else { panic!() };
+    let Source::Dns { host, port: _, uses: _ } = &mesh.clusters["y"].source else { panic!() };
     assert_eq!(&**host, "db.internal");
 }
 
@@ -275,4 +278,25 @@ fn thresholds_of_overload() {
         let parsed = read(&format!("{text}\nlisteners: {{}}\n")).unwrap();
         assert_eq!(parsed.config.mesh.process.overload, expected, "{text}");
     }
+}
+
+#[test]
+fn a_name_stands_for_all_of_its_addresses_or_for_one_endpoint() {
+    let of = |dns: &str| {
+        let file = format!(
+            "listeners: {{ l: {{ bind: \"127.0.0.1:1\", tcp: {{ to: a }} }} }}\nclusters: {{ a: {{ dns: {dns} }} }}"
+        );
+        read(&file).map(|parsed| parsed.config.mesh.clusters["a"].source.clone())
+    };
+    let expected = |uses| Some(Source::Dns { host: "a.test".into(), port: 1.try_into().unwrap(), uses });
+    for (dns, uses) in [
+        ("\"a.test:1\"", DnsUse::All),
+        ("{ host: \"a.test:1\" }", DnsUse::All),
+        ("{ host: \"a.test:1\", use: all }", DnsUse::All),
+        ("{ host: \"a.test:1\", use: first }", DnsUse::First),
+    ] {
+        assert_eq!(of(dns).ok(), expected(uses), "{dns}");
+    }
+    assert!(of("{ use: first }").is_err());
+    assert!(of("{ host: \"a.test:1\", use: second }").is_err());
 }
