@@ -160,20 +160,22 @@ fn check(origin: &Origin, effective: bool) -> ExitCode {
 fn summary(mesh: &Mesh, endpoints: impl Fn(&outrigger_proto::model::Name) -> usize) -> String {
     let mut out = format!("workers  {}\nadmin    {}\n", app::workers(mesh), mesh.process.admin.address);
     for (name, listener) in &mesh.listeners {
-        let tls = if listener.chain.tls.is_some() { " (TLS)" } else { "" };
-        let what = match &listener.chain.filter {
-            Filter::Http(http) => {
-                let routes = mesh.route_tables.get(&http.routes).map_or(&[][..], |table| &table.routes);
-                let forwarding =
-                    routes.iter().filter(|route| matches!(route.action, Action::Forward(_))).count();
-                format!("HTTP{tls}, {} routes, {forwarding} of them to clusters", routes.len())
-            }
-            Filter::Tcp(tcp) => {
-                let targets: Vec<_> = tcp.to.targets.iter().map(|target| target.to.to_string()).collect();
-                format!("TCP{tls} to {}", targets.join(", "))
-            }
-        };
-        out.push_str(&format!("listener {name}  {}  {what}\n", listener.bind));
+        for (place, _, chain) in listener.chains.places() {
+            let tls = if chain.tls.is_some() { " (TLS)" } else { "" };
+            let what = match &chain.filter {
+                Filter::Http(http) => {
+                    let routes = mesh.route_tables.get(&http.routes).map_or(&[][..], |table| &table.routes);
+                    let forwarding =
+                        routes.iter().filter(|route| matches!(route.action, Action::Forward(_))).count();
+                    format!("HTTP{tls}, {} routes, {forwarding} of them to clusters", routes.len())
+                }
+                Filter::Tcp(tcp) => {
+                    let targets: Vec<_> = tcp.to.targets.iter().map(|target| target.to.to_string()).collect();
+                    format!("TCP{tls} to {}", targets.join(", "))
+                }
+            };
+            out.push_str(&format!("listener {name}{place}  {}  {what}\n", listener.bind));
+        }
     }
     for (name, cluster) in &mesh.clusters {
         let what = match &cluster.source {

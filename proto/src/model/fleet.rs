@@ -73,7 +73,8 @@ impl Fleet {
 
     /// The route tables of a group's listeners.
     pub fn tables<'f>(&'f self, group: &'f Group) -> BTreeSet<&'f Name> {
-        let http = self.listeners(group).filter_map(|(_, listener)| match &listener.chain.filter {
+        let chains = self.listeners(group).flat_map(|(_, listener)| listener.chains.each());
+        let http = chains.filter_map(|chain| match &chain.filter {
             Filter::Http(http) => Some(&http.routes),
             Filter::Tcp(_) => None,
         });
@@ -85,8 +86,8 @@ impl Fleet {
         let mesh = &self.config.mesh;
         let Some(named) = &group.clusters else { return mesh.clusters.keys().collect() };
         let mut out: BTreeSet<_> = named.iter().collect();
-        for (_, listener) in self.listeners(group) {
-            match &listener.chain.filter {
+        for chain in self.listeners(group).flat_map(|(_, listener)| listener.chains.each()) {
+            match &chain.filter {
                 Filter::Http(http) => out.extend(http.external_authorization.iter().map(|it| &it.cluster)),
                 Filter::Tcp(tcp) => out.extend(tcp.to.targets.iter().map(|target| &target.to.cluster)),
             }

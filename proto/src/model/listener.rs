@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Address, Authorization, DownstreamTls, ExternalAuthorization, JwtIssuer, Name, Split};
+use super::{Address, Authorization, Chains, DownstreamTls, ExternalAuthorization, JwtIssuer, Name, Split};
 
 /// A place where connections arrive.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,8 +14,8 @@ pub struct Listener {
     pub bind: Address,
     /// Whose traffic it is; labels metrics, and decides what drains first.
     pub direction: Direction,
-    /// What happens to a connection.
-    pub chain: FilterChain,
+    /// What happens to its connections.
+    pub chains: Chains,
 }
 
 /// Whose traffic a listener carries, seen from the service beside us.

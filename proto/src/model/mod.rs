@@ -4,6 +4,7 @@
 //! cluster, stands beside the [`Mesh`] and not in it ([`Config`]), so that a pod that restarts rebuilds no route.
 
 mod authorization;
+mod chains;
 mod cluster;
 mod control;
 mod external_authorization;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::authorization::{Authorization, ClaimRule, Effect, HeaderRule, PathPattern, Rule, When};
+pub use self::chains::{ChainMatch, Chains, ChainsError, Origin, Transport};
 pub use self::cluster::{
     Assignment, Balance, Cluster, Destination, DnsUse, Endpoint, Labels, Protocol, Source, SubsetFallback,
 };

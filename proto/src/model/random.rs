@@ -63,21 +63,20 @@ fn assemble(
         } else {
             listener.bind = Address::Unix(format!("/run/{i} a.sock").into());
         }
-        match &mut listener.chain.filter {
-            Filter::Tcp(tcp) => point(&mut tcp.to, &names, &picks),
-            Filter::Http(http) => {
-                authorization::point(&mut http.external_authorization, (&names, &services), &picks)
-            }
-        }
-        match &mut listener.chain.filter {
-            Filter::Tcp(_) => {}
-            Filter::Http(http) => match mesh.route_tables.keys().next().filter(|_| share) {
-                Some(table) => http.routes = table.clone(),
-                None => {
-                    http.routes = name.clone();
-                    mesh.route_tables.insert(name.clone(), resolve(routes));
+        for chain in listener.chains.each_mut() {
+            match &mut chain.filter {
+                Filter::Tcp(tcp) => point(&mut tcp.to, &names, &picks),
+                Filter::Http(http) => {
+                    authorization::point(&mut http.external_authorization, (&names, &services), &picks);
+                    match mesh.route_tables.keys().next().filter(|_| share) {
+                        Some(table) => http.routes = table.clone(),
+                        None => {
+                            http.routes = name.clone();
+                            mesh.route_tables.insert(name.clone(), resolve(routes.clone()));
+                        }
+                    }
                 }
-            },
+            }
         }
         mesh.listeners.insert(name, listener);
     }
@@ -251,7 +250,7 @@ fn network() -> impl Strategy<Value = ipnet::IpNet> {
     ]
 }
 
-fn any_listener() -> impl Strategy<Value = RawListener> {
+fn filter_chain(by: tls::By) -> impl Strategy<Value = FilterChain> {
     let routes = Name::new("set-later").unwrap();
     let http =
         (vec(network(), 0..3), any::<bool>(), authorization::jwt(), option::of(authorization::external()));
@@ -261,8 +260,7 @@ fn any_listener() -> impl Strategy<Value = RawListener> {
     });
     let tcp =
         (bare_split(), time()).prop_map(|(to, idle_timeout)| Filter::Tcp(TcpFilter { to, idle_timeout }));
-    let direction = select(vec![Direction::Inbound, Direction::Outbound]);
-    let chain = (option::of(tls::downstream(tls::By::Files)), limits(), prop_oneof![2 => http, 1 => tcp]);
+    let chain = (option::of(tls::downstream(by)), limits(), prop_oneof![2 => http, 1 => tcp]);
     let chain = chain.prop_flat_map(|(tls, limits, filter)| {
         let (http, claims) = match &filter {
             Filter::Http(http) => (true, !http.jwt.is_empty()),
@@ -276,11 +274,57 @@ fn any_listener() -> impl Strategy<Value = RawListener> {
             filter: filter.clone(),
         })
     });
-    let chain = chain.boxed();
-    let listener = (address(), direction, chain).prop_map(|(bind, direction, chain)| Listener {
+    chain.boxed()
+}
+
+/// Several chains of one listener, by secrets.
+pub(crate) fn chains() -> impl Strategy<Value = Chains> {
+    let one = || (chain_match(), filter_chain(tls::By::Secrets));
+    let strict = |chain: &mut FilterChain| {
+        if let Some(DownstreamTls::Mutual(mode)) = &mut chain.tls {
+            *mode = Mutual::Strict;
+        }
+    };
+    let all = (vec(one(), 1..4), option::of(filter_chain(tls::By::Secrets)));
+    all.prop_filter_map("no two alike", move |(mut some, mut rest)| {
+        some.iter_mut().map(|(_, chain)| chain).chain(&mut rest).for_each(strict);
+        Chains::new(some, rest).ok()
+    })
+}
+
+fn chain_match() -> impl Strategy<Value = ChainMatch> {
+    let ports = || (1..u16::MAX).prop_map(|port| NonZeroU16::new(port).unwrap());
+    let networks = || btree_set(network(), 0..3);
+    let host = prop_oneof![
+        "[a-z0-9]{1,3}(\\.[a-z_-]{1,3}){0,2}".prop_map(|name| HostPattern::Exact(name.into())),
+        "(\\.[a-z0-9_-]{1,3}){1,3}".prop_map(|domain| HostPattern::Suffix(domain.into())),
+    ];
+    let protocols = btree_set("[a-z/.0-9]{1,8}".prop_map(Box::<str>::from), 0..3);
+    let transport = option::of(select(vec![Transport::Tls, Transport::Clear]));
+    let origin = option::of(select(vec![Origin::Local, Origin::External]));
+    let to = (option::of(ports()), networks(), btree_set(host, 0..3));
+    let from = (origin, networks(), btree_set(ports(), 0..3));
+    (to, transport, protocols, from).prop_map(
+        |((port, destinations, hosts), transport, protocols, (origin, sources, source_ports))| ChainMatch {
+            port,
+            destinations,
+            hosts,
+            transport,
+            protocols,
+            origin,
+            sources,
+            source_ports,
+        },
+    )
+}
+
+fn any_listener() -> impl Strategy<Value = RawListener> {
+    let direction = select(vec![Direction::Inbound, Direction::Outbound]);
+    let chains = filter_chain(tls::By::Files).prop_map(Chains::from);
+    let listener = (address(), direction, chains).prop_map(|(bind, direction, chains)| Listener {
         bind,
         direction,
-        chain,
+        chains,
     });
     (listener, vec(any::<Index>(), 4), vec(any_route(), 0..4))
 }

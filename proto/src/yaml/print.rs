@@ -51,7 +51,8 @@ pub fn print(config: &Config) -> String {
 
 /// Whether a table is written at the listener of its name.
 fn is_inline(mesh: &Mesh, table: &Name) -> bool {
-    mesh.listeners.get(table).is_some_and(|listener| match &listener.chain.filter {
+    let chain = mesh.listeners.get(table).and_then(|listener| listener.chains.only());
+    chain.is_some_and(|chain| match &chain.filter {
         Filter::Http(http) => http.routes == *table,
         Filter::Tcp(_) => false,
     })
@@ -183,8 +184,7 @@ fn path(path: &Path, beside: &str) -> String {
 }
 
 fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
-    let Listener { bind, direction, chain } = listener;
-    let FilterChain { tls, authorization, limits: limited, filter } = chain;
+    let Listener { bind, direction, chains } = listener;
     out.field("bind", text(&bind.to_string()));
     out.field(
         "direction",
@@ -193,6 +193,16 @@ fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
             Direction::Outbound => "outbound",
         },
     );
+    match chains.only() {
+        Some(only) => chain(out, name, only, mesh),
+        None => {
+            out.comment(&format!("({} chains, which only a control plane can say)", chains.each().count()))
+        }
+    }
+}
+
+fn chain(out: &mut Out, name: &Name, chain: &FilterChain, mesh: &Mesh) {
+    let FilterChain { tls, authorization, limits: limited, filter } = chain;
     if let Some(tls) = tls {
         tls::downstream(out, tls);
     }

@@ -18,7 +18,7 @@ use crate::watch::Stage;
 
 /// Serves a connection until both sides have ended.
 pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
-    let (Filter::Tcp(filter), FilterView::Tcp(clusters)) = (&view.config.chain.filter, &view.filter) else {
+    let (Filter::Tcp(filter), FilterView::Tcp(clusters)) = (&view.chain.filter, &view.filter) else {
         unreachable!("called for TCP listeners")
     };
     conn.watch().enter(Stage::Tunnel);

@@ -72,10 +72,8 @@ pub(super) fn listener<'a>(
         }
         (None, tcp) => (Filter::Tcp(tcp?), None),
     };
-    Some((
-        Listener { bind: bind?, direction, chain: FilterChain { tls, authorization, limits, filter } },
-        table,
-    ))
+    let chains = FilterChain { tls, authorization, limits, filter }.into();
+    Some((Listener { bind: bind?, direction, chains }, table))
 }
 
 fn refuse_http(m: &mut Fields<'_, '_>) {

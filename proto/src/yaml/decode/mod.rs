@@ -203,7 +203,8 @@ fn each_http_listener<'a>(
     let Some(listeners) = root.get("listeners") else { return };
     for entry in listeners.value.entries() {
         let listener = Name::new(entry.key).and_then(|name| mesh.listeners.get(&name));
-        let Some(Filter::Http(http)) = listener.map(|listener| &listener.chain.filter) else { continue };
+        let chain = listener.and_then(|listener| listener.chains.only());
+        let Some(Filter::Http(http)) = chain.map(|chain| &chain.filter) else { continue };
         let steps = [Step::Key("listeners"), Step::Key(entry.key)];
         cx.within_all(&steps, |cx| look(cx, entry.value, http));
     }

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use outrigger_proto::model::{Assignment, Cluster, DownstreamTls, Listener, Name, RouteTable, UpstreamTls};
 use outrigger_proto::xds::discovery;
-use outrigger_proto::xds::{
-    ClusterResource, EndpointSource, Kind, ListenerResource, Resource, RouteSource, Secret,
-};
+use outrigger_proto::xds::{ClusterResource, EndpointSource, Kind, ListenerResource, Resource, Secret};
 use tokio::time::Instant;
 
 use super::lapses::Lapses;
@@ -134,9 +132,7 @@ impl State {
     }
 
     fn put_listener(&mut self, name: Name, new: Held<ListenerResource>) {
-        if let RouteSource::Rds(table) = &new.means.routes {
-            self.tables.refer(table, &name);
-        }
+        new.means.tables().for_each(|table| self.tables.refer(table, &name));
         let old = self.listeners.get(&name).map(|old| of_listener(&old.means)).unwrap_or_default();
         self.name_secrets((Kind::Listener, name.clone()), &old, &of_listener(&new.means));
         let Some(old) = self.listeners.get_mut(&name) else {
@@ -144,11 +140,8 @@ impl State {
             self.changed = true;
             return;
         };
-        if let RouteSource::Rds(table) = &old.means.routes
-            && old.means.routes != new.means.routes
-        {
-            self.tables.release(table, &name);
-        }
+        let left = old.means.tables().filter(|table| new.means.tables().all(|kept| kept != *table));
+        left.for_each(|table| self.tables.release(table, &name));
         self.changed |= old.replace(new);
     }
 
@@ -222,9 +215,7 @@ impl State {
             }
             Kind::Listener => {
                 let Some(held) = self.listeners.remove(name) else { return };
-                if let RouteSource::Rds(table) = &held.means.routes {
-                    self.tables.release(table, name);
-                }
+                held.means.tables().for_each(|table| self.tables.release(table, name));
                 let secrets = of_listener(&held.means);
                 self.name_secrets((kind, name.clone()), &secrets, &BTreeSet::new());
                 self.changed = true;
@@ -397,16 +388,12 @@ impl State {
             out.endpoints.extend(self.endpoints(endpoints).map(|set| (name.clone(), set)));
         }
         for (name, held) in &self.listeners {
-            let ListenerResource { listener, routes } = &held.means;
-            let table = match routes {
-                RouteSource::None => None,
-                RouteSource::Stated(table) => Some((name, table.clone())),
-                RouteSource::Rds(table) => {
-                    Some((table, self.tables.answer(table).means().cloned().unwrap_or_default()))
-                }
-            };
-            out.route_tables.extend(table.map(|(name, table)| (name.clone(), table)));
-            out.listeners.insert(name.clone(), listener.clone());
+            let resource = &held.means;
+            out.route_tables.extend(resource.stated(name).map(|(name, table)| (name, table.clone())));
+            let named = resource.tables().map(|table| (table, self.tables.answer(table).means()));
+            out.route_tables
+                .extend(named.map(|(name, table)| (name.clone(), table.cloned().unwrap_or_default())));
+            out.listeners.insert(name.clone(), resource.listener.clone());
         }
         out
     }
@@ -419,7 +406,13 @@ fn of_cluster(ClusterResource { cluster, endpoints: _ }: &ClusterResource) -> BT
 
 /// The secrets that a listener names.
 fn of_listener(ListenerResource { listener, routes: _ }: &ListenerResource) -> BTreeSet<Name> {
-    listener.chain.tls.iter().flat_map(DownstreamTls::secrets).map(|secret| secret.name.clone()).collect()
+    listener
+        .chains
+        .each()
+        .flat_map(|chain| &chain.tls)
+        .flat_map(DownstreamTls::secrets)
+        .map(|secret| secret.name.clone())
+        .collect()
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ impl Ledger {
         let Some(logged) = &self.logged else { return };
         let logged = logged.borrow();
         let answer = self.error.get().map(ProxyError::answer);
-        let route = self.route.get().map(|position| format!("{}.routes[{position}]", self.view.name));
+        let route = self.route.get().map(|position| format!("{}.routes[{position}]", self.view.place));
         let flag = match (answer, self.delayed.get()) {
             (None, false) => Cow::Borrowed("-"),
             (None, true) => Cow::Borrowed("DI"),
