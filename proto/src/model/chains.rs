@@ -54,7 +54,7 @@ pub enum Transport {
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// This machine: loopback, a unix socket, or the address that it came to.
+    /// This machine: 127.0.0.1, ::1, a unix socket, or the address that it came to.
     Local,
     /// Another.
     External,

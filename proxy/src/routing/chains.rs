@@ -7,7 +7,7 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use outrigger_proto::model::{ChainMatch, HostPattern, Origin, Transport};
@@ -43,8 +43,10 @@ impl Arrival {
     }
 
     fn origin(&self) -> Origin {
+        // As Envoy has it: of 127.0.0.0/8 this one alone.
+        const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let (to, from) = (Self::address(self.to), Self::address(self.from));
-        let local = from == to || from.is_none_or(|from| from.is_loopback());
+        let local = from == to || from.is_none_or(|from| LOOPBACK.contains(&from));
         if local { Origin::Local } else { Origin::External }
     }
 }

@@ -16,6 +16,7 @@ mod second_opinion;
 mod tls;
 mod websocket;
 mod xds;
+mod xds_chains;
 mod xds_tls;
 
 use std::path::{Path, PathBuf};

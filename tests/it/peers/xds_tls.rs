@@ -23,18 +23,18 @@ use super::{Running, run};
 const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
 
 /// A certificate for a host.
-fn named(authority: &Authority, host: &str) -> Svid {
+pub(super) fn named(authority: &Authority, host: &str) -> Svid {
     let mut params = leaf(&[]);
     params.subject_alt_names.push(SanType::DnsName(host.try_into().unwrap()));
     authority.sign(params)
 }
 
 /// A secret of the same stream.
-fn of(name: &str) -> Value {
+pub(super) fn of(name: &str) -> Value {
     json!({ "name": name, "sds_config": { "ads": {}, "resource_api_version": "V3" } })
 }
 
-fn certificate(name: &str, svid: &Svid) -> Value {
+pub(super) fn certificate(name: &str, svid: &Svid) -> Value {
     let (chain, key) = (&svid.chain, &svid.key);
     json!({ "name": name, "tls_certificate": { "certificate_chain": { "inline_string": chain }, "private_key": { "inline_string": key } } })
 }
@@ -147,7 +147,7 @@ async fn a_listener_shows_the_certificate_that_it_is_told_incrementally() {
 }
 
 /// A server that asks for a certificate, and answers each request alike.
-async fn server(shown: &Svid, believed: &Authority) -> u16 {
+pub(super) async fn server(shown: &Svid, believed: &Authority) -> u16 {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut store = RootCertStore::empty();
     store.add(believed.issuer().der().clone()).unwrap();
