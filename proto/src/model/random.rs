@@ -277,16 +277,16 @@ fn filter_chain(by: tls::By) -> impl Strategy<Value = FilterChain> {
     chain.boxed()
 }
 
-/// Several chains of one listener, by secrets.
-pub(crate) fn chains() -> impl Strategy<Value = Chains> {
-    let one = || (chain_match(), filter_chain(tls::By::Secrets));
+/// Several chains of one listener.
+pub(crate) fn chains(by: tls::By) -> impl Strategy<Value = Chains> {
+    let one = move || (chain_match(), filter_chain(by));
     let strict = |chain: &mut FilterChain| {
         if let Some(DownstreamTls::Mutual(mode)) = &mut chain.tls {
             *mode = Mutual::Strict;
         }
     };
-    let all = (vec(one(), 1..4), option::of(filter_chain(tls::By::Secrets)));
-    all.prop_filter_map("no two alike", move |(mut some, mut rest)| {
+    let all = (vec(one(), 1..4), option::of(filter_chain(by)));
+    all.prop_filter_map("no two are alike", move |(mut some, mut rest)| {
         some.iter_mut().map(|(_, chain)| chain).chain(&mut rest).for_each(strict);
         Chains::new(some, rest).ok()
     })
@@ -320,7 +320,8 @@ fn chain_match() -> impl Strategy<Value = ChainMatch> {
 
 fn any_listener() -> impl Strategy<Value = RawListener> {
     let direction = select(vec![Direction::Inbound, Direction::Outbound]);
-    let chains = filter_chain(tls::By::Files).prop_map(Chains::from);
+    let one = filter_chain(tls::By::Files).prop_map(Chains::from);
+    let chains = prop_oneof![4 => one, 1 => chains(tls::By::Files)];
     let listener = (address(), direction, chains).prop_map(|(bind, direction, chains)| Listener {
         bind,
         direction,

@@ -12,19 +12,22 @@ mod resilience;
 mod tls;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use self::writer::{Out, key, list, text};
 use super::ratio::show_percent;
 use super::scalar::{show_duration, show_size};
 use super::words::show_priority;
 use crate::model::{
-    AccessLog, Action, Admin, Assignment, Cluster, Config, ControlPlane, Direction, DnsUse, Endpoint, Filter,
-    FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, JwtUse, Limits, Listener, Locality,
-    LogFormat, LogTarget, Match, Mesh, Metadata, Name, Node, Overload, PathMatch, PathRewrite, Percent,
-    Privileges, Process, Protocol, Redirect, Respond, Rewrite, Root, Route, RouteTable, Shutdown, Source,
-    Split, StringMatch, Target, TcpFilter, User,
+    AccessLog, Action, Admin, Assignment, ChainMatch, Cluster, Config, ControlPlane, Direction, DnsUse,
+    Endpoint, Filter, FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, JwtUse, Limits, Listener,
+    Locality, LogFormat, LogTarget, Match, Mesh, Metadata, Name, Node, Origin, Overload, PathMatch,
+    PathRewrite, Percent, Privileges, Process, Protocol, Redirect, Respond, Rewrite, Root, Route, RouteTable,
+    Shutdown, Source, Split, StringMatch, Target, TcpFilter, Transport, User,
 };
 
 /// The document that says what `config` is, and nothing less.
@@ -193,15 +196,44 @@ fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
             Direction::Outbound => "outbound",
         },
     );
-    match chains.only() {
-        Some(only) => chain(out, name, only, mesh),
-        None => {
-            out.comment(&format!("({} chains, which only a control plane can say)", chains.each().count()))
-        }
+    if let Some(only) = chains.only() {
+        return chain(out, only, mesh.route_tables.get(name).map(|table| (name, table)));
+    }
+    out.list("chains", chains.some().iter(), |out, (matches, one)| {
+        out.field("when", when(matches));
+        chain(out, one, None);
+    });
+    if let Some(rest) = chains.rest() {
+        out.block("rest", |out| chain(out, rest, None));
     }
 }
 
-fn chain(out: &mut Out, name: &Name, chain: &FilterChain, mesh: &Mesh) {
+fn when(matches: &ChainMatch) -> String {
+    let ChainMatch { port, destinations, hosts, transport, protocols, origin, sources, source_ports } =
+        matches;
+    let networks = |all: &BTreeSet<IpNet>| all.iter().map(|network| text(&network.to_string())).collect();
+    let mut fields: Vec<String> = port.iter().map(|port| format!("port: {port}")).collect();
+    let mut some = |key: &str, items: Vec<String>| {
+        fields.extend((!items.is_empty()).then(|| format!("{key}: {}", list(items.into_iter()))));
+    };
+    some("destination", networks(destinations));
+    some("sni", hosts.iter().map(authorization::host).collect());
+    some("alpn", protocols.iter().map(|protocol| text(protocol)).collect());
+    some("source", networks(sources));
+    some("source_port", source_ports.iter().map(ToString::to_string).collect());
+    fields.extend(transport.map(|transport| match transport {
+        Transport::Tls => "transport: tls".to_owned(),
+        Transport::Clear => "transport: clear".to_owned(),
+    }));
+    fields.extend(origin.map(|origin| match origin {
+        Origin::Local => "origin: local".to_owned(),
+        Origin::External => "origin: external".to_owned(),
+    }));
+    if fields.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", fields.join(", ")) }
+}
+
+/// `inline` is the table that may be written in place.
+fn chain(out: &mut Out, chain: &FilterChain, inline: Option<(&Name, &RouteTable)>) {
     let FilterChain { tls, authorization, limits: limited, filter } = chain;
     if let Some(tls) = tls {
         tls::downstream(out, tls);
@@ -225,8 +257,8 @@ fn chain(out: &mut Out, name: &Name, chain: &FilterChain, mesh: &Mesh) {
                 list(trusted_proxies.iter().map(|network| text(&network.to_string()))),
             );
             out.field("merge_slashes", merge_slashes);
-            match mesh.route_tables.get(table) {
-                Some(inline) if table == name => routes(out, "routes", inline),
+            match inline {
+                Some((name, inline)) if table == name => routes(out, "routes", inline),
                 Some(_) | None => out.field("routes", text(table.as_str())),
             }
         }

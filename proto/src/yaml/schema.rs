@@ -124,6 +124,8 @@ fn records() -> Vec<(&'static str, Value)> {
         ("locality", serving::locality()),
         ("xds", serving::xds()),
         ("listener", serving::listener()),
+        ("chain", serving::chain()),
+        ("chain_when", serving::chain_when()),
         ("limits", serving::limits()),
         ("tcp", serving::tcp()),
         ("route", serving::route()),

@@ -99,6 +99,7 @@ async fn answer(to: SocketAddr, by: By) -> Option<String> {
 }
 
 /// A listener for each thing that chains are told apart by, and some for what comes before what.
+#[expect(clippy::too_many_lines, reason = "a flat table")]
 fn listeners() -> Vec<Value> {
     let web = Some("web");
     let by = |matches: Value, name: &str| chain(&matches, says(name), web);

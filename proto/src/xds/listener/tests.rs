@@ -95,7 +95,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn several_chains_are_read_as_they_were_written(chains in crate::model::random::chains()) {
+    fn several_chains_are_read_as_they_were_written(chains in crate::model::random::chains(crate::model::random::tls::By::Secrets)) {
         let resource = Resource::Listener(Box::new(of_several(chains)));
         let any = write(&name("l"), &resource).map_err(|refused| TestCaseError::fail(refused.to_string()))?;
         let read = read(Kind::Listener, &any).map_err(|refused| TestCaseError::fail(refused.to_string()))?;
