@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use outrigger_tests::pki::{self, Authority, client_config};
-use outrigger_tests::{Client, Proxy, until, within};
+use outrigger_tests::{Client, Control, Proxy, until, within};
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
@@ -351,4 +351,46 @@ async fn what_was_looked_at_is_passed_on() {
     within("an answer", stream.read_exact(&mut record)).await.unwrap();
     // A handshake record.
     assert_eq!(record[0], 22);
+}
+
+/// What a file says of chains is what Envoy does with them, told by our control plane.
+#[tokio::test]
+async fn chains_of_a_file_are_envoys_too() {
+    let Some(envoy) = Envoy::find().await else { return };
+    let authority = Authority::new("a");
+    let inside = named(&authority, "a.test");
+    let backend = server(&inside, &authority).await;
+    let control = Control::start(
+        "",
+        &[(
+            "a.yaml",
+            &format!(
+                "listeners:
+  web:
+    bind: 127.0.0.1:0
+    chains:
+      - {{ when: {{ source: 127.0.0.2 }}, routes: two }}
+      - {{ when: {{ sni: [a.test, '*.b.test'] }}, tcp: {{ to: inside }} }}
+      - {{ when: {{ sni: c.test, transport: tls, alpn: x }}, tcp: {{ to: inside }} }}
+    rest: {{ routes: rest }}
+route_tables: {{ two: [{{ respond: {{ body: two }} }}], rest: [{{ respond: {{ body: rest }} }}] }}
+clusters: {{ inside: {{ endpoints: [127.0.0.1:{backend}] }} }}
+"
+            ),
+        )],
+    );
+    let envoy = envoy.run(&node("envoy", control.xds(), "DELTA_GRPC")).await;
+    let proxy = Proxy::start(&file(control.xds().port())).await;
+    let shows = Some(inside.certificates()[0].to_vec());
+    for to in [proxy.address("web"), envoy.address] {
+        assert_eq!(answer(to, By::Clear(HERE)).await.as_deref(), Some("rest"));
+        assert_eq!(answer(to, By::Clear([127, 0, 0, 2])).await.as_deref(), Some("two"));
+        assert_eq!(shown(to, "a.test").await, shows);
+        assert_eq!(shown(to, "x.b.test").await, shows);
+        // It is spoken in the clear there.
+        assert_eq!(shown(to, "b.test").await, None);
+        assert_eq!(shown(to, "c.test").await, None);
+    }
+    let printed = proxy.ask("/config?format=yaml").await.text();
+    assert!(printed.contains("when: { sni: [a.test, \"*.b.test\"] }"), "{printed}");
 }
