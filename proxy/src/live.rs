@@ -13,13 +13,14 @@ use outrigger_proto::model::{
     self, ChainMatch, Destination, FilterChain, Mesh, Name, Route, RouteTable, Split,
 };
 
+use crate::facts::Arrival;
 use crate::identity::tls::ListenerTls;
 use crate::observe::ListenerStats;
 use crate::policy::authz::Rules;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::jwt::Tokens;
 use crate::policy::limits::RouteLimits;
-use crate::routing::{Arrival, ChainIndex, RouteIndex};
+use crate::routing::{ChainIndex, RouteIndex};
 use crate::upstream::ClusterView;
 
 /// Where workers find the snapshot in force.

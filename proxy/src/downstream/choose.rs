@@ -10,9 +10,9 @@ use rustls::server::{Accepted, Acceptor, ClientHello};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::handshake::begins_handshake;
+use crate::facts::{Arrival, Greeting};
 use crate::io::socket::Socket;
 use crate::live::{ChainViews, ListenerView};
-use crate::routing::{Arrival, Greeting};
 
 /// Bytes read at once: a ClientHello fits, and no more than rustls takes at once.
 const FIRST: usize = 2048;

@@ -7,49 +7,12 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use outrigger_proto::model::{ChainMatch, HostPattern, Origin, Transport};
 
-/// What is known of a connection when it begins.
-#[derive(Clone, Debug, Default)]
-pub struct Arrival {
-    /// Where it came to; `None` for a unix socket.
-    pub to: Option<SocketAddr>,
-    /// Where it comes from; `None` for a unix socket.
-    pub from: Option<SocketAddr>,
-    /// What its TLS begins with; `None` in the clear, or where nobody looked.
-    pub hello: Option<Greeting>,
-}
-
-/// What a ClientHello says that chains are told apart by.
-#[derive(Clone, Debug, Default)]
-pub struct Greeting {
-    /// The host that is named, in lower case.
-    pub host: Option<Box<str>>,
-    /// What could be spoken inside, what is liked best first.
-    pub protocols: Vec<Box<[u8]>>,
-}
-
-impl Arrival {
-    fn transport(&self) -> Transport {
-        if self.hello.is_some() { Transport::Tls } else { Transport::Clear }
-    }
-
-    /// In one form for both families of addresses.
-    fn address(of: Option<SocketAddr>) -> Option<IpAddr> {
-        of.map(|of| of.ip().to_canonical())
-    }
-
-    fn origin(&self) -> Origin {
-        // As Envoy has it: of 127.0.0.0/8 this one alone.
-        const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        let (to, from) = (Self::address(self.to), Self::address(self.from));
-        let local = from == to || from.is_none_or(|from| LOOPBACK.contains(&from));
-        if local { Origin::Local } else { Origin::External }
-    }
-}
+use crate::facts::Arrival;
 
 /// Chains by one of the things that they are told apart by.
 #[derive(Debug)]
@@ -167,12 +130,12 @@ impl ChainIndex {
         let host = hello.as_ref().and_then(|hello| hello.host.as_deref());
         let protocols = hello.iter().flat_map(|hello| &hello.protocols).map(|protocol| &**protocol);
         let step = self.first.find(to.map(|to| to.port()).as_ref())?;
-        let step = step.find_network(Arrival::address(*to))?;
+        let step = step.find_network(arrival.destination())?;
         let step = step.find(host.into_iter().flat_map(names))?;
         let step = step.find([&arrival.transport()])?;
         let step = step.find(protocols)?;
         let step = step.find([&arrival.origin()])?;
-        let step = step.find_network(Arrival::address(*from))?;
+        let step = step.find_network(arrival.source())?;
         *step.find(from.map(|from| from.port()).as_ref())?
     }
 }

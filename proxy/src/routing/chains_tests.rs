@@ -1,6 +1,7 @@
 //! Chains beside the words that say which one is taken.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
 use outrigger_proto::model::{Chains, Filter, FilterChain, Limits, Name, Split, TcpFilter};
@@ -10,6 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::facts::Greeting;
 
 /// How well a chain fits by one thing: 0 where it says nothing of it, `None` where it does not.
 type Fit = Option<usize>;

@@ -17,7 +17,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
-pub use self::chains::{Arrival, ChainIndex, Greeting};
+pub use self::chains::ChainIndex;
 pub use self::host::host_fits;
 pub use self::index::RouteIndex;
 pub use self::naive::matches;
