@@ -160,7 +160,7 @@ impl Road {
     fn proxied(&self, logger: Option<Logger>) -> UnixStream {
         self.worker.set_logger(logger);
         let (client, server) = UnixStream::pair().expect("two descriptors");
-        serve::start(&self.worker, &stack(), self.listener.clone(), (Socket::Unix(server), None));
+        serve::start(&self.worker, &stack(), Entry::One(self.listener.clone()), (Socket::Unix(server), None));
         client
     }
 

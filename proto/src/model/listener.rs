@@ -41,10 +41,10 @@ pub struct FilterChain {
     pub filter: Filter,
 }
 
-/// What one client, or one listener, may cost us. Each limit names itself when it is hit.
+/// What one client, or one chain of a listener, may cost us. Each limit names itself when it is hit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections of this listener, over all workers.
+    /// Open connections of this chain, over all workers.
     pub connections: NonZeroU32,
     /// Bytes of a request's head: request line and header fields. 431 or 414 above.
     pub header_bytes: NonZeroUsize,

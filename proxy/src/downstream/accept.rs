@@ -91,8 +91,7 @@ pub async fn accept<S: Stack>(worker: Rc<Worker>, stack: S, listener: Name, from
                 entry = current(&worker, &listener).unwrap_or(entry);
                 failing = false;
                 if has_room(&worker, &entry, &arrival.0) {
-                    let place = Place { listener: &listener, entry: &entry, pass_on: &pass_on };
-                    place.put(&worker, &stack, arrival);
+                    place(&worker, &stack, &entry, arrival, &pass_on);
                 } else {
                     // Closed at once: to leave it with the kernel would have the client wait for nothing.
                     worker.shared().stats.shed.connections.increment(1);
@@ -165,26 +164,16 @@ fn has_room(worker: &Worker, entry: &Entry, socket: &Socket) -> bool {
 
 type Arrival = (Socket, Option<SocketAddr>);
 
-/// Where a connection came to, and who else could have it.
-struct Place<'a> {
-    listener: &'a Name,
-    entry: &'a Entry,
-    pass_on: &'a PassOn,
-}
-
-impl Place<'_> {
-    fn put<S: Stack>(&self, worker: &Rc<Worker>, stack: &S, arrival: Arrival) {
-        let Self { listener, entry, pass_on } = self;
-        let target = worker.fewest();
-        if target == worker.id() {
-            serve::start(worker, stack, (*entry).clone(), arrival);
-            return;
-        }
-        let load = Load::new(worker.shared(), target);
-        match Accepted::new(arrival, (*entry).clone(), load) {
-            Ok(accepted) => pass_on(target, accepted),
-            Err(error) => lost(listener, &error),
-        }
+fn place<S: Stack>(worker: &Rc<Worker>, stack: &S, entry: &Entry, arrival: Arrival, pass_on: &PassOn) {
+    let target = worker.fewest();
+    if target == worker.id() {
+        serve::start(worker, stack, entry.clone(), arrival);
+        return;
+    }
+    let load = Load::new(worker.shared(), target);
+    match Accepted::new(arrival, entry.clone(), load) {
+        Ok(accepted) => pass_on(target, accepted),
+        Err(error) => lost(entry, &error),
     }
 }
 
@@ -193,10 +182,10 @@ pub fn take<S: Stack>(worker: &Rc<Worker>, stack: &S, accepted: Accepted) {
     let entry = accepted.entry.clone();
     match accepted.into_socket() {
         Ok(arrival) => serve::start(worker, stack, entry, arrival),
-        Err(error) => lost(entry.name(), &error),
+        Err(error) => lost(&entry, &error),
     }
 }
 
-fn lost(listener: &Name, error: &io::Error) {
-    tracing::warn!(%listener, %error, "a connection was lost between workers");
+fn lost(entry: &Entry, error: &io::Error) {
+    tracing::warn!(listener = %entry.name(), %error, "a connection was lost between workers");
 }
