@@ -294,10 +294,11 @@ fn encoded(fleet: &Fleet) -> Result<Encoded, Unsayable> {
         put(name, &Resource::Routes(RouteTable::clone(table)));
     }
     for (name, listener) in &mesh.listeners {
-        let routes = match &listener.chain.filter {
+        let routes = listener.chains.each().map(|chain| match &chain.filter {
             Filter::Http(http) => RouteSource::Rds(http.routes.clone()),
             Filter::Tcp(_) => RouteSource::None,
-        };
+        });
+        let routes = routes.collect();
         put(name, &Resource::Listener(Box::new(ListenerResource { listener: listener.clone(), routes })));
     }
     if errors.is_empty() { Ok(out) } else { Err(Unsayable(errors)) }
@@ -305,7 +306,9 @@ fn encoded(fleet: &Fleet) -> Result<Encoded, Unsayable> {
 
 /// Listeners for whoever has no proxy: those of HTTP, as where their routes are.
 fn of_clients(listeners: &BTreeMap<&Name, &Listener>) -> BTreeMap<Name, Arc<Item>> {
-    let http = listeners.iter().filter_map(|(name, listener)| match &listener.chain.filter {
+    // Nobody has a connection that they could be told apart by.
+    let chains = listeners.iter().filter_map(|(name, listener)| Some((name, listener.chains.only()?)));
+    let http = chains.filter_map(|(name, chain)| match &chain.filter {
         Filter::Http(http) => Some(((*name).clone(), item(write_for_clients(name, &http.routes)))),
         Filter::Tcp(_) => None,
     });

@@ -30,7 +30,7 @@ use crate::gate::Gate;
 use crate::identity::alarm::Standing;
 use crate::io::listen::Accepting;
 use crate::io::socket::Socket;
-use crate::live::FilterView;
+use crate::live::{Entry, FilterView};
 use crate::observe::Registry;
 use crate::upstream::health::HealthCell;
 use crate::upstream::outlier::Phase;
@@ -277,11 +277,11 @@ impl Admin {
         for (name, help, value) in SERIES {
             self.registry.clear(name);
             self.registry.describe_gauge(name.into(), None, help.into());
-            for (listener, view) in &snapshot.listeners {
+            for view in snapshot.listeners.values().flat_map(Entry::views) {
                 let FilterView::Http(routes) = &view.filter else { continue };
                 for (place, bulkhead) in routes.bulkheads().filter(|(_, b)| !b.counts_each()) {
-                    let route = format!("{listener}.routes[{place}]");
-                    let labels = [("listener", listener.as_str()), ("route", &route)];
+                    let route = format!("{}.routes[{place}]", view.place);
+                    let labels = [("listener", view.name.as_str()), ("route", &route)];
                     self.registry.gauge(name, &labels).set(value(bulkhead.common()));
                 }
             }
@@ -323,7 +323,7 @@ impl Admin {
             let endpoints = cluster.endpoints();
             let endpoint = |e: &Arc<Endpoint>| {
                 json!({
-                    "address": e.label(),
+                    "address": e.at().label,
                     "weight": e.weight(),
                     "active": e.active(),
                     "connections": e.connections(),
@@ -354,7 +354,7 @@ impl Admin {
 
 fn assignment(cluster: &Cluster) -> Assignment {
     let endpoint = |e: &Arc<Endpoint>| outrigger_proto::model::Endpoint {
-        address: e.address().clone(),
+        address: e.at().address.clone(),
         weight: e.weight().try_into().unwrap_or(std::num::NonZeroU32::MIN),
         priority: e.priority(),
         zone: e.zone(),

@@ -9,7 +9,8 @@ use std::time::Duration;
 use hickory_resolver::TokioResolver;
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::{
-    self, Address, Assignment, Authorization, Config, Destination, Filter, Listener, Mesh, Name, Source,
+    self, Address, Assignment, Authorization, ChainMatch, Config, Destination, Filter, FilterChain, Listener,
+    Mesh, Name, Source,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -17,8 +18,10 @@ use tokio::task::JoinHandle;
 use crate::health::{Checker, Plan};
 use crate::identity::secrets::Secrets;
 use crate::io::listen::Bound;
-use crate::live::{FilterView, ListenerState, ListenerView, Routes, Snapshot, resolve_split};
-use crate::material::{Keeper, Loaded};
+use crate::live::{
+    ChainViews, Entry, FilterView, ListenerState, ListenerView, Routes, Snapshot, resolve_split,
+};
+use crate::material::{ChainKey, Keeper, Loaded};
 use crate::observe::Registry;
 use crate::policy::authz::Rules;
 use crate::policy::limits::Limits;
@@ -53,8 +56,11 @@ type Views<'m> = HashMap<(&'m Name, Option<&'m Name>), Arc<ClusterView>>;
 struct Running {
     bind: Address,
     bound: Arc<Bound>,
-    state: Arc<ListenerState>,
+    states: States,
 }
+
+/// Of a listener's chains, by what they take.
+type States = HashMap<Option<ChainMatch>, Arc<ListenerState>>;
 
 /// A name that is being resolved.
 #[derive(Debug)]
@@ -146,8 +152,8 @@ impl Applier {
     /// Stops accepting on listeners of this direction.
     pub fn close(&mut self, direction: model::Direction) {
         let snapshot = self.shared.live.load();
-        let leaving =
-            |name: &Name| snapshot.listeners.get(name).is_some_and(|l| l.config.direction == direction);
+        let listeners = &snapshot.mesh.listeners;
+        let leaving = |name: &Name| listeners.get(name).is_some_and(|l| l.direction == direction);
         for name in self.running.keys().filter(|name| leaving(name)) {
             self.threads.all(|| Command::Unlisten(name.clone()));
         }
@@ -160,8 +166,8 @@ impl Applier {
         let mut next = BTreeMap::new();
         for (name, listener) in &mesh.listeners {
             match self.open_one(name, listener, mesh) {
-                Ok((bound, state)) => {
-                    next.insert(name.clone(), Running { bind: listener.bind.clone(), bound, state });
+                Ok((bound, states)) => {
+                    next.insert(name.clone(), Running { bind: listener.bind.clone(), bound, states });
                 }
                 Err(error) => errors.push(error),
             }
@@ -174,19 +180,23 @@ impl Applier {
         name: &Name,
         listener: &Listener,
         mesh: &Mesh,
-    ) -> Result<(Arc<Bound>, Arc<ListenerState>), ConfigError> {
+    ) -> Result<(Arc<Bound>, States), ConfigError> {
         let known = self.running.get(name);
-        let state = known.map(|running| running.state.clone());
-        let state = state.unwrap_or_else(|| {
-            Arc::new(ListenerState { open: 0.into(), stats: self.registry.listener(name.as_str()) })
+        let states = listener.chains.iter().map(|(matches, _)| {
+            let matches = matches.cloned();
+            let state = known.and_then(|running| running.states.get(&matches).cloned());
+            let new =
+                || Arc::new(ListenerState { open: 0.into(), stats: self.registry.listener(name.as_str()) });
+            (matches, state.unwrap_or_else(new))
         });
+        let states = states.collect();
         let same = |running: &&Running| running.bind == listener.bind;
         let moves =
             |name: &Name, running: &Running| mesh.listeners.get(name).is_none_or(|l| l.bind != running.bind);
         let leaving = self.running.iter().filter(|(name, running)| moves(name, running));
         // A listener that was renamed goes on with its descriptor, and so with its backlog.
         if let Some(running) = known.filter(same).or_else(|| leaving.map(|(_, running)| running).find(same)) {
-            return Ok((running.bound.clone(), state));
+            return Ok((running.bound.clone(), states));
         }
         let bound = Bound::new(&listener.bind).map_err(|error| ConfigError {
             place: None,
@@ -195,7 +205,7 @@ impl Applier {
             hint: (error.kind() == std::io::ErrorKind::AddrInUse)
                 .then(|| "another process has it; choose another port, or 0 for any".to_owned()),
         })?;
-        Ok((Arc::new(bound), state))
+        Ok((Arc::new(bound), states))
     }
 
     /// Gives clusters their endpoints; names that are new are asked for, and told of when they have been answered.
@@ -216,14 +226,14 @@ impl Applier {
                     let none = Assignment::default();
                     self.clusters.assign(&live, endpoints.get(name).map_or(&none, Arc::as_ref));
                 }
-                Source::Dns { host, port } => {
+                Source::Dns { host, port, uses } => {
                     if self.resolving.get(name).is_some_and(|resolving| resolving.source == cluster.source) {
                         continue;
                     }
                     let clusters = self.clusters.clone();
                     let (asked, answered) = oneshot::channel();
                     waiting.push(answered);
-                    let what = (host.clone(), port.get());
+                    let what = (host.clone(), port.get(), *uses);
                     let task = dns::resolve(self.resolver(), what, asked, move |assignment| {
                         clusters.assign(&live, assignment);
                     });
@@ -279,43 +289,56 @@ impl Applier {
                 (name, Arc::new(routes.with_limits(|route| limits.of(name, route))))
             })
             .collect();
-        let view = |(name, config): (&Name, &Listener)| {
+        let view = |name: &Name, (place, matches, chain): (String, Option<&ChainMatch>, &FilterChain)| {
             let running = &next[name];
-            let filter = match &config.chain.filter {
-                Filter::Http(http) => FilterView::Http(tables[&http.routes].clone()),
-                Filter::Tcp(tcp) => FilterView::Tcp(resolve_split(&tcp.to, &resolve)),
-            };
-            let authorizer = match &config.chain.filter {
-                Filter::Http(http) => http.external_authorization.as_ref(),
-                Filter::Tcp(_) => None,
+            let (filter, authorizer) = match &chain.filter {
+                Filter::Http(http) => {
+                    (FilterView::Http(tables[&http.routes].clone()), http.external_authorization.as_ref())
+                }
+                Filter::Tcp(tcp) => (FilterView::Tcp(resolve_split(&tcp.to, &resolve)), None),
             };
             let port = match &running.bound.address {
                 Address::Ip(address) => Some(address.port()),
                 Address::Unix(_) => None,
             };
-            let view = ListenerView {
-                name: name.clone(),
-                config: config.clone(),
+            let matches = matches.cloned();
+            let whose = (name.clone(), matches.clone());
+            Arc::new(ListenerView {
+                place: format!("{name}{place}").into(),
                 port,
-                tokens: loaded.tokens(name),
-                authorization: self.rules(name, config.chain.authorization.as_ref()),
+                tokens: loaded.tokens(&whose),
+                authorization: self.rules(&whose, chain.authorization.as_ref()),
                 authorizer: authorizer.map(|asked| resolve(&asked.cluster.clone().into())),
-                tls: loaded.listener(name),
-                state: running.state.clone(),
+                tls: loaded.listener(&whose),
+                state: running.states[&matches].clone(),
                 filter,
-            };
-            (name.clone(), Arc::new(view))
+                name: name.clone(),
+                chain: chain.clone(),
+                matches,
+            })
         };
-        let listeners = mesh.listeners.iter().map(view).collect();
+        let entry = |(name, Listener { bind: _, direction: _, chains }): (&Name, &Listener)| {
+            let mut views = chains.places().map(|chain| view(name, chain));
+            let only = if chains.only().is_some() { views.next() } else { None };
+            let entry = only.map_or_else(
+                || {
+                    let stats = self.registry.listener(name.as_str());
+                    Entry::Several(Arc::new(ChainViews::new(name.clone(), stats, views)))
+                },
+                Entry::One,
+            );
+            (name.clone(), entry)
+        };
+        let listeners = mesh.listeners.iter().map(entry).collect();
         Snapshot { version: self.version, listeners, mesh: Arc::new(mesh) }
     }
 
     /// Rules that have not changed stay the same, so that connections need not be held against them again.
-    fn rules(&self, listener: &Name, wanted: Option<&Authorization>) -> Option<Arc<Rules>> {
+    fn rules(&self, (listener, matches): &ChainKey, wanted: Option<&Authorization>) -> Option<Arc<Rules>> {
         let wanted = wanted?;
         let current = self.shared.live.load();
-        let current = current.listeners.get(listener);
-        let same = current.filter(|current| current.config.chain.authorization.as_ref() == Some(wanted));
+        let current = current.listeners.get(listener).and_then(|all| all.like(matches.as_ref()));
+        let same = current.filter(|current| current.chain.authorization.as_ref() == Some(wanted));
         let same = same.and_then(|same| same.authorization.clone());
         Some(same.unwrap_or_else(|| Arc::new(Rules::new(wanted))))
     }

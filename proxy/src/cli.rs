@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use outrigger_proto::model::{Action, Filter, Mesh, Source};
+use outrigger_proto::model::{Action, DnsUse, Filter, Mesh, Source};
 use outrigger_proto::yaml::{self, Parsed};
 
 use crate::app::{self, App, Signals, StartError};
@@ -160,25 +160,32 @@ fn check(origin: &Origin, effective: bool) -> ExitCode {
 fn summary(mesh: &Mesh, endpoints: impl Fn(&outrigger_proto::model::Name) -> usize) -> String {
     let mut out = format!("workers  {}\nadmin    {}\n", app::workers(mesh), mesh.process.admin.address);
     for (name, listener) in &mesh.listeners {
-        let tls = if listener.chain.tls.is_some() { " (TLS)" } else { "" };
-        let what = match &listener.chain.filter {
-            Filter::Http(http) => {
-                let routes = mesh.route_tables.get(&http.routes).map_or(&[][..], |table| &table.routes);
-                let forwarding =
-                    routes.iter().filter(|route| matches!(route.action, Action::Forward(_))).count();
-                format!("HTTP{tls}, {} routes, {forwarding} of them to clusters", routes.len())
-            }
-            Filter::Tcp(tcp) => {
-                let targets: Vec<_> = tcp.to.targets.iter().map(|target| target.to.to_string()).collect();
-                format!("TCP{tls} to {}", targets.join(", "))
-            }
-        };
-        out.push_str(&format!("listener {name}  {}  {what}\n", listener.bind));
+        for (place, _, chain) in listener.chains.places() {
+            let tls = if chain.tls.is_some() { " (TLS)" } else { "" };
+            let what = match &chain.filter {
+                Filter::Http(http) => {
+                    let routes = mesh.route_tables.get(&http.routes).map_or(&[][..], |table| &table.routes);
+                    let forwarding =
+                        routes.iter().filter(|route| matches!(route.action, Action::Forward(_))).count();
+                    format!("HTTP{tls}, {} routes, {forwarding} of them to clusters", routes.len())
+                }
+                Filter::Tcp(tcp) => {
+                    let targets: Vec<_> = tcp.to.targets.iter().map(|target| target.to.to_string()).collect();
+                    format!("TCP{tls} to {}", targets.join(", "))
+                }
+            };
+            out.push_str(&format!("listener {name}{place}  {}  {what}\n", listener.bind));
+        }
     }
     for (name, cluster) in &mesh.clusters {
         let what = match &cluster.source {
             Source::Static => format!("{} endpoints", endpoints(name)),
-            Source::Dns { host, port } => format!("whatever {host} resolves to, port {port}"),
+            Source::Dns { host, port, uses: DnsUse::All } => {
+                format!("whatever {host} resolves to, port {port}")
+            }
+            Source::Dns { host, port, uses: DnsUse::First } => {
+                format!("the first address that {host} resolves to, port {port}")
+            }
         };
         out.push_str(&format!("cluster  {name}  {what}\n"));
     }

@@ -50,7 +50,7 @@ pub struct OpenGuard(Arc<ListenerView>);
 impl OpenGuard {
     /// `None` when the listener has as many as its limit allows.
     pub fn new(view: &Arc<ListenerView>) -> Option<Self> {
-        let limit = view.config.chain.limits.connections.get();
+        let limit = view.chain.limits.connections.get();
         let open = view.state.open.fetch_add(1, Relaxed);
         // Built first, so that it is given back where it is over the limit.
         let guard = Self(view.clone());
@@ -190,7 +190,7 @@ impl Conn {
         self.ended.get()
     }
 
-    /// Its listener, as the configuration in force has it; a listener that is gone is seen as it last was.
+    /// Its listener, as the configuration in force has it; a listener that is gone is seen as it last was, and so is a chain.
     pub fn view(&self) -> Arc<ListenerView> {
         self.look();
         self.view.borrow().1.clone()
@@ -208,9 +208,9 @@ impl Conn {
         self.worker.with_snapshot(|snapshot| {
             if snapshot.version != *version {
                 *version = snapshot.version;
-                let current = snapshot.listeners.get(&known.name);
-                self.watch.set_gone(current.is_none());
-                if let Some(current) = current {
+                let listener = snapshot.listeners.get(&known.name);
+                self.watch.set_gone(listener.is_none());
+                if let Some(current) = listener.and_then(|all| all.like(known.matches.as_ref())) {
                     *known = current.clone();
                     self.watch.set_patience(patience(known));
                 }
@@ -272,7 +272,7 @@ impl Conn {
 
     /// Whether its requests may come from others than who is at its other end.
     fn speaks_for_others(&self, view: &ListenerView) -> bool {
-        match &view.config.chain.filter {
+        match &view.chain.filter {
             Filter::Http(http) => self.is_from(&http.trusted_proxies),
             Filter::Tcp(_) => false,
         }
@@ -287,8 +287,8 @@ impl std::fmt::Debug for Tunnel {
 
 /// How long a connection of this listener may take over things.
 pub fn patience(view: &ListenerView) -> Patience {
-    let limits = &view.config.chain.limits;
-    let idle = match &view.config.chain.filter {
+    let limits = &view.chain.limits;
+    let idle = match &view.chain.filter {
         Filter::Http(_) => limits.idle_timeout,
         Filter::Tcp(tcp) => tcp.idle_timeout,
     };

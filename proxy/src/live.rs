@@ -5,18 +5,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
-use outrigger_proto::model::{self, Destination, Listener, Mesh, Name, Route, RouteTable, Split};
+use outrigger_proto::model::{
+    self, ChainMatch, Destination, FilterChain, Mesh, Name, Route, RouteTable, Split,
+};
 
+use crate::facts::Arrival;
 use crate::identity::tls::ListenerTls;
 use crate::observe::ListenerStats;
 use crate::policy::authz::Rules;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::jwt::Tokens;
 use crate::policy::limits::RouteLimits;
-use crate::routing::RouteIndex;
+use crate::routing::{ChainIndex, RouteIndex};
 use crate::upstream::ClusterView;
 
 /// Where workers find the snapshot in force.
@@ -51,16 +55,93 @@ pub struct Snapshot {
     /// What is meant, for those who ask.
     pub mesh: Arc<Mesh>,
     /// By name.
-    pub listeners: BTreeMap<Name, Arc<ListenerView>>,
+    pub listeners: BTreeMap<Name, Entry>,
 }
 
-/// A listener with all that its connections need.
+/// What becomes of the connections of a listener.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// The same of each.
+    One(Arc<ListenerView>),
+    /// How they begin decides.
+    Several(Arc<ChainViews>),
+}
+
+impl Entry {
+    /// Its chains.
+    pub fn views(&self) -> impl Iterator<Item = &Arc<ListenerView>> {
+        let (some, rest) = match self {
+            Self::One(view) => (&[][..], Some(view)),
+            Self::Several(chains) => (&*chains.some, chains.rest.as_ref()),
+        };
+        some.iter().chain(rest)
+    }
+
+    /// The listener's name.
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::One(view) => &view.name,
+            Self::Several(chains) => &chains.name,
+        }
+    }
+
+    /// The chain that takes the same connections.
+    pub fn like(&self, matches: Option<&ChainMatch>) -> Option<&Arc<ListenerView>> {
+        self.views().find(|view| view.matches.as_ref() == matches)
+    }
+}
+
+/// The chains of a listener that has several.
+#[derive(Debug)]
+pub struct ChainViews {
+    /// The listener's name.
+    pub name: Name,
+    /// The listener's figures.
+    pub stats: Arc<ListenerStats>,
+    /// Until it is known which chain takes a connection: as long as each of them would wait.
+    pub header_timeout: Duration,
+    index: ChainIndex,
+    some: Box<[Arc<ListenerView>]>,
+    rest: Option<Arc<ListenerView>>,
+}
+
+impl ChainViews {
+    /// Of these chains, that for the rest among them.
+    pub fn new(
+        name: Name,
+        stats: Arc<ListenerStats>,
+        all: impl IntoIterator<Item = Arc<ListenerView>>,
+    ) -> Self {
+        let (some, mut rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|view| view.matches.is_some());
+        let rest = rest.pop();
+        let index = ChainIndex::new(some.iter().filter_map(|view| view.matches.as_ref()));
+        let times = some.iter().chain(&rest).map(|view| view.chain.limits.header_timeout);
+        let header_timeout = times.min().unwrap_or_default();
+        Self { name, stats, header_timeout, index, some: some.into(), rest }
+    }
+
+    /// Whether chains are told apart by what TLS begins with.
+    pub fn looks_into_tls(&self) -> bool {
+        self.index.looks_into_tls()
+    }
+
+    /// The chain that takes a connection.
+    pub fn find(&self, arrival: &Arrival) -> Option<&Arc<ListenerView>> {
+        self.index.find(arrival).map(|place| &self.some[place]).or(self.rest.as_ref())
+    }
+}
+
+/// A chain of a listener with all that its connections need.
 #[derive(Debug)]
 pub struct ListenerView {
-    /// Its name.
+    /// The listener's name.
     pub name: Name,
+    /// Where it stands in the configuration: the listener's name, and which of several chains it is.
+    pub place: Box<str>,
+    /// Which connections it takes; those that no other chain takes, if nothing is said.
+    pub matches: Option<ChainMatch>,
     /// What was configured.
-    pub config: Listener,
+    pub chain: FilterChain,
     /// The port that it listens on; `None` for a unix socket.
     pub port: Option<u16>,
     /// Whose tokens it takes.
@@ -77,7 +158,7 @@ pub struct ListenerView {
     pub filter: FilterView,
 }
 
-/// What of a listener outlives configurations; shared by all workers.
+/// What of a listener's chain outlives configurations; shared by all workers.
 #[derive(Debug)]
 pub struct ListenerState {
     /// Open connections.

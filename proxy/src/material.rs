@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::{
-    self, Certificate, DownstreamTls, Filter, HttpFilter, IdentitySource, JwksSource, Listener, Mesh, Name,
-    Revocation, UpstreamTls,
+    self, Certificate, ChainMatch, DownstreamTls, Filter, FilterChain, HttpFilter, IdentitySource,
+    JwksSource, Mesh, Name, Revocation, UpstreamTls,
 };
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::sync::oneshot;
@@ -28,13 +28,16 @@ use crate::policy::jwt::{Keys, Tokens};
 use crate::task::AbortOnDrop;
 use crate::upstream::tls::{ClientTls, ClientTlsStore};
 
+/// A chain of a listener, by what it takes.
+pub type ChainKey = (Name, Option<ChainMatch>);
+
 /// What is in force, and what makes more of it.
 #[derive(Debug)]
 pub struct Keeper {
     identity: Arc<Identity>,
     mesh: tls::Mesh,
     clients: ClientTlsStore,
-    listeners: HashMap<Name, Material>,
+    listeners: HashMap<ChainKey, Material>,
     /// Files of keys that somebody was warned of.
     exposed: BTreeSet<PathBuf>,
     taker: Taker,
@@ -46,10 +49,10 @@ pub struct Keeper {
 /// What one configuration needs.
 #[derive(Debug)]
 pub struct Loaded {
-    own: HashMap<Name, Material>,
-    mutual: HashMap<Name, ListenerTls>,
+    own: HashMap<ChainKey, Material>,
+    mutual: HashMap<ChainKey, ListenerTls>,
     clusters: HashMap<Name, Arc<ClientTls>>,
-    tokens: HashMap<Name, Arc<Tokens>>,
+    tokens: HashMap<ChainKey, Arc<Tokens>>,
     /// Told when keys that are asked for have been.
     waiting: Vec<oneshot::Receiver<()>>,
     identity: Option<Prepared>,
@@ -59,14 +62,14 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// What a listener does about TLS.
-    pub fn listener(&self, name: &Name) -> Option<ListenerTls> {
-        self.own.get(name).map(Material::tls).or_else(|| self.mutual.get(name).cloned())
+    /// What a chain does about TLS.
+    pub fn listener(&self, chain: &ChainKey) -> Option<ListenerTls> {
+        self.own.get(chain).map(Material::tls).or_else(|| self.mutual.get(chain).cloned())
     }
 
-    /// Whose tokens a listener takes.
-    pub fn tokens(&self, name: &Name) -> Option<Arc<Tokens>> {
-        self.tokens.get(name).cloned()
+    /// Whose tokens a chain takes.
+    pub fn tokens(&self, chain: &ChainKey) -> Option<Arc<Tokens>> {
+        self.tokens.get(chain).cloned()
     }
 
     /// What is worth waiting for, for a moment.
@@ -112,16 +115,16 @@ impl Keeper {
             prepared.map_err(|error| errors.push(error)).unwrap_or_default()
         });
         let (mut own, mut mutual, mut clusters) = (HashMap::new(), HashMap::new(), HashMap::new());
-        for (name, listener) in &mesh.listeners {
-            match &listener.chain.tls {
+        for (at, whose, chain) in chains(mesh) {
+            match &chain.tls {
                 None => {}
                 Some(DownstreamTls::Mutual(mode)) => {
-                    mutual.insert(name.clone(), self.mesh.tls(*mode, speaks(listener)));
+                    mutual.insert(whose, self.mesh.tls(*mode, speaks(chain)));
                 }
                 Some(DownstreamTls::Own(source)) => {
-                    match tls::load(source, speaks(listener), secrets, self.listeners.get(name)) {
-                        Ok(material) => drop(own.insert(name.clone(), material)),
-                        Err(error) => errors.push(wrong(format!("listeners.{name}.tls"), error)),
+                    match tls::load(source, speaks(chain), secrets, self.listeners.get(&whose)) {
+                        Ok(material) => drop(own.insert(whose, material)),
+                        Err(error) => errors.push(wrong(format!("{at}.tls"), error)),
                     }
                 }
             }
@@ -134,9 +137,9 @@ impl Keeper {
             }
         }
         let (mut tokens, mut waiting) = (HashMap::new(), Vec::new());
-        for (name, listener) in &mesh.listeners {
-            match self.tokens(name, listener, &mut waiting) {
-                Ok(found) => tokens.extend(found.map(|found| (name.clone(), found))),
+        for (at, whose, chain) in chains(mesh) {
+            match self.tokens(&at, chain, &mut waiting) {
+                Ok(found) => tokens.extend(found.map(|found| (whose, found))),
                 Err(error) => errors.push(error),
             }
         }
@@ -204,11 +207,11 @@ impl Keeper {
 
     fn tokens(
         &mut self,
-        name: &Name,
-        listener: &Listener,
+        at: &str,
+        chain: &FilterChain,
         waiting: &mut Vec<oneshot::Receiver<()>>,
     ) -> Result<Option<Arc<Tokens>>, ConfigError> {
-        let Filter::Http(HttpFilter { jwt, .. }) = &listener.chain.filter else { return Ok(None) };
+        let Filter::Http(HttpFilter { jwt, .. }) = &chain.filter else { return Ok(None) };
         if jwt.is_empty() {
             return Ok(None);
         }
@@ -217,12 +220,12 @@ impl Keeper {
             keys.push(match &issuer.keys {
                 JwksSource::File(path) => {
                     let read = jwks::read(path);
-                    let at = || format!("listeners.{name}.jwt[{place}].jwks");
+                    let at = || format!("{at}.jwt[{place}].jwks");
                     Arc::new(Keys::new(read.map_err(|error| wrong(at(), error))?))
                 }
                 source @ JwksSource::Url { url: _, trust } => {
                     if let Some(path) = trust {
-                        let at = || format!("listeners.{name}.jwt[{place}].jwks_trust");
+                        let at = || format!("{at}.jwt[{place}].jwks_trust");
                         pem::certificates(path).map_err(|error| wrong(at(), error))?;
                     }
                     let (keys, first) = self.jwks.at(source);
@@ -284,7 +287,7 @@ pub fn exposed(mesh: &Mesh) -> Vec<(PathBuf, String)> {
         IdentitySource::Files { own, trust: _ } => Some(&own.private_key),
         IdentitySource::WorkloadApi(_) | IdentitySource::Csr(_) => None,
     });
-    let listeners = mesh.listeners.values().flat_map(|listener| match &listener.chain.tls {
+    let listeners = chains(mesh).flat_map(|(_, _, chain)| match &chain.tls {
         Some(DownstreamTls::Own(own)) => own.certificates.iter().filter_map(key_file).collect(),
         Some(DownstreamTls::Mutual(_)) | None => Vec::new(),
     });
@@ -303,8 +306,17 @@ fn key_file(certificate: &Certificate) -> Option<&PathBuf> {
     }
 }
 
-fn speaks(listener: &Listener) -> Speaks {
-    match listener.chain.filter {
+/// The chains of all listeners, each with its path.
+fn chains(mesh: &Mesh) -> impl Iterator<Item = (String, ChainKey, &FilterChain)> {
+    mesh.listeners.iter().flat_map(|(name, listener)| {
+        listener.chains.places().map(move |(place, matches, chain)| {
+            (format!("listeners.{name}{place}"), (name.clone(), matches.cloned()), chain)
+        })
+    })
+}
+
+fn speaks(chain: &FilterChain) -> Speaks {
+    match chain.filter {
         Filter::Http(_) => Speaks::Http,
         Filter::Tcp(_) => Speaks::Bytes,
     }

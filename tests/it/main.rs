@@ -7,6 +7,7 @@ mod admin;
 mod authorization;
 mod balance;
 mod breaker;
+mod chains;
 mod cli;
 mod concurrency;
 mod control;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use outrigger::downstream::serve;
 use outrigger::http::stack::stack;
 use outrigger::io::socket::Socket;
-use outrigger::live::{FilterView, ListenerState, ListenerView, Routes, Snapshot};
+use outrigger::live::{Entry, FilterView, ListenerState, ListenerView, Routes, Snapshot};
 use outrigger::observe::access_log::QUEUE_BYTES;
 use outrigger::observe::{Logger, Registry, Writer, queue};
 use outrigger::upstream::{ClusterView, Clusters};
@@ -160,7 +160,7 @@ impl Road {
     fn proxied(&self, logger: Option<Logger>) -> UnixStream {
         self.worker.set_logger(logger);
         let (client, server) = UnixStream::pair().expect("two descriptors");
-        serve::start(&self.worker, &stack(), self.listener.clone(), (Socket::Unix(server), None));
+        serve::start(&self.worker, &stack(), Entry::One(self.listener.clone()), (Socket::Unix(server), None));
         client
     }
 
@@ -196,12 +196,15 @@ fn snapshot(config: Config) -> (Arc<ListenerView>, Snapshot) {
     let view = Arc::new(ClusterView { config: cluster.clone(), live, tls: None, subset: None });
 
     let (name, listener) = mesh.listeners.first_key_value().expect("it has one");
-    let Filter::Http(http) = &listener.chain.filter else { unreachable!("it has routes") };
+    let chain = listener.chains.only().expect("it has one");
+    let Filter::Http(http) = &chain.filter else { unreachable!("it has routes") };
     let routes = Routes::new(mesh.route_tables[&http.routes].clone(), |_| view.clone());
     let listener = ListenerView {
         authorizer: None,
         name: name.clone(),
-        config: listener.clone(),
+        place: name.as_str().into(),
+        matches: None,
+        chain: chain.clone(),
         port: None,
         tokens: None,
         authorization: None,
@@ -210,7 +213,7 @@ fn snapshot(config: Config) -> (Arc<ListenerView>, Snapshot) {
         filter: FilterView::Http(Arc::new(routes)),
     };
     let listener = Arc::new(listener);
-    let listeners = [(name.clone(), listener.clone())].into();
+    let listeners = [(name.clone(), Entry::One(listener.clone()))].into();
     (listener, Snapshot { version: 1, listeners, mesh: Arc::new(mesh) })
 }
 

@@ -75,13 +75,25 @@ impl Cluster {
 pub enum Source {
     /// They are stated: an [`Assignment`] stands beside the mesh.
     Static,
-    /// A name that is resolved again and again, by its TTL; each address is an endpoint.
+    /// A name that is resolved again and again, by its TTL.
     Dns {
         /// The name.
         host: Box<str>,
         /// The port of every endpoint.
         port: NonZeroU16,
+        /// What becomes of its addresses.
+        uses: DnsUse,
     },
+}
+
+/// What becomes of the addresses of a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DnsUse {
+    /// Each is an endpoint.
+    #[default]
+    All,
+    /// All of them are one endpoint: new connections go to the first, and those that are open stay, wherever they lead.
+    First,
 }
 
 /// How an endpoint is chosen for a request.

@@ -73,7 +73,8 @@ impl Fleet {
 
     /// The route tables of a group's listeners.
     pub fn tables<'f>(&'f self, group: &'f Group) -> BTreeSet<&'f Name> {
-        let http = self.listeners(group).filter_map(|(_, listener)| match &listener.chain.filter {
+        let chains = self.listeners(group).flat_map(|(_, listener)| listener.chains.each());
+        let http = chains.filter_map(|chain| match &chain.filter {
             Filter::Http(http) => Some(&http.routes),
             Filter::Tcp(_) => None,
         });

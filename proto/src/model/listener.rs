@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Address, Authorization, DownstreamTls, ExternalAuthorization, JwtIssuer, Name, Split};
+use super::{Address, Authorization, Chains, DownstreamTls, ExternalAuthorization, JwtIssuer, Name, Split};
 
 /// A place where connections arrive.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,17 +14,14 @@ pub struct Listener {
     pub bind: Address,
     /// Whose traffic it is; labels metrics, and decides what drains first.
     pub direction: Direction,
-    /// What happens to a connection.
-    pub chain: FilterChain,
+    /// What happens to its connections.
+    pub chains: Chains,
 }
 
 impl Listener {
     /// The clusters that it leads to itself, beside its routes.
     pub fn clusters(&self) -> Vec<&Name> {
-        match &self.chain.filter {
-            Filter::Http(http) => http.external_authorization.iter().map(|asked| &asked.cluster).collect(),
-            Filter::Tcp(tcp) => tcp.to.targets.iter().map(|target| &target.to.cluster).collect(),
-        }
+        self.chains.each().flat_map(FilterChain::clusters).collect()
     }
 }
 
@@ -51,10 +48,20 @@ pub struct FilterChain {
     pub filter: Filter,
 }
 
-/// What one client, or one listener, may cost us. Each limit names itself when it is hit.
+impl FilterChain {
+    /// The clusters that it leads to itself, beside its routes.
+    pub fn clusters(&self) -> Vec<&Name> {
+        match &self.filter {
+            Filter::Http(http) => http.external_authorization.iter().map(|asked| &asked.cluster).collect(),
+            Filter::Tcp(tcp) => tcp.to.targets.iter().map(|target| &target.to.cluster).collect(),
+        }
+    }
+}
+
+/// What one client, or one chain of a listener, may cost us. Each limit names itself when it is hit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections of this listener, over all workers.
+    /// Open connections of this chain, over all workers.
     pub connections: NonZeroU32,
     /// Bytes of a request's head: request line and header fields. 431 or 414 above.
     pub header_bytes: NonZeroUsize,

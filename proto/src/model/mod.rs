@@ -4,6 +4,7 @@
 //! cluster, stands beside the [`Mesh`] and not in it ([`Config`]), so that a pod that restarts rebuilds no route.
 
 mod authorization;
+mod chains;
 mod cluster;
 mod control;
 mod external_authorization;
@@ -28,8 +29,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::authorization::{Authorization, ClaimRule, Effect, HeaderRule, PathPattern, Rule, When};
+pub use self::chains::{ChainMatch, Chains, ChainsError, Origin, Transport};
 pub use self::cluster::{
-    Assignment, Balance, Cluster, Destination, Endpoint, Labels, Protocol, Source, SubsetFallback,
+    Assignment, Balance, Cluster, Destination, DnsUse, Endpoint, Labels, Protocol, Source, SubsetFallback,
 };
 pub use self::control::{ControlPlane, Locality, Metadata, Node};
 pub use self::external_authorization::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization};

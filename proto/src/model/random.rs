@@ -14,8 +14,11 @@ use proptest::sample::{Index, select};
 use crate::model::*;
 
 mod authorization;
+mod chains;
 mod policies;
 pub(crate) mod tls;
+
+pub(crate) use self::chains::chains;
 
 pub(crate) fn config() -> impl Strategy<Value = Config> {
     let name = || text_name().prop_map(|n| Name::new(&n).unwrap());
@@ -64,21 +67,20 @@ fn assemble(
         } else {
             listener.bind = Address::Unix(format!("/run/{i} a.sock").into());
         }
-        match &mut listener.chain.filter {
-            Filter::Tcp(tcp) => point(&mut tcp.to, &names, &picks),
-            Filter::Http(http) => {
-                authorization::point(&mut http.external_authorization, (&names, &services), &picks)
-            }
-        }
-        match &mut listener.chain.filter {
-            Filter::Tcp(_) => {}
-            Filter::Http(http) => match mesh.route_tables.keys().next().filter(|_| share) {
-                Some(table) => http.routes = table.clone(),
-                None => {
-                    http.routes = name.clone();
-                    mesh.route_tables.insert(name.clone(), resolve(routes));
+        for chain in listener.chains.each_mut() {
+            match &mut chain.filter {
+                Filter::Tcp(tcp) => point(&mut tcp.to, &names, &picks),
+                Filter::Http(http) => {
+                    authorization::point(&mut http.external_authorization, (&names, &services), &picks);
+                    match mesh.route_tables.keys().next().filter(|_| share) {
+                        Some(table) => http.routes = table.clone(),
+                        None => {
+                            http.routes = name.clone();
+                            mesh.route_tables.insert(name.clone(), resolve(routes.clone()));
+                        }
+                    }
                 }
-            },
+            }
         }
         mesh.listeners.insert(name, listener);
     }
@@ -259,7 +261,7 @@ fn network() -> impl Strategy<Value = ipnet::IpNet> {
     ]
 }
 
-fn any_listener() -> impl Strategy<Value = RawListener> {
+fn filter_chain(by: tls::By) -> impl Strategy<Value = FilterChain> {
     let routes = Name::new("set-later").unwrap();
     let http =
         (vec(network(), 0..3), any::<bool>(), authorization::jwt(), option::of(authorization::external()));
@@ -269,8 +271,7 @@ fn any_listener() -> impl Strategy<Value = RawListener> {
     });
     let tcp =
         (bare_split(), time()).prop_map(|(to, idle_timeout)| Filter::Tcp(TcpFilter { to, idle_timeout }));
-    let direction = select(vec![Direction::Inbound, Direction::Outbound]);
-    let chain = (option::of(tls::downstream(tls::By::Files)), limits(), prop_oneof![2 => http, 1 => tcp]);
+    let chain = (option::of(tls::downstream(by)), limits(), prop_oneof![2 => http, 1 => tcp]);
     let chain = chain.prop_flat_map(|(tls, limits, filter)| {
         let (http, claims) = match &filter {
             Filter::Http(http) => (true, !http.jwt.is_empty()),
@@ -284,11 +285,17 @@ fn any_listener() -> impl Strategy<Value = RawListener> {
             filter: filter.clone(),
         })
     });
-    let chain = chain.boxed();
-    let listener = (address(), direction, chain).prop_map(|(bind, direction, chain)| Listener {
+    chain.boxed()
+}
+
+fn any_listener() -> impl Strategy<Value = RawListener> {
+    let direction = select(vec![Direction::Inbound, Direction::Outbound]);
+    let one = filter_chain(tls::By::Files).prop_map(Chains::from);
+    let chains = prop_oneof![4 => one, 1 => chains(tls::By::Files)];
+    let listener = (address(), direction, chains).prop_map(|(bind, direction, chains)| Listener {
         bind,
         direction,
-        chain,
+        chains,
     });
     (listener, vec(any::<Index>(), 4), vec(any_route(), 0..4))
 }
@@ -483,8 +490,11 @@ fn edits() -> impl Strategy<Value = HeaderEdits> {
 }
 
 fn cluster() -> impl Strategy<Value = Cluster> {
-    let dns = ("[a-z0-9-]{1,8}(\\.[a-z_]{1,4}){1,2}\\.?", 1..u16::MAX)
-        .prop_map(|(host, port)| Source::Dns { host: host.into(), port: NonZeroU16::new(port).unwrap() });
+    let uses = select(vec![DnsUse::All, DnsUse::First]);
+    let dns =
+        ("[a-z0-9-]{1,8}(\\.[a-z_]{1,4}){1,2}\\.?", 1..u16::MAX, uses).prop_map(|(host, port, uses)| {
+            Source::Dns { host: host.into(), port: NonZeroU16::new(port).unwrap(), uses }
+        });
     let protocol = select(vec![Protocol::Auto, Protocol::Http1, Protocol::Http2]);
     let source = prop_oneof![3 => Just(Source::Static), 1 => dns];
     let limits = (policies::retry_budget(), policies::circuit_breaker());

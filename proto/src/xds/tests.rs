@@ -210,8 +210,8 @@ fn read_listener(message: &listener::Listener) -> Result<ListenerResource, Strin
 fn a_listener_of_http_has_its_routes_from_the_stream() {
     let ListenerResource { listener, routes } =
         read_listener(&listener_of(vec![filter(LUA, true), filter(ROUTER, false)])).unwrap();
-    assert_eq!(routes, RouteSource::Rds(crate::model::Name::new("web").unwrap()));
-    let Filter::Http(http) = &listener.chain.filter else { panic!("HTTP") };
+    assert_eq!(*routes, [RouteSource::Rds(crate::model::Name::new("web").unwrap())]);
+    let Filter::Http(http) = &listener.chains.only().unwrap().filter else { panic!("HTTP") };
     // As Envoy has it, where nothing is said.
     assert!(!http.merge_slashes);
 }

@@ -108,71 +108,56 @@ fn endpoints(cx: &mut Cx, common: Common, sni: Option<Box<str>>) -> Option<Upstr
     Some(UpstreamTls::Server(Box::new(server)))
 }
 
-/// The one chain of a listener, and the TLS around it. Two chains that differ in nothing but that one is in the clear are
-/// one that asks for TLS and goes without.
-pub(super) fn chain(
-    cx: &mut Cx,
-    chains: Vec<listener::FilterChain>,
-    inspectors: Vec<listener::ListenerFilter>,
-) -> Option<(listener::FilterChain, Option<DownstreamTls>)> {
+/// What looks at a connection first: nothing but what is there anyway.
+pub(super) fn inspectors(cx: &mut Cx, inspectors: Vec<listener::ListenerFilter>) -> Option<()> {
     cx.each("listener_filters", inspectors, |cx, filter| {
         let listener::listener_filter::ConfigType::TypedConfig(any) =
             cx.required("typed_config", filter.config_type)?;
         cx.within("typed_config", |cx| decoded::<TlsInspector>(cx, &any).map(drop))
-    })?;
-    let chains = match <[listener::FilterChain; 1]>::try_from(chains) {
-        Ok([one]) => return cx.within("filter_chains[0]", |cx| only(cx, one)),
-        Err(chains) => chains,
-    };
-    let fail = |cx: &mut Cx| {
-        let problem = "exactly one is supported, or two that are the same but for `transport_protocol`: \
-            one for `tls`, and one for `raw_buffer`";
-        cx.fail("filter_chains", problem)
-    };
-    let Ok([first, second]) = <[listener::FilterChain; 2]>::try_from(chains) else { return fail(cx) };
-    let (at, tls, clear) = match (protocol_of(&first), protocol_of(&second)) {
-        (BY_TLS, IN_THE_CLEAR) => (0, first, second),
-        (IN_THE_CLEAR, BY_TLS) => (1, second, first),
-        (_, _) => return fail(cx),
-    };
-    if clear.transport_socket.is_some() || clear.filters != tls.filters {
-        return fail(cx);
-    }
-    let tls = listener::FilterChain { filter_chain_match: None, ..tls };
-    let (chain, tls) = cx.within(format_args!("filter_chains[{at}]"), |cx| only(cx, tls))?;
-    match tls {
-        Some(DownstreamTls::Mutual(_)) => Some((chain, Some(DownstreamTls::Mutual(Mutual::Permissive)))),
-        Some(DownstreamTls::Own(_)) | None => {
-            let problem = format!(
-                "beside a chain in the clear stands the proxy's own identity alone: the secrets `{OWN}` and `{OWN_ROOTS}`, and `require_client_certificate`"
-            );
-            cx.fail(&format!("filter_chains[{at}].transport_socket"), problem)
-        }
-    }
+    })
+    .map(|_| ())
 }
 
-fn protocol_of(chain: &listener::FilterChain) -> &str {
-    chain.filter_chain_match.as_ref().map_or("", |matches| &matches.transport_protocol)
+/// The place of the one with TLS, of two chains that differ in nothing but that the other is in the clear, where TLS is by
+/// the proxy's own identity: they are one that asks for TLS and goes without.
+pub(super) fn permissive(chains: &[listener::FilterChain]) -> Option<usize> {
+    let [first, second] = chains else { return None };
+    let by = |protocol: &str| {
+        let transport_protocol = protocol.to_owned();
+        Some(listener::FilterChainMatch { transport_protocol, ..Default::default() })
+    };
+    let (by_tls, in_the_clear) = (by(BY_TLS), by(IN_THE_CLEAR));
+    let (place, tls, clear) = match (&first.filter_chain_match, &second.filter_chain_match) {
+        (one, other) if (one, other) == (&by_tls, &in_the_clear) => (0, first, second),
+        (one, other) if (one, other) == (&in_the_clear, &by_tls) => (1, second, first),
+        (_, _) => return None,
+    };
+    let same = (&tls.filters, &tls.metadata) == (&clear.filters, &clear.metadata);
+    if !same || clear.transport_socket.is_some() {
+        return None;
+    }
+    // What is wrong with it is said where the two are read as two.
+    let around = around(&mut Cx::new(String::new()), tls.transport_socket.clone(), &tls.filters)?;
+    (around == Some(DownstreamTls::Mutual(Mutual::Strict))).then_some(place)
 }
 
-fn only(
+/// What is around connections of a chain with these filters, if anything is.
+pub(super) fn around(
     cx: &mut Cx,
-    mut chain: listener::FilterChain,
-) -> Option<(listener::FilterChain, Option<DownstreamTls>)> {
-    if !protocol_of(&chain).is_empty() {
-        return cx.fail("filter_chain_match.transport_protocol", "one chain alone takes all connections");
-    }
-    let Some(socket) = chain.transport_socket.take() else { return Some((chain, None)) };
+    socket: Option<core::TransportSocket>,
+    filters: &[listener::Filter],
+) -> Option<Option<DownstreamTls>> {
+    let Some(socket) = socket else { return Some(None) };
     let manager = HttpConnectionManager::full_name();
-    let is_http = chain.filters.iter().any(|filter| match &filter.config_type {
+    let is_http = filters.iter().any(|filter| match &filter.config_type {
         Some(listener::filter::ConfigType::TypedConfig(any)) => type_of(any) == manager,
         None => false,
     });
-    let tls = cx.within("transport_socket", |cx| {
+    cx.within("transport_socket", |cx| {
         let context: pb::DownstreamTlsContext = unpacked(cx, socket)?;
         cx.within("typed_config", |cx| clients(cx, context, is_http))
-    })?;
-    Some((chain, Some(tls)))
+    })
+    .map(Some)
 }
 
 fn clients(cx: &mut Cx, context: pb::DownstreamTlsContext, is_http: bool) -> Option<DownstreamTls> {

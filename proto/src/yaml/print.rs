@@ -12,19 +12,22 @@ mod resilience;
 mod tls;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use self::writer::{Out, key, list, text};
 use super::ratio::show_percent;
 use super::scalar::{show_duration, show_size};
 use super::words::show_priority;
 use crate::model::{
-    AccessLog, Action, Admin, Assignment, Cluster, Config, ControlPlane, Direction, Endpoint, Filter,
-    FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, JwtUse, Limits, Listener, Locality,
-    LogFormat, LogTarget, Match, Mesh, Metadata, Name, Node, Overload, PathMatch, PathRewrite, Percent,
-    Privileges, Process, Protocol, Redirect, Respond, Rewrite, Root, Route, RouteTable, Shutdown, Source,
-    Split, StringMatch, Target, TcpFilter, User,
+    AccessLog, Action, Admin, Assignment, ChainMatch, Cluster, Config, ControlPlane, Direction, DnsUse,
+    Endpoint, Filter, FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, JwtUse, Limits, Listener,
+    Locality, LogFormat, LogTarget, Match, Mesh, Metadata, Name, Node, Origin, Overload, PathMatch,
+    PathRewrite, Percent, Privileges, Process, Protocol, Redirect, Respond, Rewrite, Root, Route, RouteTable,
+    Shutdown, Source, Split, StringMatch, Target, TcpFilter, Transport, User,
 };
 
 /// The document that says what `config` is, and nothing less.
@@ -51,7 +54,8 @@ pub fn print(config: &Config) -> String {
 
 /// Whether a table is written at the listener of its name.
 fn is_inline(mesh: &Mesh, table: &Name) -> bool {
-    mesh.listeners.get(table).is_some_and(|listener| match &listener.chain.filter {
+    let chain = mesh.listeners.get(table).and_then(|listener| listener.chains.only());
+    chain.is_some_and(|chain| match &chain.filter {
         Filter::Http(http) => http.routes == *table,
         Filter::Tcp(_) => false,
     })
@@ -184,8 +188,7 @@ fn path(path: &Path, beside: &str) -> String {
 }
 
 fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
-    let Listener { bind, direction, chain } = listener;
-    let FilterChain { tls, authorization, limits: limited, filter } = chain;
+    let Listener { bind, direction, chains } = listener;
     out.field("bind", text(&bind.to_string()));
     out.field(
         "direction",
@@ -194,6 +197,45 @@ fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
             Direction::Outbound => "outbound",
         },
     );
+    if let Some(only) = chains.only() {
+        return chain(out, only, mesh.route_tables.get(name).map(|table| (name, table)));
+    }
+    out.list("chains", chains.some().iter(), |out, (matches, one)| {
+        out.field("when", when(matches));
+        chain(out, one, None);
+    });
+    if let Some(rest) = chains.rest() {
+        out.block("rest", |out| chain(out, rest, None));
+    }
+}
+
+fn when(matches: &ChainMatch) -> String {
+    let ChainMatch { port, destinations, hosts, transport, protocols, origin, sources, source_ports } =
+        matches;
+    let networks = |all: &BTreeSet<IpNet>| all.iter().map(|network| text(&network.to_string())).collect();
+    let mut fields: Vec<String> = port.iter().map(|port| format!("port: {port}")).collect();
+    let mut some = |key: &str, items: Vec<String>| {
+        fields.extend((!items.is_empty()).then(|| format!("{key}: {}", list(items.into_iter()))));
+    };
+    some("destination", networks(destinations));
+    some("sni", hosts.iter().map(authorization::host).collect());
+    some("alpn", protocols.iter().map(|protocol| text(protocol)).collect());
+    some("source", networks(sources));
+    some("source_port", source_ports.iter().map(ToString::to_string).collect());
+    fields.extend(transport.map(|transport| match transport {
+        Transport::Tls => "transport: tls".to_owned(),
+        Transport::Clear => "transport: clear".to_owned(),
+    }));
+    fields.extend(origin.map(|origin| match origin {
+        Origin::Local => "origin: local".to_owned(),
+        Origin::External => "origin: external".to_owned(),
+    }));
+    if fields.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", fields.join(", ")) }
+}
+
+/// `inline` is the table that may be written in place.
+fn chain(out: &mut Out, chain: &FilterChain, inline: Option<(&Name, &RouteTable)>) {
+    let FilterChain { tls, authorization, limits: limited, filter } = chain;
     if let Some(tls) = tls {
         tls::downstream(out, tls);
     }
@@ -216,8 +258,8 @@ fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
                 list(trusted_proxies.iter().map(|network| text(&network.to_string()))),
             );
             out.field("merge_slashes", merge_slashes);
-            match mesh.route_tables.get(table) {
-                Some(inline) if table == name => routes(out, "routes", inline),
+            match inline {
+                Some((name, inline)) if table == name => routes(out, "routes", inline),
                 Some(_) | None => out.field("routes", text(table.as_str())),
             }
         }
@@ -460,7 +502,13 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
             let endpoints = assignment.map_or(&[][..], |assignment| assignment.endpoints.as_slice());
             out.list("endpoints", endpoints.iter(), endpoint);
         }
-        Source::Dns { host, port } => out.field("dns", text(&format!("{host}:{port}"))),
+        Source::Dns { host, port, uses } => {
+            let host = text(&format!("{host}:{port}"));
+            match uses {
+                DnsUse::All => out.field("dns", host),
+                DnsUse::First => out.field("dns", format!("{{ host: {host}, use: first }}")),
+            }
+        }
     }
     resilience::balance(out, balance);
     out.field(

@@ -117,9 +117,9 @@ impl Fingerprint {
         if let Origin::File(path) = origin {
             paths.push(path.clone());
         }
-        for listener in mesh.listeners.values() {
-            paths.extend(listener.chain.tls.iter().flat_map(DownstreamTls::files).cloned());
-            let Filter::Http(http) = &listener.chain.filter else { continue };
+        for chain in mesh.listeners.values().flat_map(|listener| listener.chains.each()) {
+            paths.extend(chain.tls.iter().flat_map(DownstreamTls::files).cloned());
+            let Filter::Http(http) = &chain.filter else { continue };
             paths.extend(http.jwt.iter().filter_map(|issuer| match &issuer.keys {
                 JwksSource::File(path) => Some(path.clone()),
                 JwksSource::Url { .. } => None,

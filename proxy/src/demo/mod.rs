@@ -204,8 +204,8 @@ impl Stage {
         clusters.sort_by(|one, other| one.name().cmp(other.name()));
         let row = |endpoint: &Arc<Endpoint>| Row {
             id: endpoint.id(),
-            address: endpoint.label().to_owned(),
-            name: self.name(endpoint.address()),
+            address: endpoint.at().label.to_string(),
+            name: self.name(&endpoint.at().address),
             requests: endpoint.requests(),
             active: endpoint.active(),
             failures: endpoint.failures(),

@@ -104,7 +104,9 @@ mod tests {
         assert_eq!(warnings, []);
         let echo: Name = Name::new("echo").unwrap();
         assert_eq!(config.endpoints[&echo].endpoints.len(), 3);
-        let Filter::Http(http) = &config.mesh.listeners.values().next().unwrap().chain.filter else {
+        let Filter::Http(http) =
+            &config.mesh.listeners.values().next().unwrap().chains.only().unwrap().filter
+        else {
             panic!()
         };
         let routes_in_force = &config.mesh.route_tables[&http.routes].routes;

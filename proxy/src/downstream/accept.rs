@@ -21,7 +21,7 @@ use super::serve;
 use crate::http::stack::Stack;
 use crate::io::listen::Bound;
 use crate::io::socket::Socket;
-use crate::live::{FilterView, ListenerView};
+use crate::live::Entry;
 use crate::worker::{Load, Worker};
 
 /// Connections accepted before other tasks get their turn.
@@ -35,18 +35,18 @@ pub struct Accepted {
     descriptor: OwnedFd,
     peer: Option<SocketAddr>,
     /// The listener it came to.
-    view: Arc<ListenerView>,
+    entry: Entry,
     /// Counts for the other worker from now on: what comes with it in one burst must see it.
     _load: Load,
 }
 
 impl Accepted {
-    fn new((socket, peer): Arrival, view: Arc<ListenerView>, load: Load) -> io::Result<Self> {
+    fn new((socket, peer): Arrival, entry: Entry, load: Load) -> io::Result<Self> {
         let descriptor = match socket {
             Socket::Tcp(stream) => stream.into_std()?.into(),
             Socket::Unix(stream) => stream.into_std()?.into(),
         };
-        Ok(Self { descriptor, peer, view, _load: load })
+        Ok(Self { descriptor, peer, entry, _load: load })
     }
 
     fn into_socket(self) -> io::Result<(Socket, Option<SocketAddr>)> {
@@ -76,7 +76,7 @@ pub async fn accept<S: Stack>(worker: Rc<Worker>, stack: S, listener: Name, from
         }
     };
     drop(bound);
-    let Some(mut view) = current(&worker, &listener) else { return };
+    let Some(mut entry) = current(&worker, &listener) else { return };
     let mut accepted = 0_usize;
     loop {
         let mut next = pin!(accepting.accept());
@@ -88,10 +88,10 @@ pub async fn accept<S: Stack>(worker: Rc<Worker>, stack: S, listener: Name, from
             None => return,
             Some(Ok(arrival)) => {
                 // A listener that was renamed or removed meanwhile serves what it still accepts as it last was.
-                view = current(&worker, &listener).unwrap_or(view);
+                entry = current(&worker, &listener).unwrap_or(entry);
                 failing = false;
-                if has_room(&worker, &view, &arrival.0) {
-                    place(&worker, &stack, &view, arrival, &pass_on);
+                if has_room(&worker, &entry, &arrival.0) {
+                    place(&worker, &stack, &entry, arrival, &pass_on);
                 } else {
                     // Closed at once: to leave it with the kernel would have the client wait for nothing.
                     worker.shared().stats.shed.connections.increment(1);
@@ -143,54 +143,49 @@ impl std::fmt::Debug for Source {
     }
 }
 
-fn current(worker: &Worker, listener: &Name) -> Option<Arc<ListenerView>> {
+fn current(worker: &Worker, listener: &Name) -> Option<Entry> {
     worker.with_snapshot(|snapshot| snapshot.listeners.get(listener).cloned())
 }
 
 /// Whether a connection may stay. Where bytes are passed on, it is what a request is elsewhere.
-fn has_room(worker: &Worker, view: &ListenerView, socket: &Socket) -> bool {
+fn has_room(worker: &Worker, entry: &Entry, socket: &Socket) -> bool {
     let descriptor = match socket {
         Socket::Tcp(stream) => stream.as_raw_fd(),
         Socket::Unix(stream) => stream.as_raw_fd(),
     };
     let shared = worker.shared();
-    let refused = match view.filter {
-        FilterView::Tcp(_) => shared.pressure.is_overloaded(),
-        FilterView::Http(_) => false,
+    let refused = match entry {
+        Entry::One(view) => !serve::is_wanted(worker, view),
+        // That is decided when it is known what is done with it.
+        Entry::Several(_) => false,
     };
     !refused && shared.pressure.has_room(shared.connections(), descriptor.unsigned_abs())
 }
 
 type Arrival = (Socket, Option<SocketAddr>);
 
-fn place<S: Stack>(
-    worker: &Rc<Worker>,
-    stack: &S,
-    view: &Arc<ListenerView>,
-    arrival: Arrival,
-    pass_on: &PassOn,
-) {
+fn place<S: Stack>(worker: &Rc<Worker>, stack: &S, entry: &Entry, arrival: Arrival, pass_on: &PassOn) {
     let target = worker.fewest();
     if target == worker.id() {
-        serve::start(worker, stack, view.clone(), arrival);
+        serve::start(worker, stack, entry.clone(), arrival);
         return;
     }
     let load = Load::new(worker.shared(), target);
-    match Accepted::new(arrival, view.clone(), load) {
+    match Accepted::new(arrival, entry.clone(), load) {
         Ok(accepted) => pass_on(target, accepted),
-        Err(error) => lost(view, &error),
+        Err(error) => lost(entry, &error),
     }
 }
 
 /// Takes a connection that another worker has accepted.
 pub fn take<S: Stack>(worker: &Rc<Worker>, stack: &S, accepted: Accepted) {
-    let view = accepted.view.clone();
+    let entry = accepted.entry.clone();
     match accepted.into_socket() {
-        Ok(arrival) => serve::start(worker, stack, view, arrival),
-        Err(error) => lost(&view, &error),
+        Ok(arrival) => serve::start(worker, stack, entry, arrival),
+        Err(error) => lost(&entry, &error),
     }
 }
 
-fn lost(view: &ListenerView, error: &io::Error) {
-    tracing::warn!(listener = %view.name, %error, "a connection was lost between workers");
+fn lost(entry: &Entry, error: &io::Error) {
+    tracing::warn!(listener = %entry.name(), %error, "a connection was lost between workers");
 }

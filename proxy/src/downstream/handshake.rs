@@ -8,9 +8,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
 use rustls::ServerConnection;
 use rustls::pki_types::CertificateDer;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{StartHandshake, TlsAcceptor};
 
+use super::choose::Begun;
 use crate::facts::Proven;
 use crate::identity::Identity;
 use crate::identity::tls::ListenerTls;
@@ -62,13 +63,24 @@ impl From<PeerError> for HandshakeError {
     }
 }
 
-/// Does the handshake; where the listener lets clients speak in the clear, only if that is what comes.
-pub(super) async fn unwrap(tls: &ListenerTls, socket: Socket) -> Result<Unwrapped, HandshakeError> {
+/// Does the handshake, or goes on with one that has begun; where the listener lets clients speak in the clear, only if that
+/// is not what comes.
+pub(super) async fn unwrap(
+    tls: &ListenerTls,
+    socket: Socket,
+    begun: Option<Box<Begun>>,
+) -> Result<Unwrapped, HandshakeError> {
     if tls.permissive && !begins_handshake(&socket).await.map_err(HandshakeError::Other)? {
         return Ok(Unwrapped::Clear(socket));
     }
     let believed_by = tls.identity.as_ref().map(|identity| identity.trust_version());
-    let accepted = TlsAcceptor::from(tls.config.clone()).accept(socket).await;
+    let accepted = match begun {
+        None => TlsAcceptor::from(tls.config.clone()).accept(socket).await,
+        Some(begun) => {
+            let Begun { accepted, bytes: _ } = *begun;
+            StartHandshake::from_parts(accepted, socket).into_stream(tls.config.clone()).await
+        }
+    };
     let stream = accepted.map_err(|error| match verify::cause_of_io(&error) {
         Some(cause) => HandshakeError::Peer(cause),
         None => HandshakeError::Other(error),
@@ -85,7 +97,7 @@ pub(super) async fn unwrap(tls: &ListenerTls, socket: Socket) -> Result<Unwrappe
 }
 
 /// Looks at the first byte and leaves it where it is. A client that ends before it says anything speaks in the clear.
-async fn begins_handshake(socket: &Socket) -> io::Result<bool> {
+pub(super) async fn begins_handshake(socket: &Socket) -> io::Result<bool> {
     let mut first = [0];
     let read = std::future::poll_fn(|cx: &mut Context<'_>| -> Poll<io::Result<usize>> {
         socket.poll_peek(cx, &mut first)

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -10,6 +10,7 @@ use std::task::Poll;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::choose::{Begun, choose};
 use super::handshake::{self, Unwrapped};
 use crate::conn::{Conn, OpenGuard, patience};
 use crate::http::stack::Stack;
@@ -17,9 +18,9 @@ use crate::http::{h1, h2};
 use crate::io::activity::Activity;
 use crate::io::socket::Socket;
 use crate::io::stream::{Stream, Transport};
-use crate::live::{FilterView, ListenerView};
+use crate::live::{ChainViews, Entry, FilterView, ListenerView};
 use crate::tcp;
-use crate::watch::Watch;
+use crate::watch::{Patience, Watch};
 use crate::worker::Worker;
 
 /// What an HTTP/2 client says first, and no HTTP/1 client can (RFC 9113 section 3.4).
@@ -31,33 +32,129 @@ const FIRST: usize = 1024;
 pub fn start<S: Stack>(
     worker: &Rc<Worker>,
     stack: &S,
-    view: Arc<ListenerView>,
+    entry: Entry,
     (socket, peer): (Socket, Option<SocketAddr>),
 ) {
-    let Some(open) = OpenGuard::new(&view) else {
-        view.state.stats.limit("connections");
-        return tracing::warn!(
-            listener = %view.name,
-            limit = view.config.chain.limits.connections,
-            "limits.connections is reached: a connection was closed"
-        );
-    };
     let activity = Activity::new(worker.ticks().clone());
-    let watch = Rc::new(Watch::new(activity.clone(), patience(&view)));
-    let conn = Conn::new(worker.clone(), watch, open, (peer, socket.local()));
     let stack = stack.clone();
-    tokio::task::spawn_local(async move {
-        match &view.filter {
-            // Boxed, each where it begins: what an idle HTTP/1 connection keeps is the size of this task.
-            FilterView::Tcp(_) => Box::pin(serve_tcp(conn, &view, socket, activity)).await,
-            FilterView::Http(_) => serve_http(conn, stack, &view, (socket, activity)).await,
+    match entry {
+        Entry::One(view) => {
+            let watch = Rc::new(Watch::new(activity.clone(), patience(&view)));
+            let Some(conn) = open(worker, &view, watch, (peer, socket.local())) else { return };
+            tokio::task::spawn_local(async move {
+                match &view.filter {
+                    // Boxed, each where it begins: what an idle HTTP/1 connection keeps is the size of this task.
+                    FilterView::Tcp(_) => Box::pin(serve_tcp(conn, &view, (socket, activity), None)).await,
+                    FilterView::Http(_) => serve_http(conn, stack, &view, (socket, activity), None).await,
+                }
+            });
         }
-    });
+        Entry::Several(chains) => {
+            let worker = worker.clone();
+            tokio::task::spawn_local(async move {
+                let chosen = Box::pin(begin(&worker, &chains, (socket, peer), &activity));
+                let Some(Chosen { conn, view, socket, begun }) = chosen.await else { return };
+                match &view.filter {
+                    FilterView::Tcp(_) => Box::pin(serve_tcp(conn, &view, (socket, activity), begun)).await,
+                    FilterView::Http(_) => serve_http(conn, stack, &view, (socket, activity), begun).await,
+                }
+            });
+        }
+    }
 }
 
-async fn serve_tcp(conn: Rc<Conn>, view: &Arc<ListenerView>, socket: Socket, activity: Rc<Activity>) {
-    let Some((transport, _)) = unwrap(&conn, view, socket).await else { return };
-    tcp::serve(&conn, view, Stream::new(transport, activity)).await;
+/// Whether there is room for it where room is short. Where bytes are passed on, it is what a request is elsewhere.
+pub(super) fn is_wanted(worker: &Worker, view: &ListenerView) -> bool {
+    match view.filter {
+        FilterView::Tcp(_) => !worker.shared().pressure.is_overloaded(),
+        FilterView::Http(_) => true,
+    }
+}
+
+/// A connection of this chain, if it may have one more.
+fn open(
+    worker: &Rc<Worker>,
+    view: &Arc<ListenerView>,
+    watch: Rc<Watch>,
+    ends: (Option<SocketAddr>, Option<SocketAddr>),
+) -> Option<Rc<Conn>> {
+    let Some(open) = OpenGuard::new(view) else {
+        view.state.stats.limit("connections");
+        tracing::warn!(
+            listener = %view.name,
+            limit = view.chain.limits.connections,
+            "limits.connections is reached: a connection was closed"
+        );
+        return None;
+    };
+    Some(Conn::new(worker.clone(), watch, open, ends))
+}
+
+/// A connection, and the chain that takes it.
+struct Chosen {
+    conn: Rc<Conn>,
+    view: Arc<ListenerView>,
+    socket: Socket,
+    begun: Option<Box<Begun>>,
+}
+
+/// Finds the chain that takes a connection; `None` when there is none, or it ended before.
+async fn begin(
+    worker: &Rc<Worker>,
+    chains: &ChainViews,
+    (mut socket, peer): (Socket, Option<SocketAddr>),
+    activity: &Rc<Activity>,
+) -> Option<Chosen> {
+    let before = Patience { header: chains.header_timeout, idle: chains.header_timeout };
+    let watch = Rc::new(Watch::new(activity.clone(), before));
+    let watched = worker.watch(watch.clone());
+    let looked = {
+        let mut looking = pin!(choose(chains, &mut socket, peer));
+        std::future::poll_fn(|cx| match watch.poll_verdict(cx) {
+            Some(_) => Poll::Ready(None),
+            None => looking.as_mut().poll(cx).map(Some),
+        })
+        .await
+    };
+    match looked {
+        Some(Ok((Some(view), begun))) => {
+            if !is_wanted(worker, &view) {
+                worker.shared().stats.shed.connections.increment(1);
+                return None;
+            }
+            // From here on it is watched as what it is.
+            drop(watched);
+            watch.set_patience(patience(&view));
+            let conn = open(worker, &view, watch, (peer, socket.local()))?;
+            Some(Chosen { conn, view, socket, begun })
+        }
+        Some(Ok((None, _))) => {
+            chains.stats.error("no_chain");
+            tracing::debug!(listener = %chains.name, ?peer, "no chain takes this connection");
+            None
+        }
+        Some(Err(error)) => {
+            chains.stats.error("tls_handshake");
+            tracing::debug!(listener = %chains.name, ?peer, %error, "TLS handshake failed");
+            None
+        }
+        None => {
+            chains.stats.limit("header_timeout");
+            None
+        }
+    }
+}
+
+async fn serve_tcp(
+    conn: Rc<Conn>,
+    view: &Arc<ListenerView>,
+    (socket, activity): (Socket, Rc<Activity>),
+    begun: Option<Box<Begun>>,
+) {
+    let Some((transport, _, first)) = unwrap(&conn, view, socket, begun).await else { return };
+    let mut stream = Stream::new(transport, activity);
+    stream.put_back(first);
+    tcp::serve(&conn, view, stream).await;
 }
 
 async fn serve_http<S: Stack>(
@@ -65,9 +162,11 @@ async fn serve_http<S: Stack>(
     stack: S,
     view: &Arc<ListenerView>,
     (socket, activity): (Socket, Rc<Activity>),
+    begun: Option<Box<Begun>>,
 ) {
-    let Some((transport, alpn)) = unwrap(&conn, view, socket).await else { return };
+    let Some((transport, alpn, first)) = unwrap(&conn, view, socket, begun).await else { return };
     let mut stream = Stream::new(transport, activity);
+    stream.put_back(first);
     match alpn {
         Alpn::H2 => Box::pin(h2::serve(conn, stack, stream)).await,
         Alpn::H1 => {
@@ -95,10 +194,18 @@ enum Alpn {
     Unsaid,
 }
 
-/// Takes TLS off, where the listener has it; `None` when that failed.
-async fn unwrap(conn: &Conn, view: &ListenerView, socket: Socket) -> Option<(Transport, Alpn)> {
-    let Some(tls) = &view.tls else { return Some((Transport::Plain(socket), Alpn::Unsaid)) };
-    let mut unwrapping = Box::pin(handshake::unwrap(tls, socket));
+/// Takes TLS off, where the listener has it; `None` when that failed. Where it has none, what was read of it comes too.
+async fn unwrap(
+    conn: &Conn,
+    view: &ListenerView,
+    socket: Socket,
+    begun: Option<Box<Begun>>,
+) -> Option<(Transport, Alpn, Bytes)> {
+    let Some(tls) = &view.tls else {
+        let first = begun.map_or_else(Bytes::new, |begun| begun.bytes);
+        return Some((Transport::Plain(socket), Alpn::Unsaid, first));
+    };
+    let mut unwrapping = Box::pin(handshake::unwrap(tls, socket, begun));
     let unwrapped = std::future::poll_fn(|cx| match conn.watch().poll_verdict(cx) {
         Some(_) => Poll::Ready(None),
         None => unwrapping.as_mut().poll(cx).map(Some),
@@ -106,7 +213,7 @@ async fn unwrap(conn: &Conn, view: &ListenerView, socket: Socket) -> Option<(Tra
     match unwrapped.await {
         Some(Ok(Unwrapped::Clear(socket))) => {
             view.state.stats.security("plaintext");
-            Some((Transport::Plain(socket), Alpn::Unsaid))
+            Some((Transport::Plain(socket), Alpn::Unsaid, Bytes::new()))
         }
         Some(Ok(Unwrapped::Tls(stream, proven))) => {
             view.state.stats.security(if proven.identity.is_some() { "mtls" } else { "tls" });
@@ -116,7 +223,7 @@ async fn unwrap(conn: &Conn, view: &ListenerView, socket: Socket) -> Option<(Tra
                 Some(b"http/1.1") => Alpn::H1,
                 Some(_) | None => Alpn::Unsaid,
             };
-            Some((Transport::Tls(Box::new((*stream).into())), alpn))
+            Some((Transport::Tls(Box::new((*stream).into())), alpn, Bytes::new()))
         }
         Some(Err(error)) => {
             view.state.stats.error(error.reason());
@@ -174,7 +281,9 @@ mod tests {
             ) -> usize {
                 size_of::<F>()
             }
-            of(|conn, stack: S, view, arrival| async move { serve_http(conn, stack, &view, arrival).await })
+            of(
+                |conn, stack: S, view, arrival| async move { serve_http(conn, stack, &view, arrival, None).await },
+            )
         }
         let size = future(&stack());
         assert!(size <= 1200, "{size} bytes");

@@ -135,7 +135,8 @@ impl Asking {
 
 fn say(change: &Change) {
     let Change { cluster, endpoint, from, to, why } = change;
-    let endpoint = endpoint.label();
+    let at = endpoint.at();
+    let endpoint = &*at.label;
     match (to, from) {
         // After a start it is what everybody expects, and as many lines as there are endpoints.
         (Health::Healthy, Health::Unknown) => tracing::debug!(%cluster, endpoint, "endpoint is healthy"),

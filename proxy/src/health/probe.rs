@@ -13,9 +13,9 @@ use super::watchlist::{Job, Plan};
 use super::{grpc, h1, h2};
 use crate::io::socket::Socket;
 use crate::io::stream::Transport;
-use crate::upstream::Endpoint;
 use crate::upstream::health::Outcome;
 use crate::upstream::tls::Speak;
+use crate::upstream::{At, Endpoint};
 
 /// Who asks.
 pub(super) const USER_AGENT: HeaderValue =
@@ -43,15 +43,17 @@ pub(super) async fn probe(job: Job) -> Outcome {
 }
 
 async fn ask(endpoint: &Arc<Endpoint>, plan: &Plan) -> Outcome {
-    let socket = match Socket::connect(endpoint.address()).await {
+    // One place for all of it: it may move meanwhile.
+    let at = endpoint.at().clone();
+    let socket = match Socket::connect(&at.address).await {
         Ok(socket) => socket,
         Err(error) => return unconnected(&error),
     };
-    let transport = match secure(socket, endpoint, plan).await {
+    let transport = match secure(socket, &at, plan).await {
         Ok(transport) => transport,
         Err(outcome) => return outcome,
     };
-    let host = host(endpoint);
+    let host = host(&at);
     match (&plan.check.probe, plan.protocol) {
         (Probe::Tcp, _) => Outcome::Passed,
         (Probe::Http(path), Protocol::Auto | Protocol::Http1) => h1::ask(transport, host, path).await,
@@ -61,26 +63,26 @@ async fn ask(endpoint: &Arc<Endpoint>, plan: &Plan) -> Outcome {
 }
 
 /// TLS as the cluster has it. An endpoint that is not who is meant is not well.
-async fn secure(socket: Socket, endpoint: &Endpoint, plan: &Plan) -> Result<Transport, Outcome> {
+async fn secure(socket: Socket, at: &At, plan: &Plan) -> Result<Transport, Outcome> {
     let Some(tls) = &plan.tls else { return Ok(Transport::Plain(socket)) };
     let speak = match (&plan.check.probe, plan.protocol) {
         (Probe::Tcp, _) => Speak::Bytes,
         (Probe::Http(_), Protocol::Auto | Protocol::Http1) => Speak::Http1,
         (Probe::Http(_), Protocol::Http2) | (Probe::Grpc(_), _) => Speak::Http2,
     };
-    match tls.connect(socket, endpoint.address(), speak).await {
+    match tls.connect(socket, &at.address, speak).await {
         Ok((stream, _)) => Ok(Transport::Tls(Box::new(stream.into()))),
         Err(failure) => {
-            tracing::debug!(endpoint = endpoint.label(), %failure, "no TLS for a health check");
+            tracing::debug!(endpoint = %at.label, %failure, "no TLS for a health check");
             Err(Outcome::Tls)
         }
     }
 }
 
 /// What the endpoint is called in what it is asked. A unix socket has no name that a host could have.
-fn host(endpoint: &Endpoint) -> &str {
-    match endpoint.address() {
-        Address::Ip(_) => endpoint.label(),
+fn host(at: &At) -> &str {
+    match &at.address {
+        Address::Ip(_) => &at.label,
         Address::Unix(_) => "localhost",
     }
 }

@@ -86,7 +86,7 @@ fn fine(_: &Endpoint) -> Outcome {
 
 /// Endpoint 2 refuses connections.
 fn second_refuses(endpoint: &Endpoint) -> Outcome {
-    if endpoint.label().ends_with(":2") { Outcome::Refused } else { Outcome::Passed }
+    if endpoint.at().label.ends_with(":2") { Outcome::Refused } else { Outcome::Passed }
 }
 
 #[test]

@@ -177,7 +177,7 @@ impl Ledger {
     /// The listener's HTTP settings and routes.
     pub fn http(&self) -> (&HttpFilter, &Routes) {
         let view = self.view();
-        match (&view.config.chain.filter, &view.filter) {
+        match (&view.chain.filter, &view.filter) {
             (Filter::Http(config), FilterView::Http(routes)) => (config, routes),
             (Filter::Tcp(_), _) | (_, FilterView::Tcp(_)) => {
                 unreachable!("requests come from HTTP listeners")
@@ -518,7 +518,7 @@ impl Meter for Ledger {
             Side::Request => {
                 let received = self.received.get() + bytes as u64;
                 self.received.set(received);
-                match self.view.config.chain.limits.body {
+                match self.view.chain.limits.body {
                     Some(limit) if received > limit.get() => Err(BodyError::TooLarge(limit.get())),
                     Some(_) | None => Ok(()),
                 }

@@ -71,7 +71,7 @@ enum Left {
 }
 
 async fn active<S: Stack>(conn: &Rc<Conn>, stack: &S, stream: Stream) -> Left {
-    let limits = &conn.view().config.chain.limits;
+    let limits = &conn.view().chain.limits;
     let (bytes, headers) = (limits.header_bytes.get(), limits.headers.get());
     let service = Requests { conn: conn.clone(), stack: RefCell::new(stack.clone()), slot: Slot::default() };
     // On the heap, and gone while parked: it is large.

@@ -40,7 +40,7 @@ type Driver = Connection<Deferred<Stream>, Bytes>;
 /// Serves a connection until it ends.
 pub async fn serve<S: Stack>(conn: Rc<Conn>, stack: S, stream: Stream) {
     conn.watch().enter(Stage::Http2);
-    let limits = conn.view().config.chain.limits.clone();
+    let limits = conn.view().chain.limits.clone();
     let (io, sender) = deferred(stream);
     let handshake = h2::server::Builder::new()
         .initial_window_size(STREAM_WINDOW)

@@ -67,6 +67,14 @@ impl Stream {
         self.prefix = if bytes.is_empty() { Bytes::new() } else { bytes };
     }
 
+    /// Puts bytes before all others, which were read where nobody counted.
+    pub fn put_back(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.activity.note_received(bytes.len());
+            self.unread(bytes);
+        }
+    }
+
     /// From here on requests are read, and refused where their framing is ambiguous; `first` has been read already.
     pub fn guard_requests(&mut self, first: Bytes) {
         self.guard = Some((Box::new(Guard::requests()), Refuse::Spoil));

@@ -4,6 +4,7 @@
 //! not grow with the number of routes. Nothing here does I/O, asks the clock or draws a random number.
 
 mod build;
+mod chains;
 mod host;
 mod index;
 mod keys;
@@ -16,6 +17,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
+pub use self::chains::ChainIndex;
 pub use self::host::{canonical_host, host_fits};
 pub use self::index::RouteIndex;
 pub use self::naive::matches;

@@ -18,7 +18,7 @@ use crate::watch::Stage;
 
 /// Serves a connection until both sides have ended.
 pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
-    let (Filter::Tcp(filter), FilterView::Tcp(clusters)) = (&view.config.chain.filter, &view.filter) else {
+    let (Filter::Tcp(filter), FilterView::Tcp(clusters)) = (&view.chain.filter, &view.filter) else {
         unreachable!("called for TCP listeners")
     };
     conn.watch().enter(Stage::Tunnel);
@@ -83,12 +83,13 @@ struct Done<'a> {
 }
 
 fn log(conn: &Conn, view: &ListenerView, done: &Done<'_>) {
-    let Done { at, trip, cluster, result, authorization } = done;
+    let Done { at: start, trip, cluster, result, authorization } = done;
     let endpoint = trip.endpoint();
+    let at = endpoint.as_ref().map(|endpoint| endpoint.at());
     let answer = result.err().map(ProxyError::answer);
     let activity = conn.watch().activity();
     let record = Record {
-        start: *at,
+        start: *start,
         duration: trip.started().elapsed(),
         protocol: "TCP",
         client: conn.peer().map_or(Peer::Unix, Peer::Ip),
@@ -105,7 +106,7 @@ fn log(conn: &Conn, view: &ListenerView, done: &Done<'_>) {
         bytes_received: activity.received(),
         bytes_sent: activity.sent(),
         cluster,
-        endpoint: endpoint.as_ref().map(|e| e.address()),
+        endpoint: at.as_ref().map(|at| &at.address),
         attempts: 1,
         identity: conn.identity(),
         authorization,

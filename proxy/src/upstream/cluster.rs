@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use outrigger_proto::model::{self, Address, Assignment, BreakerLimits, Name, OutlierDetection, Priority};
+use outrigger_proto::model::{
+    self, Address, Assignment, BreakerLimits, DnsUse, Name, OutlierDetection, Priority, Source,
+};
 use tokio::time::Instant;
 
 use super::balance::{EndpointSet, Settings};
@@ -126,7 +128,8 @@ impl Cluster {
     }
 
     fn note(&self, endpoint: &Endpoint, change: Change, now: Duration) {
-        let label = endpoint.label();
+        let at = endpoint.at();
+        let label = &*at.label;
         match change {
             Change::Ejected { cause, length } => {
                 let cause = cause.as_str();
@@ -250,8 +253,14 @@ impl Clusters {
     pub fn assign(&self, cluster: &Cluster, assignment: &Assignment) {
         let config = guard(&cluster.config);
         let old = cluster.endpoints.load_full();
-        let mut known: HashMap<&Address, &Arc<Endpoint>> =
-            old.endpoints().iter().map(|e| (e.address(), e)).collect();
+        let source = config.as_deref().map(|config| &config.source);
+        if let (Some(Source::Dns { uses: DnsUse::First, .. }), [only], [wanted]) =
+            (source, old.endpoints(), assignment.endpoints.as_slice())
+        {
+            only.move_to(&wanted.address);
+        }
+        let mut known: HashMap<Address, &Arc<Endpoint>> =
+            old.endpoints().iter().map(|e| (e.at().address.clone(), e)).collect();
         let now = self.epoch.elapsed();
         let is_well = |e: &Endpoint| e.health().record().health == Health::Healthy;
         // Beside others that are known to be well, a new one first shows that it is.

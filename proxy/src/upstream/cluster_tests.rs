@@ -25,6 +25,31 @@ fn an_endpoint_that_stays_keeps_its_state_and_one_that_goes_is_retired() {
 }
 
 #[test]
+fn one_endpoint_of_a_name_moves_and_keeps_its_connections() {
+    let clusters = Clusters::new(Registry::default(), Instant::now());
+    let cluster = clusters.get_or_make(&Name::new("app").expect("a name"));
+    let of = |uses| {
+        let (host, port) = ("app.test".into(), 1.try_into().expect("not zero"));
+        Arc::new(model::Cluster::new(Source::Dns { host, port, uses }))
+    };
+    let now = || cluster.endpoints.load_full();
+    clusters.configure(&cluster, &of(DnsUse::First));
+    clusters.assign(&cluster, &assignment(&[1]));
+    let before = now();
+    clusters.assign(&cluster, &assignment(&[2]));
+    assert!(Arc::ptr_eq(&before.endpoints()[0], &now().endpoints()[0]));
+    let at = now().endpoints()[0].at().clone();
+    assert_eq!((&*at.label, at.address.to_string().as_str()), ("127.0.0.1:2", "127.0.0.1:2"));
+    assert!(!now().endpoints()[0].is_retired());
+    // Each address for itself, one that is gone is gone.
+    clusters.configure(&cluster, &of(DnsUse::All));
+    clusters.assign(&cluster, &assignment(&[2, 3]));
+    assert!(Arc::ptr_eq(&before.endpoints()[0], &now().endpoints()[0]));
+    clusters.assign(&cluster, &assignment(&[3]));
+    assert!(before.endpoints()[0].is_retired());
+}
+
+#[test]
 fn a_cluster_that_goes_still_answers_whoever_was_led_there() {
     let clusters = Clusters::new(Registry::default(), Instant::now());
     let name = Name::new("app").expect("a name");
@@ -51,7 +76,7 @@ fn version_is(version: &str) -> Labels {
 }
 
 fn ports(view: &ClusterView) -> Vec<String> {
-    view.endpoints().endpoints().iter().map(|e| e.label().replace("127.0.0.1:", "")).collect()
+    view.endpoints().endpoints().iter().map(|e| e.at().label.replace("127.0.0.1:", "")).collect()
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoint::{Endpoint, Open, Proven};
+use super::endpoint::{At, Endpoint, Open, Proven};
 use super::error::UpstreamError;
 use super::pool::PoolKey;
 use super::tls::{ClientTls, Speak, TlsFailure};
@@ -56,8 +56,11 @@ async fn connect(
     if tls.is_some_and(|(tls, _)| !tls.is_ready()) {
         return Err(UpstreamError::NoSecret);
     }
-    let socket = Socket::connect(endpoint.address()).await.map_err(|error| {
-        tracing::debug!(endpoint = endpoint.label(), %error, "cannot connect");
+    // One place for all of it: it may move meanwhile.
+    let at = endpoint.at().clone();
+    let At { address, label } = &*at;
+    let socket = Socket::connect(address).await.map_err(|error| {
+        tracing::debug!(endpoint = %label, %error, "cannot connect");
         match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => UpstreamError::ConnectRefused,
             io::ErrorKind::TimedOut => UpstreamError::ConnectTimeout,
@@ -65,10 +68,10 @@ async fn connect(
         }
     })?;
     let Some((tls, speak)) = tls else { return Ok((Transport::Plain(socket), None)) };
-    match tls.connect(socket, endpoint.address(), speak).await {
+    match tls.connect(socket, address, speak).await {
         Ok((stream, proven)) => Ok((Transport::Tls(Box::new(stream.into())), proven)),
         Err(failure) => {
-            tracing::debug!(endpoint = endpoint.label(), %failure, "no TLS");
+            tracing::debug!(endpoint = %label, %failure, "no TLS");
             Err(match failure {
                 TlsFailure::Peer(error) => UpstreamError::Tls(error),
                 TlsFailure::NoSecret => UpstreamError::NoSecret,

@@ -1,13 +1,17 @@
 //! Clusters whose endpoints are what a name resolves to: asked again when the answer's time is up, the last good
 //! answer kept while the resolver fails.
+//!
+//! Where only the first address is used, that is one which there is a way to, IPv6 before IPv4 (RFC 6724 section 6, rules
+//! 1 and 6), in the order of the answer.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use outrigger_proto::model::{Address, Assignment, Endpoint};
+use outrigger_proto::model::{Address, Assignment, DnsUse, Endpoint};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -22,7 +26,7 @@ const RETRY_MOST: Duration = Duration::from_secs(30);
 /// after the first answer, good or bad.
 pub async fn resolve(
     resolver: Arc<TokioResolver>,
-    (host, port): (Box<str>, u16),
+    (host, port, uses): (Box<str>, u16, DnsUse),
     asked: oneshot::Sender<()>,
     assign: impl Fn(&Assignment),
 ) {
@@ -33,8 +37,13 @@ pub async fn resolve(
             Ok(answer) => {
                 retry = RETRY;
                 let mut addresses: Vec<_> = answer.iter().collect();
-                addresses.sort_unstable();
-                addresses.dedup();
+                match uses {
+                    DnsUse::All => {
+                        addresses.sort_unstable();
+                        addresses.dedup();
+                    }
+                    DnsUse::First => addresses = first(addresses, has_way).into_iter().collect(),
+                }
                 assign(&assignment(&addresses, port));
                 let left = answer.valid_until().saturating_duration_since(Instant::now().into_std());
                 left.clamp(SHORTEST, LONGEST)
@@ -54,8 +63,26 @@ pub async fn resolve(
     }
 }
 
-fn assignment(addresses: &[std::net::IpAddr], port: u16) -> Assignment {
-    let endpoint = |ip: &std::net::IpAddr| Endpoint::new(Address::Ip((*ip, port).into()));
+/// The one that is used for all; where there is a way to none, whoever connects will find out.
+fn first(mut addresses: Vec<IpAddr>, has_way: impl Fn(&IpAddr) -> bool) -> Option<IpAddr> {
+    // Stable: the order of the answer is its server's to choose.
+    addresses.sort_by_key(IpAddr::is_ipv4);
+    addresses.iter().find(|address| has_way(address)).or(addresses.first()).copied()
+}
+
+/// Whether the system knows a way there. Nothing is sent.
+fn has_way(to: &IpAddr) -> bool {
+    let any: IpAddr = match to {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    /// RFC 863; any other would do.
+    const DISCARD: u16 = 9;
+    UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((*to, DISCARD))).is_ok()
+}
+
+fn assignment(addresses: &[IpAddr], port: u16) -> Assignment {
+    let endpoint = |ip: &IpAddr| Endpoint::new(Address::Ip((*ip, port).into()));
     Assignment { endpoints: addresses.iter().map(endpoint).collect() }
 }
 
@@ -70,4 +97,22 @@ pub fn resolver() -> Arc<TokioResolver> {
     // We keep answers ourselves, for as long as they are good; a second cache would only age them.
     builder.options_mut().cache_size = 0;
     Arc::new(builder.build().expect("a resolver without TLS has nothing that can be wrong"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_address_is_one_that_there_is_a_way_to() {
+        let of = |all: &[&str], way: &dyn Fn(&IpAddr) -> bool| {
+            first(all.iter().map(|ip| ip.parse().unwrap()).collect(), way).map(|ip| ip.to_string())
+        };
+        let mixed = ["10.0.0.2", "10.0.0.1", "fd00::2", "fd00::1"];
+        assert_eq!(of(&mixed, &|_| true).as_deref(), Some("fd00::2"));
+        assert_eq!(of(&mixed, &IpAddr::is_ipv4).as_deref(), Some("10.0.0.2"));
+        assert_eq!(of(&mixed, &|_| false).as_deref(), Some("fd00::2"));
+        assert_eq!(of(&[], &|_| true), None);
+        assert!(has_way(&Ipv4Addr::LOCALHOST.into()));
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use outrigger_proto::model::{Address, Labels};
 
 use super::health::{HealthCell, Record};
@@ -35,12 +36,26 @@ pub enum Availability {
     Unavailable,
 }
 
+/// Where an endpoint is.
+#[derive(Debug)]
+pub struct At {
+    /// Its address.
+    pub address: Address,
+    /// The same as text.
+    pub label: Box<str>,
+}
+
+impl At {
+    fn new(address: Address) -> Self {
+        Self { label: address.to_string().into(), address }
+    }
+}
+
 /// Live state of an endpoint, shared by all workers.
 #[derive(Debug)]
 pub struct Endpoint {
     id: u64,
-    address: Address,
-    label: Box<str>,
+    at: ArcSwap<At>,
     weight: AtomicU32,
     priority: AtomicU8,
     zone: Mutex<Option<Box<str>>>,
@@ -65,8 +80,7 @@ impl Endpoint {
     pub fn new(id: u64, address: Address, weight: u32) -> Self {
         Self {
             id,
-            label: address.to_string().into(),
-            address,
+            at: ArcSwap::from_pointee(At::new(address)),
             weight: AtomicU32::new(weight),
             priority: AtomicU8::new(0),
             zone: Mutex::default(),
@@ -106,14 +120,16 @@ impl Endpoint {
         self.id
     }
 
-    /// Where it is.
-    pub fn address(&self) -> &Address {
-        &self.address
+    /// Where it is; of one that has moved, where connections are made from now on.
+    pub fn at(&self) -> arc_swap::Guard<Arc<At>> {
+        self.at.load()
     }
 
-    /// Its address as text.
-    pub fn label(&self) -> &str {
-        &self.label
+    /// It is elsewhere. Connections that it has stay, and are used.
+    pub fn move_to(&self, address: &Address) {
+        if self.at.load().address != *address {
+            self.at.store(Arc::new(At::new(address.clone())));
+        }
     }
 
     /// Its share of the load, relative to the others'.

@@ -26,7 +26,7 @@ pub use self::balance::{
 pub use self::breaker::{Breaker, Counted, Limit, Overflow};
 pub use self::cluster::{Cluster, ClusterView, Clusters};
 pub use self::connect::{Dial, dial};
-pub use self::endpoint::{Availability, Endpoint, Lease, Open};
+pub use self::endpoint::{At, Availability, Endpoint, Lease, Open};
 pub use self::error::UpstreamError;
 pub use self::exchange::{CallError, Whole};
 pub use self::h1::{Answer, Tunnelled};

@@ -19,6 +19,7 @@ mod third_party;
 mod tls;
 mod websocket;
 mod xds;
+mod xds_chains;
 mod xds_tls;
 
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use super::{Running, script};
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
-fn at(port: u16) -> Value {
+pub(super) fn at(port: u16) -> Value {
     json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } })
 }
 

@@ -30,7 +30,7 @@ pub(super) fn named(authority: &Authority, host: &str) -> Svid {
 }
 
 /// A secret of the same stream.
-fn of(name: &str) -> Value {
+pub(super) fn of(name: &str) -> Value {
     json!({ "name": name, "sds_config": { "ads": {}, "resource_api_version": "V3" } })
 }
 

@@ -101,8 +101,8 @@ pub(super) fn authorization(around: (bool, bool, bool, bool)) -> impl Strategy<V
 
 /// Where a listener looks at no tokens, its routes need none; where it asks no service by gRPC, they tell it nothing.
 pub(super) fn unlooked(mesh: &mut Mesh) {
-    for listener in mesh.listeners.values() {
-        let Filter::Http(http) = &listener.chain.filter else { continue };
+    for chain in mesh.listeners.values().flat_map(|listener| listener.chains.each()) {
+        let Filter::Http(http) = &chain.filter else { continue };
         let Some(RouteTable { routes, on_demand: _ }) = mesh.route_tables.get_mut(&http.routes) else {
             continue;
         };

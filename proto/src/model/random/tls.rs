@@ -127,8 +127,8 @@ pub(super) fn unproven(mesh: &mut Mesh) {
     if mesh.identity.is_some() {
         return;
     }
-    for listener in mesh.listeners.values_mut() {
-        let FilterChain { tls, authorization, .. } = &mut listener.chain;
+    for chain in mesh.listeners.values_mut().flat_map(|listener| listener.chains.each_mut()) {
+        let FilterChain { tls, authorization, .. } = chain;
         if let Some(DownstreamTls::Mutual(_)) = tls {
             (*tls, *authorization) = (None, None);
         }

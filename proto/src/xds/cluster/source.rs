@@ -14,7 +14,7 @@ use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::config::endpoint::v3 as endpoint;
 use super::endpoints::{self, Zones};
 use super::{EndpointSource, limit};
-use crate::model::{Name, Source};
+use crate::model::{DnsUse, Name, Source};
 
 /// What is written of it.
 pub(super) struct From<'c> {
@@ -66,19 +66,18 @@ pub(super) fn source(
             let endpoints = EndpointSource::Stated(Arc::new(set));
             Some(Found { source: Source::Static, endpoints, zone_weights })
         }
-        DiscoveryType::StrictDns => {
+        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
+            let uses = if kind == DiscoveryType::LogicalDns { DnsUse::First } else { DnsUse::All };
             let set = cx.required("load_assignment", set)?;
             let asked = asked(cx, how);
-            let source = cx.within("load_assignment", |cx| dns(cx, set));
+            let source = cx.within("load_assignment", |cx| dns(cx, set, uses));
             asked?;
             if !weights.is_empty() {
                 return cx.fail("metadata", "endpoints that a name is resolved to stand in no zone");
             }
             Some(Found { source: source?, endpoints: EndpointSource::Dns, zone_weights: weights })
         }
-        DiscoveryType::LogicalDns | DiscoveryType::OriginalDst => {
-            cx.fail("type", format!("{} is not supported", kind.as_str_name()))
-        }
+        DiscoveryType::OriginalDst => cx.fail("type", format!("{} is not supported", kind.as_str_name())),
     }
 }
 
@@ -119,7 +118,7 @@ fn asked(cx: &mut Cx, (every, by_ttl, family): (Option<prost_types::Duration>, b
 }
 
 /// The one name of a cluster in DNS.
-fn dns(cx: &mut Cx, set: endpoint::ClusterLoadAssignment) -> Option<Source> {
+fn dns(cx: &mut Cx, set: endpoint::ClusterLoadAssignment, uses: DnsUse) -> Option<Source> {
     let endpoint::ClusterLoadAssignment { cluster_name: _, endpoints, policy } = set;
     endpoints::policy(cx, policy)?;
     let mut all = endpoints.into_iter().flat_map(|group| group.lb_endpoints);
@@ -137,7 +136,9 @@ fn dns(cx: &mut Cx, set: endpoint::ClusterLoadAssignment) -> Option<Source> {
     };
     let port = endpoints::port(&socket).and_then(NonZeroU16::new);
     match port {
-        Some(port) if !socket.address.is_empty() => Some(Source::Dns { host: socket.address.into(), port }),
+        Some(port) if !socket.address.is_empty() => {
+            Some(Source::Dns { host: socket.address.into(), port, uses })
+        }
         _ => cx.fail("endpoints", "there is no name and port"),
     }
 }

@@ -698,7 +698,13 @@ fn a_name_in_dns_is_asked_for_as_it_is() {
             change(cluster);
         }
     };
-    let expected = Source::Dns { host: "db.internal".into(), port: 80.try_into().unwrap() };
+    let expected = |uses| Source::Dns { host: "db.internal".into(), port: 80.try_into().unwrap(), uses };
+    let logical = dns(|cluster| {
+        let kind = DiscoveryType::LogicalDns.into();
+        cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind));
+    });
+    assert_eq!(model(logical).source, expected(DnsUse::First));
+    let expected = expected(DnsUse::All);
     assert_eq!(model(dns(|_| {})).source, expected);
     let asked = model(dns(|cluster| {
         cluster.respect_dns_ttl = true;
@@ -710,13 +716,11 @@ fn a_name_in_dns_is_asked_for_as_it_is() {
     refused(expected, dns(|cluster| cluster.dns_refresh_rate = seconds(60)));
     let expected = "dns_lookup_family: V4_ONLY is not supported: all addresses are used, as with ALL";
     refused(expected, dns(|cluster| cluster.dns_lookup_family = DnsLookupFamily::V4Only.into()));
-    refused(
-        "type: LOGICAL_DNS is not supported",
-        dns(|cluster| {
-            cluster.cluster_discovery_type =
-                Some(ClusterDiscoveryType::Type(DiscoveryType::LogicalDns.into()));
-        }),
-    );
+    let original = dns(|cluster| {
+        let kind = DiscoveryType::OriginalDst.into();
+        cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind));
+    });
+    refused("type: ORIGINAL_DST is not supported", original);
 }
 
 #[test]

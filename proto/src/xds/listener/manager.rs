@@ -84,7 +84,7 @@ fn routes(
 ) -> Option<(Name, RouteSource)> {
     use pb::http_connection_manager::RouteSpecifier;
     match cx.required("route_specifier", routes)? {
-        // Under the listener's own name, as in a file.
+        // Under the name that the listener has for it, as in a file.
         RouteSpecifier::RouteConfig(table) => {
             let table = cx.within("route_config", |cx| route::table(cx, table))?;
             // It would stand open.

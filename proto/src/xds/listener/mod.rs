@@ -1,5 +1,6 @@
 //! Listeners.
 
+mod chains;
 mod limits;
 mod manager;
 mod tcp;
@@ -8,6 +9,7 @@ mod tests;
 
 use prost_types::Any;
 
+pub(super) use self::chains::table_of;
 pub(super) use self::limits::{Fields, of_manager};
 
 use super::any::{decode, decoded, is, ours, type_of};
@@ -20,17 +22,35 @@ use super::generated::envoy::extensions::filters::network::connection_limit::v3:
 use super::generated::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use super::generated::envoy::extensions::filters::network::rbac::v3::Rbac;
 use super::generated::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
-use super::generated::outrigger::extensions::v1 as ext;
 use super::tls;
 use crate::model::{Direction, FilterChain, Limits, Listener, Name, RouteTable};
 
 /// A listener, and where its routes come from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerResource {
-    /// The listener. If it is one for HTTP, its routes are in the table of this name.
+    /// The listener.
     pub listener: Listener,
-    /// That table.
-    pub routes: RouteSource,
+    /// Of each of its chains, in their order.
+    pub routes: Box<[RouteSource]>,
+}
+
+impl ListenerResource {
+    /// The tables that come from elsewhere.
+    pub fn tables(&self) -> impl Iterator<Item = &Name> {
+        self.routes.iter().filter_map(|source| match source {
+            RouteSource::Rds(table) => Some(table),
+            RouteSource::None | RouteSource::Stated(_) => None,
+        })
+    }
+
+    /// The tables that stand with it, as they are called among all, if it has this name.
+    pub fn stated(&self, name: &Name) -> impl Iterator<Item = (Name, &RouteTable)> {
+        let sources = self.routes.iter().enumerate();
+        sources.filter_map(|(place, source)| match source {
+            RouteSource::Stated(table) => Some((table_of(name, place, self.routes.len()), table)),
+            RouteSource::None | RouteSource::Rds(_) => None,
+        })
+    }
 }
 
 /// Where routes come from.
@@ -49,6 +69,7 @@ pub(super) fn listener(cx: &mut Cx, name: &Name, listener: pb::Listener) -> Opti
         name: _,
         address: bind,
         filter_chains,
+        default_filter_chain,
         traffic_direction,
         listener_filters,
         metadata,
@@ -62,13 +83,10 @@ pub(super) fn listener(cx: &mut Cx, name: &Name, listener: pb::Listener) -> Opti
     if bind_to_port == Some(false) {
         return cx.fail("bind_to_port", "a listener that does not listen is not supported");
     }
-    let ext::Listener { limits, jwt, external_authorization, subsets } = ours(cx, metadata)?;
-    let said = Said { of_http: (jwt, external_authorization), subsets };
-    let (chain, tls) = tls::chain(cx, filter_chains, listener_filters)?;
-    let (chain, routes) = cx.within("filter_chains[0]", |cx| chain_of(cx, name, chain, said))?;
-    let limits = limits::exactly(cx, chain.limits, limits)?;
-    let chain = FilterChain { tls, limits, ..chain };
-    Some(ListenerResource { listener: Listener { bind: bind?, direction, chain }, routes })
+    let said = ours(cx, metadata)?;
+    tls::inspectors(cx, listener_filters)?;
+    let (chains, routes) = chains::chains(cx, name, (filter_chains, default_filter_chain), said)?;
+    Some(ListenerResource { listener: Listener { bind: bind?, direction, chains }, routes })
 }
 
 /// What is ours to say of the last filter.
@@ -80,12 +98,10 @@ struct Said {
 /// What guards connections, and then what they are.
 fn chain_of(
     cx: &mut Cx,
-    name: &Name,
-    chain: pb::FilterChain,
+    table: &Name,
+    filters: Vec<pb::Filter>,
     said: Said,
 ) -> Option<(FilterChain, RouteSource)> {
-    // How it is told from others and unwrapped was read before.
-    let pb::FilterChain { filters, name: _, filter_chain_match: _, transport_socket: _ } = chain;
     let mut filters = cx.each("filters", filters, |cx, filter| {
         let pb::Filter { name: _, config_type } = filter;
         let pb::filter::ConfigType::TypedConfig(any) = cx.required("typed_config", config_type)?;
@@ -106,7 +122,7 @@ fn chain_of(
                     return cx.fail("", "before it no `rbac` is supported: write that of HTTP");
                 }
                 let manager = decode(cx, &last)?;
-                manager::manager(cx, name, manager, of_http)
+                manager::manager(cx, table, manager, of_http)
             } else if is::<TcpProxy>(&last) {
                 let proxy = decode(cx, &last)?;
                 let filter = tcp::proxy(cx, proxy, &subsets)?;

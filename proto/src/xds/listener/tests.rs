@@ -1,5 +1,7 @@
 //! Listeners as control planes write them, and as we do.
 
+mod chains;
+
 use proptest::prelude::*;
 use prost::Message;
 
@@ -10,9 +12,10 @@ use super::super::generated::envoy::extensions::filters::http::jwt_authn::v3 as 
 use super::super::generated::envoy::extensions::filters::http::jwt_authn::v3::jwt_requirement::RequiresType as R;
 use super::super::generated::envoy::extensions::filters::network::http_connection_manager::v3 as http;
 use super::super::generated::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
+use super::super::generated::outrigger::extensions::v1 as ext;
 use super::super::{Kind, Resource, read, write};
 use super::*;
-use crate::model::{Address, Filter, JwksSource, Listener, Mesh};
+use crate::model::{Address, Chains, Filter, JwksSource, Listener, Mesh};
 
 fn packed<M: Message + prost::Name>(message: &M) -> Any {
     Any { type_url: format!("type.googleapis.com/{}", M::full_name()), value: message.encode_to_vec() }
@@ -24,10 +27,12 @@ fn name(text: &str) -> Name {
 
 /// All but TLS and files, which are others' to say.
 fn sayable(mut listener: Listener) -> Listener {
-    listener.chain.tls = None;
-    if let Filter::Http(http) = &mut listener.chain.filter {
-        for issuer in &mut http.jwt {
-            issuer.keys = JwksSource::Url { url: "https://id.example/keys".into(), trust: None };
+    for chain in listener.chains.each_mut() {
+        chain.tls = None;
+        if let Filter::Http(http) = &mut chain.filter {
+            for issuer in &mut http.jwt {
+                issuer.keys = JwksSource::Url { url: "https://id.example/keys".into(), trust: None };
+            }
         }
     }
     listener
@@ -36,10 +41,11 @@ fn sayable(mut listener: Listener) -> Listener {
 fn resources(mesh: &Mesh) -> Vec<(Name, Resource)> {
     let resource = |(name, listener): (&Name, &Listener)| {
         let listener = sayable(listener.clone());
-        let routes = match &listener.chain.filter {
+        let routes = listener.chains.each().map(|chain| match &chain.filter {
             Filter::Http(http) => RouteSource::Rds(http.routes.clone()),
             Filter::Tcp(_) => RouteSource::None,
-        };
+        });
+        let routes = routes.collect();
         (name.clone(), Resource::Listener(Box::new(ListenerResource { listener, routes })))
     };
     mesh.listeners.iter().map(resource).collect()
@@ -123,7 +129,7 @@ fn seconds(seconds: i64) -> Option<prost_types::Duration> {
 
 #[test]
 fn limits_that_nobody_says_are_envoys_where_it_has_one() {
-    let limits = read_http(&plain()).unwrap().chain.limits;
+    let limits = read_http(&plain()).unwrap().chains.only().unwrap().limits.clone();
     let streams = std::num::NonZeroU32::new(1024).unwrap();
     assert_eq!(limits, Limits { streams, ..Limits::default() });
 }
@@ -163,7 +169,7 @@ fn what_control_planes_always_write_is_accepted() {
         typed_filter_metadata: [("b".to_owned(), note)].into(),
     });
     let read = read_one(&message).unwrap();
-    assert_eq!(read.chain.limits.idle_timeout.as_secs(), 300);
+    assert_eq!(read.chains.only().unwrap().limits.idle_timeout.as_secs(), 300);
     assert_eq!(read.bind, Address::Ip("127.0.0.1:80".parse().unwrap()));
 }
 
@@ -202,7 +208,7 @@ fn idle_time_is_the_streams_where_that_is_shorter() {
             stream_idle_timeout: stream,
             ..plain()
         })
-        .map(|read| read.chain.limits.idle_timeout.as_secs())
+        .map(|read| read.chains.only().unwrap().limits.idle_timeout.as_secs())
     };
     assert_eq!(idle(None, seconds(300)), Ok(300));
     assert_eq!(idle(seconds(60), seconds(0)), Ok(60));
@@ -291,7 +297,7 @@ fn bytes_go_to_several_clusters_by_weight() {
     let of = |clusters| {
         let to = ClusterSpecifier::WeightedClusters(WeightedCluster { clusters });
         let proxy = tcp::TcpProxy { cluster_specifier: Some(to), ..tcp::TcpProxy::default() };
-        read_one(&listener_of(packed(&proxy))).map(|read| read.chain.filter)
+        read_one(&listener_of(packed(&proxy))).map(|read| read.chains.only().unwrap().filter.clone())
     };
     let Ok(Filter::Tcp(filter)) = of(vec![share("a", 1), share("b", 3)]) else { panic!("bytes") };
     let weights: Vec<_> = filter.to.targets.iter().map(|target| target.weight.get()).collect();
@@ -309,7 +315,9 @@ fn what_a_service_is_shown_is_what_envoy_shows() {
         let filter = ExtAuthz { services: Some(services), ..ExtAuthz::default() };
         let manager =
             http::HttpConnectionManager { http_filters: vec![with(&filter), of_http("router")], ..plain() };
-        let Filter::Http(read) = read_http(&manager).unwrap().chain.filter else { panic!("HTTP") };
+        let Filter::Http(read) = read_http(&manager).unwrap().chains.only().unwrap().filter.clone() else {
+            panic!("HTTP")
+        };
         *read.external_authorization.unwrap()
     };
     let target = core::grpc_service::EnvoyGrpc { cluster_name: "a".to_owned() };
@@ -333,7 +341,7 @@ fn files_and_tls_are_not_written() {
     let listener = crate::model::Listener {
         bind: Address::Ip("127.0.0.1:80".parse().unwrap()),
         direction: Direction::Inbound,
-        chain: FilterChain {
+        chains: Chains::from(FilterChain {
             tls: None,
             authorization: None,
             limits: Limits::default(),
@@ -353,9 +361,9 @@ fn files_and_tls_are_not_written() {
                 trusted_proxies: Vec::new(),
                 merge_slashes: true,
             }),
-        },
+        }),
     };
-    let resource = ListenerResource { listener, routes: RouteSource::Rds(name("r")) };
+    let resource = ListenerResource { listener, routes: [RouteSource::Rds(name("r"))].into() };
     let refused = write(&name("l"), &Resource::Listener(Box::new(resource))).unwrap_err();
     let expected = "Listener[l].filter_chains[0].jwt_authn.providers[outrigger.00000].remote_jwks: files are the \
                     reader's own: keys have an address, and the system's roots";
@@ -436,7 +444,7 @@ fn asked(requires: Vec<R>, change: &dyn Fn(&mut jwt::JwtProvider)) -> Result<Vec
     };
     let manager =
         http::HttpConnectionManager { http_filters: vec![with(&filter), of_http("router")], ..plain() };
-    read_http(&manager).map(|read| match read.chain.filter {
+    read_http(&manager).map(|read| match read.chains.only().unwrap().filter.clone() {
         Filter::Http(http) => http.jwt.iter().map(|issuer| issuer.required).collect::<Vec<_>>(),
         Filter::Tcp(_) => Vec::new(),
     })

@@ -11,34 +11,49 @@ use crate::model::{ClientAuth, ClientTrust, DownstreamTls, Filter, FilterChain, 
 /// As Envoy calls it.
 const INSPECTOR: &str = "envoy.filters.listener.tls_inspector";
 
-/// A chain that has everything but TLS, with TLS as `model` has it: two chains where it goes without as well, and what
-/// tells them apart. For [`super::super::tls::chain`] to read.
+/// A chain that has everything but TLS, alone, with TLS as `model` has it: two chains where it goes without as well, and what
+/// tells them apart.
 pub(super) fn chains(
     cx: &mut Cx,
     model: &FilterChain,
     chain: listener::FilterChain,
 ) -> Option<(Vec<listener::FilterChain>, Vec<listener::ListenerFilter>)> {
-    let Some(tls) = &model.tls else { return Some((vec![chain], Vec::new())) };
-    let context = match tls {
-        DownstreamTls::Own(own) => context(cx, own, &model.filter)?,
-        DownstreamTls::Mutual(Mutual::Strict | Mutual::Permissive) => {
-            made(vec![of(OWN)], Some(of(OWN_ROOTS)), true, &model.filter)
+    let by_tls = around(cx, model, chain.clone())?;
+    match &model.tls {
+        None | Some(DownstreamTls::Own(_) | DownstreamTls::Mutual(Mutual::Strict)) => {
+            Some((vec![by_tls], Vec::new()))
         }
-    };
-    let by_tls = listener::FilterChain { transport_socket: Some(socket(&context)), ..chain.clone() };
-    match tls {
-        DownstreamTls::Own(_) | DownstreamTls::Mutual(Mutual::Strict) => Some((vec![by_tls], Vec::new())),
-        DownstreamTls::Mutual(Mutual::Permissive) => {
-            let inspector = listener::listener_filter::ConfigType::TypedConfig(packed(&TlsInspector {}));
-            let inspector =
-                listener::ListenerFilter { name: INSPECTOR.to_owned(), config_type: Some(inspector) };
-            Some((vec![matching(by_tls, BY_TLS), matching(chain, IN_THE_CLEAR)], vec![inspector]))
+        Some(DownstreamTls::Mutual(Mutual::Permissive)) => {
+            Some((vec![matching(by_tls, BY_TLS), matching(chain, IN_THE_CLEAR)], vec![inspector()]))
         }
     }
 }
 
+/// The same of one of several chains, none of which goes without as well.
+pub(super) fn around(
+    cx: &mut Cx,
+    model: &FilterChain,
+    chain: listener::FilterChain,
+) -> Option<listener::FilterChain> {
+    let context = match &model.tls {
+        None => return Some(chain),
+        Some(DownstreamTls::Own(own)) => context(cx, own, &model.filter)?,
+        Some(DownstreamTls::Mutual(Mutual::Strict | Mutual::Permissive)) => {
+            made(vec![of(OWN)], Some(of(OWN_ROOTS)), true, &model.filter)
+        }
+    };
+    Some(listener::FilterChain { transport_socket: Some(socket(&context)), ..chain })
+}
+
+/// What looks at the first bytes for those who tell chains apart.
+pub(super) fn inspector() -> listener::ListenerFilter {
+    let inspector = listener::listener_filter::ConfigType::TypedConfig(packed(&TlsInspector {}));
+    listener::ListenerFilter { name: INSPECTOR.to_owned(), config_type: Some(inspector) }
+}
+
 fn matching(chain: listener::FilterChain, protocol: &str) -> listener::FilterChain {
-    let matches = listener::FilterChainMatch { transport_protocol: protocol.to_owned() };
+    let transport_protocol = protocol.to_owned();
+    let matches = listener::FilterChainMatch { transport_protocol, ..Default::default() };
     listener::FilterChain { filter_chain_match: Some(matches), ..chain }
 }
 

@@ -1,5 +1,6 @@
 //! Listeners.
 
+mod chains;
 mod manager;
 mod tcp;
 
@@ -9,51 +10,88 @@ use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::config::listener::v3 as pb;
 use super::super::generated::envoy::extensions::filters::network;
 use super::super::generated::outrigger::extensions::v1 as ext;
-use super::super::listener::{Fields, of_manager};
+use super::super::listener::{Fields, of_manager, table_of};
 use super::super::{ListenerResource, RouteSource};
 use super::filters::rbac;
 use super::{Cx, address, downstream_tls, noted, packed};
 use crate::model::{Authorization, Direction, Filter, FilterChain, Limits, Listener, Name};
 
 pub(super) fn listener(cx: &mut Cx, name: &Name, resource: &ListenerResource) -> Option<pb::Listener> {
-    let ListenerResource { listener: Listener { bind, direction, chain: model }, routes } = resource;
-    // How it is unwrapped is written around all the rest.
-    let FilterChain { tls: _, authorization, limits, filter } = model;
-    let ((filter_chains, listener_filters), said) = cx.within("filter_chains[0]", |cx| {
-        let mut said = ext::Listener::default();
-        let mut filters = vec![filter_of("connection_limit", &connection_limit(name, limits))];
-        match filter {
-            Filter::Http(http) => {
-                let manager =
-                    manager::manager(cx, name, (http, routes), (authorization.as_ref(), limits), &mut said)?;
-                filters.push(filter_of("http_connection_manager", &manager));
-            }
-            Filter::Tcp(tcp) => {
-                filters.extend(authorization.iter().flat_map(|authorization| guards(name, authorization)));
-                if *routes != RouteSource::None {
-                    return cx.fail("filters", "a listener that passes bytes has no routes");
-                }
-                said.limits = unsaid(limits, &Limits::default())?;
-                let proxy = tcp::proxy(cx, name, tcp, &mut said.subsets)?;
-                filters.push(filter_of("tcp_proxy", &proxy));
-            }
-        }
-        let chain = pb::FilterChain { filters, ..pb::FilterChain::default() };
-        Some((downstream_tls::chains(cx, model, chain)?, said))
-    })?;
+    let ListenerResource { listener: Listener { bind, direction, chains }, routes } = resource;
+    let count = chains.each().count();
+    if routes.len() != count {
+        return cx.fail("filter_chains", "of each it is to be said where its routes come from");
+    }
     let traffic_direction = match direction {
         Direction::Inbound => core::TrafficDirection::Inbound,
         Direction::Outbound => core::TrafficDirection::Outbound,
     };
-    Some(pb::Listener {
+    let mut written = pb::Listener {
         name: name.to_string(),
         address: Some(address(cx, "address", bind)?),
-        filter_chains,
-        listener_filters,
         traffic_direction: traffic_direction.into(),
-        metadata: noted(said),
-        bind_to_port: None,
-    })
+        ..pb::Listener::default()
+    };
+    if let Some(only) = chains.only() {
+        let (filter_chains, listener_filters, said) = cx.within("filter_chains[0]", |cx| {
+            let (chain, said) = chain(cx, (name, name), only, &routes[0])?;
+            let (chains, inspectors) = downstream_tls::chains(cx, only, chain)?;
+            Some((chains, inspectors, said))
+        })?;
+        return Some(pb::Listener { filter_chains, listener_filters, metadata: noted(said), ..written });
+    }
+    let mut sources = routes.iter().enumerate();
+    for (matches, model) in chains.iter() {
+        let (place, source) = sources.next()?;
+        let table = table_of(name, place, count);
+        let field = match matches {
+            Some(_) => format!("filter_chains[{place}]"),
+            None => "default_filter_chain".to_owned(),
+        };
+        let chain = cx.within(field, |cx| {
+            let (chain, said) = chain(cx, (name, &table), model, source)?;
+            downstream_tls::around(cx, model, pb::FilterChain { metadata: noted(said), ..chain })
+        })?;
+        match matches.map(chains::matches) {
+            Some(matches) => {
+                written.filter_chains.push(pb::FilterChain { filter_chain_match: Some(matches), ..chain });
+            }
+            None => written.default_filter_chain = Some(chain),
+        }
+    }
+    let looks = chains.some().iter().any(|(matches, _)| matches.looks_into_tls());
+    written.listener_filters.extend(looks.then(downstream_tls::inspector));
+    Some(written)
+}
+
+/// A chain but for TLS, which is written around all the rest, and what is ours to say of it.
+fn chain(
+    cx: &mut Cx,
+    (name, table): (&Name, &Name),
+    model: &FilterChain,
+    routes: &RouteSource,
+) -> Option<(pb::FilterChain, ext::Listener)> {
+    let FilterChain { tls: _, authorization, limits, filter } = model;
+    let mut said = ext::Listener::default();
+    let mut filters = vec![filter_of("connection_limit", &connection_limit(name, limits))];
+    match filter {
+        Filter::Http(http) => {
+            let routes = (table, routes);
+            let manager =
+                manager::manager(cx, name, (http, routes), (authorization.as_ref(), limits), &mut said)?;
+            filters.push(filter_of("http_connection_manager", &manager));
+        }
+        Filter::Tcp(tcp) => {
+            filters.extend(authorization.iter().flat_map(|authorization| guards(name, authorization)));
+            if *routes != RouteSource::None {
+                return cx.fail("filters", "a listener that passes bytes has no routes");
+            }
+            said.limits = unsaid(limits, &Limits::default())?;
+            let proxy = tcp::proxy(cx, name, tcp, &mut said.subsets)?;
+            filters.push(filter_of("tcp_proxy", &proxy));
+        }
+    }
+    Some((pb::FilterChain { filters, ..pb::FilterChain::default() }, said))
 }
 
 /// A filter of connections, under the name that Envoy's own has.

@@ -1,7 +1,7 @@
 //! A cluster: its endpoints, or the name that they are resolved from.
 
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use super::super::cursor::Cx;
 use super::super::fault::{Fault, show};
@@ -9,7 +9,9 @@ use super::super::place::Step;
 use super::super::tree::{Node, View};
 use super::super::{lint, scalar};
 use super::{address, count, duration, name, named, percent, some_time, tls, upstream, whole};
-use crate::model::{Address, Assignment, Cluster, Endpoint, Labels, Name, Protocol, Source, SubsetFallback};
+use crate::model::{
+    Address, Assignment, Cluster, DnsUse, Endpoint, Labels, Name, Protocol, Source, SubsetFallback,
+};
 
 /// More levels than anybody tells apart.
 pub(in super::super) const MAX_PRIORITY: u32 = 127;
@@ -32,13 +34,12 @@ pub(super) fn cluster<'a>(
     let mut m = cx.fields(node, "cluster")?;
     m.exactly_one(&["endpoints", "dns"]);
     let endpoints = m.optional("endpoints", endpoints);
-    let dns = m.optional("dns", |cx, node| {
-        cx.parsed(node, "a name with a port, as `db.internal:5432`", scalar::host_and_port)
-    });
+    let dns = m.optional("dns", dns);
     let protocols = [("auto", Protocol::Auto), ("http1", Protocol::Http1), ("http2", Protocol::Http2)];
     let fallbacks = [("none", SubsetFallback::None), ("any", SubsetFallback::Any)];
-    let tls = tls::upstream(&mut m, dns.as_ref().map(|(host, _)| &**host));
-    let default = Cluster::new(dns.map_or(Source::Static, |(host, port)| Source::Dns { host, port }));
+    let tls = tls::upstream(&mut m, dns.as_ref().map(|((host, _), _)| &**host));
+    let resolved = |((host, port), uses)| Source::Dns { host, port, uses };
+    let default = Cluster::new(dns.map_or(Source::Static, resolved));
     let cluster = Cluster {
         source: default.source,
         balance: m.optional("balance", upstream::balance).unwrap_or(default.balance),
@@ -85,6 +86,22 @@ pub(super) fn cluster<'a>(
         lint::endpoints(cx, node, assignment, &cluster);
     }
     Some((cluster, endpoints))
+}
+
+/// The name and its port, and what becomes of its addresses.
+fn dns<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<((Box<str>, NonZeroU16), DnsUse)> {
+    let host = |cx: &mut Cx<'a>, node| {
+        cx.parsed(node, "a name with a port, as `db.internal:5432`", scalar::host_and_port)
+    };
+    if !matches!(node.view(), View::Map) {
+        return Some((host(cx, node)?, DnsUse::All));
+    }
+    let uses = [("all", DnsUse::All), ("first", DnsUse::First)];
+    let mut m = cx.fields(node, "dns")?;
+    let host = m.required("host", host);
+    let uses = m.optional("use", |cx, node| cx.word(node, &uses)).unwrap_or_default();
+    m.finish();
+    Some((host?, uses))
 }
 
 fn endpoints<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Assignment> {

@@ -12,7 +12,7 @@ use super::super::scalar;
 use super::super::tree::{Node, View};
 use super::authorization::of_one_hop;
 use super::global_rate_limit::{ON_FAILURE, refuse_http1};
-use super::{each_http_listener, headers, refuse_route, route, some_time, split};
+use super::{each_http_chain, headers, refuse_route, route, some_time, split};
 use crate::model::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization, Mesh, OnFailure, Route};
 
 pub(super) fn of_listener<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<ExternalAuthorization>> {
@@ -141,7 +141,7 @@ fn body<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<CheckBody> {
 /// Refuses services that would not be asked in the protocol that gRPC needs, and routes that speak to a service that
 /// their listener does not ask by it. Of clusters and tables that are read last.
 pub(super) fn refuse_unasked<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh) {
-    each_http_listener(cx, root, mesh, |cx, node, http| {
+    each_http_chain(cx, root, mesh, |cx, node, http| {
         let asked = http.external_authorization.as_deref();
         let by_grpc = asked.filter(|asked| matches!(asked.protocol, CheckProtocol::Grpc { .. }));
         let written = node.get("external_authorization").and_then(|asked| asked.value.get("grpc"));

@@ -6,7 +6,7 @@ use super::super::cursor::Cx;
 use super::super::fault::{Fault, show};
 use super::super::tree::{Node, View};
 use super::authorization::of_one_hop;
-use super::{duration, each_http_listener, headers, refuse_route, tls};
+use super::{duration, each_http_chain, headers, refuse_route, tls};
 use crate::model::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse, Mesh, Route};
 
 pub(super) fn issuers<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<[JwtIssuer]>> {
@@ -29,7 +29,7 @@ pub(super) fn issuers<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<[JwtIss
 
 /// Refuses routes that need a token at listeners that look at none: they would stand open. Of tables that are read last.
 pub(super) fn refuse_unlooked<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh) {
-    each_http_listener(cx, root, mesh, |cx, node, http| {
+    each_http_chain(cx, root, mesh, |cx, node, http| {
         let needs = |route: &Route| route.jwt == Some(JwtUse::Required) && http.jwt.is_empty();
         refuse_route(cx, node, (mesh, http), needs, |place| {
             Fault::new(format!("routes[{place}] needs a token, and nobody looks at tokens here"))

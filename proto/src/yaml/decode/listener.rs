@@ -8,7 +8,7 @@ use super::super::fault::{Fault, show};
 use super::super::scalar;
 use super::super::tree::{Node, View};
 use super::authorization::{self, Around};
-use super::{address, count, external_authorization, jwt, route, some_time, split, tls};
+use super::{address, chains, count, external_authorization, jwt, route, some_time, split, tls};
 use crate::model::{
     Direction, DownstreamTls, Filter, FilterChain, HttpFilter, Limits, Listener, Name, RouteTable, TcpFilter,
 };
@@ -26,11 +26,32 @@ pub(super) fn listener<'a>(
     node: Node<'a>,
 ) -> Option<(Listener, Option<RouteTable>)> {
     let mut m = cx.fields(node, "listener")?;
-    m.exactly_one(&["routes", "tcp"]);
+    m.exactly_one(&["routes", "tcp", "chains"]);
     let bind = m.required("bind", address);
     let directions = [("inbound", Direction::Inbound), ("outbound", Direction::Outbound)];
     let direction = m.optional("direction", |cx, node| cx.word(node, &directions)).unwrap_or_default();
-    let tls = tls::downstream(&mut m);
+    let read = if m.has("chains") {
+        chains::chains(&mut m).map(|chains| (chains, None))
+    } else {
+        let read = chain(&mut m, Some(name)).map(|(chain, table)| (chain.into(), table));
+        m.optional("chains", |_, _| None::<()>);
+        m.optional("rest", |_, _| None::<()>);
+        m.refuse("rest", || {
+            Fault::new("without `chains`, there is nothing that they would leave").hint("write `chains` too")
+        });
+        read
+    };
+    m.finish();
+    let (chains, table) = read?;
+    Some((Listener { bind: bind?, direction, chains }, table))
+}
+
+/// What is done with connections, and its route table when that is written in place, as only that of a listener can be.
+pub(super) fn chain(
+    m: &mut Fields<'_, '_>,
+    inline: Option<&Name>,
+) -> Option<(FilterChain, Option<RouteTable>)> {
+    let tls = tls::downstream(m);
     let jwt = m.optional("jwt", jwt::issuers);
     let around = Around {
         http: m.has("routes"),
@@ -53,12 +74,11 @@ pub(super) fn listener<'a>(
         })
     });
     let merge_slashes = m.optional("merge_slashes", Cx::boolean).unwrap_or(true);
-    let routes = m.optional("routes", |cx, node| routes(cx, name, node));
+    let routes = m.optional("routes", |cx, node| routes(cx, inline, node));
     let tcp = m.optional("tcp", |cx, node| tcp(cx, node, idle_timeout));
     if m.has("tcp") && !m.has("routes") {
-        refuse_http(&mut m);
+        refuse_http(m);
     }
-    m.finish();
     if unguarded {
         return None;
     }
@@ -72,10 +92,7 @@ pub(super) fn listener<'a>(
         }
         (None, tcp) => (Filter::Tcp(tcp?), None),
     };
-    Some((
-        Listener { bind: bind?, direction, chain: FilterChain { tls, authorization, limits, filter } },
-        table,
-    ))
+    Some((FilterChain { tls, authorization, limits, filter }, table))
 }
 
 fn refuse_http(m: &mut Fields<'_, '_>) {
@@ -88,9 +105,17 @@ fn refuse_http(m: &mut Fields<'_, '_>) {
 }
 
 /// The name of a table, or the routes themselves: a table under the listener's name.
-fn routes<'a>(cx: &mut Cx<'a>, listener: &Name, node: Node<'a>) -> Option<(Name, Option<RouteTable>)> {
-    if matches!(node.view(), View::List) {
-        return Some((listener.clone(), Some(route::table(cx, listener, node)?)));
+fn routes<'a>(cx: &mut Cx<'a>, inline: Option<&Name>, node: Node<'a>) -> Option<(Name, Option<RouteTable>)> {
+    match inline {
+        Some(listener) if matches!(node.view(), View::List) => {
+            return Some((listener.clone(), Some(route::table(cx, listener, node)?)));
+        }
+        None if matches!(node.view(), View::List) => {
+            let fault =
+                Fault::new("a list of routes is a table under the listener's name, and here are several");
+            return cx.fail(node, fault.hint("write it in `route_tables`, and its name here"));
+        }
+        Some(_) | None => {}
     }
     let text = cx.string(node, "a list of routes, or the name of a route table")?;
     if let Some((name, _)) = cx.tables.get_key_value(&*text) {

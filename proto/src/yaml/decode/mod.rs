@@ -4,6 +4,7 @@
 //! anything that refers to them is read, so that they may be written in any order.
 
 mod authorization;
+mod chains;
 mod cluster;
 mod control;
 mod external_authorization;
@@ -193,8 +194,8 @@ pub(super) fn each_route<'a>(
     }
 }
 
-/// Looks at every listener of HTTP that was read, at its place.
-fn each_http_listener<'a>(
+/// Looks at every chain of HTTP that was read, at its place.
+fn each_http_chain<'a>(
     cx: &mut Cx<'a>,
     root: Node<'a>,
     mesh: &Mesh,
@@ -203,21 +204,24 @@ fn each_http_listener<'a>(
     let Some(listeners) = root.get("listeners") else { return };
     for entry in listeners.value.entries() {
         let listener = Name::new(entry.key).and_then(|name| mesh.listeners.get(&name));
-        let Some(Filter::Http(http)) = listener.map(|listener| &listener.chain.filter) else { continue };
-        let steps = [Step::Key("listeners"), Step::Key(entry.key)];
-        cx.within_all(&steps, |cx| look(cx, entry.value, http));
+        let Some(listener) = listener else { continue };
+        for ((below, node), chain) in chains::written(entry.value).zip(listener.chains.each()) {
+            let Filter::Http(http) = &chain.filter else { continue };
+            let steps = [vec![Step::Key("listeners"), Step::Key(entry.key)], below].concat();
+            cx.within_all(&steps, |cx| look(cx, node, http));
+        }
     }
 }
 
-/// Says of the first route of a listener that is so what is wrong with it there.
+/// Says of the first route of a chain that is so what is wrong with it there.
 fn refuse_route<'a>(
     cx: &mut Cx<'a>,
-    listener: Node<'a>,
+    chain: Node<'a>,
     (mesh, http): (&Mesh, &HttpFilter),
     is_wrong: impl Fn(&Route) -> bool,
     fault: impl Fn(usize) -> Fault,
 ) {
-    let Some((table, written)) = mesh.route_tables.get(&http.routes).zip(listener.get("routes")) else {
+    let Some((table, written)) = mesh.route_tables.get(&http.routes).zip(chain.get("routes")) else {
         return;
     };
     if let Some(place) = table.routes.iter().position(is_wrong) {

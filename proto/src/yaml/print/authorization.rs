@@ -59,7 +59,7 @@ fn conditions(out: &mut Out, when: &When) {
     }
 }
 
-fn host(host: &HostPattern) -> String {
+pub(super) fn host(host: &HostPattern) -> String {
     match host {
         HostPattern::Exact(host) => text(host),
         HostPattern::Suffix(suffix) => text(&format!("*{suffix}")),

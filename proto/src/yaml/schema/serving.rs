@@ -6,8 +6,8 @@ use super::super::decode::{MAX_HEADERS, MAX_WORKERS, REDIRECTS};
 use super::super::ratio::show_percent;
 use super::super::scalar::show_size;
 use super::parts::{
-    boolean, by_name, count, described, duration, object, one_of, one_or_list, reference, string, whole,
-    with_default, words,
+    boolean, by_name, count, described, duration, object, one_of, one_or_list, one_or_some, reference, some,
+    string, whole, with_default, words,
 };
 use super::{authorization, external_authorization, jwt, tls};
 use crate::model::{Admin, Limits, Overload, Percent, Shutdown};
@@ -129,30 +129,64 @@ pub(super) fn xds() -> Value {
 }
 
 pub(super) fn listener() -> Value {
+    let mut keys = json!({
+        "bind": described("Where it listens.", reference("address")),
+        "direction": words("Whose traffic it is, seen from the service.", &["inbound", "outbound"], "inbound"),
+        "chains": described("Chains for some connections, in place of one for all.", some(reference("chain"))),
+        "rest": described("The chain for the other connections; without it they are closed.", reference("chain")),
+    });
+    let routes = json!({ "anyOf": [{ "type": "string" }, reference("routes")] });
+    merge(&mut keys, of_chain(described("Routes, or the name of a route table.", routes)));
+    one_of(&["routes", "tcp", "chains"], object("A place where connections arrive.", &["bind"], keys))
+}
+
+pub(super) fn chain() -> Value {
+    let mut keys = json!({ "when": reference("chain_when") });
+    merge(&mut keys, of_chain(described("The name of a route table.", string())));
+    one_of(&["routes", "tcp"], object("What is done with some connections.", &[], keys))
+}
+
+/// What is done with connections.
+fn of_chain(routes: Value) -> Value {
     let networks = json!({ "type": "array", "items": { "type": "string" } });
     let slashes = boolean();
-    one_of(
-        &["routes", "tcp"],
-        object(
-            "A place where connections arrive.",
-            &["bind"],
-            json!({
-                "bind": described("Where it listens.", reference("address")),
-                "direction": words("Whose traffic it is, seen from the service.", &["inbound", "outbound"], "inbound"),
-                "tls": reference("tls"),
-                "mtls": tls::mtls(),
-                "jwt": jwt::issuers(),
-                "authorization": authorization::authorization(),
-                "external_authorization": reference("external_authorization"),
-                "limits": reference("limits"),
-                "trusted_proxies": with_default("Whose forwarded headers are believed.", networks, json!([])),
-                "merge_slashes": with_default("Whether // in a path is read as /.", slashes, true),
-                "routes": described("Routes, or the name of a route table.", json!({
-                    "anyOf": [{ "type": "string" }, reference("routes")],
-                })),
-                "tcp": reference("tcp"),
-            }),
-        ),
+    json!({
+        "tls": reference("tls"),
+        "mtls": tls::mtls(),
+        "jwt": jwt::issuers(),
+        "authorization": authorization::authorization(),
+        "external_authorization": reference("external_authorization"),
+        "limits": reference("limits"),
+        "trusted_proxies": with_default("Whose forwarded headers are believed.", networks, json!([])),
+        "merge_slashes": with_default("Whether // in a path is read as /.", slashes, true),
+        "routes": routes,
+        "tcp": reference("tcp"),
+    })
+}
+
+fn merge(keys: &mut Value, more: Value) {
+    if let (Value::Object(keys), Value::Object(more)) = (keys, more) {
+        keys.extend(more);
+    }
+}
+
+pub(super) fn chain_when() -> Value {
+    let port = || whole(1, u16::MAX.into());
+    let word = |words: &[&str]| json!({ "enum": words });
+    object(
+        "Which connections: all that is written must fit, and of a list one. Of several chains the narrowest takes one, by \
+         what stands first here.",
+        &[],
+        json!({
+            "port": described("The port that they came to.", port()),
+            "destination": described("The network that they came to.", one_or_list()),
+            "sni": described("The host that TLS names.", one_or_list()),
+            "transport": described("Whether they begin with TLS.", word(&["tls", "clear"])),
+            "alpn": described("What TLS offers to speak.", one_or_list()),
+            "origin": described("Whether they come from this machine.", word(&["local", "external"])),
+            "source": described("The network that they come from.", one_or_list()),
+            "source_port": described("The port that they come from.", one_or_some(port())),
+        }),
     )
 }
 

@@ -40,7 +40,7 @@ pub(super) fn cluster() -> Value {
                 "endpoints": described("Where they are.", json!({
                     "type": "array", "items": { "anyOf": [reference("address"), reference("endpoint")] },
                 })),
-                "dns": described("name:port; each address of the name is an endpoint.", string()),
+                "dns": described("A name that is resolved; alone, name:port, each address of which is an endpoint.", json!({ "anyOf": [string(), reference("dns")] })),
                 "balance": reference("balance"),
                 "protocol": words("What is spoken; auto is what the client spoke.", &["auto", "http1", "http2"], "auto"),
                 "tls": reference("cluster_tls"),
@@ -71,6 +71,21 @@ pub(super) fn cluster() -> Value {
                 ),
             }),
         ),
+    )
+}
+
+pub(super) fn dns() -> Value {
+    object(
+        "A name that is resolved, by its TTL.",
+        &["host"],
+        json!({
+            "host": described("name:port.", string()),
+            "use": words(
+                "Whether each address is an endpoint, or new connections go to the first one.",
+                &["all", "first"],
+                "all",
+            ),
+        }),
     )
 }
 

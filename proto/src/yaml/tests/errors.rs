@@ -129,10 +129,10 @@ route_tables: { t: [{ respond: {}, jwt: required }] }
         "listeners: { a: &x { bind: 1 }, a: {} }\nworkers: 0\n",
         &[
             "1:17: listeners.a: an anchor; anchors are not supported: write the value out",
-            "1:17: listeners.a: one of `routes`, `tcp` is missing",
+            "1:17: listeners.a: one of `routes`, `tcp`, `chains` is missing",
             "1:28: listeners.a.bind: `1` is not an address; did you mean `127.0.0.1:1`?",
             "1:33: listeners.a: this key is written twice; it stands in line 1 already",
-            "1:36: listeners.a: one of `routes`, `tcp` is missing",
+            "1:36: listeners.a: one of `routes`, `tcp`, `chains` is missing",
             "1:36: listeners.a: `bind` is missing",
             "2:10: workers: `0` is out of range; expected a whole number from 1 to 1024",
         ],

@@ -15,7 +15,9 @@ fn asked(said: &str) -> ExternalAuthorization {
          clusters: {{ authz: {{ dns: \"authz:1\", protocol: http2 }} }}\n"
     );
     let mesh = read(&text).unwrap().config.mesh;
-    let Filter::Http(http) = mesh.listeners["web"].chain.filter.clone() else { panic!("HTTP") };
+    let Filter::Http(http) = mesh.listeners["web"].chains.only().unwrap().filter.clone() else {
+        panic!("HTTP")
+    };
     *http.external_authorization.unwrap()
 }
 

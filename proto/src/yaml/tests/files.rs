@@ -23,8 +23,8 @@ fn quickstart() {
     assert_eq!(mesh.process, Process::default());
     let listener = &mesh.listeners["web"];
     assert_eq!(listener.bind.to_string(), "127.0.0.1:8080");
-    assert_eq!(listener.chain.limits, Limits::default());
-    let Filter::Http(http) = &listener.chain.filter else { panic!("{listener:?}") };
+    assert_eq!(listener.chains.only().unwrap().limits, Limits::default());
+    let Filter::Http(http) = &listener.chains.only().unwrap().filter else { panic!("{listener:?}") };
     assert_eq!(http.routes, name("web"));
     assert!(http.merge_slashes);
     let routes = &mesh.route_tables["web"].routes;
@@ -49,7 +49,7 @@ fn full_process_and_listeners() {
     );
     assert_eq!(process.shutdown, Shutdown::default());
     assert_eq!(process.access_log, Some(AccessLog { format: LogFormat::Json, to: LogTarget::Stdout }));
-    let public = &mesh.listeners["public"].chain;
+    let public = mesh.listeners["public"].chains.only().unwrap();
     let Some(DownstreamTls::Own(tls)) = &public.tls else { panic!("TLS with a certificate") };
     let [Certificate::Files(tls)] = &*tls.certificates else { panic!("one certificate") };
     assert_eq!(tls.certificate, PathBuf::from("/etc/outrigger/tls.crt"));
@@ -57,7 +57,7 @@ fn full_process_and_listeners() {
     assert_eq!(public.limits, Limits { body: std::num::NonZeroU64::new(100 << 20), ..Limits::default() });
     let hour = Duration::from_secs(3600);
     let tcp = TcpFilter { to: Split::one(name("postgres")), idle_timeout: hour };
-    assert_eq!(mesh.listeners["database"].chain.filter, Filter::Tcp(tcp));
+    assert_eq!(mesh.listeners["database"].chains.only().unwrap().filter, Filter::Tcp(tcp));
 }
 
 #[test]
@@ -107,7 +107,10 @@ fn full_clusters() {
     assert_eq!(mesh.clusters["items-v2"].protocol, Protocol::Http1);
     assert_eq!(mesh.clusters["grpc-backend"].protocol, Protocol::Http2);
     let port = std::num::NonZeroU16::new(5432).unwrap();
-    assert_eq!(mesh.clusters["postgres"].source, Source::Dns { host: "localhost".into(), port });
+    assert_eq!(
+        mesh.clusters["postgres"].source,
+        Source::Dns { host: "localhost".into(), port, uses: DnsUse::All }
+    );
     assert!(!endpoints.contains_key("postgres"));
     assert_eq!(parsed.warnings, []);
 }
@@ -220,11 +223,11 @@ clusters:
     assert_eq!(routes[1].matches.hosts, hosts);
     let Action::Forward(second) = &routes[1].action else { panic!() };
     assert_eq!(second.rewrite.path, Some(PathRewrite::Prefix("".into())));
-    let Filter::Tcp(tcp) = &mesh.listeners["d"].chain.filter else { panic!() };
+    let Filter::Tcp(tcp) = &mesh.listeners["d"].chains.only().unwrap().filter else { panic!() };
     assert_eq!(tcp.idle_timeout, Duration::from_secs(5));
     assert_eq!(tcp.to.targets.len(), 1);
     assert_eq!(tcp.to.targets[0].to, name("y").into());
-    let Source::Dns { host, port: _ } = &mesh.clusters["y"].source else { panic!() };
+    let Source::Dns { host, port: _, uses: _ } = &mesh.clusters["y"].source else { panic!() };
     assert_eq!(&**host, "db.internal");
 }
 
@@ -275,4 +278,25 @@ fn thresholds_of_overload() {
         let parsed = read(&format!("{text}\nlisteners: {{}}\n")).unwrap();
         assert_eq!(parsed.config.mesh.process.overload, expected, "{text}");
     }
+}
+
+#[test]
+fn a_name_stands_for_all_of_its_addresses_or_for_one_endpoint() {
+    let of = |dns: &str| {
+        let file = format!(
+            "listeners: {{ l: {{ bind: \"127.0.0.1:1\", tcp: {{ to: a }} }} }}\nclusters: {{ a: {{ dns: {dns} }} }}"
+        );
+        read(&file).map(|parsed| parsed.config.mesh.clusters["a"].source.clone())
+    };
+    let expected = |uses| Some(Source::Dns { host: "a.test".into(), port: 1.try_into().unwrap(), uses });
+    for (dns, uses) in [
+        ("\"a.test:1\"", DnsUse::All),
+        ("{ host: \"a.test:1\" }", DnsUse::All),
+        ("{ host: \"a.test:1\", use: all }", DnsUse::All),
+        ("{ host: \"a.test:1\", use: first }", DnsUse::First),
+    ] {
+        assert_eq!(of(dns).ok(), expected(uses), "{dns}");
+    }
+    assert!(of("{ use: first }").is_err());
+    assert!(of("{ host: \"a.test:1\", use: second }").is_err());
 }

@@ -332,7 +332,7 @@ fn subsets() {
     assert_eq!(mirror.as_ref().unwrap().to, to("v2"));
     assert_eq!(fallback.as_deref(), Some(&Fallback::Instead(Instead::To(to("v1")))));
     assert_eq!(forward(&routes[1]).to, Split::one(name("a/b")), "a cluster's name may hold a slash");
-    let Filter::Tcp(tcp) = &mesh.listeners["raw"].chain.filter else { panic!("{mesh:?}") };
+    let Filter::Tcp(tcp) = &mesh.listeners["raw"].chains.only().unwrap().filter else { panic!("{mesh:?}") };
     assert_eq!(tcp.to, Split::one(to("v2")));
     let cart = &mesh.clusters["cart"];
     assert_eq!(cart.subset_fallback, SubsetFallback::Any);

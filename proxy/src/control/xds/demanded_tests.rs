@@ -37,7 +37,10 @@ clusters: { a: { endpoints: [] }, b: { endpoints: [] } }
 
     fn listener(&self) -> Any {
         let (of, listener) = self.0.config.mesh.listeners.first_key_value().unwrap();
-        let resource = ListenerResource { listener: listener.clone(), routes: RouteSource::Rds(name("web")) };
+        let resource = ListenerResource {
+            listener: listener.clone(),
+            routes: Box::new([RouteSource::Rds(name("web"))]),
+        };
         write(of, &xds::Resource::Listener(Box::new(resource))).unwrap()
     }
 

@@ -104,7 +104,7 @@ clusters: { c0: { endpoints: [] } }
 
     fn listener(&mut self) -> DeltaDiscoveryResponse {
         let (name, listener) = self.table.config.mesh.listeners.first_key_value().unwrap();
-        let routes = RouteSource::Rds(Name::new("web").unwrap());
+        let routes = [RouteSource::Rds(Name::new("web").unwrap())].into();
         let resource = ListenerResource { listener: listener.clone(), routes };
         let any = write(name, &xds::Resource::Listener(Box::new(resource))).unwrap();
         let name = name.to_string();

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use outrigger_proto::model::{
-    Action, Cluster, Config, DownstreamTls, Filter, Forward, Mesh, Name, Respond, Route, RouteTable, Split,
+    Action, Cluster, Config, DownstreamTls, Filter, FilterChain, Forward, Mesh, Name, Respond, Route,
+    RouteTable, Split,
 };
 
 use super::Discovered;
@@ -27,17 +28,17 @@ pub fn merge(own: &Config, found: &Discovered) -> Config {
         tables.entry(name.clone()).or_insert_with(|| led(table, clusters));
     }
     for (name, listener) in listeners {
-        if let Some(why) =
-            listener.chain.tls.as_ref().and_then(|tls| unproven(tls, secrets, identity.is_some()))
-        {
+        // With one chain less, others would take its connections.
+        let mut tls = listener.chains.each().filter_map(|chain| chain.tls.as_ref());
+        if let Some(why) = tls.find_map(|tls| unproven(tls, secrets, identity.is_some())) {
             tracing::warn!(listener = %name, "{why}: it is left out");
             continue;
         }
-        let leads = match &listener.chain.filter {
+        let leads = |chain: &FilterChain| match &chain.filter {
             Filter::Http(http) => tables.contains_key(&http.routes),
             Filter::Tcp(tcp) => tcp.to.targets.iter().all(|target| clusters.contains_key(&target.to.cluster)),
         };
-        if leads {
+        if listener.chains.each().all(leads) {
             all.entry(name.clone()).or_insert_with(|| listener.clone());
         } else {
             tracing::warn!(listener = %name, "it leads to a cluster that nobody has, and is left out");

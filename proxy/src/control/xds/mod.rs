@@ -36,7 +36,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use self::again::Again;
@@ -303,8 +303,12 @@ impl Client {
         Ok(grpc)
     }
 
-    /// One stream, to its end; `Ok` when nobody listens any more.
-    async fn stream<P: Speaks>(&mut self, speaks: &mut P, state: &mut State) -> Result<(), StreamError> {
+    /// Begins a stream: where it hears us, and what it says.
+    async fn open<P: Speaks>(
+        &self,
+        speaks: &mut P,
+        state: &mut State,
+    ) -> Result<(mpsc::Sender<P::Request>, Streaming<P::Response>), StreamError> {
         let mut grpc = self.dial().await?;
         let (requests, queued) = mpsc::channel(QUEUE);
         for request in speaks.begin(&self.node, state) {
@@ -313,7 +317,12 @@ impl Client {
         let codec = ProstCodec::<P::Request, P::Response>::default();
         let outbound = Request::new(ReceiverStream::new(queued));
         let inbound = grpc.streaming(outbound, PathAndQuery::from_static(P::PATH), codec).await;
-        let mut inbound = inbound.map_err(StreamError::Refused)?.into_inner();
+        Ok((requests, inbound.map_err(StreamError::Refused)?.into_inner()))
+    }
+
+    /// One stream, to its end; `Ok` when nobody listens any more.
+    async fn stream<P: Speaks>(&mut self, speaks: &mut P, state: &mut State) -> Result<(), StreamError> {
+        let (requests, mut inbound) = self.open(speaks, state).await?;
         let (mut since, mut again): (Option<Instant>, _) = (None, Again::default());
         loop {
             let late = since.map(|since| since + WARM);

@@ -42,10 +42,12 @@ impl Discovered {
     pub fn keep_listener(&mut self, name: &Name, before: &Self) {
         let Some(new) = self.listeners.remove(name) else { return };
         let Some(old) = before.listeners.get(name).filter(|old| **old != new) else { return };
-        if let Filter::Http(http) = &old.chain.filter
-            && let Some(table) = before.route_tables.get(&http.routes)
-        {
-            self.route_tables.entry(http.routes.clone()).or_insert_with(|| table.clone());
+        for chain in old.chains.each() {
+            if let Filter::Http(http) = &chain.filter
+                && let Some(table) = before.route_tables.get(&http.routes)
+            {
+                self.route_tables.entry(http.routes.clone()).or_insert_with(|| table.clone());
+            }
         }
         self.listeners.insert(name.clone(), old.clone());
     }
@@ -230,9 +232,7 @@ impl State {
     }
 
     fn put_listener(&mut self, name: Name, new: Held<ListenerResource>) {
-        if let RouteSource::Rds(table) = &new.means.routes {
-            self.tables.refer(table, &name);
-        }
+        new.means.tables().for_each(|table| self.tables.refer(table, &name));
         let old = self.listeners.get(&name).map(|old| of_listener(&old.means)).unwrap_or_default();
         self.name_secrets((Kind::Listener, name.clone()), &old, &of_listener(&new.means));
         self.lead((Kind::Listener, name.clone()), clusters_beside(&new.means));
@@ -241,11 +241,8 @@ impl State {
             self.changed = true;
             return;
         };
-        if let RouteSource::Rds(table) = &old.means.routes
-            && old.means.routes != new.means.routes
-        {
-            self.tables.release(table, &name);
-        }
+        let left = old.means.tables().filter(|table| new.means.tables().all(|kept| kept != *table));
+        left.for_each(|table| self.tables.release(table, &name));
         self.changed |= old.replace(new);
     }
 
@@ -322,9 +319,7 @@ impl State {
             }
             Kind::Listener => {
                 let Some(held) = self.listeners.remove(name) else { return };
-                if let RouteSource::Rds(table) = &held.means.routes {
-                    self.tables.release(table, name);
-                }
+                held.means.tables().for_each(|table| self.tables.release(table, name));
                 let secrets = of_listener(&held.means);
                 self.name_secrets((kind, name.clone()), &secrets, &BTreeSet::new());
                 self.lead((kind, name.clone()), BTreeSet::new());
@@ -608,17 +603,14 @@ impl State {
             out.endpoints.extend(self.endpoints(endpoints).map(|set| (name.clone(), set)));
         }
         for (name, held) in &self.listeners {
-            let ListenerResource { listener, routes } = &held.means;
-            let table = match routes {
-                RouteSource::None => None,
-                RouteSource::Stated(table) => Some((name, table.clone())),
-                RouteSource::Rds(table) => {
-                    Some((table, self.tables.answer(table).means().cloned().unwrap_or_default()))
-                }
-            };
-            let table = table.map(|(name, table)| (name.clone(), self.hosts.within(name, table)));
-            out.route_tables.extend(table);
-            out.listeners.insert(name.clone(), listener.clone());
+            let resource = &held.means;
+            let stated = resource.stated(name).map(|(name, table)| (name, table.clone()));
+            let named = resource.tables().map(|table| {
+                let told = self.tables.answer(table).means().cloned().unwrap_or_default();
+                (table.clone(), self.hosts.within(table, told))
+            });
+            out.route_tables.extend(stated.chain(named));
+            out.listeners.insert(name.clone(), resource.listener.clone());
         }
         out
     }
@@ -632,9 +624,11 @@ fn clusters_of(table: &RouteTable) -> BTreeSet<Name> {
 /// The clusters that a listener leads to by what it says itself.
 fn clusters_beside(ListenerResource { listener, routes }: &ListenerResource) -> BTreeSet<Name> {
     let mut out: BTreeSet<_> = listener.clusters().into_iter().cloned().collect();
-    match routes {
-        RouteSource::Stated(table) => out.extend(clusters_of(table)),
-        RouteSource::None | RouteSource::Rds(_) => {}
+    for routes in routes {
+        match routes {
+            RouteSource::Stated(table) => out.extend(clusters_of(table)),
+            RouteSource::None | RouteSource::Rds(_) => {}
+        }
     }
     out
 }
@@ -646,7 +640,13 @@ fn of_cluster(ClusterResource { cluster, endpoints: _ }: &ClusterResource) -> BT
 
 /// The secrets that a listener names.
 fn of_listener(ListenerResource { listener, routes: _ }: &ListenerResource) -> BTreeSet<Name> {
-    listener.chain.tls.iter().flat_map(DownstreamTls::secrets).map(|secret| secret.name.clone()).collect()
+    listener
+        .chains
+        .each()
+        .flat_map(|chain| &chain.tls)
+        .flat_map(DownstreamTls::secrets)
+        .map(|secret| secret.name.clone())
+        .collect()
 }
 
 #[cfg(test)]

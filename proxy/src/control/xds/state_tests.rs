@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use outrigger_proto::model::{self, Address, Certificate, Endpoint, Revocation, Roots, San, ServerAuth};
+use outrigger_proto::xds::RouteSource;
 use outrigger_proto::yaml;
 use proptest::collection::vec;
 use proptest::option;
@@ -94,7 +95,7 @@ clusters: { a: { endpoints: [] }, b: { dns: 'b:1' } }
 
     fn listener(&self, table: Option<u8>) -> ListenerResource {
         let routes = table.map_or(RouteSource::Stated(self.table(3)), |table| RouteSource::Rds(name(table)));
-        ListenerResource { listener: self.listener.clone(), routes }
+        ListenerResource { listener: self.listener.clone(), routes: [routes].into() }
     }
 
     fn table(&self, length: u8) -> RouteTable {
@@ -120,7 +121,7 @@ impl Naive {
             EndpointSource::Eds(name) => Some(name.clone()),
             EndpointSource::Stated(_) | EndpointSource::Dns => None,
         });
-        let tables = self.listeners.values().filter_map(|listener| match &listener.routes {
+        let tables = self.listeners.values().filter_map(|listener| match &listener.routes[0] {
             RouteSource::Rds(name) => Some(name.clone()),
             RouteSource::Stated(_) | RouteSource::None => None,
         });
@@ -192,7 +193,7 @@ impl Naive {
             out.endpoints.extend(set.map(|set| (name.clone(), set)));
         }
         for (name, ListenerResource { listener, routes }) in &self.listeners {
-            let (table, routes) = match routes {
+            let (table, routes) = match &routes[0] {
                 RouteSource::Stated(table) => (name, table.clone()),
                 RouteSource::Rds(table) => {
                     (table, self.tables.get(table).cloned().flatten().unwrap_or_default())

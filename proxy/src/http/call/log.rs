@@ -41,7 +41,7 @@ impl Ledger {
         let Some(logged) = &self.logged else { return };
         let logged = logged.borrow();
         let answer = self.error.get().map(ProxyError::answer);
-        let route = self.route.get().map(|position| format!("{}.routes[{position}]", self.view.name));
+        let route = self.route.get().map(|position| format!("{}.routes[{position}]", self.view.place));
         let flag = match (answer, self.delayed.get()) {
             (None, false) => Cow::Borrowed("-"),
             (None, true) => Cow::Borrowed("DI"),
@@ -53,6 +53,7 @@ impl Ledger {
         let authorization = rules.map(|rules| rules.tell(decision).to_string()).unwrap_or_default();
         let target = &logged.target;
         let endpoint = self.trip.endpoint();
+        let at = endpoint.as_ref().map(|endpoint| endpoint.at());
         let record = Record {
             start: logged.at,
             duration: took,
@@ -71,7 +72,7 @@ impl Ledger {
             bytes_received: self.received.get(),
             bytes_sent: self.sent.get(),
             cluster: if self.trip.attempts() > 0 { self.destination().1.live.name().as_str() } else { "" },
-            endpoint: endpoint.as_ref().map(|e| e.address()),
+            endpoint: at.as_ref().map(|at| &at.address),
             attempts: self.trip.attempts(),
             identity: self.conn.identity(),
             authorization: &authorization,

@@ -27,7 +27,7 @@ pub fn admit(call: &mut Call) -> Result<(), ProxyError> {
         return Err(ProxyError::Overloaded);
     }
     let (config, _) = ledger.http();
-    if request.headers().len() > ledger.view().config.chain.limits.headers.get() {
+    if request.headers().len() > ledger.view().chain.limits.headers.get() {
         return Err(ProxyError::TooManyHeaders);
     }
     headers::checked_host(request).ok_or(ProxyError::Host)?;
@@ -57,7 +57,7 @@ pub fn admit(call: &mut Call) -> Result<(), ProxyError> {
     if let Some(asked) = &config.external_authorization {
         external_authorization::strip(request.headers_mut(), asked);
     }
-    if let Some(limit) = ledger.view().config.chain.limits.body
+    if let Some(limit) = ledger.view().chain.limits.body
         && request.body().size_hint().lower() > limit.get()
     {
         return Err(ProxyError::BodyTooLarge);

@@ -54,7 +54,7 @@ impl Group {
     pub(super) fn new(first: usize, members: &[Placed], balance: &Balance) -> Self {
         let zones = zone::zones(members);
         let weights = zone::weights(members);
-        let key = |placed: &Placed| xxh64(placed.endpoint.label().as_bytes());
+        let key = |placed: &Placed| xxh64(placed.endpoint.at().label.as_bytes());
         let keys = || members.iter().map(key).collect::<Box<[u64]>>();
         let how = match balance {
             Balance::PeakEwma => How::PeakEwma,

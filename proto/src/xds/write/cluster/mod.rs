@@ -19,7 +19,7 @@ use super::super::generated::envoy::r#type::v3 as kinds;
 use super::super::generated::outrigger::extensions::v1 as ours;
 use super::{Cx, noted, packed, stream, time, tls};
 use crate::model::{
-    Balance, BreakerLimits, CircuitBreaker, Cluster, Labels, Name, Percent, RetryBudget, Source,
+    Balance, BreakerLimits, CircuitBreaker, Cluster, DnsUse, Labels, Name, Percent, RetryBudget, Source,
     SubsetFallback,
 };
 
@@ -102,11 +102,14 @@ fn place(
             cluster.eds_cluster_config = Some(pb::cluster::EdsClusterConfig { eds_config, service_name });
             DiscoveryType::Eds
         }
-        (Source::Dns { host, port }, EndpointSource::Dns) => {
+        (Source::Dns { host, port, uses }, EndpointSource::Dns) => {
             cluster.load_assignment = Some(endpoints::dns(name, host, *port));
             cluster.respect_dns_ttl = true;
             cluster.dns_lookup_family = pb::cluster::DnsLookupFamily::All.into();
-            DiscoveryType::StrictDns
+            match uses {
+                DnsUse::All => DiscoveryType::StrictDns,
+                DnsUse::First => DiscoveryType::LogicalDns,
+            }
         }
         (Source::Static, EndpointSource::Dns)
         | (Source::Dns { .. }, EndpointSource::Stated(_) | EndpointSource::Eds(_)) => {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::super::super::{ClusterResource, EndpointSource, Kind, Resource, read, write};
 use crate::model::random;
 use crate::model::{
-    Address, Assignment, Balance, BreakerLimits, CircuitBreaker, Cluster, Endpoint, HashOn, Name,
+    Address, Assignment, Balance, BreakerLimits, CircuitBreaker, Cluster, DnsUse, Endpoint, HashOn, Name,
     OutlierDetection, Percent, RetryBudget, Source,
 };
 
@@ -140,7 +140,7 @@ fn rules_by_failures_of_our_own_are_kept_beside_others_and_alone() {
 
 #[test]
 fn what_cannot_be_said_is_refused() {
-    let dns = Source::Dns { host: "a.b".into(), port: std::num::NonZeroU16::MIN };
+    let dns = Source::Dns { host: "a.b".into(), port: std::num::NonZeroU16::MIN, uses: DnsUse::All };
     let refused = write(&name("app"), &cluster_of(Cluster::new(dns), EndpointSource::Eds(name("app"))));
     assert!(refused.unwrap_err().to_string().starts_with("Cluster[app].type: "));
     let endless = Cluster { connect_timeout: Duration::MAX, ..Cluster::new(Source::Static) };

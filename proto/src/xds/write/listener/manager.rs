@@ -16,7 +16,7 @@ use crate::model::{Authorization, HttpFilter, Limits, Name};
 pub(super) fn manager(
     cx: &mut Cx,
     name: &Name,
-    (http, source): (&HttpFilter, &RouteSource),
+    (http, (table, source)): (&HttpFilter, (&Name, &RouteSource)),
     (authorization, limits): (Option<&Authorization>, &Limits),
     said: &mut ext::Listener,
 ) -> Option<pb::HttpConnectionManager> {
@@ -36,7 +36,7 @@ pub(super) fn manager(
     Some(pb::HttpConnectionManager {
         codec_type: pb::http_connection_manager::CodecType::Auto.into(),
         stat_prefix: name.to_string(),
-        route_specifier: Some(routed(cx, name, routes, source)?),
+        route_specifier: Some(routed(cx, table, routes, source)?),
         http_filters,
         common_http_protocol_options: common,
         http_protocol_options: None,
@@ -56,14 +56,14 @@ pub(super) fn manager(
     })
 }
 
-fn routed(cx: &mut Cx, name: &Name, routes: &Name, source: &RouteSource) -> Option<RouteSpecifier> {
+fn routed(cx: &mut Cx, own: &Name, routes: &Name, source: &RouteSource) -> Option<RouteSpecifier> {
     match source {
         RouteSource::None => cx.fail("route_specifier", "there are no routes"),
-        RouteSource::Stated(_) if routes != name => {
+        RouteSource::Stated(_) if routes != own => {
             cx.fail("route_config", "routes that stand with a listener have its name")
         }
         RouteSource::Stated(table) => {
-            cx.within("route_config", |cx| route::table(cx, name, table)).map(RouteSpecifier::RouteConfig)
+            cx.within("route_config", |cx| route::table(cx, own, table)).map(RouteSpecifier::RouteConfig)
         }
         RouteSource::Rds(table) if routes != table => {
             cx.fail("rds.route_config_name", "the listener has its routes from another table")

@@ -232,7 +232,7 @@ proptest! {
 
     #[test]
     fn envoy_makes_of_a_policy_what_the_rule_means(config in crate::model::random::config()) {
-        let chains = config.mesh.listeners.values().map(|listener| &listener.chain);
+        let chains = config.mesh.listeners.values().flat_map(|listener| listener.chains.each());
         for chain in chains.filter(|chain| matches!(chain.filter, Filter::Http(_))) {
             for rule in chain.authorization.iter().flat_map(|all| all.rules.iter()) {
                 let policy = policy(&rule.when);
