@@ -8,6 +8,7 @@ mod nats;
 mod nodes;
 mod on_demand;
 mod rollouts;
+mod swap;
 
 use outrigger_tests::{Control, Echo, Proxy};
 
