@@ -13,6 +13,7 @@ mod postgres;
 mod redis;
 mod rls;
 mod second_opinion;
+mod swap;
 mod third_party;
 mod tls;
 mod websocket;
