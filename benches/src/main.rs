@@ -21,6 +21,7 @@ mod outliers;
 mod process;
 mod proxy;
 mod report;
+mod swap;
 mod tcp;
 mod tools;
 mod turn;
@@ -69,6 +70,10 @@ struct Options {
     /// Instead of the cases: many nodes on one control plane.
     #[arg(long)]
     nodes: bool,
+    /// Instead of the cases: a hundred changes of the configuration in ten seconds, Outrigger and Envoy told by one
+    /// control plane.
+    #[arg(long)]
+    swap: bool,
     /// Lists the cases and ends.
     #[arg(long)]
     list: bool,
@@ -118,6 +123,7 @@ fn run(options: Options) -> Result<()> {
         balancers,
         outliers,
         nodes,
+        swap,
         list: _,
         outrigger,
         control,
@@ -143,6 +149,9 @@ fn run(options: Options) -> Result<()> {
     }
     if outliers {
         return outliers::run(&tools, &dir);
+    }
+    if swap {
+        return swap::run(&tools, &control, &dir);
     }
     print_conditions(&tools, rounds, size);
     let bench = prepare(tools, &dir, size)?;

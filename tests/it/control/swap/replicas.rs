@@ -31,10 +31,11 @@ proxies:
     )
 }
 
-/// Addresses that are free, and that a process can have again.
+/// Addresses that are free, below those that the system gives away: nobody else takes one while its proxy is away.
 fn addresses() -> [SocketAddr; 2] {
-    let both = NAMES.map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    both.map(|listener| listener.local_addr().unwrap())
+    let first = 10_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let mut free = (first..).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    NAMES.map(|_| SocketAddr::from(([127, 0, 0, 1], free.next().unwrap())))
 }
 
 /// One of the two, in its directory, which holds what it was told.
