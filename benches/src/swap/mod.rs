@@ -2,14 +2,16 @@
 //! at a fixed rate and hold WebSockets and calls of gRPC open. What breaks, what is closed, and what it costs.
 //!
 //! Both are told the same documents by the same program, and are otherwise as they come, with one worker. Services and
-//! clients live in this process; the rate is far below what either can carry.
+//! clients live in this process; the rate is far below what either can carry. What a client holds open through a listener
+//! that has changed, Envoy cuts once its drain time is over, which is ten minutes as it comes: longer than anybody wants to
+//! watch, so it has a second turn with a shorter one.
 
 mod clients;
 mod edits;
 mod origin;
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,6 +41,13 @@ const CALM: Duration = Duration::from_secs(5);
 const AFTER: Duration = Duration::from_secs(2);
 /// For the control plane and for the last change.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Who has a turn, by name; and Envoy's drain time in seconds, where it is not its own.
+const TURNS: [(Proxy, &str, Option<u32>); 3] = [
+    (Proxy::Outrigger, "Outrigger", None),
+    (Proxy::Envoy, "Envoy", None),
+    (Proxy::Envoy, "Envoy, drains for 3 s", Some(3)),
+];
 
 /// A while, and what was used in it.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +87,7 @@ struct Outcome {
     is_in_sync: bool,
 }
 
-/// Runs both, and prints the table.
+/// Runs all, and prints the table.
 pub(crate) fn run(tools: &Tools, control: &Path, dir: &Path) -> Result<()> {
     println!("# A hundred changes under load\n");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -91,21 +100,29 @@ pub(crate) fn run(tools: &Tools, control: &Path, dir: &Path) -> Result<()> {
     let plane = Plane::start(control, &dir.join("swap"))?;
     let runtime = runtime()?;
     let mut outcomes = Vec::new();
-    for proxy in [Proxy::Outrigger, Proxy::Envoy] {
-        eprintln!("swap: {proxy}");
-        outcomes.push(runtime.block_on(experiment(proxy, &plane, tools, dir))?);
+    for (proxy, name, drain) in TURNS {
+        eprintln!("swap: {name}");
+        outcomes.push(runtime.block_on(experiment((proxy, drain), &plane, tools, dir))?);
     }
     println!("{}", table(&outcomes));
     Ok(())
 }
 
-async fn experiment(proxy: Proxy, plane: &Plane, tools: &Tools, dir: &Path) -> Result<Outcome> {
+async fn experiment(
+    (proxy, drain): (Proxy, Option<u32>),
+    plane: &Plane,
+    tools: &Tools,
+    dir: &Path,
+) -> Result<Outcome> {
     let origins = [Origin::start().await?, Origin::start().await?];
     let mut mesh = Mesh::new([free_port()?, free_port()?], origins[0].port(), origins[1].port());
     plane.apply(mesh.text()).await?;
     let folder = dir.join(format!("swap-{}", proxy.name()));
     fs::create_dir_all(&folder).doing(folder.display())?;
-    let command = node(proxy, plane.xds, &folder, tools)?;
+    let mut command = node(proxy, plane.xds, &folder, tools)?;
+    if let Some(seconds) = drain {
+        command.args(["--drain-time-s", &seconds.to_string()]);
+    }
     let running = fleet::start(command, &folder, mesh.listen[0])?;
     let clients = Clients::start(mesh.listen[0]);
     sleep(WARM).await;
@@ -232,12 +249,16 @@ impl Plane {
 
 /// What came of it, a line for each figure.
 fn table(outcomes: &[Outcome]) -> String {
-    let mut text = "| | Outrigger | Envoy | Outrigger / Envoy |\n|---|---:|---:|---:|\n".to_owned();
+    let mut text = format!(
+        "| | {} | Outrigger / Envoy |\n|---|{}---:|\n",
+        TURNS.map(|(_, name, _)| name).join(" | "),
+        "---:|".repeat(TURNS.len())
+    );
     let mut row = |name: &str, digits: usize, of: &dyn Fn(&Outcome) -> f64| {
         let values: Vec<f64> = outcomes.iter().map(of).collect();
         let cells: Vec<String> = values.iter().map(|value| format!("{value:.digits$}")).collect();
         let ratio = match values[..] {
-            [ours, theirs] if ours > 0.0 && theirs > 0.0 => format!("{:.2}", ours / theirs),
+            [ours, theirs, ..] if ours > 0.0 && theirs > 0.0 => format!("{:.2}", ours / theirs),
             _ => "-".to_owned(),
         };
         let _ = writeln!(text, "| {name} | {} | {ratio} |", cells.join(" | "));
@@ -261,22 +282,22 @@ fn table(outcomes: &[Outcome]) -> String {
     row("CPU us per request or message, without changes", 1, &|o| o.calm.cpu_us());
     row("CPU us per request or message, with them", 1, &|o| o.changing.cpu_us());
     row("memory grown by, MiB", 1, &|o| o.growth);
-    for (proxy, outcome) in ["Outrigger", "Envoy"].iter().zip(outcomes) {
+    for ((_, name, _), outcome) in TURNS.iter().zip(outcomes) {
         let Outcome { calm, changing, is_in_sync, .. } = outcome;
-        explain(&mut text, proxy, "failed", &[&calm.tally.failed, &changing.tally.failed]);
-        explain(&mut text, proxy, "broken off", &[&calm.tally.broken, &changing.tally.broken]);
+        explain(&mut text, name, "failed", &[&calm.tally.failed, &changing.tally.failed]);
+        explain(&mut text, name, "broken off", &[&calm.tally.broken, &changing.tally.broken]);
         if !is_in_sync {
-            let _ = writeln!(text, "\n{proxy} has not taken the last change.");
+            let _ = writeln!(text, "\n{name} has not taken the last change.");
         }
     }
     text
 }
 
 /// What happened instead, if something did; first without changes, then with them.
-fn explain(text: &mut String, proxy: impl Display, what: &str, happened: &[&BTreeMap<String, usize>; 2]) {
+fn explain(text: &mut String, name: &str, what: &str, happened: &[&BTreeMap<String, usize>; 2]) {
     for (when, happened) in ["without changes", "with changes"].iter().zip(happened) {
         for (why, times) in *happened {
-            let _ = writeln!(text, "\n{proxy}, {what} {when}: {times} x {why}");
+            let _ = writeln!(text, "\n{name}, {what} {when}: {times} x {why}");
         }
     }
 }
