@@ -22,6 +22,7 @@ mod outliers;
 mod process;
 mod proxy;
 mod report;
+mod swap;
 mod tcp;
 mod tools;
 mod turn;
@@ -70,6 +71,10 @@ struct Options {
     /// Instead of the cases: many nodes on one control plane, and what a proxy holds of a mesh.
     #[arg(long)]
     nodes: bool,
+    /// Instead of the cases: a hundred changes of the configuration in ten seconds, Outrigger and Envoy told by one
+    /// control plane.
+    #[arg(long)]
+    swap: bool,
     /// Lists the cases and ends.
     #[arg(long)]
     list: bool,
@@ -119,6 +124,7 @@ fn run(options: Options) -> Result<()> {
         balancers,
         outliers,
         nodes,
+        swap,
         list: _,
         outrigger,
         control,
@@ -145,6 +151,9 @@ fn run(options: Options) -> Result<()> {
     }
     if outliers {
         return outliers::run(&tools, &dir);
+    }
+    if swap {
+        return swap::run(&tools, &control, &dir);
     }
     print_conditions(&tools, rounds, size);
     let bench = prepare(tools, &dir, size)?;

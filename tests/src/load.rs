@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use tokio::task::JoinSet;
 
+use crate::h2client::{H2, collect, get};
 use crate::wait::{until, within};
 use crate::wire::Client;
 
@@ -16,6 +17,8 @@ pub enum OnClose {
     Reconnect,
     /// Ask no more: whoever drains sends its clients elsewhere.
     Leave,
+    /// Ask on at the next address, as a load balancer does; so too where nobody listens.
+    Elsewhere,
 }
 
 /// Load on one address.
@@ -46,10 +49,27 @@ pub struct Outcome {
 impl Load {
     /// Starts so many clients that GET `path`.
     pub fn start(to: SocketAddr, path: &str, clients: usize, on_close: OnClose) -> Self {
+        Self::spread(&[to], path, clients, on_close)
+    }
+
+    /// The same, each of them at first at the next of these addresses.
+    pub fn spread(to: &[SocketAddr], path: &str, clients: usize, on_close: OnClose) -> Self {
+        let state = Arc::new(State::default());
+        let mut tasks = JoinSet::new();
+        for number in 0..clients {
+            let mut own = to.to_vec();
+            own.rotate_left(number % to.len());
+            tasks.spawn(ask(state.clone(), own, path.to_owned(), on_close));
+        }
+        Self { state, clients: tasks }
+    }
+
+    /// Starts so many clients that GET `path` by HTTP/2, each on a connection that is never to end.
+    pub fn start_h2(to: SocketAddr, path: &str, clients: usize) -> Self {
         let state = Arc::new(State::default());
         let mut tasks = JoinSet::new();
         for _ in 0..clients {
-            tasks.spawn(ask(state.clone(), to, path.to_owned(), on_close));
+            tasks.spawn(ask_h2(state.clone(), to, path.to_owned()));
         }
         Self { state, clients: tasks }
     }
@@ -82,10 +102,22 @@ impl Load {
     }
 }
 
-async fn ask(state: Arc<State>, to: SocketAddr, path: String, on_close: OnClose) -> Vec<String> {
+/// A connection to the first of them who listens, if others may answer as well; those who do not are asked last from now on.
+async fn connect(to: &mut [SocketAddr], on_close: OnClose) -> Option<Client> {
+    let tries = if on_close == OnClose::Elsewhere { to.len() } else { 1 };
+    for _ in 0..tries {
+        if let Some(client) = Client::try_connect(to[0]).await {
+            return Some(client);
+        }
+        to.rotate_left(1);
+    }
+    None
+}
+
+async fn ask(state: Arc<State>, mut to: Vec<SocketAddr>, path: String, on_close: OnClose) -> Vec<String> {
     let mut failures = Vec::new();
     'connection: loop {
-        let Some(mut client) = Client::try_connect(to).await else {
+        let Some(mut client) = connect(&mut to, on_close).await else {
             failures.push("connection refused".to_owned());
             return failures;
         };
@@ -104,6 +136,10 @@ async fn ask(state: Arc<State>, to: SocketAddr, path: String, on_close: OnClose)
                     match on_close {
                         OnClose::Reconnect => continue 'connection,
                         OnClose::Leave => return failures,
+                        OnClose::Elsewhere => {
+                            to.rotate_left(1);
+                            continue 'connection;
+                        }
                     }
                 }
                 Some(reply) => failures.push(format!("{}: {}", reply.status, reply.text().trim())),
@@ -115,4 +151,23 @@ async fn ask(state: Arc<State>, to: SocketAddr, path: String, on_close: OnClose)
         }
         return failures;
     }
+}
+
+async fn ask_h2(state: Arc<State>, to: SocketAddr, path: String) -> Vec<String> {
+    let client = H2::connect(to).await;
+    while !state.stop.load(SeqCst) {
+        let asked = async {
+            let (response, _) = client.try_open(get(&path), true).await?;
+            collect(response.await?).await
+        };
+        match tokio::time::timeout(crate::wait::PATIENCE, asked).await {
+            Ok(Ok(reply)) if reply.status == 200 => drop(state.answers.fetch_add(1, SeqCst)),
+            Ok(Ok(reply)) => {
+                return vec![format!("{}: {}", reply.status, String::from_utf8_lossy(&reply.body))];
+            }
+            Ok(Err(error)) => return vec![format!("HTTP/2: {error}")],
+            Err(_) => return vec!["no answer in time".to_owned()],
+        }
+    }
+    Vec::new()
 }

@@ -15,6 +15,7 @@ mod redis;
 mod rls;
 mod sds;
 mod second_opinion;
+mod swap;
 mod third_party;
 mod tls;
 mod websocket;
