@@ -262,10 +262,16 @@ impl Watch<'_> {
             heard = heard.into_iter().chain(account.heard).min();
         }
         // Where not enough others were asked, what they themselves answered before says what is to be expected.
-        compare(&told, if others.requests() >= ENOUGH { &others } else { &before }, self.rules)?;
+        let expected = if others.requests() >= ENOUGH { &others } else { &before };
+        fail_alike(&told, expected, self.rules)?;
         let watch = self.rules.watch;
         let is_heard = !owes && heard.is_none_or(|heard| Duration::from_millis(heard) >= watch);
-        Ok(is_heard || begun.elapsed() >= watch + 3 * plane.loads.interval())
+        let is_over = is_heard || begun.elapsed() >= watch + 3 * plane.loads.interval();
+        // Whoever has just taken something is slow for a moment: with new connections, with nothing at hand yet.
+        if is_over {
+            take_alike(&told, expected, self.rules)?;
+        }
+        Ok(is_over)
     }
 }
 
@@ -326,11 +332,11 @@ impl<'p> Witness<'p> {
     }
 }
 
-/// Whether those who were told fare about as well as is to be expected.
+/// Whether about as few requests to those who were told fail as is to be expected.
 ///
 /// # Errors
-/// In what they do not.
-fn compare(told: &Served, others: &Served, rules: &Rollout) -> Result<(), String> {
+/// That more do.
+fn fail_alike(told: &Served, others: &Served, rules: &Rollout) -> Result<(), String> {
     let per_cent = |share: f64| format!("{:.1} %", share * 100.0);
     let expected = others.failing() * told.requests() as f64;
     let more = told.failing() - others.failing();
@@ -343,6 +349,14 @@ fn compare(told: &Served, others: &Served, rules: &Rollout) -> Result<(), String
             per_cent(others.failing())
         ));
     }
+    Ok(())
+}
+
+/// Whether they take about as long as is to be expected.
+///
+/// # Errors
+/// That they are slower.
+fn take_alike(told: &Served, others: &Served, rules: &Rollout) -> Result<(), String> {
     let (Some(slow), Some(usual)) = (told.within(0.95), others.within(0.95)) else { return Ok(()) };
     let are_enough = told.requests() >= TIMED && others.requests() >= TIMED;
     if are_enough && slow > usual * rules.slowdown && slow > usual + SLOWER.as_secs_f64() {
@@ -461,7 +475,8 @@ mod tests {
         };
         let of = |good, failed, seconds| Served { good, failed, took: vec![(seconds, good + failed)] };
         let check = |told: &Served, others: &Served, expected: Result<(), &str>| {
-            assert_eq!(compare(told, others, &rules), expected.map_err(str::to_owned), "{told:?} {others:?}");
+            let found = fail_alike(told, others, &rules).and_then(|()| take_alike(told, others, &rules));
+            assert_eq!(found, expected.map_err(str::to_owned), "{told:?} {others:?}");
         };
         let (nothing, well) = (Served::default(), of(1000, 0, 0.01));
         check(&nothing, &well, Ok(()));

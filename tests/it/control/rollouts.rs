@@ -63,7 +63,7 @@ async fn one_that_is_slow_is_taken_back() {
     let taking = |delay| {
         web(&[port(&one)]).replace("to: app", &format!("to: app, fault: {{ delay: {{ fixed: {delay} }} }}"))
     };
-    let settings = "rollout: { steps: [50%], watch: 6s, slowdown: 1.5 }";
+    let settings = "rollout: { steps: [50%], watch: 5s, slowdown: 1.5 }";
     let fleet = Fleet::start(settings, &taking("50ms"), 12).await;
     fleet.control.document("web.yaml", &taking("400ms"));
     let (why, outcomes) = fleet.taken_back().await;
@@ -75,7 +75,7 @@ async fn one_that_is_slow_is_taken_back() {
 async fn one_that_is_good_comes_to_all() {
     let one = Echo::start("one").await;
     let good = web(&[port(&one)]);
-    let fleet = Fleet::start("rollout: { steps: [50%], watch: 1s }", &good, 2).await;
+    let fleet = Fleet::start("rollout: { steps: [50%], watch: 1s, slowdown: 100 }", &good, 2).await;
     fleet.control.document("web.yaml", &good.replace("to: app", "to: app, timeout: 9s"));
     fleet.control.wait_in_sync(2, 2).await;
     until("the event", async || fleet.control.events("rollout.done.v1").pop()).await;
