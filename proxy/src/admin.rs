@@ -149,7 +149,8 @@ async fn converse(admin: Rc<Admin>, socket: Socket) {
     let Ok(Ok(_)) = tokio::time::timeout(PATIENCE, peeked).await else { return };
     let io = TokioIo::new(socket);
     let ended = if first == *PREFACE {
-        http2::Builder::new(Here).timer(TokioTimer::new()).serve_connection(io, service).await
+        let mut http2 = http2::Builder::new(Here);
+        http2.timer(TokioTimer::new()).keep_alive_interval(PATIENCE).serve_connection(io, service).await
     } else {
         let mut http1 = http1::Builder::new();
         http1.timer(TokioTimer::new()).header_read_timeout(PATIENCE).serve_connection(io, service).await

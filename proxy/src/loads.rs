@@ -24,7 +24,7 @@ use crate::control::xds::node;
 use crate::identity::backoff::Backoff;
 use crate::identity::{Identity, dial};
 use crate::observe::Registry;
-use crate::upstream::{Clusters, Endpoint};
+use crate::upstream::{Cluster, Clusters, Endpoint};
 
 /// For a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,6 +34,8 @@ const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const UNKNOWN: Duration = Duration::from_secs(600);
 /// Reports no more often than that, whatever is asked for.
 const SHORTEST: Duration = Duration::from_secs(1);
+/// Reports no less often than that.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// By which a server knows that it may ask for all clusters.
 const SENDS_ALL: &str = "envoy.lrs.supports_send_all_clusters";
 
@@ -119,7 +121,7 @@ impl Wanted {
             all,
             listeners: clusters.iter().any(|name| name == LISTENERS),
             clusters,
-            interval: interval.unwrap_or_default().max(SHORTEST),
+            interval: interval.unwrap_or_default().clamp(SHORTEST, LONGEST),
         }
     }
 
@@ -136,7 +138,7 @@ pub struct Figures {
     /// Endpoints that had requests, by id, with their cluster; they may have left it since.
     endpoints: HashMap<u64, (Name, Arc<Endpoint>, Counts)>,
     /// Requests that were sent nowhere, by cluster and by why.
-    dropped: HashMap<Name, Vec<(&'static str, u64)>>,
+    dropped: HashMap<Name, Dropped>,
     listeners: HashMap<Arc<str>, Served>,
     since: Instant,
 }
@@ -168,14 +170,19 @@ impl Figures {
     fn report(&mut self, wanted: &Wanted, now: Instant) -> Vec<ClusterStats> {
         let since = now.duration_since(std::mem::replace(&mut self.since, now));
         let since = loads::Duration::try_from(since).unwrap_or_default();
-        let mut groups = self.groups();
+        let clusters = self.clusters.all();
+        let mut groups = self.groups(&clusters);
+        let before = std::mem::take(&mut self.dropped);
         let mut out = Vec::new();
-        for cluster in self.clusters.all() {
+        for cluster in &clusters {
             let dropped = cluster.stats_in_use().map(|stats| stats.overflowed()).unwrap_or_default();
-            let dropped = dropped_since(&mut self.dropped, cluster.name(), dropped);
+            let news = dropped_since(before.get(cluster.name()), &dropped);
+            if !dropped.is_empty() {
+                self.dropped.insert(cluster.name().clone(), dropped);
+            }
             let groups = groups.remove(cluster.name()).unwrap_or_default();
-            if wanted.has(cluster.name()) && !(groups.is_empty() && dropped.is_empty()) {
-                out.push(of_cluster(cluster.name(), groups, dropped, since));
+            if wanted.has(cluster.name()) && !(groups.is_empty() && news.is_empty()) {
+                out.push(of_cluster(cluster.name(), groups, news, since));
             }
         }
         // Of clusters that are gone, what came last.
@@ -195,8 +202,8 @@ impl Figures {
     }
 
     /// By cluster, of the endpoints that had requests.
-    fn groups(&mut self) -> BTreeMap<Name, Groups> {
-        for cluster in self.clusters.all() {
+    fn groups(&mut self, clusters: &[Arc<Cluster>]) -> BTreeMap<Name, Groups> {
+        for cluster in clusters {
             for endpoint in cluster.endpoints().endpoints().iter().filter(|endpoint| endpoint.requests() > 0)
             {
                 if let Entry::Vacant(place) = self.endpoints.entry(endpoint.id()) {
@@ -225,6 +232,9 @@ impl Figures {
     }
 }
 
+/// Requests that were sent nowhere, by why.
+type Dropped = Vec<(&'static str, u64)>;
+
 /// By zone and priority.
 type Groups = BTreeMap<(Option<Box<str>>, u8), UpstreamLocalityStats>;
 
@@ -249,19 +259,12 @@ fn of_cluster(
     }
 }
 
-fn dropped_since(
-    told: &mut HashMap<Name, Vec<(&'static str, u64)>>,
-    name: &Name,
-    now: Vec<(&'static str, u64)>,
-) -> Vec<DroppedRequests> {
-    if now.is_empty() {
-        return Vec::new();
-    }
-    let before = told.insert(name.clone(), now.clone()).unwrap_or_default();
-    let known = |why: &str| before.iter().find(|(known, _)| *known == why).map_or(0, |of| of.1);
-    let news = now.into_iter().map(|(why, count)| (why, count.saturating_sub(known(why))));
+fn dropped_since(before: Option<&Dropped>, now: &Dropped) -> Vec<DroppedRequests> {
+    let known =
+        |why: &str| before.into_iter().flatten().find(|(known, _)| *known == why).map_or(0, |of| of.1);
+    let news = now.iter().map(|(why, count)| (why, count.saturating_sub(known(why))));
     let news = news.filter(|(_, count)| *count > 0);
-    news.map(|(why, count)| DroppedRequests { category: why.to_owned(), dropped_count: count }).collect()
+    news.map(|(why, count)| DroppedRequests { category: (*why).to_owned(), dropped_count: count }).collect()
 }
 
 #[cfg(test)]

@@ -105,5 +105,7 @@ fn how_often_is_asked_for_within_bounds() {
         (of(5).interval, of(0).interval, of(-1).interval),
         (Duration::from_secs(5), SHORTEST, SHORTEST)
     );
+    // Whoever counts on from there must not run out of numbers.
+    assert_eq!(of(i64::MAX).interval, LONGEST);
     assert!(of(5).listeners && !of(5).all);
 }

@@ -207,6 +207,11 @@ impl Ledger {
         self.route.set(Some(position));
     }
 
+    /// The route's position, once it was found.
+    pub fn position(&self) -> Option<usize> {
+        self.route.get()
+    }
+
     /// The route, once it was found.
     pub fn route(&self) -> Option<&Route> {
         self.route.get().map(|position| self.http().1.route(position))

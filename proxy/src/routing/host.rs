@@ -11,8 +11,7 @@ pub(super) const BUFFER: usize = 256;
 
 /// `host` without its port and one trailing dot, in lower case. `buffer` holds the result if letters changed.
 pub(super) fn normal<'a>(host: &'a str, buffer: &'a mut [u8; BUFFER]) -> Cow<'a, [u8]> {
-    let host = without_port(host);
-    let host = host.strip_suffix('.').unwrap_or(host).as_bytes();
+    let host = bare(host).as_bytes();
     if !host.iter().any(u8::is_ascii_uppercase) {
         return Cow::Borrowed(host);
     }
@@ -28,8 +27,12 @@ pub(super) fn normal<'a>(host: &'a str, buffer: &'a mut [u8; BUFFER]) -> Cow<'a,
 
 /// The same, to be kept.
 pub fn canonical_host(host: &str) -> String {
+    bare(host).to_ascii_lowercase()
+}
+
+fn bare(host: &str) -> &str {
     let host = without_port(host);
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 /// What follows a `:` but is no port stays, so that such a host equals no pattern.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outrigger_proto::xds::discovery::Any;
 
-use super::super::state::News;
+use super::super::discovered::News;
 use super::super::written::{cluster, field, node, set};
 use super::*;
 

@@ -1,10 +1,10 @@
 //! What is asked for by name because it is needed: the hosts that requests came for, and the clusters that something leads to.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use outrigger_proto::model::{Name, RouteTable};
-use outrigger_proto::xds::{Kind, host_name};
+use outrigger_proto::xds::{Kind, host_name, of_host_name};
 
 use super::referred::{Answer, Change, Referred};
 use super::said::{Held, Said};
@@ -85,8 +85,15 @@ impl Hosts {
 
     /// Nobody asks for any of this table any more.
     pub(super) fn drop_all_of(&mut self, table: &Name) {
-        let names: Vec<_> = self.all.below(&format!("{table}/")).map(|(name, _)| name.clone()).collect();
+        let names: Vec<_> = self.of(table).map(|(name, _)| name.clone()).collect();
         names.iter().for_each(|name| self.all.release(name, &()));
+    }
+
+    /// The hosts of this table.
+    fn of<'h>(&'h self, table: &'h Name) -> impl Iterator<Item = (&'h Name, &'h Answer<Arc<RouteTable>>)> {
+        // `a/b` is a table too.
+        let is_of = |name: &Name| of_host_name(name.as_str()).is_some_and(|(of, _)| of == table.as_str());
+        self.all.below(format!("{table}/")).filter(move |(name, _)| is_of(name))
     }
 
     /// The table, with those of its hosts that were told.
@@ -94,13 +101,10 @@ impl Hosts {
         if !table.on_demand {
             return table;
         }
-        let mut parts: Vec<&Arc<RouteTable>> = Vec::new();
-        for (_, answer) in self.all.below(&format!("{name}/")) {
-            // One that was asked for by several names is one.
-            let part = answer.means().filter(|part| !parts.iter().any(|known| Arc::ptr_eq(known, part)));
-            parts.extend(part);
-        }
-        let told = parts.into_iter().flat_map(|part| part.routes.iter());
+        // One that was asked for by several names is one.
+        let mut known = HashSet::new();
+        let parts = self.of(name).filter_map(|(_, answer)| answer.means());
+        let told = parts.filter(|part| known.insert(Arc::as_ptr(part))).flat_map(|part| part.routes.iter());
         RouteTable { routes: table.routes.iter().chain(told).cloned().collect(), on_demand: true }
     }
 

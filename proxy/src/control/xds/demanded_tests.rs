@@ -1,16 +1,21 @@
 //! A mesh of many hosts, of which a proxy holds what is called through it.
 
+use std::sync::Arc;
+
 use outrigger_proto::model::{Name, RouteTable};
 use outrigger_proto::xds::discovery::{Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
+use outrigger_proto::xds::status::ClientResourceStatus;
 use outrigger_proto::xds::{self, Kind, ListenerResource, RouteSource, host_name, write, write_host};
 use outrigger_proto::yaml;
 use tokio::time::Instant;
 
 use super::delta::Delta;
-use super::demanded::Demanded;
+use super::demanded::{Demanded, Hosts};
+use super::discovered::{Discovered, News};
+use super::said::{Held, Said};
 use super::sotw::Sotw;
 use super::speaks::Speaks;
-use super::state::{Discovered, News, State};
+use super::state::State;
 use super::written::{cluster, node, set};
 
 /// What there is in all: a table of two hosts, each of which leads to a cluster called as it, and one for all others.
@@ -142,6 +147,8 @@ fn a_host_comes_when_it_is_called_with_all_that_it_leads_to() {
     let mut proxy = Proxy::start(&mesh);
     let (demanded, said) = proxy.demand("a");
     assert_eq!((demanded, said), (Demanded::Awaited(name("web/a")), vec!["VirtualHost +web/a -".to_owned()]));
+    let status = proxy.state.status(false).into_iter().find(|of| of.name == "web/a").unwrap();
+    assert_eq!(status.client_status(), ClientResourceStatus::Requested);
     // Another request for it asks nobody.
     assert_eq!(proxy.demand("a"), (Demanded::Awaited(name("web/a")), vec![]));
     let said = proxy.take(Kind::Host, "web/a", Some(mesh.host("a")));
@@ -230,4 +237,19 @@ fn who_says_all_each_time_cannot_tell_hosts_on_demand() {
         refused[0].to_string(),
         "RouteConfiguration[web].vhds: hosts on demand are told incrementally alone, and this server says all there is"
     );
+}
+
+#[test]
+fn hosts_of_a_table_below_another_are_its_own() {
+    let mut hosts = Hosts::default();
+    let (_, table) = Mesh::new().0.config.mesh.route_tables.pop_first().unwrap();
+    let on_demand = || RouteTable { on_demand: true, ..RouteTable::default() };
+    hosts.demand(&name("a/b"), "c");
+    hosts.put(&name("a/b/c"), Held::new(Arc::new(table.clone()), Said::default(), false));
+    assert_eq!(hosts.within(&name("a"), on_demand()), on_demand());
+    hosts.drop_all_of(&name("a"));
+    assert_eq!(hosts.within(&name("a/b"), on_demand()).routes, table.routes);
+    hosts.drop_all_of(&name("a/b"));
+    hosts.change();
+    assert_eq!(hosts.within(&name("a/b"), on_demand()), on_demand());
 }

@@ -15,8 +15,9 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::delta::Delta;
+use super::discovered::{Discovered, News};
 use super::speaks::Speaks;
-use super::state::{Discovered, News, State};
+use super::state::State;
 use super::written::{cluster, node, set};
 
 /// What happens next.

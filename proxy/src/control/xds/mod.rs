@@ -7,6 +7,7 @@ mod delta;
 mod demanded;
 #[cfg(test)]
 mod demanded_tests;
+mod discovered;
 mod inquiry;
 #[cfg(test)]
 mod interleavings;
@@ -43,13 +44,13 @@ use self::again::Again;
 use self::cache::Cache;
 use self::delta::Delta;
 use self::demanded::Demanded;
+pub use self::discovered::{Discovered, News};
 pub use self::inquiry::{Asked, Inquiry};
 pub use self::merge::merge;
 use self::said::Said;
 use self::sotw::Sotw;
 use self::speaks::{REFERRING, Speaks};
 use self::state::State;
-pub use self::state::{Discovered, News};
 use crate::demand::Wanted;
 use crate::identity::backoff::Backoff;
 use crate::identity::{Identity, dial};
@@ -254,12 +255,12 @@ impl Client {
         let answer = answer.await;
         if let (true, Ok(Taken { in_force, unfit })) = (is_all, &answer) {
             (self.in_force, self.tried) = (*in_force, Instant::now());
-            // What is refused whole, whoever refuses it says.
-            let news: Vec<_> = unfit.iter().filter(|bad| bad.name.is_some()).cloned().collect();
             if self.unfit != *unfit {
+                // What is refused whole, whoever refuses it says.
+                let news: Vec<_> = unfit.iter().filter(|bad| bad.name.is_some()).cloned().collect();
                 self.note_refused(&news, true);
+                self.unfit.clone_from(unfit);
             }
-            self.unfit.clone_from(unfit);
         }
         answer.is_ok()
     }

@@ -142,9 +142,9 @@ impl<T: PartialEq, B: Clone + PartialEq> Referred<T, B> {
     }
 
     /// All that is known whose name begins so.
-    pub(super) fn below(&self, prefix: &str) -> impl Iterator<Item = (&Name, &Answer<T>)> {
-        let all = self.slots.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        all.take_while(move |(name, _)| name.as_str().starts_with(prefix))
+    pub(super) fn below(&self, prefix: String) -> impl Iterator<Item = (&Name, &Answer<T>)> {
+        let all = self.slots.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
+        all.take_while(move |(name, _)| name.as_str().starts_with(&prefix))
             .map(|(name, slot)| (name, &slot.answer))
     }
 

@@ -98,8 +98,9 @@ impl Speaks for Sotw {
         }
         let asked = self.asked.entry(kind).or_default();
         asked.nonce = nonce;
+        asked.before.clone_from(&asked.version);
         if refused.is_empty() {
-            asked.before = std::mem::replace(&mut asked.version, version_info);
+            asked.version = version_info;
         }
         let mut requests = vec![self.request(state, kind, why(&refused))];
         requests.extend(self.subscribe(state));

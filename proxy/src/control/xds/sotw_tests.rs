@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::super::discovered::News;
 use super::super::speaks::LONGEST;
-use super::super::state::News;
 use super::super::written::{cluster, field, node, set};
 use super::*;
 
@@ -149,4 +149,32 @@ fn what_is_wrapped_lives_as_long_as_is_said() {
     let (_, refused) = sotw.take(&mut state, answer(bad.to_vec()), start);
     let words: Vec<_> = refused.iter().map(ToString::to_string).collect();
     assert_eq!(words, ["Cluster[a]: it comes as `other`", "Cluster: what lives on has no name"]);
+}
+
+#[test]
+fn what_cannot_come_into_force_is_refused_with_the_version_that_is() {
+    let (mut state, mut sotw) = (State::default(), Sotw::default());
+    sotw.begin(&node(), &mut state);
+    fn refused_of((sotw, state): (&mut Sotw, &mut State), version: &str, resources: Vec<Vec<u8>>) -> String {
+        let (mut said, refused) =
+            sotw.take(state, response(Kind::Cluster, version, resources), Instant::now());
+        let unfit = Refused { name: None, errors: Vec::new() };
+        sotw.refuse(&mut said[0], &[refused, vec![unfit]].concat());
+        shown(&said)[0].clone()
+    }
+    // There was none before.
+    assert_eq!(
+        refused_of((&mut sotw, &mut state), "1", vec![cluster("a", &[])]),
+        "Cluster v nCluster-1  refused"
+    );
+    for version in ["2", "3"] {
+        sotw.take(&mut state, response(Kind::Cluster, version, vec![cluster("a", &[])]), Instant::now());
+    }
+    // It does not read well either: the one in force is still the third.
+    let bad = cluster("a", &field(9, &[]));
+    assert_eq!(refused_of((&mut sotw, &mut state), "4", vec![bad]), "Cluster v3 nCluster-4  refused");
+    assert_eq!(
+        refused_of((&mut sotw, &mut state), "5", vec![cluster("a", &[])]),
+        "Cluster v3 nCluster-5  refused"
+    );
 }

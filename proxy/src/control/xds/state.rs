@@ -5,62 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_proto::model::{
-    Assignment, Cluster, DownstreamTls, Filter, Listener, Name, Route, RouteTable, UpstreamTls,
-};
+use outrigger_proto::model::{Assignment, DownstreamTls, Name, Route, RouteTable, UpstreamTls};
 use outrigger_proto::xds::discovery;
-use outrigger_proto::xds::status::{ClientResourceStatus, GenericXdsConfig, UpdateFailureState};
 use outrigger_proto::xds::{
-    ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource, Secret, write,
+    ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource, Secret,
 };
 use tokio::time::Instant;
 
 use super::demanded::{Demanded, Hosts, Led};
+use super::discovered::{Discovered, News};
 use super::lapses::Lapses;
 use super::referred::{Answer, Change, Referred};
 use super::said::{Held, Said};
 use super::speaks::ttl;
 use crate::identity::secrets::Secrets;
-
-/// What is found, as far as it can be served.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Discovered {
-    /// Each with its routes among the tables.
-    pub listeners: BTreeMap<Name, Listener>,
-    /// By name.
-    pub route_tables: BTreeMap<Name, RouteTable>,
-    /// By name.
-    pub clusters: BTreeMap<Name, Arc<Cluster>>,
-    /// Of those clusters that DNS does not resolve.
-    pub endpoints: BTreeMap<Name, Arc<Assignment>>,
-    /// Those that listeners and clusters name.
-    pub secrets: Secrets,
-}
-
-impl Discovered {
-    /// A listener stays as it was before, if it was otherwise; else it is left out.
-    pub fn keep_listener(&mut self, name: &Name, before: &Self) {
-        let Some(new) = self.listeners.remove(name) else { return };
-        let Some(old) = before.listeners.get(name).filter(|old| **old != new) else { return };
-        for chain in old.chains.each() {
-            if let Filter::Http(http) = &chain.filter
-                && let Some(table) = before.route_tables.get(&http.routes)
-            {
-                self.route_tables.entry(http.routes.clone()).or_insert_with(|| table.clone());
-            }
-        }
-        self.listeners.insert(name.clone(), old.clone());
-    }
-}
-
-/// What has changed.
-#[derive(Clone, Debug, PartialEq)]
-pub enum News {
-    /// All of it may have.
-    All(Box<Discovered>),
-    /// Only the endpoints of these clusters.
-    Endpoints(BTreeMap<Name, Arc<Assignment>>),
-}
 
 /// Refusals that are remembered.
 const FAILURES: usize = 1_000;
@@ -166,7 +124,7 @@ impl State {
             Resource::Listener(listener) => self.put_listener(name, Held::new(*listener, said, keeps)),
             Resource::Routes(table) => {
                 if self.tables.is_referred(&name) {
-                    self.lead((Kind::Routes, name.clone()), clusters_of(&table));
+                    self.lead((Kind::Routes, name.clone()), || clusters_of(&table));
                     if !table.on_demand {
                         self.hosts.drop_all_of(&name);
                     }
@@ -176,7 +134,7 @@ impl State {
             Resource::Host(table) => {
                 let table = Arc::new(table);
                 for name in self.hosts.names_of(&name, said.aliases) {
-                    self.lead((Kind::Host, name.clone()), clusters_of(&table));
+                    self.lead((Kind::Host, name.clone()), || clusters_of(&table));
                     self.changed |= self.hosts.put(&name, Held::new(Arc::clone(&table), said, keeps));
                 }
             }
@@ -184,9 +142,9 @@ impl State {
     }
 
     /// Somebody leads to these clusters from now on, and to no others.
-    fn lead(&mut self, by: (Kind, Name), to: BTreeSet<Name>) {
+    fn lead(&mut self, by: (Kind, Name), to: impl FnOnce() -> BTreeSet<Name>) {
         if self.by_name {
-            self.led.lead(by, to);
+            self.led.lead(by, to());
         }
     }
 
@@ -235,7 +193,7 @@ impl State {
         new.means.tables().for_each(|table| self.tables.refer(table, &name));
         let old = self.listeners.get(&name).map(|old| of_listener(&old.means)).unwrap_or_default();
         self.name_secrets((Kind::Listener, name.clone()), &old, &of_listener(&new.means));
-        self.lead((Kind::Listener, name.clone()), clusters_beside(&new.means));
+        self.lead((Kind::Listener, name.clone()), || clusters_beside(&new.means));
         let Some(old) = self.listeners.get_mut(&name) else {
             self.listeners.insert(name, new);
             self.changed = true;
@@ -322,16 +280,16 @@ impl State {
                 held.means.tables().for_each(|table| self.tables.release(table, name));
                 let secrets = of_listener(&held.means);
                 self.name_secrets((kind, name.clone()), &secrets, &BTreeSet::new());
-                self.lead((kind, name.clone()), BTreeSet::new());
+                self.lead((kind, name.clone()), BTreeSet::new);
                 self.changed = true;
             }
             Kind::Routes => {
-                self.lead((kind, name.clone()), BTreeSet::new());
+                self.lead((kind, name.clone()), BTreeSet::new);
                 self.changed |= self.tables.remove(name);
             }
             Kind::Host => {
                 for name in self.hosts.names_of(name, &[]) {
-                    self.lead((kind, name.clone()), BTreeSet::new());
+                    self.lead((kind, name.clone()), BTreeSet::new);
                     self.changed |= self.hosts.remove(&name);
                 }
             }
@@ -348,17 +306,18 @@ impl State {
             Kind::Secret | Kind::Endpoints | Kind::Routes | Kind::Host => return,
         };
         gone.iter().for_each(|name| self.remove(kind, name));
+        self.failures.retain(|(of, name), _| *of != kind || keeps(name));
     }
 
     /// What of this kind is to be asked for by name from now on, and what no longer; the latter is forgotten.
     pub(super) fn change(&mut self, kind: Kind) -> Change {
-        match kind {
+        let change = match kind {
             Kind::Secret => self.secrets.change(),
             Kind::Endpoints => self.sets.change(),
             Kind::Routes => {
                 let change = self.tables.change();
                 for table in change.less.iter().filter_map(|name| Name::new(name)) {
-                    self.lead((kind, table.clone()), BTreeSet::new());
+                    self.lead((kind, table.clone()), BTreeSet::new);
                     self.hosts.drop_all_of(&table);
                 }
                 change
@@ -366,7 +325,7 @@ impl State {
             Kind::Host => {
                 let change = self.hosts.change();
                 for name in change.less.iter().filter_map(|name| Name::new(name)) {
-                    self.lead((kind, name), BTreeSet::new());
+                    self.lead((kind, name), BTreeSet::new);
                 }
                 change
             }
@@ -378,7 +337,13 @@ impl State {
                 change
             }
             Kind::Listener => Change::default(),
+        };
+        if !self.failures.is_empty() {
+            for name in change.less.iter().filter_map(|name| Name::new(name)) {
+                self.failures.remove(&(kind, name));
+            }
         }
+        change
     }
 
     /// What of this kind is asked for by name on a stream that begins.
@@ -451,69 +416,12 @@ impl State {
     /// These were refused; their last good version stays, if there is one.
     pub(super) fn note_failures(&mut self, kind: Kind, refused: &[Refused]) {
         for bad in refused {
-            if let Some(name) = &bad.name
-                && self.failures.len() < FAILURES
-            {
-                self.failures.insert((kind, name.clone()), bad.to_string());
+            let Some(name) = &bad.name else { continue };
+            let key = (kind, name.clone());
+            if self.failures.len() < FAILURES || self.failures.contains_key(&key) {
+                self.failures.insert(key, bad.to_string());
             }
         }
-    }
-
-    /// All resources, and what became of each; with what they say, but for secrets, where that is wanted.
-    pub(super) fn status(&self, contents: bool) -> Vec<GenericXdsConfig> {
-        let mut all = Vec::new();
-        for kind in Kind::ALL {
-            let there = self.versions(kind);
-            let absent = |name: String| (name, None);
-            let named = self.names(kind).into_iter().filter(|name| !there.contains_key(name)).map(absent);
-            let refused =
-                self.failures.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.to_string());
-            let refused = refused.filter(|name| !there.contains_key(name)).map(absent);
-            let missing: BTreeMap<_, _> = named.chain(refused).collect();
-            let there = there.into_iter().map(|(name, version)| (name, Some(version)));
-            for (name, version) in there.chain(missing) {
-                all.extend(Name::new(&name).map(|name| self.status_of(kind, &name, (version, contents))));
-            }
-        }
-        all
-    }
-
-    fn status_of(
-        &self,
-        kind: Kind,
-        name: &Name,
-        (version, contents): (Option<String>, bool),
-    ) -> GenericXdsConfig {
-        let why = self.failures.get(&(kind, name.clone()));
-        let status = match (&version, why) {
-            (_, Some(_)) => ClientResourceStatus::Nacked,
-            (Some(_), None) => ClientResourceStatus::Acked,
-            (None, None) if self.awaited().any(|awaited| awaited == (kind, name)) => {
-                ClientResourceStatus::Requested
-            }
-            (None, None) => ClientResourceStatus::DoesNotExist,
-        };
-        let says = || write(name, &self.resource(kind, name)?).ok();
-        GenericXdsConfig {
-            type_url: kind.url(),
-            name: name.to_string(),
-            xds_config: (contents && version.is_some()).then(says).flatten(),
-            version_info: version.unwrap_or_default(),
-            client_status: status.into(),
-            error_state: why.map(|why| UpdateFailureState { details: why.clone() }),
-        }
-    }
-
-    /// As it is in force; secrets are nobody's to see.
-    fn resource(&self, kind: Kind, name: &Name) -> Option<Resource> {
-        Some(match kind {
-            Kind::Cluster => Resource::Cluster(Box::new(self.clusters.get(name)?.held.means.clone())),
-            Kind::Secret => return None,
-            Kind::Endpoints => Resource::Endpoints(Assignment::clone(self.sets.answer(name).means()?)),
-            Kind::Listener => Resource::Listener(Box::new(self.listeners.get(name)?.means.clone())),
-            Kind::Routes => Resource::Routes(self.tables.answer(name).means()?.clone()),
-            Kind::Host => Resource::Host(RouteTable::clone(self.hosts.answer(name).means()?)),
-        })
     }
 
     /// All of it is to be told once more.
@@ -649,6 +557,8 @@ fn of_listener(ListenerResource { listener, routes: _ }: &ListenerResource) -> B
         .collect()
 }
 
+#[path = "status.rs"]
+mod status;
 #[cfg(test)]
 #[path = "state_tests.rs"]
 mod tests;

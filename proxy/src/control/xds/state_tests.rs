@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use outrigger_proto::model::{self, Address, Certificate, Endpoint, Revocation, Roots, San, ServerAuth};
+use outrigger_proto::model::{
+    self, Address, Certificate, Cluster, Endpoint, Listener, Revocation, Roots, San, ServerAuth,
+};
 use outrigger_proto::xds::RouteSource;
 use outrigger_proto::yaml;
 use proptest::collection::vec;

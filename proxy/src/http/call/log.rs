@@ -41,7 +41,7 @@ impl Ledger {
         let Some(logged) = &self.logged else { return };
         let logged = logged.borrow();
         let answer = self.error.get().map(ProxyError::answer);
-        let route = self.route.get().map(|position| format!("{}.routes[{position}]", self.view.place));
+        let route = self.route.get().map(|position| format!("{}.routes[{position}]", self.view().place));
         let flag = match (answer, self.delayed.get()) {
             (None, false) => Cow::Borrowed("-"),
             (None, true) => Cow::Borrowed("DI"),
@@ -49,7 +49,7 @@ impl Ledger {
             (Some(answer), true) => Cow::Owned(["DI,", answer.flag].concat()),
         };
         let decision = self.decision.get();
-        let rules = self.view.authorization.as_ref().filter(|_| decision != Decision::default());
+        let rules = self.view().authorization.as_ref().filter(|_| decision != Decision::default());
         let authorization = rules.map(|rules| rules.tell(decision).to_string()).unwrap_or_default();
         let target = &logged.target;
         let endpoint = self.trip.endpoint();

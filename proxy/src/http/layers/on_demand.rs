@@ -26,7 +26,12 @@ impl Fork for OnDemandFork {
 /// Whom to ask, if a route may yet come.
 fn asked(call: &Call) -> Option<Demand> {
     let routes = call.ledger.http().1;
-    if !routes.are_on_demand() || routes.find(&headers::head(&call.request)?).is_some() {
+    if !routes.are_on_demand() {
+        return None;
+    }
+    if let Some(position) = routes.find(&headers::head(&call.request)?) {
+        // It need not be looked for again.
+        call.ledger.set_route(position);
         return None;
     }
     call.ledger.conn().worker().shared().demand.get().cloned()

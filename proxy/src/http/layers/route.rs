@@ -11,7 +11,7 @@ use crate::routing::pick_target;
 /// # Errors
 /// There is none.
 pub fn route(call: &mut Call) -> Result<(), ProxyError> {
-    let position = find(call).ok_or(ProxyError::NoRoute)?;
+    let position = call.ledger.position().or_else(|| find(call)).ok_or(ProxyError::NoRoute)?;
     call.ledger.set_route(position);
     let stale = call.ledger.forward().and_then(|forward| forward.fallback.as_deref()?.stale());
     // Before anybody takes away what it says of itself.
