@@ -11,6 +11,7 @@ pub mod ca;
 pub mod cli;
 mod demo;
 pub mod directory;
+pub mod documents;
 pub mod events;
 mod hex;
 pub mod loads;

@@ -187,10 +187,14 @@ impl Nodes {
 
     /// Whether it has answered for all that it is to have.
     pub fn note_settled(&self, stream: u64, is_settled: bool) {
-        self.with(stream, |status| {
-            status.settled = is_settled;
-            status.in_sync = is_settled && status.kinds.values().all(|kind| kind.nack.is_none());
-        });
+        if let Some(status) = self.lock().get_mut(&stream) {
+            let in_sync = is_settled && status.kinds.values().all(|kind| kind.nack.is_none());
+            // It is said whenever anything is heard, and seldom anything new.
+            if (status.settled, status.in_sync) != (is_settled, in_sync) {
+                (status.settled, status.in_sync) = (is_settled, in_sync);
+                self.version.fetch_add(1, Ordering::Release);
+            }
+        }
     }
 
     /// All of them, in the order in which they came.

@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use outrigger_proto::model::Rollout;
-use outrigger_proto::yaml::{self, Document};
-use similar::TextDiff;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::ca::Authority;
+use crate::documents::{Documents, checked, diff, is_name};
 use crate::events::{Happened, rfc3339};
 use crate::loads::Loads;
 use crate::nats::Standing;
@@ -126,8 +125,6 @@ impl From<StoreError> for ChangeError {
     }
 }
 
-type Documents = BTreeMap<String, String>;
-
 impl Plane {
     /// Serves what was accepted last. What is to be noted is written by a task of its own.
     ///
@@ -237,6 +234,15 @@ impl Plane {
         for node in &mut own {
             node.load = self.loads.status(&node.id, Instant::now());
         }
+        self.with_others(own)
+    }
+
+    /// The same, without what those of this control plane were asked.
+    pub fn connected(&self) -> Vec<NodeStatus> {
+        self.with_others(self.nodes.all())
+    }
+
+    fn with_others(&self, mut own: Vec<NodeStatus>) -> Vec<NodeStatus> {
         let Some(shared) = self.store.shared() else { return own };
         let mut all = shared.nodes();
         all.append(&mut own);
@@ -266,6 +272,11 @@ impl Plane {
     /// It could not be noted: some are told, as before.
     pub fn settle(&self, revision: u64) -> Result<(), StoreError> {
         let _one = self.one();
+        self.tell_all(revision)
+    }
+
+    /// The same, for whoever is the one who changes something.
+    fn tell_all(&self, revision: u64) -> Result<(), StoreError> {
         if self.store.note_stable(revision)? {
             tracing::info!(revision, "told to all");
             self.note(Happened::RolloutDone { revision });
@@ -288,6 +299,8 @@ impl Plane {
         match self.bring_back(stable, &("rollout".to_owned(), why.to_owned()), false) {
             // Whoever wrote another one meanwhile has taken it back.
             Ok(None) => {}
+            // It says what was before it: there is nothing to be brought back.
+            Ok(Some(outcome)) if outcome.revision == revision => self.tell_all(revision)?,
             Ok(Some(_)) => {
                 tracing::error!(revision, why, "taken back");
                 self.note(Happened::RolledBack { revision, why: why.to_owned() });
@@ -501,55 +514,8 @@ pub async fn follow(plane: Arc<Plane>) {
     }
 }
 
-/// What documents say, as far as it can be told to proxies, and what can hardly be meant.
-///
-/// # Errors
-/// All that is wrong with them.
-pub fn checked(number: u64, documents: &Documents) -> Result<(Serving, Vec<String>), String> {
-    if documents.is_empty() {
-        return Ok((
-            Serving::new(number, Default::default()).map_err(|error| error.to_string())?,
-            Vec::new(),
-        ));
-    }
-    let named: Vec<_> = documents.iter().map(|(name, text)| Document { name, text }).collect();
-    let parsed = yaml::parse_fleet(&named).map_err(|errors| errors.to_string())?;
-    let warnings =
-        parsed.warnings.iter().flat_map(|of| of.errors.iter().map(|error| format!("{}:{error}", of.source)));
-    let warnings = warnings.collect();
-    let serving = Serving::new(number, parsed.fleet).map_err(|error| error.to_string())?;
-    Ok((serving, warnings))
-}
-
-/// What is different, by document.
-pub fn diff(before: &Documents, after: &Documents) -> String {
-    let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
-    let mut out = String::new();
-    for name in names {
-        let (old, new) = (before.get(name), after.get(name));
-        if old != new {
-            let (from, to) = (header(before, "a/", name), header(after, "b/", name));
-            out += &TextDiff::from_lines(old.map_or("", String::as_str), new.map_or("", String::as_str))
-                .unified_diff()
-                .context_radius(3)
-                .header(&from, &to)
-                .to_string();
-        }
-    }
-    out
-}
-
-fn header(documents: &Documents, side: &str, name: &str) -> String {
-    if documents.contains_key(name) { format!("{side}{name}") } else { "/dev/null".to_owned() }
-}
-
 fn owned((name, text): (&String, &String)) -> (String, String) {
     (name.clone(), text.clone())
-}
-
-fn is_name(name: &str) -> bool {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
-    !name.is_empty() && name.len() <= 200 && name.chars().all(fits)
 }
 
 async fn write_events(
@@ -589,22 +555,5 @@ async fn write_events(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::file::File;
-
-    #[tokio::test]
-    async fn what_is_noted_before_the_end_is_written() {
-        let file = std::env::temp_dir().join(format!("outrigger-plane-{}.redb", std::process::id()));
-        let _ = std::fs::remove_file(&file);
-        let plane = Plane::open(Arc::new(File::open(&file).unwrap()), None, None).unwrap();
-        let note = || plane.note(Happened::NodeDown { node: "a".to_owned() });
-        (0..3 * BATCH).for_each(|_| note());
-        plane.close().await;
-        // It is over, and ends once.
-        note();
-        plane.close().await;
-        assert_eq!(plane.store().last_event().unwrap(), 3 * BATCH as u64);
-        std::fs::remove_file(&file).unwrap();
-    }
-}
+#[path = "plane_tests.rs"]
+mod tests;

@@ -317,7 +317,13 @@ impl<'p> Witness<'p> {
             of.for_each(|(node, time)| sum.add(&loads.between(node, time).0));
             sum.into()
         };
-        let told = sum(&mut self.taken.iter().map(|(node, since)| (node, (*since, now))));
+        let (mut told, mut heard) = (Served::default(), None);
+        for (node, since) in &self.taken {
+            let (served, time) = loads.between(node, (*since, now));
+            told.add(&served);
+            let time = loads.reports(node).then_some(time.as_millis() as u64);
+            heard = heard.into_iter().chain(time).min();
+        }
         let groups: BTreeSet<_> =
             nodes.iter().filter(|node| chosen.contains(&node.id)).map(|of| &of.group).collect();
         let of_theirs =
@@ -325,10 +331,8 @@ impl<'p> Witness<'p> {
         let others = sum(&mut of_theirs.map(|node| (&node.id, (self.begun, now))));
         let since = self.begun.checked_sub(Loads::MEMORY).unwrap_or(self.begun);
         let before = sum(&mut self.taken.keys().map(|node| (node, (since, self.begun))));
-        let reporting = self.taken.iter().filter(|(node, _)| loads.reports(node));
-        let heard = reporting.map(|(node, since)| loads.between(node, (*since, now)).1.as_millis() as u64);
-        let (revision, chosen, heard) = (self.revision, chosen.len(), heard.min());
-        Account { revision, chosen, told, others, before, heard }
+        let (revision, chosen) = (self.revision, chosen.len());
+        Account { revision, chosen, told: told.into(), others, before, heard }
     }
 }
 
@@ -393,7 +397,7 @@ fn names<T>(of: &BTreeMap<String, T>) -> String {
 
 /// Of each node its newest stream: an older one may not have been missed yet.
 fn newest(plane: &Plane) -> Vec<NodeStatus> {
-    let by_id: BTreeMap<_, _> = plane.everybody().into_iter().map(|node| (node.id.clone(), node)).collect();
+    let by_id: BTreeMap<_, _> = plane.connected().into_iter().map(|node| (node.id.clone(), node)).collect();
     by_id.into_values().collect()
 }
 

@@ -20,7 +20,7 @@ pub mod file;
 /// Events kept; older ones are forgotten.
 const KEPT: u64 = 100_000;
 
-/// A configuration that was accepted. It never changes./// A configuration that was accepted. It never changes.
+/// A configuration that was accepted. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Revision {
     /// From 1, without gaps.

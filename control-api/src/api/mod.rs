@@ -367,7 +367,7 @@ async fn difference(
             0 => BTreeMap::new(),
             from => found(&api, from)?.documents,
         };
-        Ok(crate::plane::diff(&before, &after))
+        Ok(crate::documents::diff(&before, &after))
     })
     .await
 }

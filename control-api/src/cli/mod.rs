@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use self::client::Client;
 use self::identity::Identity;
-use crate::{demo, directory, plane};
+use crate::{demo, directory};
 
 /// Tells proxies what to serve: documents in, xDS v3 out.
 #[derive(Debug, Parser)]
@@ -282,7 +282,7 @@ fn documents(paths: &[PathBuf]) -> Result<BTreeMap<String, String>, String> {
 }
 
 fn check(paths: &[PathBuf]) -> Done {
-    let (serving, warnings) = plane::checked(0, &documents(paths)?)?;
+    let (serving, warnings) = crate::documents::checked(0, &documents(paths)?)?;
     warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     let fleet = serving.fleet();
     let mut out = String::new();

@@ -131,7 +131,6 @@ clusters:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plane;
 
     #[test]
     fn the_documents_are_right_before_and_after_the_addresses_are_known() {
@@ -140,7 +139,7 @@ mod tests {
             let of =
                 |service| (service, addresses.iter().map(|port| ([127, 0, 0, 1], *port).into()).collect());
             said.addresses = SERVICES.map(of).into();
-            let (serving, warnings) = plane::checked(1, &all(&said)).unwrap();
+            let (serving, warnings) = crate::documents::checked(1, &all(&said)).unwrap();
             let of_nobody =
                 warnings.iter().filter(|warning| warning.contains("this cluster has no endpoint"));
             let expected = if addresses.is_empty() { 2 } else { 0 };

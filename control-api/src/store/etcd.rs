@@ -25,11 +25,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use outrigger_proto::model::Etcd as Settings;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use self::gateway::{Gateway, MOST_BYTES, MOST_OPERATIONS, absent, delete, delete_range, is, put, put_under};
+use self::gateway::{
+    Gateway, MOST_BYTES, MOST_OPERATIONS, absent, delete, delete_range, is, put, put_as_before, put_under,
+};
 use self::share::{Lease, Seen};
 pub use self::share::{follow, keep};
 use super::{Accepted, Course, Entry, Join, KEPT, Noted, Revision, Store, StoreError, Token, read, written};
@@ -148,13 +151,13 @@ impl Etcd {
         for operation in operations {
             let size = operation["request_put"]["value"].as_str().map_or(0, str::len);
             if batch.len() == MOST_OPERATIONS || bytes + size > MOST_BYTES {
-                self.gateway.transact(&[], &batch, &[])?;
+                self.gateway.transact(&[], &batch)?;
                 (batch, bytes) = (Vec::new(), 0);
             }
             bytes += size;
             batch.push(operation);
         }
-        if batch.is_empty() { Ok(()) } else { self.gateway.transact(&[], &batch, &[]).map(drop) }
+        if batch.is_empty() { Ok(()) } else { self.gateway.transact(&[], &batch).map(drop) }
     }
 
     /// Writes documents that are not known to be there, before anything names them; their hashes, by name.
@@ -164,9 +167,10 @@ impl Etcd {
     ) -> Result<BTreeMap<String, String>, StoreError> {
         let hashes: BTreeMap<_, _> =
             documents.iter().map(|(name, text)| (name.clone(), token::hash(text))).collect();
-        let known: BTreeSet<_> = self.texts().keys().cloned().collect();
-        let new = documents.iter().filter(|(name, _)| !known.contains(&hashes[*name]));
-        let puts = new.flat_map(|(name, text)| {
+        let known = self.texts();
+        let new: Vec<_> = documents.iter().filter(|(name, _)| !known.contains_key(&hashes[*name])).collect();
+        drop(known);
+        let puts = new.into_iter().flat_map(|(name, text)| {
             let hash = &hashes[name];
             let piece = move |(n, piece): (usize, &str)| {
                 put(&self.key(&format!("log/documents/{hash}/{n:06}")), piece)
@@ -180,9 +184,8 @@ impl Etcd {
 
     /// Documents by name, for their hashes.
     fn texts_of(&self, hashes: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, StoreError> {
-        let known = self.texts().clone();
         let texts = hashes.into_iter().map(|(name, hash)| {
-            let text = known.get(&hash).map_or_else(|| self.text(&hash), |text| Ok(text.clone()))?;
+            let text = self.text(&hash)?;
             Ok((name, (hash, text)))
         });
         let texts: BTreeMap<_, _> = texts.collect::<Result<_, StoreError>>()?;
@@ -191,6 +194,10 @@ impl Etcd {
     }
 
     fn text(&self, hash: &str) -> Result<String, StoreError> {
+        let known = self.texts().get(hash).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
         let (from, to) = self.below(&format!("log/documents/{hash}"));
         let (pieces, _) = self.gateway.range((&from, &to), usize::MAX)?;
         let text: String = pieces.into_iter().filter_map(|entry| entry.value).collect();
@@ -202,6 +209,22 @@ impl Etcd {
 
     fn texts(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.texts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What stands below a name, from this key on, so many at the most.
+    fn named<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        from: &str,
+        most: usize,
+    ) -> Result<BTreeMap<String, T>, StoreError> {
+        let (below, to) = self.below(name);
+        let (all, _) = self.gateway.range((&format!("{below}{from}"), &to), most)?;
+        let all = all.into_iter().filter_map(|entry| {
+            let key = entry.key.strip_prefix(&*below)?.to_owned();
+            Some((key, entry.value?))
+        });
+        all.map(|(key, text)| Ok((key, read(text.as_bytes())?))).collect()
     }
 
     /// Writes events, and more, behind the last one; `None` where `more` does not hold.
@@ -226,10 +249,10 @@ impl Etcd {
             }
             let mut all = compare.to_vec();
             all.push(self.is_last("now/event", last));
-            if self.gateway.transact(&all, &operations, &[])?.succeeded {
+            if self.gateway.transact(&all, &operations)?.succeeded {
                 return Ok(Some(events));
             }
-            let holds = compare.is_empty() || self.gateway.transact(compare, &[], &[])?.succeeded;
+            let holds = compare.is_empty() || self.gateway.transact(compare, &[])?.succeeded;
             if !holds {
                 return Ok(None);
             }
@@ -240,7 +263,7 @@ impl Etcd {
     /// Writes what only a leader may about a candidate; whether it is one, and this control plane leads.
     fn of_candidate(&self, number: u64, operations: &[Value]) -> Result<bool, StoreError> {
         let compare = [self.is_leader()?, is(&self.key("now/candidate"), &number.to_string())];
-        Ok(self.gateway.transact(&compare, operations, &[])?.succeeded)
+        Ok(self.gateway.transact(&compare, operations)?.succeeded)
     }
 
     /// What is to be written where a revision is told to all.
@@ -282,7 +305,7 @@ impl Store for Etcd {
     fn course(&self) -> Result<Course, StoreError> {
         let names = ["now/stable", "now/candidate", "now/offered"];
         let reads = names.map(|name| gateway::read(&self.key(name)));
-        let answer = self.gateway.transact(&[], &reads, &[])?;
+        let answer = self.gateway.transact(&[], &reads)?;
         let mut texts = answer.ranges.into_iter().map(|mut of| of.pop().and_then(|entry| entry.value));
         let mut next = || texts.next().flatten();
         let (stable, candidate, offered) = (next(), next(), next());
@@ -331,13 +354,8 @@ impl Store for Etcd {
 
     fn directory(&self) -> Result<BTreeMap<String, String>, StoreError> {
         let Some(hashes) = self.gateway.get(&self.key("log/directory"))? else { return Ok(BTreeMap::new()) };
-        let known = self.texts().clone();
         let hashes: BTreeMap<String, String> = read(hashes.as_bytes())?;
-        let texts = hashes.into_iter().map(|(name, hash)| {
-            let text = known.get(&hash).map_or_else(|| self.text(&hash), |text| Ok(text.clone()))?;
-            Ok((name, text))
-        });
-        texts.collect()
+        hashes.into_iter().map(|(name, hash)| Ok((name, self.text(&hash)?))).collect()
     }
 
     fn note(&self, noted: &[Noted]) -> Result<u64, StoreError> {
@@ -366,7 +384,7 @@ impl Store for Etcd {
     fn note_published(&self, id: Option<u64>) -> Result<(), StoreError> {
         let key = self.key("now/published");
         let operation = id.map_or_else(|| delete(&key), |id| put(&key, &id.to_string()));
-        if self.gateway.transact(&[self.is_leader()?], &[operation], &[])?.succeeded {
+        if self.gateway.transact(&[self.is_leader()?], &[operation])?.succeeded {
             return Ok(());
         }
         Err(StoreError::Away("another control plane publishes".to_owned()))
@@ -381,18 +399,12 @@ impl Store for Etcd {
     }
 
     fn tokens(&self) -> Result<BTreeMap<String, Token>, StoreError> {
-        let (from, to) = self.below("now/tokens");
-        let (all, _) = self.gateway.range((&from, &to), usize::MAX)?;
-        let tokens = all.into_iter().filter_map(|entry| {
-            let hash = entry.key.strip_prefix(&from)?.to_owned();
-            Some((hash, entry.value?))
-        });
-        tokens.map(|(hash, text)| Ok((hash, read(text.as_bytes())?))).collect()
+        self.named("now/tokens", "", usize::MAX)
     }
 
     fn put_token(&self, hash: &str, token: &Token) -> Result<(), StoreError> {
         let key = self.key(&format!("now/tokens/{hash}"));
-        self.gateway.transact(&[], &[put(&key, &text(token))], &[]).map(drop)
+        self.gateway.transact(&[], &[put(&key, &text(token))]).map(drop)
     }
 
     fn drop_tokens(&self, name: &str) -> Result<bool, StoreError> {
@@ -411,23 +423,12 @@ impl Store for Etcd {
     }
 
     fn joins(&self) -> Result<BTreeMap<String, Join>, StoreError> {
-        let (from, to) = self.below("log/joins");
-        let (all, _) = self.gateway.range((&from, &to), usize::MAX)?;
-        let joins = all
-            .into_iter()
-            .filter_map(|entry| Some((entry.key.strip_prefix(&*from)?.to_owned(), entry.value?)));
-        joins.map(|(hash, text)| Ok((hash, read(text.as_bytes())?))).collect()
+        self.named("log/joins", "", usize::MAX)
     }
 
     fn find_join(&self, prefix: &str) -> Result<Option<(String, Join)>, StoreError> {
-        let (below, to) = self.below("log/joins");
-        let (found, _) = self.gateway.range((&format!("{below}{prefix}"), &to), 1)?;
-        let found = found
-            .into_iter()
-            .next()
-            .and_then(|entry| Some((entry.key.strip_prefix(&*below)?.to_owned(), entry.value?)));
-        let found = found.filter(|(hash, _)| hash.starts_with(prefix));
-        found.map(|(hash, text)| Ok((hash, read(text.as_bytes())?))).transpose()
+        let found = self.named("log/joins", prefix, 1)?.pop_first();
+        Ok(found.filter(|(hash, _)| hash.starts_with(prefix)))
     }
 
     fn change_join(
@@ -440,12 +441,17 @@ impl Store for Etcd {
         for _ in 0..TRIES {
             let Some(before) = self.gateway.get(&key)? else { return Ok(false) };
             let mut join: Join = read(before.as_bytes())?;
+            let until = join.of_use_until();
             if !change(&mut join) {
                 return Ok(false);
             }
-            let lease = self.gateway.grant(join.of_use_until().saturating_sub(now).max(1))?;
-            let write = put_under(&lease, &key, &text(&join));
-            if self.gateway.transact(&[is(&key, &before)], &[write], &[])?.succeeded {
+            let write = if join.of_use_until() == until {
+                put_as_before(&key, &text(&join))
+            } else {
+                let lease = self.gateway.grant(join.of_use_until().saturating_sub(now).max(1))?;
+                put_under(&lease, &key, &text(&join))
+            };
+            if self.gateway.transact(&[is(&key, &before)], &[write])?.succeeded {
                 return Ok(true);
             }
         }
@@ -456,7 +462,7 @@ impl Store for Etcd {
         // etcd forgets it by itself.
         let lease = self.gateway.grant(join.of_use_until().saturating_sub(now).max(1))?;
         let key = self.key(&format!("log/joins/{hash}"));
-        self.gateway.transact(&[], &[put_under(&lease, &key, &text(join))], &[]).map(drop)
+        self.gateway.transact(&[], &[put_under(&lease, &key, &text(join))]).map(drop)
     }
 
     fn shared(&self) -> Option<&Etcd> {

@@ -115,17 +115,12 @@ impl Gateway {
         self.state().away.clone()
     }
 
-    /// Does these things (`put`, `delete`, `range`) if all of that holds (`is`, `absent`), and those others if not.
+    /// Does these things (`put`, `delete`, `range`) if all of that holds (`is`, `absent`).
     ///
     /// # Errors
     /// It is not done, or where etcd went away meanwhile, it may be.
-    pub(super) fn transact(
-        &self,
-        compare: &[Value],
-        success: &[Value],
-        failure: &[Value],
-    ) -> Result<Answer, StoreError> {
-        let body = json!({ "compare": compare, "success": success, "failure": failure });
+    pub(super) fn transact(&self, compare: &[Value], operations: &[Value]) -> Result<Answer, StoreError> {
+        let body = json!({ "compare": compare, "success": operations });
         let answer = self.ask("kv/txn", &body)?;
         let responses = answer["responses"].as_array().into_iter().flatten();
         let ranges = responses.filter_map(|response| {
@@ -146,6 +141,10 @@ impl Gateway {
         let (mut all, mut from, mut at) = (Vec::new(), from.to_owned(), 0);
         loop {
             let page = PAGE.min(most - all.len());
+            // To etcd none at the most is all.
+            if page == 0 {
+                return Ok((all, at));
+            }
             let body = json!({ "key": coded(&from), "range_end": coded(to), "limit": page, "revision": at });
             let answer = self.ask("kv/range", &body)?;
             let more = entries(&answer["kvs"])?;
@@ -156,7 +155,7 @@ impl Gateway {
                 from = format!("{}\0", last.key);
             }
             all.extend(more);
-            if is_last || all.len() >= most {
+            if is_last {
                 return Ok((all, at));
             }
         }
@@ -423,6 +422,11 @@ pub(super) fn put(key: &str, value: &str) -> Value {
 /// Writes a key, which is gone when the lease is.
 pub(super) fn put_under(lease: &str, key: &str, value: &str) -> Value {
     json!({ "request_put": { "key": coded(key), "value": coded(value), "lease": lease } })
+}
+
+/// Writes a key that is there, which is gone when it would have been.
+pub(super) fn put_as_before(key: &str, value: &str) -> Value {
+    json!({ "request_put": { "key": coded(key), "value": coded(value), "ignore_lease": true } })
 }
 
 /// Takes a key away.

@@ -258,7 +258,7 @@ impl Told {
             None => {
                 let key = etcd.key("now/leader");
                 let operations = [put_under(lease, &key, &own)];
-                etcd.gateway.transact(&[absent(&key)], &operations, &[])?.succeeded
+                etcd.gateway.transact(&[absent(&key)], &operations)?.succeeded
             }
         };
         if wins && etcd.leads.borrow().is_none() {
@@ -305,7 +305,7 @@ impl Told {
         let key = etcd.key(&format!("now/accounts/{}", etcd.name));
         let operation =
             account.as_ref().map_or_else(|| delete(&key), |account| put_under(lease, &key, &text(account)));
-        etcd.gateway.transact(&[], &[operation], &[])?;
+        etcd.gateway.transact(&[], &[operation])?;
         self.account = account;
         Ok(())
     }

@@ -1,0 +1,59 @@
+//! Documents: what they say, held to the proxies' own code, and in what two of them differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use outrigger_proto::yaml::{self, Document};
+use similar::TextDiff;
+
+use crate::serving::Serving;
+
+/// Texts by name.
+pub type Documents = BTreeMap<String, String>;
+
+/// What documents say, as far as it can be told to proxies, and what can hardly be meant.
+///
+/// # Errors
+/// All that is wrong with them.
+pub fn checked(number: u64, documents: &Documents) -> Result<(Serving, Vec<String>), String> {
+    if documents.is_empty() {
+        return Ok((
+            Serving::new(number, Default::default()).map_err(|error| error.to_string())?,
+            Vec::new(),
+        ));
+    }
+    let named: Vec<_> = documents.iter().map(|(name, text)| Document { name, text }).collect();
+    let parsed = yaml::parse_fleet(&named).map_err(|errors| errors.to_string())?;
+    let warnings =
+        parsed.warnings.iter().flat_map(|of| of.errors.iter().map(|error| format!("{}:{error}", of.source)));
+    let warnings = warnings.collect();
+    let serving = Serving::new(number, parsed.fleet).map_err(|error| error.to_string())?;
+    Ok((serving, warnings))
+}
+
+/// What is different, by document.
+pub fn diff(before: &Documents, after: &Documents) -> String {
+    let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let mut out = String::new();
+    for name in names {
+        let (old, new) = (before.get(name), after.get(name));
+        if old != new {
+            let (from, to) = (header(before, "a/", name), header(after, "b/", name));
+            out += &TextDiff::from_lines(old.map_or("", String::as_str), new.map_or("", String::as_str))
+                .unified_diff()
+                .context_radius(3)
+                .header(&from, &to)
+                .to_string();
+        }
+    }
+    out
+}
+
+fn header(documents: &Documents, side: &str, name: &str) -> String {
+    if documents.contains_key(name) { format!("{side}{name}") } else { "/dev/null".to_owned() }
+}
+
+/// Whether a document may be called so.
+pub fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+    !name.is_empty() && name.len() <= 200 && name.chars().all(fits)
+}
