@@ -9,9 +9,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::control::{Asks, Control};
 use crate::error::{Doing, Failure, Result};
 use crate::measure::Usage;
-use crate::net::{answers, answers_for, free_port};
+use crate::net::{answers_for, free_port};
 use crate::process::Running;
 
 /// Hosts of the mesh.
@@ -28,32 +29,17 @@ pub(crate) fn run((outrigger, control): (&Path, &Path), dir: &Path) -> Result<()
     println!("| hosts | all of it | on demand |");
     println!("|---|---|---|");
     for hosts in SIZES {
-        let dir = dir.join("held");
-        // What an earlier run has kept would be told.
-        let _none_yet = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).doing(dir.display())?;
-        let dir = dir.canonicalize().doing(dir.display())?;
-        let (xds, api, port) = (free_port()?, free_port()?, free_port()?);
-        fs::create_dir_all(dir.join("mesh")).doing("making a directory")?;
-        write(&dir.join("mesh/mesh.yaml"), &mesh(hosts, port, api))?;
-        let settings = dir.join("control.yaml");
-        let text = format!("xds: 127.0.0.1:{xds}\napi: 127.0.0.1:{api}\nstore: store\ndocuments: mesh\n");
-        write(&settings, &text)?;
-        let mut command = Command::new(control);
-        command.arg("run").arg(&settings);
-        let mut running = Running::start(command, &dir.join("control.log"))?;
-        running.until(PATIENCE, || answers(api, "/ready"))?;
+        let control = Control::start(control, &dir.join("held"))?;
+        let Asks { dir, api, .. } = &control.asks;
+        let port = free_port()?;
+        control.asks.apply(&mesh(hosts, port, *api))?;
         let mut cells = Vec::new();
         for on_demand in [false, true] {
-            cells.push(format!("{:.1} MiB", held(outrigger, &dir, (xds, port, on_demand))?));
+            cells.push(format!("{:.1} MiB", held(outrigger, dir, (control.xds, port, on_demand))?));
         }
         println!("| {hosts} | {} |", cells.join(" | "));
     }
     Ok(())
-}
-
-fn write(file: &Path, text: &str) -> Result<()> {
-    fs::write(file, text).doing(file.display())
 }
 
 fn mesh(hosts: usize, port: u16, service: u16) -> String {
@@ -71,7 +57,7 @@ fn held(outrigger: &Path, dir: &Path, (xds, port, on_demand): (u16, u16, bool)) 
         "admin: \"unix:{}\"\nnode: {{ id: held }}\nxds: {{ server: \"http://127.0.0.1:{xds}\", on_demand: {on_demand} }}\n",
         dir.join("admin.sock").display()
     );
-    write(&file, &text)?;
+    fs::write(&file, text).doing(file.display())?;
     let mut command = Command::new(outrigger);
     command.arg("run").arg(&file);
     let mut running = Running::start(command, &dir.join("proxy.log"))?;

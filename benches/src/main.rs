@@ -10,6 +10,7 @@ mod balancers;
 mod bars;
 mod cascade;
 mod cases;
+mod control;
 mod error;
 mod fleet;
 mod held;

@@ -5,9 +5,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Write;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,11 +22,10 @@ use tonic::client::Grpc;
 use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
-use crate::error::{Doing, Failure, Result};
+use crate::control::{Asks, Control};
+use crate::error::{Failure, Result};
 use crate::fleet::runtime;
 use crate::measure::{Usage, percentile};
-use crate::net::{answers, free_port};
-use crate::process::Running;
 
 /// Until all nodes have all.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -81,19 +78,9 @@ fn documents(clusters: usize, port: u16) -> String {
 }
 
 fn measure(control: &Path, dir: &Path, (nodes, clusters): (usize, usize)) -> Result<String> {
-    // What an earlier run has kept would be told.
-    let _none_yet = fs::remove_dir_all(dir);
-    fs::create_dir_all(dir).doing(dir.display())?;
-    let dir = &dir.canonicalize().doing(dir.display())?;
-    let (xds, api) = (free_port()?, free_port()?);
-    let settings = dir.join("control.yaml");
-    let text = format!("xds: 127.0.0.1:{xds}\napi: 127.0.0.1:{api}\nstore: store\n");
-    fs::write(&settings, text).doing(settings.display())?;
-    let mut command = Command::new(control);
-    command.arg("run").arg(&settings);
-    let mut running = Running::start(command, &dir.join("control.log"))?;
-    running.until(Duration::from_secs(20), || answers(api, "/ready"))?;
-    let changes = Changes { control: control.to_owned(), dir: dir.clone(), api, clusters };
+    let running = Control::start(control, dir)?;
+    let xds = running.xds;
+    let changes = Changes { asks: running.asks.clone(), clusters };
     changes.apply(80)?;
     let heard = Rc::new(RefCell::new(Heard::default()));
     runtime()?.block_on(async {
@@ -140,22 +127,14 @@ fn measure(control: &Path, dir: &Path, (nodes, clusters): (usize, usize)) -> Res
 /// How a configuration is changed.
 #[derive(Clone, Debug)]
 struct Changes {
-    control: PathBuf,
-    dir: PathBuf,
-    api: u16,
+    asks: Asks,
     clusters: usize,
 }
 
 impl Changes {
     /// Applies the one whose first endpoint is at this port.
-    fn apply(&self, port: u16) -> Result<String> {
-        let Self { control, dir, api, clusters } = self;
-        let document = dir.join("mesh.yaml");
-        fs::write(&document, documents(*clusters, port)).doing(document.display())?;
-        let mut command = Command::new(control);
-        command.arg("apply").arg(&document).args(["--server", &format!("http://127.0.0.1:{api}")]);
-        command.arg("--token-file").arg(dir.join("store/admin.token"));
-        Running::start(command, &dir.join("apply.log"))?.finish(Duration::from_secs(60))
+    fn apply(&self, port: u16) -> Result<()> {
+        self.asks.apply(&documents(self.clusters, port))
     }
 }
 

@@ -100,10 +100,9 @@ impl Clients {
 /// Keeps something open; what is broken off is noted, and opened again.
 async fn hold(state: Rc<State>, what: &str, open: impl AsyncFn(&State) -> std::io::Result<()>) {
     loop {
-        let error = match timeout(PATIENCE * 100, open(&state)).await {
-            Ok(Ok(())) => "ended".to_owned(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "hangs".to_owned(),
+        let error = match open(&state).await {
+            Ok(()) => "ended".to_owned(),
+            Err(error) => error.to_string(),
         };
         *state.tally.borrow_mut().broken.entry(format!("{what}: {error}")).or_default() += 1;
         tokio::time::sleep(PAUSE).await;
@@ -217,7 +216,8 @@ impl State {
         loop {
             ticks.tick().await;
             stream.write_all(FRAME).await?;
-            stream.read_exact(&mut [0; FRAME.len()]).await?;
+            // One that hangs is broken too.
+            timeout(PATIENCE, stream.read_exact(&mut [0; FRAME.len()])).await??;
             self.tally.borrow_mut().messages += 1;
         }
     }
@@ -225,7 +225,8 @@ impl State {
     async fn call(&self) -> std::io::Result<()> {
         let (requests, connection) =
             h2::client::handshake(self.connect().await?).await.map_err(Error::other)?;
-        let _driver = DropGuard(spawn_local(async move { drop(connection.await) }));
+        let mut driver = JoinSet::new();
+        driver.spawn_local(async move { drop(connection.await) });
         let call = Request::post(format!("http://swap{CALL}")).header("te", "trailers");
         let call = call.header("content-type", "application/grpc").body(()).map_err(Error::other)?;
         let mut ready = requests.ready().await.map_err(Error::other)?;
@@ -238,26 +239,18 @@ impl State {
         let mut ticks = interval(PAUSE);
         loop {
             ticks.tick().await;
-            if send(&mut stream, Bytes::from_static(MESSAGE)).await.is_none() {
+            if timeout(PATIENCE, send(&mut stream, Bytes::from_static(MESSAGE))).await?.is_none() {
                 return Err(Error::other("it takes no more messages"));
             }
             let mut left = MESSAGE.len();
             while left > 0 {
-                let data = body.data().await.ok_or(ErrorKind::UnexpectedEof)?.map_err(Error::other)?;
+                let data = timeout(PATIENCE, body.data()).await?;
+                let data = data.ok_or(ErrorKind::UnexpectedEof)?.map_err(Error::other)?;
                 body.flow_control().release_capacity(data.len()).map_err(Error::other)?;
                 left = left.saturating_sub(data.len());
             }
             self.tally.borrow_mut().messages += 1;
         }
-    }
-}
-
-/// Ends a task.
-struct DropGuard(tokio::task::JoinHandle<()>);
-
-impl Drop for DropGuard {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

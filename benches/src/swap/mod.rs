@@ -13,7 +13,7 @@ mod origin;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use self::clients::{Clients, HELD, PAUSE, RATES, Tally};
 use self::edits::{Mesh, SEED};
 use self::origin::Origin;
+use crate::control::Control;
 use crate::error::{Doing, Failure, Result};
 use crate::fleet::{self, runtime};
 use crate::measure::{Usage, percentile};
-use crate::net::{answers, free_port};
-use crate::process::Running;
+use crate::net::free_port;
 use crate::proxy::Proxy;
 use crate::tools::Tools;
 
@@ -97,7 +97,7 @@ pub(crate) fn run(tools: &Tools, control: &Path, dir: &Path) -> Result<()> {
         RATES[1],
         PAUSE.as_millis()
     );
-    let plane = Plane::start(control, &dir.join("swap"))?;
+    let plane = Plane(Control::start(control, &dir.join("swap"))?);
     let runtime = runtime()?;
     let mut outcomes = Vec::new();
     for (proxy, name, drain) in TURNS {
@@ -119,7 +119,7 @@ async fn experiment(
     plane.apply(mesh.text()).await?;
     let folder = dir.join(format!("swap-{}", proxy.name()));
     fs::create_dir_all(&folder).doing(folder.display())?;
-    let mut command = node(proxy, plane.xds, &folder, tools)?;
+    let mut command = node(proxy, plane.0.xds, &folder, tools)?;
     if let Some(seconds) = drain {
         command.args(["--drain-time-s", &seconds.to_string()]);
     }
@@ -193,45 +193,21 @@ static_resources:
 
 /// The control plane, and how it is told of changes.
 #[derive(Debug)]
-struct Plane {
-    _running: Running,
-    control: PathBuf,
-    dir: PathBuf,
-    xds: u16,
-    api: u16,
-}
+struct Plane(Control);
 
 impl Plane {
-    fn start(control: &Path, dir: &Path) -> Result<Self> {
-        // What an earlier run has kept would be told.
-        let _none_yet = fs::remove_dir_all(dir);
-        fs::create_dir_all(dir).doing(dir.display())?;
-        let dir = dir.canonicalize().doing(dir.display())?;
-        let (xds, api) = (free_port()?, free_port()?);
-        let settings = dir.join("control.yaml");
-        let text = format!("xds: 127.0.0.1:{xds}\napi: 127.0.0.1:{api}\nstore: store\n");
-        fs::write(&settings, text).doing(settings.display())?;
-        let mut command = Command::new(control);
-        command.arg("run").arg(&settings);
-        let mut running = Running::start(command, &dir.join("control.log"))?;
-        running.until(PATIENCE, || answers(api, "/ready"))?;
-        Ok(Self { _running: running, control: control.to_owned(), dir, xds, api })
-    }
-
     /// Runs its command line to the end; what it printed.
     async fn run(&self, args: &[&str], log: &'static str) -> Result<String> {
-        let mut command = Command::new(&self.control);
-        command.args(args).args(["--server", &format!("http://127.0.0.1:{}", self.api)]);
-        command.arg("--token-file").arg(self.dir.join("store/admin.token"));
-        let log = self.dir.join(log);
-        let ran = spawn_blocking(move || Running::start(command, &log)?.finish(PATIENCE)).await;
+        let (asks, args) =
+            (self.0.asks.clone(), args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>());
+        let ran = spawn_blocking(move || asks.run(&args, log)).await;
         ran.map_err(|_| Failure::new("the control plane was not asked"))?
     }
 
     async fn apply(&self, text: String) -> Result<()> {
-        let document = self.dir.join("mesh.yaml");
-        fs::write(&document, text).doing(document.display())?;
-        self.run(&["apply", &document.display().to_string()], "apply.log").await.map(drop)
+        let asks = self.0.asks.clone();
+        let applied = spawn_blocking(move || asks.apply(&text)).await;
+        applied.map_err(|_| Failure::new("the change was not made"))?
     }
 
     /// Whether its one node has taken everything, waiting a while for it.

@@ -130,9 +130,6 @@ async fn what_cannot_come_into_force_is_refused_and_holds_back_nothing_else() {
     control.document("web.yaml", &web(&[port(&two)]).replace("to: app", "to: app, timeout: 9s"));
     answered_by(&proxy, "two").await;
     drop(taken);
-    until("it listens", async || {
-        proxy.log().contains(&format!("listening listener=other address={address}")).then_some(())
-    })
-    .await;
+    proxy.wait_log(&format!("listening listener=other address={address}")).await;
     assert_eq!(proxy.get("other", "/").await.status, 200);
 }

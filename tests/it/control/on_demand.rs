@@ -22,7 +22,7 @@ async fn start(control: &Control) -> Proxy {
         control.xds()
     ))
     .await;
-    until("it listens", async || proxy.log().contains("listening listener=web").then_some(())).await;
+    proxy.wait_log("listening listener=web").await;
     proxy
 }
 

@@ -252,35 +252,56 @@ async fn a_member_that_dies_is_missed_by_nobody() {
     let one = Echo::start("one").await;
     let [a, b] = store.pair("").await;
     let proxy = proxy(&b, "b").await;
-    for (index, killed) in store.members.iter().take(1).enumerate() {
-        let file = store.document("web.yaml", &cluster("before", 1));
-        a.ok(&["apply", &file]);
-        b.wait_revision(1 + index as u64).await;
-        killed.kill();
-    }
+    a.ok(&["apply", &store.document("web.yaml", &cluster("before", 1))]);
+    b.wait_revision(1).await;
+    store.members[0].kill();
     let file = store.document("web.yaml", &web(&[port(&one)]));
     until("it goes on", async || a.run(&["apply", &file]).status.success().then_some(())).await;
     answered_by(&proxy, "one").await;
     a.wait_in_sync(1, 2).await;
 }
 
+/// Two control planes that roll out. Whoever leads has no node of its own; the other has two, which serve the first revision.
+struct Rolling {
+    proxies: [Proxy; 2],
+    control: [Control; 2],
+    store: Store,
+    _one: Echo,
+    good: String,
+    file: String,
+}
+
+impl Rolling {
+    /// Each step is watched for so long; the first revision is applied `by` one of them.
+    async fn start(watch: &str, by: for<'c> fn(&'c Control, &'c Control) -> &'c Control) -> Option<Self> {
+        let store = Store::start(1).await?;
+        let one = Echo::start("one").await;
+        let control = store.pair(&format!("rollout: {{ steps: [50%], watch: {watch} }}")).await;
+        let good = web(&[port(&one)]);
+        let file = store.document("web.yaml", &good);
+        let [a, b] = &control;
+        by(a, b).ok(&["apply", &file]);
+        let proxies = [proxy(b, "a").await, proxy(b, "b").await];
+        for proxy in &proxies {
+            answered_by(proxy, "one").await;
+        }
+        a.wait_in_sync(2, 1).await;
+        Some(Self { proxies, control, store, _one: one, good, file })
+    }
+
+    /// What the route does from now on.
+    fn change(&self, by: &Control, to: &str) {
+        self.store.document("web.yaml", &self.good.replace("to: app", to));
+        by.ok(&["apply", &self.file]);
+    }
+}
+
 #[tokio::test]
 async fn one_leads_a_rollout_to_nodes_of_another() {
-    let Some(store) = Store::start(1).await else { return };
-    let one = Echo::start("one").await;
-    let [a, b] = store.pair("rollout: { steps: [50%], watch: 1s }").await;
-    let good = web(&[port(&one)]);
-    let file = store.document("web.yaml", &good);
-    b.ok(&["apply", &file]);
-    // Whoever leads has no node of its own.
-    let proxies = [proxy(&b, "a").await, proxy(&b, "b").await];
-    for proxy in &proxies {
-        answered_by(proxy, "one").await;
-    }
-    a.wait_in_sync(2, 1).await;
-    store.document("web.yaml", &good.replace("to: app", "to: app, timeout: 9s"));
-    b.ok(&["apply", &file]);
-    for control in [&a, &b] {
+    let Some(rolling) = Rolling::start("1s", |_, b| b).await else { return };
+    let [a, b] = &rolling.control;
+    rolling.change(b, "to: app, timeout: 9s");
+    for control in [a, b] {
         control.wait_in_sync(2, 2).await;
     }
     assert_eq!(until("it is done", async || a.events("rollout.done.v1").pop()).await["data"]["revision"], 2);
@@ -289,28 +310,10 @@ async fn one_leads_a_rollout_to_nodes_of_another() {
 
 #[tokio::test]
 async fn one_that_fails_requests_elsewhere_is_taken_back() {
-    let Some(store) = Store::start(1).await else { return };
-    let one = Echo::start("one").await;
-    let [a, b] = store.pair("rollout: { steps: [50%], watch: 3s }").await;
-    let good = web(&[port(&one)]);
-    let file = store.document("web.yaml", &good);
-    a.ok(&["apply", &file]);
-    let proxies = [proxy(&b, "a").await, proxy(&b, "b").await];
-    for proxy in &proxies {
-        answered_by(proxy, "one").await;
-    }
-    a.wait_in_sync(2, 1).await;
-    let load = |proxy: &Proxy| Load::start(proxy.address("web"), "/", 2, OnClose::Reconnect);
-    let loads = [load(&proxies[0]), load(&proxies[1])];
-    until("both say what they are asked", async || {
-        let status = b.status();
-        let asked =
-            |node: &Value| node["load"]["requests_per_second"].as_f64().is_some_and(|rate| rate > 1.0);
-        status["nodes"].as_array().unwrap().iter().all(asked).then_some(())
-    })
-    .await;
-    store.document("web.yaml", &good.replace("to: app", "respond: { status: 503 }"));
-    b.ok(&["apply", &file]);
+    let Some(rolling) = Rolling::start("3s", |a, _| a).await else { return };
+    let [a, b] = &rolling.control;
+    let loads = super::rollouts::loads(b, &rolling.proxies, 2).await;
+    rolling.change(b, "respond: { status: 503 }");
     let back = until("it is taken back", async || a.events("rollout.back.v1").pop()).await;
     let why = back["data"]["why"].as_str().unwrap();
     assert!(why.contains("requests to those who were told"), "{why}");
@@ -451,19 +454,9 @@ async fn who_shows_a_join_token_of_one_is_signed_for_by_another() {
 /// Whoever takes over goes on where the other was.
 #[tokio::test]
 async fn a_rollout_outlives_who_led_it() {
-    let Some(store) = Store::start(1).await else { return };
-    let one = Echo::start("one").await;
-    let [a, b] = store.pair("rollout: { steps: [50%], watch: 3s }").await;
-    let good = web(&[port(&one)]);
-    let file = store.document("web.yaml", &good);
-    a.ok(&["apply", &file]);
-    let proxies = [proxy(&b, "a").await, proxy(&b, "b").await];
-    for proxy in &proxies {
-        answered_by(proxy, "one").await;
-    }
-    a.wait_in_sync(2, 1).await;
-    store.document("web.yaml", &good.replace("to: app", "to: app, timeout: 9s"));
-    a.ok(&["apply", &file]);
+    let Some(rolling) = Rolling::start("3s", |a, _| a).await else { return };
+    let [a, b] = &rolling.control;
+    rolling.change(a, "to: app, timeout: 9s");
     until("it is told to some", async || b.events("rollout.step.v1").pop()).await;
     a.process().kill();
     b.wait_in_sync(2, 2).await;

@@ -6,6 +6,20 @@ use serde_json::Value;
 
 use super::{answered_by, port, proxy, web};
 
+/// So many clients at each of two proxies, once both say what they are asked.
+pub(super) async fn loads(control: &Control, proxies: &[Proxy; 2], clients: usize) -> [Load; 2] {
+    let load = |proxy: &Proxy| Load::start(proxy.address("web"), "/", clients, OnClose::Reconnect);
+    let loads = [load(&proxies[0]), load(&proxies[1])];
+    until("both say what they are asked", async || {
+        let status = control.status();
+        let asked =
+            |node: &Value| node["load"]["requests_per_second"].as_f64().is_some_and(|rate| rate > 1.0);
+        status["nodes"].as_array().unwrap().iter().all(asked).then_some(())
+    })
+    .await;
+    loads
+}
+
 /// A control plane, and two proxies of one group under load.
 struct Fleet {
     control: Control,
@@ -22,15 +36,7 @@ impl Fleet {
             answered_by(proxy, "one").await;
         }
         control.wait_in_sync(2, 1).await;
-        let load = |proxy: &Proxy| Load::start(proxy.address("web"), "/", clients, OnClose::Reconnect);
-        let loads = [load(&proxies[0]), load(&proxies[1])];
-        until("both say what they are asked", async || {
-            let status = control.status();
-            let asked =
-                |node: &Value| node["load"]["requests_per_second"].as_f64().is_some_and(|rate| rate > 1.0);
-            status["nodes"].as_array().unwrap().iter().all(asked).then_some(())
-        })
-        .await;
+        let loads = loads(&control, &proxies, clients).await;
         Self { control, _proxies: proxies, loads }
     }
 

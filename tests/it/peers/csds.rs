@@ -1,6 +1,6 @@
 //! What a control plane has told, asked of the proxy by somebody else's client.
 
-use outrigger_tests::{Echo, Proxy, until};
+use outrigger_tests::{Echo, Proxy};
 use serde_json::{Value, json};
 
 use super::ext_authz::python_with_messages;
@@ -68,5 +68,5 @@ async fn what_there_is_and_what_became_of_it_is_told() {
     let [bare, _] = asked(&python, &proxy, &["bare"]).await;
     assert!(bytes(&bare).iter().all(|bytes| *bytes == 0), "{bare}");
     // The pages beside it are what they were.
-    until("ready", async || (proxy.ask("/ready").await.status == 200).then_some(())).await;
+    assert_eq!(proxy.ask("/ready").await.status, 200);
 }

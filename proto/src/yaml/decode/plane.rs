@@ -116,17 +116,10 @@ const A_MEMBER: &str = "a member, as `http://127.0.0.1:2379` or `https://etcd.ex
 fn etcd_member(text: &str) -> Result<Box<str>, Fault> {
     let fault =
         || Fault::new(format!("{} is no member of etcd", show(text))).hint(format!("expected {A_MEMBER}"));
-    let uri: http::Uri = text.parse().map_err(|_| fault())?;
-    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
-    let host =
-        uri.host().filter(|host| !host.is_empty() && bare && uri.port_u16().is_some()).ok_or_else(fault)?;
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(Fault::new("whoever reads this file would know the password")
-            .hint("write `user`, and `password` with the name of a file"));
-    }
+    let uri = at_a_port(text, fault)?;
     match uri.scheme_str() {
         Some("https") => {}
-        Some("http") if is_here(host) => {}
+        Some("http") if uri.host().is_some_and(is_here) => {}
         Some("http") => {
             return Err(Fault::new("in the clear whoever is between could say what is served")
                 .hint("write `https://`; `http://` is for this machine alone"));
@@ -134,6 +127,20 @@ fn etcd_member(text: &str) -> Result<Box<str>, Fault> {
         Some(_) | None => return Err(fault()),
     }
     Ok(text.trim_end_matches('/').into())
+}
+
+/// A host and its port, without a path or a login; the scheme is the caller's to judge.
+fn at_a_port(text: &str, fault: impl Fn() -> Fault) -> Result<http::Uri, Fault> {
+    let uri: http::Uri = text.parse().map_err(|_| fault())?;
+    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    if !bare || uri.port_u16().is_none() || uri.host().is_none_or(str::is_empty) {
+        return Err(fault());
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(Fault::new("whoever reads this file would know the password")
+            .hint("write `user`, and `password` with the name of a file"));
+    }
+    Ok(uri)
 }
 
 fn prefix(text: &str) -> Result<Box<str>, Fault> {
@@ -288,17 +295,10 @@ const A_SUBJECT: &str = "words between dots, as `outrigger.events`";
 /// A server, and whether nobody else reads what it is told.
 fn nats_server(text: &str) -> Result<(Box<str>, bool), Fault> {
     let fault = || Fault::new(format!("{} is no server", show(text))).hint(format!("expected {A_SERVER}"));
-    let uri: http::Uri = text.parse().map_err(|_| fault())?;
-    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
-    let host =
-        uri.host().filter(|host| !host.is_empty() && bare && uri.port_u16().is_some()).ok_or_else(fault)?;
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(Fault::new("whoever reads this file would know the password")
-            .hint("write `user`, and `password` with the name of a file"));
-    }
+    let uri = at_a_port(text, fault)?;
     let is_kept = match uri.scheme_str() {
         Some("tls") => true,
-        Some("nats") => is_here(host),
+        Some("nats") => uri.host().is_some_and(is_here),
         Some(_) | None => return Err(fault()),
     };
     Ok((text.trim_end_matches('/').into(), is_kept))
