@@ -15,14 +15,15 @@ pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
     until_for(PATIENCE, what, look).await
 }
 
-/// The same, with a patience of its own.
+/// The same, with a patience of its own. A look that hangs is given up with the rest.
 pub async fn until_for<T>(patience: Duration, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + patience;
     loop {
-        if let Some(value) = look().await {
-            return value;
+        match tokio::time::timeout_at(end, look()).await {
+            Ok(Some(value)) => return value,
+            Ok(None) => assert!(Instant::now() < end, "still waiting after {patience:?}: {what}"),
+            Err(_) => panic!("still waiting after {patience:?}, within a look: {what}"),
         }
-        assert!(Instant::now() < end, "still waiting after {patience:?}: {what}");
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -1,6 +1,7 @@
 //! Changes under a request that is on its way: what becomes of it, of its connection, and of whoever comes after.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use outrigger_tests::h2client::{H2, collect, get};
 use outrigger_tests::wire;
@@ -8,6 +9,9 @@ use outrigger_tests::{Client, Echo, Origin, Reply, until};
 use serde_json::Value;
 
 use super::{Differences, Envoy, Meant, Three};
+
+/// In which an answer comes that nobody keeps back; when it does not, there is another look.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What there is before and after, and how it is seen that all have heard of it: by what comes of a new connection.
 struct Change {
@@ -66,10 +70,14 @@ fn changes(slow: &str, two: SocketAddr) -> Vec<Change> {
     ]
 }
 
-/// What came of a new connection.
+/// What came of a new connection. A change that a worker has yet to hear of (Envoy accepts it before) leads to the origin
+/// that keeps its answers back: that one waits.
 async fn anew(address: SocketAddr) -> String {
     let Some(mut client) = Client::try_connect(address).await else { return "refused".to_owned() };
-    client.try_get("/now").await.as_ref().map_or("cut".to_owned(), shown)
+    match tokio::time::timeout(SOON, client.try_get("/now")).await {
+        Ok(reply) => reply.as_ref().map_or("cut".to_owned(), shown),
+        Err(_) => "waits".to_owned(),
+    }
 }
 
 fn shown(reply: &Reply) -> String {
