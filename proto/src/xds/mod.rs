@@ -16,6 +16,7 @@ pub mod loads;
 mod route;
 mod schema;
 mod secret;
+pub mod shadow;
 pub mod status;
 #[cfg(test)]
 mod tests;
