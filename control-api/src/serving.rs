@@ -62,7 +62,9 @@ impl View {
     /// These, by kind, name and version.
     #[cfg(test)]
     pub(crate) fn of(revision: u64, all: &[(Kind, &[(&str, &str)])]) -> Self {
-        let item = |version: &str| Arc::new(Item { version: version.into(), any: Any::default() });
+        // Of a size that two are said at once.
+        let any = || Any { type_url: String::new(), value: vec![0; 200_000] };
+        let item = |version: &str| Arc::new(Item { version: version.into(), any: any() });
         let name = |name: &str| Name::new(name).expect("a name");
         let items = |items: &[(&str, &str)]| {
             Items::new(items.iter().map(|(called, version)| (name(called), item(version))).collect())

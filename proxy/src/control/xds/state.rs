@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_proto::model::{Assignment, DownstreamTls, Name, Route, RouteTable, UpstreamTls};
+use outrigger_proto::model::{
+    Alike, Assignment, Cluster, DownstreamTls, Name, Route, RouteTable, UpstreamTls,
+};
 use outrigger_proto::xds::discovery;
 use outrigger_proto::xds::{
     ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource, Secret,
@@ -35,6 +37,7 @@ pub(super) struct State {
     /// Of which kinds something was said.
     answered: BTreeSet<Kind>,
     clusters: BTreeMap<Name, Upstream>,
+    alike: Alike<Cluster>,
     sets: Referred<Arc<Assignment>>,
     listeners: BTreeMap<Name, Held<ListenerResource>>,
     tables: Referred<RouteTable>,
@@ -160,11 +163,12 @@ impl State {
         }
     }
 
-    fn put_cluster(&mut self, name: Name, new: Held<ClusterResource>) {
+    fn put_cluster(&mut self, name: Name, mut new: Held<ClusterResource>) {
         // Whoever says all there is although it was asked for little is not believed to mean it.
         if self.by_name && !self.led.note(&name) {
             return;
         }
+        new.means.cluster = self.alike.share(new.means.cluster);
         if let EndpointSource::Eds(set) = &new.means.endpoints {
             self.sets.refer(set, &name);
         }
