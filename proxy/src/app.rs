@@ -180,7 +180,8 @@ impl App {
             // Nobody was there before.
             let _ = app.shared.demand.set(demand);
             let _ = app.admin.csds.set(Csds::new(xds::node(&control.node), inquiry));
-            let ears = Ears { wanted, asked };
+            let clusters = app.applier.clusters().clone();
+            let ears = Ears { wanted, asked, used: Box::new(move |name| clusters.used(name)) };
             let identity = app.shared.identity.clone();
             let taker = Taker { identity: identity.clone(), stats: app.stats.clone() };
             let remote = Remote::follow(control.clone(), config.clone(), ears, taker).await;

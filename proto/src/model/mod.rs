@@ -35,7 +35,7 @@ pub use self::chains::{ChainMatch, Chains, ChainsError, Origin, Transport};
 pub use self::cluster::{
     Assignment, Balance, Cluster, Destination, DnsUse, Endpoint, Labels, Protocol, Source, SubsetFallback,
 };
-pub use self::control::{ControlPlane, Locality, Metadata, Node};
+pub use self::control::{ControlPlane, Locality, Metadata, Node, OnDemand};
 pub use self::external_authorization::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization};
 pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::fleet::{Fleet, Group, IdPattern, Select};

@@ -20,6 +20,7 @@ use super::lapses::Lapses;
 use super::referred::{Answer, Change, Referred};
 use super::said::{Held, Said};
 use super::speaks::ttl;
+use crate::demand::Use;
 use crate::identity::secrets::Secrets;
 
 /// Refusals that are remembered.
@@ -92,6 +93,21 @@ impl State {
     /// A host was told to an earlier process: it is asked for again.
     pub(super) fn recall_host(&mut self, name: &Name) {
         self.hosts.want(name);
+    }
+
+    /// The hosts that came because requests did, each with how the clusters that it leads to were used. One that leads to none
+    /// is none of them: nobody knows whether it is.
+    pub(super) fn hosts_used(&self, used: &dyn Fn(&Name) -> Use) -> impl Iterator<Item = (&Name, Use)> {
+        self.hosts.there().filter_map(move |(name, _)| {
+            let uses = self.led.by(&(Kind::Host, name.clone()))?.iter().map(used);
+            Some((name, uses.fold(Use::default(), Use::and)))
+        })
+    }
+
+    /// A host is needed no more.
+    pub(super) fn let_go(&mut self, host: &Name) {
+        self.hosts.release(host);
+        (self.changed, self.unsaved) = (true, true);
     }
 
     /// Whether there is such a host, once that is known and in force.
