@@ -66,3 +66,19 @@ pub fn is_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
     !name.is_empty() && name.len() <= 200 && name.chars().all(fits)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_documents_have_the_same_digest_and_others_another() {
+        let of = |all: &[(&str, &str)]| {
+            digested(&all.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect())
+        };
+        assert_eq!(of(&[("a", "x"), ("b", "y")]), of(&[("b", "y"), ("a", "x")]));
+        let all =
+            [of(&[]), of(&[("a", "xy")]), of(&[("ax", "y")]), of(&[("a", "x"), ("y", "")]), of(&[("a", "")])];
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+    }
+}

@@ -17,7 +17,7 @@ const KINDS: usize = 500;
 /// Those of one node: one that makes them up leaves room for what others find.
 const KINDS_OF_NODE: usize = 100;
 /// Those that are told as events: the others are shown.
-const TOLD: usize = 100;
+const TOLD: usize = 2 * KINDS_OF_NODE;
 /// Lines of one node, why it would refuse it.
 const LINES: usize = 20;
 /// Bytes of a name or of the words for what becomes of a request.

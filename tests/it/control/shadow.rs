@@ -3,11 +3,11 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
-use outrigger_proto::xds::discovery::Node;
+use outrigger_proto::xds::discovery::{DELTA_STREAM, DeltaDiscoveryRequest, Node};
 use outrigger_proto::xds::shadow::{Difference, FOLLOW, Found, Shadow};
 use outrigger_tests::h2client::H2;
 use outrigger_tests::{Control, Echo, until, within};
-use prost::Message as _;
+use prost::Message;
 use serde_json::{Value, json};
 
 use super::{answered_by, attestation, port, proxy, web};
@@ -23,23 +23,27 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) async fn start(control: &Control, id: &str) -> Self {
+        let node = Node { id: id.to_owned(), user_agent_name: "fake".to_owned(), ..Node::default() };
+        Self::open(control, FOLLOW, Found { node: Some(node), ..Found::default() }).await
+    }
+
+    /// Another stream that nodes begin, by this word.
+    async fn open(control: &Control, path: &str, first: impl Message) -> Self {
         let connection = H2::connect(control.xds()).await;
-        let request = Request::post(format!("http://{}{FOLLOW}", control.xds()));
+        let request = Request::post(format!("http://{}{path}", control.xds()));
         let request = request.header("content-type", "application/grpc").header("te", "trailers");
         let (response, reports) = connection.open(request.body(()).unwrap(), false).await;
-        let response = within("the head of the stream", response).await.unwrap();
-        let told = response.into_body();
+        let told = within("the head of the stream", response).await.unwrap().into_body();
         let mut follower = Self { reports, told, buffer: BytesMut::new(), _connection: connection };
-        let node = Node { id: id.to_owned(), user_agent_name: "fake".to_owned(), ..Node::default() };
-        follower.say(Found { node: Some(node), ..Found::default() });
+        follower.say(first);
         follower
     }
 
-    pub(super) fn say(&mut self, found: Found) {
+    pub(super) fn say(&mut self, message: impl Message) {
         let mut framed = BytesMut::new();
         framed.put_u8(0);
-        framed.put_u32(found.encoded_len() as u32);
-        found.encode(&mut framed).unwrap();
+        framed.put_u32(message.encoded_len() as u32);
+        message.encode(&mut framed).unwrap();
         self.reports.send_data(framed.freeze(), false).unwrap();
     }
 
@@ -162,8 +166,9 @@ async fn it_is_told_to_whoever_asks_and_changes_nothing() {
 #[tokio::test]
 async fn what_nodes_find_is_added_up_and_shown() {
     let (control, file) = with_file([1, 2], "");
-    let _plain = proxy(&control, "plain").await;
-    control.wait_in_sync(1, 1).await;
+    let node = Node { id: "plain".to_owned(), ..Node::default() };
+    let first = DeltaDiscoveryRequest { node: Some(node), ..DeltaDiscoveryRequest::default() };
+    let _plain = Follower::open(&control, DELTA_STREAM, first).await;
     control.ok(&["apply", "--shadow", &file]);
     let mut nodes = [Follower::start(&control, "a").await, Follower::start(&control, "b").await];
     for node in &mut nodes {
@@ -171,6 +176,7 @@ async fn what_nodes_find_is_added_up_and_shown() {
         node.say(found(2, 10, &[("to app", "to rest", 7)]));
     }
     nodes[0].say(found(2, 5, &[("to app", "denied by rule 1", 1)]));
+    until_shown(&control, "these are heard", |shown| shown["evaluated"] == 25).await;
     // About what is not on trial, and more than is taken.
     nodes[0].say(found(1, 1000, &[("to app", "no route", 1000)]));
     let many: Vec<_> = (0..200).map(|n| format!("{n:03}{}\x1b[2J", "x".repeat(1000))).collect();
@@ -180,7 +186,9 @@ async fn what_nodes_find_is_added_up_and_shown() {
     assert_eq!(refusing.told().await.revision, 2);
     refusing.say(Found { revision: 2, refused: vec!["Listener[web]: no".to_owned()], ..Found::default() });
     let shown = until_shown(&control, "all is heard", |shown| {
-        shown["evaluated"] == 225 && shown["nodes"][2]["state"] == "refuses"
+        shown["evaluated"] == 225
+            && shown["nodes"][2]["state"] == "refuses"
+            && shown["nodes"].as_array().unwrap().len() == 4
     })
     .await;
     let differences = shown["differences"].as_array().unwrap();
@@ -190,16 +198,15 @@ async fn what_nodes_find_is_added_up_and_shown() {
     });
     assert_eq!((&differences[0], differences.len(), &shown["others"]), (&first, 101, &json!(101)));
     assert!(differences.iter().all(|of| of["shadow"].as_str().unwrap().len() <= 200));
-    let nodes: Vec<_> =
-        shown["nodes"].as_array().unwrap().iter().map(|node| json!([node["id"], node["state"]])).collect();
-    let mut expected = vec![json!(["a", "follows"]), json!(["b", "follows"]), json!(["c", "refuses"])];
-    assert_eq!(nodes[..3], expected[..]);
-    expected.push(json!(["plain", nodes[3][1]]));
-    assert_eq!(nodes, expected);
+    let nodes = shown["nodes"].as_array().unwrap().iter();
+    let nodes: Vec<_> = nodes.map(|node| json!([node["id"], node["state"]])).collect();
+    let expected = [["a", "follows"], ["b", "follows"], ["c", "refuses"], ["plain", "cannot"]];
+    assert_eq!(json!(nodes), json!(expected));
     let said = control.ok(&["shadow"]);
     for line in [
         "revision 2 is on trial",
         "that would refuse it, and say nothing more: 1: c\n    c: Listener[web]: no\n",
+        "nodes that know no trials, and say nothing: 1: plain\n",
         "requests that were held up against it: 225\n",
         "LISTENER  NOW     THEN",
         "and 101 in other ways, which are not kept apart\n",
@@ -210,12 +217,12 @@ async fn what_nodes_find_is_added_up_and_shown() {
     assert!(!said.contains('\x1b'));
     let told = until("events", async || {
         let told = control.events("shadow.difference.v1");
-        (told.len() == 100).then_some(told)
+        (told.len() == 101).then_some(told)
     })
     .await;
     let example = "GET shop.example.com/cart";
     let expected = json!({ "revision": 2, "node": "a", "listener": "web", "in_force": "to app", "shadow": "denied by rule 1", "example": example });
-    assert!(told.iter().any(|event| event["data"] == expected), "{told:?}");
+    assert_eq!(told[1]["data"], expected);
     let refused = control.events("shadow.refused.v1");
     assert_eq!(refused[0]["data"], json!({ "revision": 2, "node": "c", "why": ["Listener[web]: no"] }));
 }
