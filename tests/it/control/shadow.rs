@@ -6,7 +6,7 @@ use http::{HeaderMap, Request};
 use outrigger_proto::xds::discovery::{DELTA_STREAM, DeltaDiscoveryRequest, Node};
 use outrigger_proto::xds::shadow::{Difference, FOLLOW, Found, Shadow};
 use outrigger_tests::h2client::H2;
-use outrigger_tests::{Control, Echo, until, within};
+use outrigger_tests::{Control, Echo, pki, until, within};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -341,26 +341,10 @@ async fn what_is_wrong_is_refused_and_so_is_who_may_not() {
     assert!(within("the end", long.try_told()).await.is_none());
     // Under `nodes: proven` it is as with all else that nodes ask.
     let control = attestation::start("ca: { trust_domain: mesh.test }\nnodes: proven");
-    let url = format!("https://localhost:{}{FOLLOW}", control.xds().port());
-    let trust = control.dir().file("ca.crt").display().to_string();
-    let mut curl = std::process::Command::new("curl");
-    curl.args([
-        "-s",
-        "--http2",
-        "--cacert",
-        &trust,
-        "-H",
-        "content-type: application/grpc",
-        "-D",
-        "-",
-        "-d",
-        "",
-        &url,
-    ]);
-    if let Ok(out) = curl.output() {
-        let out = String::from_utf8_lossy(&out.stdout).into_owned();
-        assert!(out.contains("grpc-status: 16"), "{out}");
-    }
+    let mut client = pki::client(control.xds(), None).await;
+    let head = "Host: x\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n";
+    client.send(format!("POST {FOLLOW} HTTP/1.1\r\n{head}")).await;
+    assert_eq!(client.reply().await.field("grpc-status"), Some("16"));
 }
 
 /// With a real proxy: another route, and a rule that denies.
