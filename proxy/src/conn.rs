@@ -40,8 +40,8 @@ pub struct Conn {
     tunnel: RefCell<Option<Tunnel>>,
     /// The rules of authorization that it fits as far as it goes, and of which.
     fitting: RefCell<Option<(Arc<Rules>, Fitting)>>,
-    /// Where it would be by what is on trial: by which trial, and beside which version in force.
-    held: RefCell<Option<((u64, u64), Rc<Held>)>>,
+    /// Where it would be by what is on trial.
+    held: RefCell<Option<Rc<Held>>>,
     _watched: Watched,
     _open: OpenGuard,
 }
@@ -189,20 +189,20 @@ impl Conn {
         let bench = self.worker.on_trial()?;
         self.look();
         let by = (bench.trial().number, self.view.borrow().0);
-        let mut known = self.held.borrow_mut();
-        let held = match &*known {
-            Some((of, held)) if *of == by => held.clone(),
-            Some(_) | None => known.insert((by, Rc::new(self.hold(&bench)))).1.clone(),
-        };
-        drop(known);
+        let known = self.held.borrow().clone().filter(|held| held.by == by);
+        let held = known.unwrap_or_else(|| {
+            let held = Rc::new(self.hold(&bench, by));
+            *self.held.borrow_mut() = Some(held.clone());
+            held
+        });
         (held.listener.is_some() && held.place != Placed::Unknown).then_some((bench, held))
     }
 
-    fn hold(&self, bench: &Bench) -> Held {
+    fn hold(&self, bench: &Bench, by: (u64, u64)) -> Held {
         let view = self.view.borrow().1.clone();
         let trial = bench.trial();
         let Some(listener) = trial.place(&view.name) else {
-            return Held { listener: None, place: Placed::Unknown, fitting: None };
+            return Held { by, listener: None, place: Placed::Unknown, fitting: None };
         };
         let hello = |proven: &Proven| Greeting { host: proven.sni.clone(), protocols: Vec::new() };
         let beginning = Beginning {
@@ -215,7 +215,7 @@ impl Conn {
             let all = snapshot.listeners.get(&view.name).into_iter().flat_map(Entry::views);
             trial.at(listener).find(&beginning, all.map(|view| view.matches.as_ref()))
         });
-        let mut held = Held { listener: Some(listener), place, fitting: None };
+        let mut held = Held { by, listener: Some(listener), place, fitting: None };
         let rules = bench.chain(&held).and_then(|chain| chain.rules.as_ref());
         held.fitting = rules.map(|rules| rules.fitting(&self.caller()));
         held

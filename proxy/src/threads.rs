@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use outrigger_proto::model::{LogFormat, Name};
@@ -14,7 +14,7 @@ use crate::downstream::accept::{self, Accepted, PassOn, Source};
 use crate::http::stack::{Stack, stack};
 use crate::io::listen::Bound;
 use crate::observe::{Logger, Queue};
-use crate::shadow::{Bench, Tally, Trial};
+use crate::shadow::{Bench, Common, Trial};
 use crate::worker::{Shared, Worker};
 
 /// Polls of tasks between two looks at the sockets. Under load more of them batch more: what became ready meanwhile is
@@ -33,7 +33,7 @@ pub enum Command {
     /// Log there.
     Log(Option<(LogFormat, Queue)>),
     /// This is on trial, and what is found goes there.
-    Try(Option<(Arc<Trial>, Arc<Mutex<Tally>>)>),
+    Try(Option<(Arc<Trial>, Arc<Common>)>),
     /// End.
     Stop,
 }

@@ -1,7 +1,8 @@
 //! What a worker has of a trial: the trial, and what it has found, which it hands over with its sweep.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use super::fate::Fate;
 use super::tally::{Kind, Tally};
@@ -13,12 +14,33 @@ use crate::policy::authz::Fitting;
 pub struct Bench {
     trial: Arc<Trial>,
     found: RefCell<Tally>,
-    common: Arc<Mutex<Tally>>,
+    common: Arc<Common>,
+}
+
+/// What all workers have of a trial.
+#[derive(Debug, Default)]
+pub struct Common {
+    found: Mutex<Tally>,
+    benches: AtomicUsize,
+}
+
+impl Common {
+    /// How many workers have begun.
+    pub fn benches(&self) -> usize {
+        self.benches.load(Relaxed)
+    }
+
+    /// Takes what they have handed over.
+    pub fn take(&self) -> Tally {
+        std::mem::take(&mut *self.found.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Where a connection would be by the trial.
 #[derive(Debug)]
 pub struct Held {
+    /// By which trial, and beside which version in force.
+    pub by: (u64, u64),
     /// The place of its listener; `None` where that is not on trial.
     pub listener: Option<usize>,
     /// Its chain.
@@ -29,7 +51,8 @@ pub struct Held {
 
 impl Bench {
     /// Nothing is found yet; `common` is where all workers hand it over.
-    pub fn new(trial: Arc<Trial>, common: Arc<Mutex<Tally>>) -> Self {
+    pub fn new(trial: Arc<Trial>, common: Arc<Common>) -> Self {
+        common.benches.fetch_add(1, Relaxed);
         Self { trial, found: RefCell::default(), common }
     }
 
@@ -68,7 +91,7 @@ impl Bench {
         if found.is_empty() {
             return;
         }
-        let mut common = match self.common.try_lock() {
+        let mut common = match self.common.found.try_lock() {
             Ok(common) => common,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,

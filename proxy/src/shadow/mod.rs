@@ -12,7 +12,7 @@ mod tally;
 mod tests;
 mod trial;
 
-pub use self::bench::{Bench, Held};
+pub use self::bench::{Bench, Common, Held};
 pub use self::fate::{Fate, Follows, Unproven};
 pub use self::fates::{Facts, Found, Token, asks};
 pub use self::tally::{Counts, Kind, Seen, Tally};

@@ -235,7 +235,7 @@ fn who_may_not_is_told_by_the_rule_that_says_so() {
     let denied = ("to cart", "denied by authorization[1] (no-secrets)");
     check(&open, &with(&[allow.clone(), named.clone()]), "/secret", denied);
     check(&open, &with(&[allow.clone(), named.clone()]), "/", SAME);
-    check(&with(&[deny.clone()]), &open, "/", ("denied: no rule allows it", "to cart"));
+    check(&with(std::slice::from_ref(&deny)), &open, "/", ("denied: no rule allows it", "to cart"));
     // By which rule makes no difference to who asks.
     check(&with(&[allow.clone(), deny.clone()]), &with(&[deny.clone(), allow.clone()]), "/secret", SAME);
     // What goes nowhere is not asked for.

@@ -8,7 +8,7 @@ mod tests;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use metrics::Recorder as _;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 pub use self::follow::follow;
 pub use self::said::Said;
 use crate::observe::Registry;
-use crate::shadow::{Counts, Kind, Seen, Tally, Trial};
+use crate::shadow::{Common, Counts, Kind, Seen, Tally, Trial};
 use crate::threads::{Command, Threads};
 
 const REQUESTS: &str = "outrigger_shadow_requests_total";
@@ -67,7 +67,7 @@ struct Running {
     said: Said,
     trial: Arc<Trial>,
     /// Where workers hand over what they find.
-    common: Arc<Mutex<Tally>>,
+    common: Arc<Common>,
     since: SystemTime,
     found: Tally,
     /// What of that no control plane was told.
@@ -94,7 +94,7 @@ impl Trials {
                 return self.refuse(of, errors.iter().map(ToString::to_string).collect());
             }
         };
-        let common = Arc::<Mutex<Tally>>::default();
+        let common = Arc::<Common>::default();
         tracing::info!(trial = %of, listeners = trial.names().count(), "a configuration is on trial");
         self.tell(Some((&trial, &common)));
         let (found, untold) = Default::default();
@@ -133,7 +133,7 @@ impl Trials {
         }
     }
 
-    fn tell(&self, what: Option<(&Arc<Trial>, &Arc<Mutex<Tally>>)>) {
+    fn tell(&self, what: Option<(&Arc<Trial>, &Arc<Common>)>) {
         if let Some(threads) = self.threads.upgrade() {
             threads.all(|| Command::Try(what.map(|(trial, common)| (trial.clone(), common.clone()))));
         }
@@ -143,7 +143,7 @@ impl Trials {
     pub fn collect(&self) {
         let mut state = self.state.borrow_mut();
         let Some(running) = &mut state.running else { return };
-        let new = std::mem::take(&mut *lock(&running.common));
+        let new = running.common.take();
         for (listener, counts) in running.trial.names().zip(&new.listeners) {
             self.count(listener, *counts);
         }
@@ -192,6 +192,7 @@ impl Trials {
             "since": since.map(|since| since.as_secs()),
             "refused": refused.as_ref().map(|refused| &refused.lines),
             "listeners": names.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+            "workers": running.as_ref().map_or(0, |running| running.common.benches()),
             "evaluated": found.map_or(0, Tally::evaluated),
             "differences": kinds.into_iter().map(difference).collect::<Vec<_>>(),
             "others": found.map_or(0, |found| found.others),
@@ -206,8 +207,4 @@ impl fmt::Display for Of {
             Self::Revision(revision) => write!(f, "revision {revision}"),
         }
     }
-}
-
-fn lock(common: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
-    common.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@ use outrigger_proto::xds::{self, ListenerResource, Resource, RouteSource};
 use outrigger_proto::yaml;
 
 use super::*;
+use crate::shadow::{Bench, Fate};
 
 const NOW: &str = "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes: [{ to: app }]\nclusters:\n  app: { endpoints: [\"127.0.0.1:1\"] }\n";
 
@@ -43,10 +44,12 @@ fn shadow(revision: u64, text: &str) -> Shadow {
 /// What a worker would find: one request that fares the same, and one that does not.
 fn find(trials: &Trials) {
     let state = trials.state.borrow();
-    let mut common = lock(&state.running.as_ref().unwrap().common);
-    common.note_same(0);
-    let kind = Kind { listener: 0, in_force: "to app".to_owned(), shadow: "no route".to_owned() };
-    common.note_other(kind, || "GET a.test/".to_owned());
+    let Running { trial, common, .. } = state.running.as_ref().unwrap();
+    let bench = Bench::new(trial.clone(), common.clone());
+    for (in_force, would) in [(Fate::NoRoute, Fate::NoRoute), (Fate::NoRoute, Fate::Closed)] {
+        bench.note(0, (&in_force, &would), "/", || "GET a.test/".to_owned());
+    }
+    bench.hand_over();
 }
 
 #[test]
@@ -58,7 +61,7 @@ fn a_control_plane_is_told_what_is_found_once() {
     assert_eq!((found.node, found.revision, found.evaluated, found.others), (None, 7, 2, 0));
     let difference = &found.differences[0];
     let words = [&difference.listener, &difference.in_force, &difference.shadow, &difference.example];
-    assert_eq!(words, ["web", "to app", "no route", "GET a.test/"]);
+    assert_eq!(words, ["web", "no route", "closed: no chain takes it", "GET a.test/"]);
     assert_eq!((difference.requests, found.refused.len()), (1, 0));
     // That it is held up is told where nothing has come.
     let found = trials.report().unwrap();
