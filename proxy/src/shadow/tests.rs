@@ -227,6 +227,19 @@ fn what_is_sent_on_is_told_where_the_target_is_the_same() {
 }
 
 #[test]
+fn a_service_that_is_asked_is_named_where_it_makes_the_difference() {
+    let (route, service, other) = (to(&[("cart", 1)]), name("authz"), name("authz-v2"));
+    let follows = |asks| Fate::Follows(Follows { route: &route, asks });
+    let (none, asked, elsewhere) = (follows(None), follows(Some(&service)), follows(Some(&other)));
+    assert!(asked.is_like(&follows(Some(&service)), "/") && !asked.is_like(&none, "/"));
+    let words = |one: &Fate<'_>, beside: &Fate<'_>| (one.words(beside), beside.words(one));
+    assert_eq!(words(&none, &asked), ("to cart".to_owned(), "to cart, if authz lets it in".to_owned()));
+    let both = ("to cart, if authz lets it in".to_owned(), "to cart, if authz-v2 lets it in".to_owned());
+    assert_eq!(words(&asked, &elsewhere), both);
+    assert_eq!(asked.words(&Fate::NoRoute), "to cart");
+}
+
+#[test]
 fn who_may_not_is_told_by_the_rule_that_says_so() {
     let open = Said::routes([to(&[("cart", 1)])]);
     let with = |rules: &[Rule]| Said { rules: rules.to_vec(), ..open.clone() };
