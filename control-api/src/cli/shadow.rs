@@ -103,7 +103,7 @@ fn nodes(trial: &Value, out: &mut String) {
     let why = [
         ("refuses", "that would refuse it, and say nothing more"),
         ("no-group", "that no group of it takes"),
-        ("cannot", "that know no trials, and say nothing"),
+        ("cannot", "that do not ask what is on trial"),
     ];
     for (state, why) in why {
         let nodes = of(state);
