@@ -22,7 +22,7 @@ use crate::control::aside::Aside;
 use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
 use crate::control::xds::{self, Discovered, Ears, Inquiry, News, Taken, Told, merge};
 use crate::csds::Csds;
-use crate::demand::Demand;
+use crate::demand::{Demand, Use};
 use crate::identity::alarm::Standing;
 use crate::identity::offer::Taker;
 use crate::identity::secrets::Secrets;
@@ -207,7 +207,11 @@ impl App {
         let _ = self.shared.demand.set(demand);
         let _ = self.admin.csds.set(Csds::new(xds::node(&control.node), inquiry));
         let clusters = self.applier.clusters().clone();
-        let ears = Ears { wanted, asked, used: Box::new(move |name| clusters.used(name)) };
+        let used = move |name: &Name| {
+            let (requests, is_busy) = clusters.used(name)?;
+            Some(Use { requests, is_busy })
+        };
+        let ears = Ears { wanted, asked, used: Box::new(used) };
         let identity = self.shared.identity.clone();
         let taker = Taker { identity: identity.clone(), stats: self.stats.clone() };
         self.remote = Some(Remote::follow(control.clone(), own.clone(), ears, taker).await);

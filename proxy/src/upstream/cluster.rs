@@ -20,7 +20,6 @@ use super::latencies::Latencies;
 use super::outlier::{Cause, Change, Detector, Scene, Standing, Verdict};
 use super::subset::{self, Subset, Subsets};
 use super::tls::ClientTls;
-use crate::demand::Use;
 use crate::observe::{ClusterStats, Registry};
 
 /// Live state of a cluster, shared by all workers.
@@ -341,13 +340,15 @@ impl Clusters {
         });
     }
 
-    /// How much the cluster of this name was used, if there is one.
-    pub fn used(&self, name: &Name) -> Use {
-        let Some(cluster) = self.lock().get(name).cloned() else { return Use::default() };
+    /// How many requests and connections were led to the cluster of this name, and whether some are under way; `None` where
+    /// there is none. Of endpoints that are gone nothing is counted.
+    pub fn used(&self, name: &Name) -> Option<(u64, bool)> {
+        let cluster = self.lock().get(name).cloned()?;
         let endpoints = cluster.endpoints();
         let each = endpoints.endpoints().iter();
-        each.map(|it| Use { requests: it.requests(), is_busy: it.active() > 0 })
-            .fold(Use::default(), Use::and)
+        Some(each.fold((0, false), |(requests, is_busy), it| {
+            (requests + it.requests(), is_busy || it.active() > 0)
+        }))
     }
 
     /// All of them, in the order of their names.

@@ -181,7 +181,7 @@ fn a_host_that_is_let_go_takes_with_it_what_nothing_else_leads_to() {
         proxy.endpoints(host);
     }
     assert_eq!(hosts(&proxy.all()), 2);
-    let used = |cluster: &Name| Use { requests: 3, is_busy: cluster.as_str() == "b" };
+    let used = |cluster: &Name| Some(Use { requests: 3, is_busy: cluster.as_str() == "b" });
     let used: Vec<_> = proxy.state.hosts_used(&used).map(|(name, used)| (name.clone(), used)).collect();
     let expected = [("web/a", false), ("web/b", true)];
     assert_eq!(used, expected.map(|(host, is_busy)| (name(host), Use { requests: 3, is_busy })));

@@ -1,7 +1,7 @@
 //! Whatever part of what a control plane says comes before whatever other, no request meets a cluster without endpoints.
 //!
-//! The server here keeps to the protocol and to nothing else: clusters and routes are told in the order in which they
-//! changed, what leads nowhere any more is taken away after that, and everything between is a matter of luck.
+//! The server here keeps to the protocol and to nothing else: of each change, the cluster, the route to it and the end of the
+//! one before are told in whatever order, and everything between is a matter of luck.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -23,8 +23,8 @@ use super::written::{cluster, node, set};
 /// What happens next.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// The route leads to this cluster from now on; to the one before it, nothing does.
-    Lead(u8),
+    /// The route leads to this cluster from now on; to the one before it, nothing does. That is said in one of six orders.
+    Lead(u8, u8),
     /// The endpoints of the cluster that is led to are others.
     Move(u8),
     /// The next word of what has changed is said.
@@ -37,7 +37,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        2 => (0..4_u8).prop_map(Step::Lead),
+        2 => (0..4_u8, 0..6_u8).prop_map(|(to, order)| Step::Lead(to, order)),
         1 => (1..100_u8).prop_map(Step::Move),
         6 => Just(Step::Say),
         4 => any::<usize>().prop_map(Step::Answer),
@@ -122,7 +122,7 @@ clusters: { c0: { endpoints: [] } }
         self.response(Kind::Routes, vec![("web".to_owned(), any)], Vec::new())
     }
 
-    fn lead(&mut self, to: u8) {
+    fn lead(&mut self, to: u8, order: u8) {
         if to == self.leads {
             return;
         }
@@ -131,7 +131,12 @@ clusters: { c0: { endpoints: [] } }
         // That they are gone may be said long before nothing leads there any more.
         self.owed.push(from);
         self.ports.insert(to, to + 1);
-        self.words.extend([Word::Cluster(to), Word::Routes(to), Word::Without(from)]);
+        let mut words = [Word::Cluster(to), Word::Routes(to), Word::Without(from)];
+        words.rotate_left(usize::from(order % 3));
+        if order >= 3 {
+            words.swap(0, 1);
+        }
+        self.words.extend(words);
     }
 
     fn say(&mut self) -> Option<DeltaDiscoveryResponse> {
@@ -186,6 +191,8 @@ impl Proxy {
         let (requests, refused) = self.delta.take(&mut self.state, response, Instant::now());
         assert!(refused.is_empty(), "{refused:?}");
         server.heard.extend(requests);
+        let served = |name: &Name| self.serves.as_ref().is_some_and(|all| all.clusters.contains_key(name));
+        self.state.look_ahead(served);
         match (self.state.news(false), &mut self.serves) {
             (None, _) => {}
             (Some(News::All(all)), serves) => *serves = Some(*all),
@@ -218,8 +225,8 @@ fn run(steps: &[Step]) {
     first.into_iter().for_each(|response| proxy.take(response, &mut server));
     for step in steps {
         let said = match *step {
-            Step::Lead(to) => {
-                server.lead(to);
+            Step::Lead(to, order) => {
+                server.lead(to, order);
                 None
             }
             Step::Move(port) => {

@@ -2,6 +2,7 @@
 //! likes: what it said last goes on, and it is asked again with the versions that are in force.
 
 mod again;
+mod ahead;
 mod cache;
 mod delta;
 mod demanded;
@@ -91,6 +92,9 @@ pub struct Taken {
     pub unfit: Vec<Refused>,
 }
 
+/// How a cluster was used so far; `None` where none of this name is in force.
+pub type Used = dyn Fn(&Name) -> Option<Use>;
+
 /// Where others are heard who want something of it, or have used it.
 #[allow(missing_debug_implementations, reason = "a function has no form")]
 pub struct Ears {
@@ -98,8 +102,8 @@ pub struct Ears {
     pub wanted: mpsc::Receiver<Wanted>,
     /// Questions about what there is.
     pub asked: mpsc::Receiver<Asked>,
-    /// How a cluster was used so far.
-    pub used: Box<dyn Fn(&Name) -> Use>,
+    /// Who knows how clusters were used.
+    pub used: Box<Used>,
 }
 
 /// Tells what a control plane says, for as long as somebody listens; before that, what it said last, if that was kept. It is
@@ -210,7 +214,7 @@ struct Client {
     backoff: Backoff,
     cache: Option<Cache>,
     waits: Waits,
-    used: Box<dyn Fn(&Name) -> Use>,
+    used: Box<Used>,
     idle: Option<Idle>,
     /// Whether what was told last of all came into force: nothing else is kept for the next start.
     in_force: bool,
@@ -395,10 +399,10 @@ impl Client {
             if waited && state.is_missing() {
                 tracing::warn!(after = ?WARM, missing = state.missing(), "going on without what has not come");
             }
-            since = if waited || !state.is_missing() { None } else { since.or_else(|| Some(Instant::now())) };
             if !self.pass_on(state, waited).await {
                 return Ok(());
             }
+            since = if state.is_missing() { since.or_else(|| Some(Instant::now())) } else { None };
         }
     }
 
@@ -432,6 +436,7 @@ impl Client {
 
     /// Says what of it is new, and sees to it that it is kept; `false` when nobody listens any more.
     async fn pass_on(&mut self, state: &mut State, waited: bool) -> bool {
+        state.look_ahead(|name| (self.used)(name).is_some());
         if let Some(found) = state.news(waited)
             && !self.tell(found, false).await
         {

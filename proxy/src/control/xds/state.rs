@@ -14,6 +14,7 @@ use outrigger_proto::xds::{
 };
 use tokio::time::Instant;
 
+use super::ahead::Ahead;
 use super::demanded::{Demanded, Hosts, Led};
 use super::discovered::{Discovered, News};
 use super::lapses::Lapses;
@@ -46,6 +47,8 @@ pub(super) struct State {
     hosts: Hosts,
     /// Who leads to which clusters, where they are asked for by name.
     led: Led,
+    /// Where they are not: what of it is to be waited for.
+    ahead: Ahead,
     /// By clusters and listeners, which may be called alike.
     secrets: Referred<Arc<Secret>, (Kind, Name)>,
     /// Whether all of it was told once.
@@ -97,9 +100,12 @@ impl State {
 
     /// The hosts that came because requests did, each with how the clusters that it leads to were used. One that leads to none
     /// is none of them: nobody knows whether it is.
-    pub(super) fn hosts_used(&self, used: &dyn Fn(&Name) -> Use) -> impl Iterator<Item = (&Name, Use)> {
+    pub(super) fn hosts_used(
+        &self,
+        used: &dyn Fn(&Name) -> Option<Use>,
+    ) -> impl Iterator<Item = (&Name, Use)> {
         self.hosts.there().filter_map(move |(name, _)| {
-            let uses = self.led.by(&(Kind::Host, name.clone()))?.iter().map(used);
+            let uses = self.led.by(&(Kind::Host, name.clone()))?.iter().filter_map(used);
             Some((name, uses.fold(Use::default(), Use::and)))
         })
     }
@@ -282,6 +288,7 @@ impl State {
             Kind::Cluster => {
                 self.led.note_absent(name);
                 let Some(Upstream { held, told: _ }) = self.clusters.remove(name) else { return };
+                self.ahead.note_gone(name);
                 if let EndpointSource::Eds(set) = &held.means.endpoints {
                     self.sets.release(set, name);
                 }
@@ -449,6 +456,22 @@ impl State {
         self.changed = true;
     }
 
+    /// Looks where routes and listeners lead to that is not there yet, or is there no more, before what is new of them is
+    /// told. `is_served` says what is in force, whoever said it.
+    pub(super) fn look_ahead(&mut self, is_served: impl Fn(&Name) -> bool) {
+        let whole = self.is_begun() && self.tables.awaited().is_empty();
+        if self.by_name || !self.changed || !whole {
+            return;
+        }
+        let tables = self.tables.there().filter(|(name, _)| self.tables.is_referred(name));
+        let tables = tables.map(|(_, held)| clusters_of(&held.means));
+        let listeners = self.listeners.values().map(|held| clusters_beside(&held.means));
+        let refused = |name: &Name| self.failures.contains_key(&(Kind::Cluster, name.clone()));
+        let led: BTreeSet<_> = tables.chain(listeners).flatten().collect();
+        let missing = led.into_iter().filter(|name| !self.clusters.contains_key(name) && !refused(name));
+        self.ahead.look(missing, is_served);
+    }
+
     /// Whether all that was said was told.
     pub(super) fn is_settled(&self) -> bool {
         self.told && !self.changed && self.moved.is_empty() && !self.is_missing()
@@ -471,7 +494,8 @@ impl State {
     fn awaited(&self) -> impl Iterator<Item = (Kind, &Name)> {
         let of = |kind: Kind, names| std::iter::repeat(kind).zip::<&BTreeSet<Name>>(names);
         let (secrets, sets) = (self.secrets.awaited(), self.sets.awaited());
-        let first = of(Kind::Cluster, self.led.awaited()).chain(of(Kind::Secret, secrets));
+        let clusters = if self.by_name { self.led.awaited() } else { self.ahead.awaited() };
+        let first = of(Kind::Cluster, clusters).chain(of(Kind::Secret, secrets));
         first.chain(of(Kind::Endpoints, sets)).chain(of(Kind::Routes, self.tables.awaited()))
     }
 
@@ -483,16 +507,15 @@ impl State {
             self.tables.give_up();
             self.secrets.give_up();
             self.led.give_up();
+            self.ahead.give_up();
         }
-        // Before the first answers there is nothing to tell.
-        let begun = self.told
-            || Kind::ALL.iter().all(|kind| !self.asks_for_all(*kind) || self.answered.contains(kind));
-        if !begun {
+        if !self.is_begun() {
             return None;
         }
         if !self.is_missing() && (self.changed || !self.told) {
             (self.told, self.changed) = (true, false);
             self.moved.clear();
+            self.ahead.arrive();
             self.clusters.values_mut().for_each(|cluster| cluster.told = true);
             return Some(News::All(Box::new(self.discovered())));
         }
@@ -511,6 +534,11 @@ impl State {
             }
         }
         (!found.is_empty()).then_some(News::Endpoints(found))
+    }
+
+    /// Before the first answers there is nothing to tell.
+    fn is_begun(&self) -> bool {
+        self.told || Kind::ALL.iter().all(|kind| !self.asks_for_all(*kind) || self.answered.contains(kind))
     }
 
     /// Where DNS does not say.
