@@ -493,12 +493,12 @@ impl State {
         (!found.is_empty()).then_some(News::Endpoints(found))
     }
 
-    /// Where DNS does not say.
+    /// Where neither DNS nor who comes says.
     fn endpoints(&self, source: &EndpointSource) -> Option<Arc<Assignment>> {
         match source {
             EndpointSource::Stated(set) => Some(set.clone()),
             EndpointSource::Eds(set) => Some(self.sets.answer(set).means().cloned().unwrap_or_default()),
-            EndpointSource::Dns => None,
+            EndpointSource::Dns | EndpointSource::Original => None,
         }
     }
 
