@@ -191,6 +191,7 @@ impl App {
             }
         }
         app.admin_address = app.open_admin(&config.mesh)?;
+        app.applier.set_admin(app.admin_address.clone());
         app.bring_first_into_force(config).await.map_err(StartError::Config)?;
         // By the thresholds that are in force now.
         tokio::task::spawn_local(Guard::new(app.shared.clone()).watch());

@@ -29,8 +29,7 @@ pub struct Conn {
     worker: Rc<Worker>,
     watch: Rc<Watch>,
     view: RefCell<(u64, Arc<ListenerView>)>,
-    peer: Option<SocketAddr>,
-    local: Option<SocketAddr>,
+    ends: Ends,
     /// The peer's address without the port, as `x-forwarded-for` has it.
     peer_value: HeaderValue,
     proven: OnceCell<Box<Proven>>,
@@ -41,6 +40,24 @@ pub struct Conn {
     fitting: RefCell<Option<(Arc<Rules>, Fitting)>>,
     _watched: Watched,
     _open: OpenGuard,
+}
+
+/// Where a connection comes from and goes to. All `None` for a unix socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ends {
+    /// Its peer.
+    pub peer: Option<SocketAddr>,
+    /// The address of ours.
+    pub local: Option<SocketAddr>,
+    /// Where it was going before it was redirected, if it was and its listener asks for it.
+    pub redirected: Option<SocketAddr>,
+}
+
+impl Ends {
+    /// The address that it came to, as those see it who decide.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        self.redirected.or(self.local)
+    }
 }
 
 /// Counts an open connection of a listener.
@@ -68,14 +85,9 @@ impl Drop for OpenGuard {
 }
 
 impl Conn {
-    /// A connection that has just been accepted, from the one address to the other; `None` for a unix socket.
-    pub fn new(
-        worker: Rc<Worker>,
-        watch: Rc<Watch>,
-        open: OpenGuard,
-        (peer, local): (Option<SocketAddr>, Option<SocketAddr>),
-    ) -> Rc<Self> {
-        let peer_value = match peer {
+    /// A connection that has just been accepted, between these ends.
+    pub fn new(worker: Rc<Worker>, watch: Rc<Watch>, open: OpenGuard, ends: Ends) -> Rc<Self> {
+        let peer_value = match ends.peer {
             Some(address) => HeaderValue::try_from(address.ip().to_canonical().to_string()),
             None => HeaderValue::try_from("unix"),
         };
@@ -85,8 +97,7 @@ impl Conn {
             worker,
             watch,
             view: RefCell::new((0, view)),
-            peer,
-            local,
+            ends,
             peer_value: peer_value.expect("an address is printable ASCII"),
             proven: OnceCell::new(),
             ended: Cell::new(None),
@@ -111,17 +122,22 @@ impl Conn {
 
     /// Its peer; `None` for a unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.peer
+        self.ends.peer
     }
 
-    /// The address of ours that it came to; `None` for a unix socket.
-    pub fn local(&self) -> Option<SocketAddr> {
-        self.local
+    /// The address that it came to: of ours, or where it was going before it was redirected; `None` for a unix socket.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        self.ends.destination()
+    }
+
+    /// Where it was going before it was redirected, if it was and its listener asks for it.
+    pub fn redirected(&self) -> Option<SocketAddr> {
+        self.ends.redirected
     }
 
     /// Where its peer is, in one form for both families of addresses; `None` for a unix socket.
     pub fn source(&self) -> Option<IpAddr> {
-        self.peer.map(|peer| peer.ip().to_canonical())
+        self.ends.peer.map(|peer| peer.ip().to_canonical())
     }
 
     /// Whether its peer is in one of these networks.
@@ -167,7 +183,7 @@ impl Conn {
             source: self.source(),
             sni: self.proven().and_then(|proven| proven.sni.as_deref()),
             // Where it came to, wherever the listener is now.
-            port: self._open.0.port,
+            port: self.ends.redirected.map(|to| to.port()).or(self._open.0.port),
         }
     }
 

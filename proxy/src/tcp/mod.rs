@@ -26,7 +26,7 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
     let upstream = conn.worker().upstream();
     let chosen = pick_target(&filter.to, upstream.random());
     let cluster = &clusters[chosen];
-    let trip = Trip::new(Instant::now());
+    let trip = Trip::new(Instant::now()).redirected(conn.redirected());
     let authorization = match authorize(conn, view) {
         Ok(told) => told,
         Err(told) => {

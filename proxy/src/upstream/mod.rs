@@ -13,6 +13,7 @@ mod h1;
 mod h2;
 pub mod health;
 mod latencies;
+mod original;
 pub mod outlier;
 mod pool;
 mod send;

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -80,8 +81,11 @@ fn mirror(call: &mut Call) {
     };
     let copy = copy(&mut call.request);
     let secure = call.ledger.conn().is_secure();
+    let redirected = call.ledger.conn().redirected();
     tokio::task::spawn_local(async move {
-        let sent = tokio::time::timeout(PATIENCE, send(&cluster, copy, worker.upstream(), secure)).await;
+        let sent =
+            tokio::time::timeout(PATIENCE, send(&cluster, copy, worker.upstream(), (secure, redirected)))
+                .await;
         if sent.is_err() {
             cluster.live.stats().mirrors_dropped.increment(1);
         }
@@ -93,13 +97,13 @@ async fn send(
     cluster: &ClusterView,
     mut request: Box<Request<Body>>,
     upstream: &crate::upstream::Upstream,
-    secure: bool,
+    (secure, redirected): (bool, Option<SocketAddr>),
 ) {
     if headers::shape(&mut request, &Wanted::Nothing, cluster.config.protocol, secure).is_err() {
         return;
     }
     cluster.live.stats().mirrors.increment(1);
-    let trip = Trip::new(Instant::now());
+    let trip = Trip::new(Instant::now()).redirected(redirected);
     let Ok(sent) = upstream.send(cluster, request, &trip).await else { return };
     if let Answer::Response(response) = sent.answer {
         let mut body = response.into_body();
