@@ -12,6 +12,7 @@ use std::task::Poll;
 use ::http::HeaderValue;
 use ipnet::IpNet;
 use outrigger_proto::model::{Filter, SpiffeId};
+use tokio::time::Instant;
 
 use crate::body::Meter;
 use crate::error::ProxyError;
@@ -19,7 +20,7 @@ use crate::facts::{Caller, Proven};
 use crate::identity::verify::Usage;
 use crate::live::ListenerView;
 use crate::policy::authz::{Fitting, Rules};
-use crate::upstream::Tunnelled;
+use crate::upstream::{Trip, Tunnelled};
 use crate::watch::{Patience, Subject, Verdict, Watch};
 use crate::worker::{Watched, Worker};
 
@@ -30,6 +31,7 @@ pub struct Conn {
     watch: Rc<Watch>,
     view: RefCell<(u64, Arc<ListenerView>)>,
     ends: Ends,
+    comes_back: OnceCell<bool>,
     /// The peer's address without the port, as `x-forwarded-for` has it.
     peer_value: HeaderValue,
     proven: OnceCell<Box<Proven>>,
@@ -98,6 +100,7 @@ impl Conn {
             watch,
             view: RefCell::new((0, view)),
             ends,
+            comes_back: OnceCell::new(),
             peer_value: peer_value.expect("an address is printable ASCII"),
             proven: OnceCell::new(),
             ended: Cell::new(None),
@@ -130,11 +133,6 @@ impl Conn {
         self.ends.destination()
     }
 
-    /// Where it was going before it was redirected, if it was and its listener asks for it.
-    pub fn redirected(&self) -> Option<SocketAddr> {
-        self.ends.redirected
-    }
-
     /// Where its peer is, in one form for both families of addresses; `None` for a unix socket.
     pub fn source(&self) -> Option<IpAddr> {
         self.ends.peer.map(|peer| peer.ip().to_canonical())
@@ -143,6 +141,19 @@ impl Conn {
     /// Whether its peer is in one of these networks.
     pub fn is_from(&self, networks: &[IpNet]) -> bool {
         self.source().is_some_and(|source| networks.iter().any(|network| network.contains(&source)))
+    }
+
+    /// A trip of what comes on it. Whether it comes back to us is looked up by the first: whoever is at its other end was made
+    /// known before it sent anything.
+    pub fn trip(&self, started: Instant) -> Trip {
+        let comes_back = *self.comes_back.get_or_init(|| self.comes_back());
+        Trip::new(started).redirected(self.ends.redirected, comes_back)
+    }
+
+    /// Whether it is one of our own connections to an endpoint, which was redirected to us.
+    pub fn comes_back(&self) -> bool {
+        let ends = self.ends.peer.zip(self.ends.redirected);
+        ends.is_some_and(|(from, to)| self.worker.shared().dialled.has(from, to))
     }
 
     /// Its peer's address without the port, as a header's value.

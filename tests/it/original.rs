@@ -96,9 +96,8 @@ async fn nobody_is_believed_who_is_not_to_be() {
 
 #[tokio::test]
 async fn what_would_come_back_is_not_sent() {
-    let config = config(BY_HEADER) + "  app: { endpoints: [] }\n" + "# all\n";
-    let config =
-        config.replace("listeners:\n", "listeners:\n  all: { bind: \"[::]:0\", routes: [{ to: app }] }\n");
+    let all = "listeners:\n  all: { bind: \"[::]:0\", routes: [{ respond: {} }] }\n";
+    let config = config(BY_HEADER).replace("listeners:\n", all);
     let proxy = Proxy::start(&config).await;
     let mut client = proxy.client("web").await;
     let (web, all) = (proxy.address("web"), proxy.address("all").port());

@@ -121,7 +121,7 @@ impl Ledger {
         });
         let logged = conn.worker().logs().then(|| RefCell::new(Logged::new(request)));
         Rc::new(Self {
-            trip: Trip::new(Instant::now()).redirected(conn.redirected()),
+            trip: conn.trip(Instant::now()),
             conn,
             view,
             renewed: OnceCell::new(),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use outrigger_proto::model::Filter;
+use outrigger_proto::model::{Filter, Source};
 use tokio::time::Instant;
 
 use crate::conn::Conn;
@@ -13,7 +13,7 @@ use crate::io::stream::Stream;
 use crate::live::{FilterView, ListenerView};
 use crate::observe::{Peer, Record};
 use crate::routing::pick_target;
-use crate::upstream::Trip;
+use crate::upstream::{ClusterView, Trip, UpstreamError};
 use crate::watch::Stage;
 
 /// Serves a connection until both sides have ended.
@@ -26,7 +26,7 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
     let upstream = conn.worker().upstream();
     let chosen = pick_target(&filter.to, upstream.random());
     let cluster = &clusters[chosen];
-    let trip = Trip::new(Instant::now()).redirected(conn.redirected());
+    let trip = conn.trip(Instant::now());
     let authorization = match authorize(conn, view) {
         Ok(told) => told,
         Err(told) => {
@@ -35,7 +35,12 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
             return log(conn, view, &Done { at, trip: &trip, cluster: "", result, authorization: &told });
         }
     };
-    let result: Result<(), ProxyError> = match upstream.connect(cluster, &trip).await {
+    let connected = match upstream.connect(cluster, &trip).await {
+        // Here nothing is waited for before: its other end may only now have been made known.
+        Ok(_) if is_named(cluster) && conn.comes_back() => Err(UpstreamError::OwnAddress),
+        connected => connected,
+    };
+    let result: Result<(), ProxyError> = match connected {
         Ok((mut stream, _lease, _open)) => {
             conn.until_ended(pump(&mut client, &mut stream)).await;
             // Before what counts it, or one more could be open than may be.
@@ -55,6 +60,11 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
     }
     let cluster = cluster.live.name().as_str();
     log(conn, view, &Done { at, trip: &trip, cluster, result, authorization: &authorization });
+}
+
+/// Whether it would be sent on to where it was going.
+fn is_named(cluster: &ClusterView) -> bool {
+    matches!(cluster.config.source, Source::Original(_))
 }
 
 /// Whether the listener's rules let the connection pass; what is to be told of it.

@@ -4,6 +4,7 @@ mod balance;
 mod breaker;
 mod cluster;
 mod connect;
+mod dialled;
 pub mod dns;
 mod endpoint;
 mod error;
@@ -27,6 +28,7 @@ pub use self::balance::{
 pub use self::breaker::{Breaker, Counted, Limit, Overflow};
 pub use self::cluster::{Cluster, ClusterView, Clusters};
 pub use self::connect::{Dial, dial};
+pub use self::dialled::Dialled;
 pub use self::endpoint::{At, Availability, Endpoint, Lease, Open};
 pub use self::error::UpstreamError;
 pub use self::exchange::{CallError, Whole};

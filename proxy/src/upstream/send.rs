@@ -17,6 +17,7 @@ use super::balance::PickFacts;
 use super::breaker::{Counted, Limit, Overflow};
 use super::cluster::ClusterView;
 use super::connect::{Dial, dial};
+use super::dialled::Dialled;
 use super::endpoint::{Availability, Endpoint, Lease};
 use super::error::UpstreamError;
 use super::h1::{self, Answer, Failure};
@@ -38,6 +39,7 @@ pub struct Upstream {
     worker: usize,
     pools: Rc<Pools>,
     reclaim: Arc<Reclaim>,
+    dialled: Arc<Dialled>,
     ticks: Ticks,
     epoch: Instant,
     rng: RefCell<fastrand::Rng>,
@@ -85,11 +87,16 @@ enum Wire {
 
 impl Upstream {
     /// `epoch` is when the process started: latencies of all workers are compared.
-    pub fn new(worker: usize, ticks: Ticks, (epoch, reclaim): (Instant, Arc<Reclaim>)) -> Self {
+    pub fn new(
+        worker: usize,
+        ticks: Ticks,
+        (epoch, reclaim, dialled): (Instant, Arc<Reclaim>, Arc<Dialled>),
+    ) -> Self {
         Self {
             worker,
             pools: Rc::new(Pools::new(worker)),
             reclaim,
+            dialled,
             ticks,
             epoch,
             rng: RefCell::new(fastrand::Rng::new()),
@@ -366,7 +373,9 @@ impl Upstream {
         let pool = going.pool(to, endpoint);
         let tls = to.tls.as_deref().map(|tls| (tls, speak));
         let timeout = to.config.connect_timeout;
-        let how = Dial { permit, pool, tls, timeout, ticks: self.ticks.clone() };
+        // Others lead where nobody is redirected from.
+        let dialled = matches!(to.config.source, Source::Original(_)).then_some(&self.dialled);
+        let how = Dial { permit, pool, tls, timeout, dialled, ticks: self.ticks.clone() };
         let stats = to.live.stats();
         let result = dial(endpoint, stats, how).await;
         trip.connect.set(Some(start.elapsed()));
@@ -523,7 +532,10 @@ impl Upstream {
 fn name(to: &ClusterView, headers: Option<&HeaderMap>, trip: &Trip) -> Result<(), UpstreamError> {
     let Source::Original(original) = &to.config.source else { return Ok(()) };
     let redirected = trip.redirected.get();
-    let named = original::named(original, headers, redirected);
+    let named = match trip.comes_back.get() {
+        true => Err(UpstreamError::OwnAddress),
+        false => original::named(original, headers, redirected),
+    };
     let named = named.inspect_err(|error| to.live.note_unnamed(*error, redirected))?;
     trip.named.set(Some(named));
     Ok(())

@@ -29,6 +29,8 @@ pub struct Trip {
     lot: OnceCell<u64>,
     /// Where its connection was going before it was redirected.
     pub(super) redirected: Cell<Option<SocketAddr>>,
+    /// Its connection is one of ours, which was redirected to us.
+    pub(super) comes_back: Cell<bool>,
     /// The endpoint that is named, of a cluster whose endpoints are.
     pub(super) named: Cell<Option<SocketAddr>>,
     /// Somebody keeps the request, and sends it again when it has to be.
@@ -57,6 +59,7 @@ impl Trip {
             hash: Cell::new(None),
             lot: OnceCell::new(),
             redirected: Cell::new(None),
+            comes_back: Cell::new(false),
             named: Cell::new(None),
             kept: Cell::new(false),
             harmless: Cell::new(false),
@@ -68,10 +71,11 @@ impl Trip {
         }
     }
 
-    /// The same, on a connection that was going there before it was redirected.
+    /// The same, on a connection that was going there before it was redirected; or that is one of ours, and comes back.
     #[must_use]
-    pub fn redirected(self, from: Option<SocketAddr>) -> Self {
+    pub fn redirected(self, from: Option<SocketAddr>, comes_back: bool) -> Self {
         self.redirected.set(from);
+        self.comes_back.set(comes_back);
         self
     }
 

@@ -194,3 +194,39 @@ clusters:
         assert_eq!(proxy.log().matches("this is said once").count(), 1, "{}", proxy.log());
     });
 }
+
+/// As who writes rules does once: what the proxy sends is redirected as well.
+#[test]
+fn what_comes_back_is_not_sent_again() {
+    let rules = RULES.replace("    meta skuid 1337 accept\n", "");
+    let Some(network) = Network::new(&ADDRESSES, &rules) else { return };
+    network.run(async || {
+        let one = Echo::start_at("192.0.2.1:80", "one").await;
+        let _db = greeter("192.0.2.1:81").await;
+        let config = format!(
+            "{USER}listeners:
+  four:
+    bind: \"[::]:15001\"
+    original_destination: redirect
+    chains: [{{ when: {{ port: 81 }}, tcp: {{ to: passthrough }} }}]
+    rest: {{ routes: through }}
+route_tables: {{ through: [{{ to: passthrough }}] }}
+clusters: {{ passthrough: {{ original_destination: {{}} }} }}
+"
+        );
+        let proxy = Proxy::start(&config).await;
+        let error = "outrigger_downstream_errors_total{listener=\"four\",reason=\"own_address\"}";
+        let connected = "outrigger_upstream_connections_total{cluster=\"passthrough\"}";
+        assert_eq!(get("192.0.2.1:80").await, answered(503, "own_address"));
+        assert_eq!((proxy.metric(connected).await, proxy.metric(error).await), (1.0, 1.0));
+        assert_eq!(get("[2001:db8::1]:80").await, answered(503, "own_address"));
+        let mut client = Client::connect(to("192.0.2.1:81")).await;
+        assert_eq!(greeting(&mut client).await, "");
+        proxy.wait_metric(error, |n| n >= 3.0).await;
+        // Where nothing is sent first, it may go round once more until it is seen.
+        let connected = proxy.metric(connected).await;
+        assert!((3.0..10.0).contains(&connected), "{connected}");
+        assert_eq!(one.requests(), 0);
+        assert_eq!(proxy.log().matches("this is said once").count(), 1, "{}", proxy.log());
+    });
+}

@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -81,11 +80,10 @@ fn mirror(call: &mut Call) {
     };
     let copy = copy(&mut call.request);
     let secure = call.ledger.conn().is_secure();
-    let redirected = call.ledger.conn().redirected();
+    let trip = call.ledger.conn().trip(Instant::now());
     tokio::task::spawn_local(async move {
         let sent =
-            tokio::time::timeout(PATIENCE, send(&cluster, copy, worker.upstream(), (secure, redirected)))
-                .await;
+            tokio::time::timeout(PATIENCE, send(&cluster, copy, worker.upstream(), (secure, trip))).await;
         if sent.is_err() {
             cluster.live.stats().mirrors_dropped.increment(1);
         }
@@ -97,13 +95,12 @@ async fn send(
     cluster: &ClusterView,
     mut request: Box<Request<Body>>,
     upstream: &crate::upstream::Upstream,
-    (secure, redirected): (bool, Option<SocketAddr>),
+    (secure, trip): (bool, Trip),
 ) {
     if headers::shape(&mut request, &Wanted::Nothing, cluster.config.protocol, secure).is_err() {
         return;
     }
     cluster.live.stats().mirrors.increment(1);
-    let trip = Trip::new(Instant::now()).redirected(redirected);
     let Ok(sent) = upstream.send(cluster, request, &trip).await else { return };
     if let Answer::Response(response) = sent.answer {
         let mut body = response.into_body();
