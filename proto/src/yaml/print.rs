@@ -504,20 +504,7 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
         subsets,
         subset_fallback,
     } = cluster;
-    match source {
-        Source::Static => {
-            let endpoints = assignment.map_or(&[][..], |assignment| assignment.endpoints.as_slice());
-            out.list("endpoints", endpoints.iter(), endpoint);
-        }
-        Source::Dns { host, port, uses } => {
-            let host = text(&format!("{host}:{port}"));
-            match uses {
-                DnsUse::All => out.field("dns", host),
-                DnsUse::First => out.field("dns", format!("{{ host: {host}, use: first }}")),
-            }
-        }
-        Source::Original(named) => original(out, named),
-    }
+    placed(out, source, assignment);
     let chooses = !matches!(source, Source::Original(_));
     if chooses {
         resilience::balance(out, balance);
@@ -547,6 +534,24 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
         out.field("slow_start", show_duration(*slow_start));
         out.field("panic_threshold", show_percent(*panic_threshold));
         resilience::parts(out, zone_weights, (subsets, *subset_fallback));
+    }
+}
+
+/// Where its endpoints come from.
+fn placed(out: &mut Out, source: &Source, assignment: Option<&Assignment>) {
+    match source {
+        Source::Static => {
+            let endpoints = assignment.map_or(&[][..], |assignment| assignment.endpoints.as_slice());
+            out.list("endpoints", endpoints.iter(), endpoint);
+        }
+        Source::Dns { host, port, uses } => {
+            let host = text(&format!("{host}:{port}"));
+            match uses {
+                DnsUse::All => out.field("dns", host),
+                DnsUse::First => out.field("dns", format!("{{ host: {host}, use: first }}")),
+            }
+        }
+        Source::Original(named) => original(out, named),
     }
 }
 

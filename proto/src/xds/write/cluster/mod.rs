@@ -44,23 +44,20 @@ pub(super) fn cluster(cx: &mut Cx, name: &Name, resource: &ClusterResource) -> O
         subset_fallback,
     } = &**cluster;
     let tls = tls::transport_socket(cx, tls);
-    let named = match source {
-        Source::Original(named) => Some(named),
-        Source::Static | Source::Dns { .. } => None,
-    };
+    let named = original::of(source);
     let (policy, config, slow_start_beside) = match named {
         Some(named) => original::balance(named),
         None => balance::balance(cx, balance, *slow_start)?,
     };
-    let outliers = outlier_detection.map(|outliers| outlier::outlier_detection(cx, outliers));
-    let (outlier_detection, more_of_outliers) = match outliers {
-        Some(written) => written.map(|(written, more)| (Some(written), more))?,
+    let (outlier_detection, more_of_outliers) = match *outlier_detection {
+        Some(outliers) => outlier::outlier_detection(cx, outliers).map(|(of, more)| (Some(of), more))?,
         None => (None, None),
     };
     let health_checks = health_check.as_deref().map(|check| health::health_check(cx, check, *protocol));
     let circuit_breakers = circuit_breakers(circuit_breaker, *retry_budget);
     let options = packed(&protocol::options(cx, *protocol, *idle_timeout, balance)?);
     let stated = matches!(endpoints, EndpointSource::Stated(_));
+    let common = balance::common(*panic_threshold, stated && !zone_weights.is_empty());
     let beside = ours::Cluster {
         peak_ewma: named.is_none() && *balance == Balance::PeakEwma,
         slow_start: slow_start_beside,
@@ -81,9 +78,7 @@ pub(super) fn cluster(cx: &mut Cx, name: &Name, resource: &ClusterResource) -> O
         outlier_detection,
         lb_subset_config: subset_config(subsets, *subset_fallback),
         lb_config: config,
-        common_lb_config: named
-            .is_none()
-            .then(|| balance::common(*panic_threshold, stated && !zone_weights.is_empty())),
+        common_lb_config: named.is_none().then_some(common),
         metadata: noted(beside),
         ..pb::Cluster::default()
     };

@@ -2,7 +2,15 @@
 
 use super::super::super::generated::envoy::config::cluster::v3::cluster as pb;
 use super::super::super::generated::envoy::config::cluster::v3::cluster::{LbConfig, LbPolicy};
-use crate::model::Original;
+use crate::model::{Original, Source};
+
+/// What endpoints are named by, where they are.
+pub(super) fn of(source: &Source) -> Option<&Original> {
+    match source {
+        Source::Original(named) => Some(named),
+        Source::Static | Source::Dns { .. } => None,
+    }
+}
 
 /// In the place of how an endpoint is chosen: by what it is named.
 pub(super) fn balance(
