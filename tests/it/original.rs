@@ -2,7 +2,7 @@
 
 mod redirect;
 
-use outrigger_tests::{Client, Echo, Origin, Proxy, Report, until};
+use outrigger_tests::{Client, Dir, Echo, Origin, Proxy, Report, until};
 use serde_json::Value;
 
 use crate::peers::free_port;
@@ -186,4 +186,25 @@ async fn http2_goes_there_too() {
     client.send(asks("127.0.0.1:1")).await;
     assert_eq!(Report::parse(&client.reply().await.body).protocol, "HTTP/2");
     assert_eq!(endpoints(&proxy).await, [echo.address().to_string()]);
+}
+
+/// A proxy with a certificate of its own stands for whatever is there.
+#[tokio::test]
+async fn with_tls_it_is_known_whose_certificate_is_expected() {
+    let dir = std::sync::Arc::new(Dir::new());
+    outrigger_tests::tls::write_certificate(&dir, &["there.example.com"]);
+    let server = "listeners:\n  in: { bind: 127.0.0.1:0, tls: { certificate: tls.crt, private_key: tls.key }, routes: [{ respond: { body: in } }] }\n";
+    let server = Proxy::start_in(dir.clone(), server).await;
+    for (tls, expected) in
+        [("sni: there.example.com", 200), ("sans: [there.example.com]", 200), ("sni: other.example.com", 503)]
+    {
+        let config =
+            config(BY_HEADER).replace(" } }\n", &format!(" }}, tls: {{ trust: ca.crt, {tls} }} }}\n"));
+        let client = Dir::new();
+        client.write("ca.crt", &std::fs::read_to_string(dir.file("ca.crt")).unwrap());
+        let proxy = Proxy::start_in(client.into(), &config).await;
+        let mut client = proxy.client("web").await;
+        client.send(asks(&server.address("in").to_string())).await;
+        assert_eq!(client.reply().await.status, expected, "{tls}");
+    }
 }

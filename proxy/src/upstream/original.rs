@@ -200,11 +200,8 @@ impl Cluster {
         // Each is looked at, or those behind the first one would look unused for longer than they are.
         let unused = known.iter().filter(|(_, known)| known.is_unused(now, original.cleanup));
         let gone: Vec<SocketAddr> = unused.map(|(address, _)| *address).collect();
-        if gone.is_empty() {
-            return false;
-        }
         self.forget(config, &gone);
-        true
+        !gone.is_empty()
     }
 
     /// Forgets endpoints at which the process listens from now on.
@@ -218,6 +215,9 @@ impl Cluster {
 
     /// With the lock held under which sets are made.
     fn forget(&self, config: &model::Cluster, gone: &[SocketAddr]) {
+        if gone.is_empty() {
+            return;
+        }
         let mut all = HashMap::clone(&self.originals.by_address.load());
         for address in gone {
             if let Some(known) = all.remove(address) {
