@@ -39,7 +39,8 @@ impl Network {
         let mut command = Command::new(unshare.path());
         command.args(["--net", "sh"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut holder = command.spawn().unwrap();
-        holder.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        // Who may make no network has ended by now, and has said why.
+        let _ = holder.stdin.take().unwrap().write_all(script.as_bytes());
         let mut said = BufReader::new(holder.stdout.take().unwrap());
         let mut first = String::new();
         said.read_line(&mut first).unwrap();

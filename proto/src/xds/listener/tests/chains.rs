@@ -193,6 +193,11 @@ fn where_connections_were_going_is_asked_for_first() {
         let first = written.listener_filters.first().filter(|first| **first == original);
         assert_eq!(first.is_some(), expected == DestinationSource::Redirected);
     }
+    // The way in which one listener hands a connection to another: use_original_dst { value: true }.
+    let mut handed = packed(&listener_of(packed(&plain())));
+    handed.value.extend([0x22, 0x02, 0x08, 0x01]);
+    let refused = read(Kind::Listener, &handed).unwrap_err().to_string();
+    assert_eq!(refused, "Listener[l].use_original_dst: not supported");
     let pipe = core::address::Address::Pipe(core::Pipe { path: "/a".to_owned() });
     let address = Some(core::Address { address: Some(pipe) });
     let listener_filters = vec![original];
