@@ -7,13 +7,17 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Pid;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
 
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Failure, Result};
 use crate::net::{answers, free_port};
 use crate::process::Running;
 
 /// For a start, and for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at its nodes.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// One that runs, with nothing kept from before.
 #[derive(Debug)]
@@ -35,6 +39,13 @@ pub(crate) struct Asks {
     pub(crate) api: u16,
 }
 
+/// One that was killed, and what it kept.
+#[derive(Debug)]
+pub(crate) struct Dead {
+    xds: u16,
+    asks: Asks,
+}
+
 impl Control {
     /// Starts it in a directory that is made anew.
     pub(crate) fn start(program: &Path, dir: &Path) -> Result<Self> {
@@ -46,16 +57,31 @@ impl Control {
         let settings = dir.join("control.yaml");
         let text = format!("xds: 127.0.0.1:{xds}\napi: 127.0.0.1:{api}\nstore: store\n");
         fs::write(&settings, text).doing(settings.display())?;
-        let mut command = Command::new(program);
-        command.arg("run").arg(&settings);
-        let mut running = Running::start(command, &dir.join("control.log"))?;
-        running.until(PATIENCE, || answers(api, "/ready"))?;
-        Ok(Self { running, xds, asks: Asks { program: program.to_owned(), dir, api } })
+        Dead { xds, asks: Asks { program: program.to_owned(), dir, api } }.start()
     }
 
     /// Its process group.
     pub(crate) fn group(&self) -> Pid {
         self.running.group()
+    }
+
+    /// Ends it in the middle of whatever it does.
+    pub(crate) fn kill(self) -> Dead {
+        let Self { running, xds, asks } = self;
+        running.kill();
+        Dead { xds, asks }
+    }
+}
+
+impl Dead {
+    /// Starts it again where it was.
+    pub(crate) fn start(self) -> Result<Control> {
+        let Self { xds, asks } = self;
+        let mut command = Command::new(&asks.program);
+        command.arg("run").arg(asks.dir.join("control.yaml"));
+        let mut running = Running::start(command, &asks.dir.join("control.log"))?;
+        running.until(PATIENCE, || answers(asks.api, "/ready"))?;
+        Ok(Control { running, xds, asks })
     }
 }
 
@@ -73,5 +99,27 @@ impl Asks {
         let document = self.dir.join("mesh.yaml");
         fs::write(&document, text).doing(document.display())?;
         self.run(&[OsStr::new("apply"), document.as_os_str()], "apply.log").map(drop)
+    }
+
+    /// The same, while clients and services of this thread go on.
+    pub(crate) async fn apply_beside(&self, text: String) -> Result<()> {
+        let asks = self.clone();
+        let applied = spawn_blocking(move || asks.apply(&text)).await;
+        applied.map_err(|_| Failure::new("the change was not made"))?
+    }
+
+    /// Whether so many nodes have taken everything, waiting for it as long.
+    pub(crate) async fn in_sync(&self, nodes: usize, patience: Duration) -> Result<bool> {
+        let end = Instant::now() + patience;
+        while Instant::now() < end {
+            let asks = self.clone();
+            let asked = spawn_blocking(move || asks.run(&["status", "--json"], "status.log")).await;
+            let status = asked.map_err(|_| Failure::new("the control plane was not asked"))??;
+            if status.matches("\"in_sync\": true").count() == nodes {
+                return Ok(true);
+            }
+            sleep(LOOK).await;
+        }
+        Ok(false)
     }
 }

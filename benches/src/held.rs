@@ -19,6 +19,9 @@ use crate::process::Running;
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 /// Hosts that are called.
 const CALLED: usize = 10;
+/// Clusters of a mesh of which little is called, and what a proxy may hold of it, MiB.
+const CLUSTERS: usize = 10_000;
+const MOST: f64 = 40.0;
 /// Until a proxy serves.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -32,20 +35,30 @@ pub(crate) fn run((outrigger, control): (&Path, &Path), dir: &Path) -> Result<()
         let control = Control::start(control, &dir.join("held"))?;
         let Asks { dir, api, .. } = &control.asks;
         let port = free_port()?;
-        control.asks.apply(&mesh(hosts, port, *api))?;
+        control.asks.apply(&mesh((hosts, hosts), port, *api))?;
         let mut cells = Vec::new();
         for on_demand in [false, true] {
             cells.push(format!("{:.1} MiB", held(outrigger, dir, (control.xds, port, on_demand))?));
         }
         println!("| {hosts} | {} |", cells.join(" | "));
     }
+    let control = Control::start(control, &dir.join("held"))?;
+    let Asks { dir, api, .. } = &control.asks;
+    let port = free_port()?;
+    control.asks.apply(&mesh((CALLED, CLUSTERS), port, *api))?;
+    let held = held(outrigger, dir, (control.xds, port, false))?;
+    let verdict = if held <= MOST { "as it is to be" } else { "MORE THAN IT IS TO BE" };
+    println!("\n{CLUSTERS} clusters, {CALLED} of them called: {held:.1} MiB; at most {MOST} MiB: {verdict}");
     Ok(())
 }
 
-fn mesh(hosts: usize, port: u16, service: u16) -> String {
+/// So many routes, each of a host, and so many clusters.
+fn mesh((hosts, all): (usize, usize), port: u16, service: u16) -> String {
     let (mut routes, mut clusters) = (String::new(), String::new());
     for number in 0..hosts {
         let _ = writeln!(routes, "      - {{ match: {{ host: h{number}.mesh }}, to: c{number} }}");
+    }
+    for number in 0..all {
         let _ = writeln!(clusters, "  c{number}: {{ endpoints: [127.0.0.1:{service}] }}");
     }
     format!("listeners:\n  web:\n    bind: 127.0.0.1:{port}\n    routes:\n{routes}clusters:\n{clusters}")

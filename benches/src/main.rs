@@ -19,6 +19,7 @@ mod load;
 mod measure;
 mod net;
 mod nodes;
+mod outage;
 mod outliers;
 mod process;
 mod proxy;
@@ -76,6 +77,9 @@ struct Options {
     /// control plane.
     #[arg(long)]
     swap: bool,
+    /// Instead of the cases: a minute without the control plane, under load, with proxies started again meanwhile.
+    #[arg(long)]
+    outage: bool,
     /// Lists the cases and ends.
     #[arg(long)]
     list: bool,
@@ -126,6 +130,7 @@ fn run(options: Options) -> Result<()> {
         outliers,
         nodes,
         swap,
+        outage,
         list: _,
         outrigger,
         control,
@@ -142,6 +147,9 @@ fn run(options: Options) -> Result<()> {
     if nodes {
         nodes::run(&control, &dir)?;
         return held::run((&outrigger, &control), &dir);
+    }
+    if outage {
+        return outage::run(&outrigger, &control, &dir);
     }
     let tools = Tools::find(&outrigger, envoy.as_deref(), &dir);
     if cascade {

@@ -14,7 +14,7 @@ use outrigger_proto::xds::Kind;
 use outrigger_proto::xds::discovery::{DELTA_STREAM, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use prost::Message;
 use tokio::sync::mpsc;
-use tokio::task::{spawn_blocking, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
@@ -22,7 +22,7 @@ use tonic::client::Grpc;
 use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
-use crate::control::{Asks, Control};
+use crate::control::Control;
 use crate::error::{Failure, Result};
 use crate::fleet::runtime;
 use crate::measure::{Usage, percentile};
@@ -80,8 +80,7 @@ fn documents(clusters: usize, port: u16) -> String {
 fn measure(control: &Path, dir: &Path, (nodes, clusters): (usize, usize)) -> Result<String> {
     let running = Control::start(control, dir)?;
     let xds = running.xds;
-    let changes = Changes { asks: running.asks.clone(), clusters };
-    changes.apply(80)?;
+    running.asks.apply(&documents(clusters, 80))?;
     let heard = Rc::new(RefCell::new(Heard::default()));
     runtime()?.block_on(async {
         let begun = Instant::now();
@@ -101,9 +100,7 @@ fn measure(control: &Path, dir: &Path, (nodes, clusters): (usize, usize)) -> Res
         let before = Usage::of(running.group())?;
         for change in 0..CHANGES {
             let begun = Instant::now();
-            let changes = changes.clone();
-            let applied = spawn_blocking(move || changes.apply(81 + change)).await;
-            applied.map_err(|_| Failure::new("the change was not made"))??;
+            running.asks.apply_beside(documents(clusters, 81 + change)).await?;
             let (messages, _) = settle(&heard, nodes).await?;
             let mut took: Vec<_> = messages.iter().map(|(at, _)| at.duration_since(begun)).collect();
             last.extend(took.iter().max());
@@ -122,20 +119,6 @@ fn measure(control: &Path, dir: &Path, (nodes, clusters): (usize, usize)) -> Res
             after.resident_mib
         ))
     })
-}
-
-/// How a configuration is changed.
-#[derive(Clone, Debug)]
-struct Changes {
-    asks: Asks,
-    clusters: usize,
-}
-
-impl Changes {
-    /// Applies the one whose first endpoint is at this port.
-    fn apply(&self, port: u16) -> Result<()> {
-        self.asks.apply(&documents(self.clusters, port))
-    }
 }
 
 /// Waits until so many messages were answered, and no more come.

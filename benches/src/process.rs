@@ -75,6 +75,17 @@ impl Running {
         }
     }
 
+    /// Asks it to end, and waits for that as [`Self::finish`] does.
+    pub(crate) fn leave(self, limit: Duration) -> Result<String> {
+        let _already_gone = kill_process_group(self.group, Signal::TERM);
+        self.finish(limit)
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(self) {
+        let _already_gone = kill_process_group(self.group, Signal::KILL);
+    }
+
     /// Asks `ready` again and again until it agrees, at most `limit`. Fails early when the program ends.
     pub(crate) fn until(&mut self, limit: Duration, ready: impl Fn() -> bool) -> Result<()> {
         let deadline = Instant::now() + limit;

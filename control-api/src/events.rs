@@ -86,6 +86,13 @@ pub enum Happened {
         /// Why.
         why: String,
     },
+    /// Something of a configuration on trial.
+    Shadow {
+        /// Its number.
+        revision: u64,
+        /// What.
+        what: OfShadow,
+    },
     /// A certificate was signed.
     Issued {
         /// For whom.
@@ -154,6 +161,72 @@ pub enum Happened {
     },
 }
 
+/// What happened to a configuration on trial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OfShadow {
+    /// It is on trial.
+    Begun {
+        /// Who wrote it.
+        author: String,
+        /// Why, in the author's words.
+        message: String,
+    },
+    /// This revision says the same and was told to all: it is not on trial any more.
+    Promoted(u64),
+    /// This one is on trial in its place.
+    Replaced(u64),
+    /// Somebody has ended it.
+    Ended(String),
+    /// Requests would fare otherwise, in a way that was not heard of before.
+    Difference {
+        /// Who was the first to say so.
+        node: String,
+        /// Where they come in.
+        listener: String,
+        /// What becomes of them.
+        in_force: String,
+        /// What would.
+        shadow: String,
+        /// One of them.
+        example: String,
+    },
+    /// A node would refuse it.
+    Refused {
+        /// Its id.
+        node: String,
+        /// Why, line by line.
+        why: Vec<String>,
+    },
+}
+
+impl OfShadow {
+    /// The type of its event, the subject and the data.
+    fn said(self, revision: u64) -> (&'static str, String, Value) {
+        let ended = |how: &str, by: Option<u64>, author: Option<String>| {
+            ("shadow.ended.v1", json!({ "revision": revision, "how": how, "by": by, "author": author }))
+        };
+        let (kind, data) = match self {
+            Self::Begun { author, message } => {
+                ("shadow.begun.v1", json!({ "revision": revision, "author": author, "message": message }))
+            }
+            Self::Promoted(by) => ended("promoted", Some(by), None),
+            Self::Replaced(by) => ended("replaced", Some(by), None),
+            Self::Ended(author) => ended("ended", None, Some(author)),
+            Self::Difference { node, listener, in_force, shadow, example } => {
+                let data = json!({
+                    "revision": revision, "node": node, "listener": listener, "in_force": in_force, "shadow": shadow,
+                    "example": example,
+                });
+                ("shadow.difference.v1", data)
+            }
+            Self::Refused { node, why } => {
+                ("shadow.refused.v1", json!({ "revision": revision, "node": node, "why": why }))
+            }
+        };
+        (kind, format!("revision/{revision}"), data)
+    }
+}
+
 impl Happened {
     /// As the event of this number, of this time.
     pub fn numbered(self, id: u64, time: SystemTime) -> Event {
@@ -180,6 +253,7 @@ impl Happened {
                 let data = json!({ "revision": revision, "why": why });
                 ("rollout.back.v1", format!("revision/{revision}"), data)
             }
+            Self::Shadow { revision, what } => what.said(revision),
             Self::JoinCreated { id, spiffe_id, author } => join("join.created.v1", [id, spiffe_id, author]),
             Self::JoinRevoked { id, spiffe_id, author } => join("join.revoked.v1", [id, spiffe_id, author]),
             Self::Issued { spiffe_id, serial, not_after, by } => {

@@ -21,6 +21,7 @@ pub mod origin;
 pub mod plane;
 pub mod rollout;
 pub mod serving;
+pub mod shadow;
 pub mod store;
 pub mod tls;
 mod token;

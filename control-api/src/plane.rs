@@ -1,5 +1,7 @@
 //! Where a change becomes a revision, and a revision what is served.
 
+mod trial;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,14 +13,16 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+pub use self::trial::Promotion;
 use crate::ca::Authority;
 use crate::documents::{Documents, checked, diff, is_name};
-use crate::events::{Happened, rfc3339};
+use crate::events::{Happened, OfShadow, rfc3339};
 use crate::loads::Loads;
 use crate::nats::Standing;
 use crate::nodes::{NodeStatus, Nodes};
 use crate::rollout::{Candidate, Published};
 use crate::serving::Serving;
+use crate::shadow::{Shadows, Trial};
 use crate::store::{Accepted, Course, Noted, Revision, Store, StoreError};
 
 /// What stands before the names of documents that come from the directory; nobody else can change these.
@@ -42,7 +46,11 @@ pub struct Plane {
     pub nodes: Nodes,
     /// What they say that they were asked.
     pub loads: Loads,
+    /// What they say of what is on trial.
+    pub shadows: Shadows,
     published: watch::Sender<Published>,
+    /// What is on trial.
+    trial: watch::Sender<Option<Arc<Trial>>>,
     /// Whether a revision goes to some first.
     rolls_out: bool,
     /// The number of the last event.
@@ -76,6 +84,8 @@ pub struct Change {
     pub message: String,
     /// Documents by name; `None` takes one away.
     pub documents: BTreeMap<String, Option<String>>,
+    /// It is put on trial, and does not come into force.
+    pub shadow: bool,
     /// Nothing is changed, only said.
     pub dry_run: bool,
 }
@@ -85,13 +95,23 @@ struct Draft {
     author: String,
     message: String,
     rollback_to: Option<u64>,
+    shadow: bool,
+    documents: Documents,
+}
+
+/// What a change is made on.
+struct Current {
+    /// The last revision of all, be it on trial.
+    last: u64,
+    /// The last that was accepted to come into force; 0 before any was.
+    number: u64,
     documents: Documents,
 }
 
 /// What became of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The revision in force; that before, where nothing changed or nothing was to.
+    /// The revision in force, or on trial where that was asked for; that before, where nothing changed or nothing was to.
     pub revision: u64,
     /// What is different, as a unified diff; empty where nothing is.
     pub diff: String,
@@ -143,7 +163,9 @@ impl Plane {
             authority,
             nodes: Nodes::default(),
             loads: Loads::new(rollout.map_or(Loads::INTERVAL, |rollout| Loads::interval_of(rollout.watch))),
+            shadows: Shadows::default(),
             published: watch::Sender::new(Published::to_all(Arc::new(Serving::nothing()))),
+            trial: watch::Sender::new(None),
             rolls_out: rollout.is_some(),
             last_event: watch::Sender::new(last_event),
             happened,
@@ -177,6 +199,25 @@ impl Plane {
         if shown.course.as_ref().is_some_and(|last| course.at < last.at || course == last) {
             return Ok(());
         }
+        // Nodes are not even looked at for what is on trial alone.
+        let is_of_trial = shown.course.as_ref().is_some_and(|last| {
+            last.shadow != course.shadow
+                && (last.stable, &last.candidate) == (course.stable, &course.candidate)
+        });
+        if !is_of_trial {
+            self.publish(shown, course, known)?;
+        }
+        self.try_out(shown, course.shadow, known)?;
+        shown.course = Some(course.clone());
+        Ok(())
+    }
+
+    fn publish(
+        &self,
+        shown: &mut Shown,
+        course: &Course,
+        known: Option<&Arc<Serving>>,
+    ) -> Result<(), StoreError> {
         let now = self.published.borrow().clone();
         let candidate = now.candidate.as_ref().map(|candidate| &candidate.serving);
         let known: Vec<_> = [known, Some(&now.stable), candidate].into_iter().flatten().collect();
@@ -203,7 +244,6 @@ impl Plane {
             }
         };
         self.published.send_replace(published);
-        shown.course = Some(course.clone());
         Ok(())
     }
 
@@ -292,7 +332,7 @@ impl Plane {
     /// It could not be kept: some are told of the candidate, as before.
     pub fn take_back(&self, revision: u64, why: &str) -> Result<(), StoreError> {
         let _one = self.one();
-        let Course { at: _, stable, candidate } = self.store.course()?;
+        let Course { at: _, stable, candidate, shadow: _ } = self.store.course()?;
         let Some(stable) = stable.filter(|_| candidate.is_some_and(|(number, _)| number == revision)) else {
             return Ok(());
         };
@@ -352,8 +392,8 @@ impl Plane {
             return Err(ChangeError::Invalid(why));
         }
         self.until_first(|| {
-            let (number, before) = self.current()?;
-            let mut after = before.clone();
+            let current = self.current()?;
+            let mut after = current.documents.clone();
             for (name, text) in &change.documents {
                 match text {
                     Some(text) => drop(after.insert(name.clone(), text.clone())),
@@ -364,8 +404,8 @@ impl Plane {
                 }
             }
             let (author, message) = (change.author.clone(), change.message.clone());
-            let draft = Draft { author, message, rollback_to: None, documents: after };
-            self.accept((number, &before), draft, None, change.dry_run)
+            let draft = Draft { author, message, rollback_to: None, shadow: change.shadow, documents: after };
+            self.accept(&current, draft, None, change.dry_run)
         })
     }
 
@@ -379,17 +419,18 @@ impl Plane {
             if self.store.directory()? == *directory {
                 return Ok(Some(()));
             }
-            let (number, before) = self.current()?;
-            let mut after: Documents =
-                before.iter().filter(|(name, _)| !name.starts_with(DIRECTORY)).map(owned).collect();
+            let current = self.current()?;
+            let others = current.documents.iter().filter(|(name, _)| !name.starts_with(DIRECTORY));
+            let mut after: Documents = others.map(owned).collect();
             after.extend(directory.iter().map(|(name, text)| (format!("{DIRECTORY}{name}"), text.clone())));
             let draft = Draft {
                 author: "directory".to_owned(),
                 message: String::new(),
                 rollback_to: None,
+                shadow: false,
                 documents: after,
             };
-            Ok(self.accept((number, &before), draft, Some(directory), false)?.map(drop))
+            Ok(self.accept(&current, draft, Some(directory), false)?.map(drop))
         })
     }
 
@@ -427,39 +468,52 @@ impl Plane {
         let Some(earlier) = self.store.revision(to)? else {
             return Err(ChangeError::Refused(format!("there is no revision {to}")));
         };
-        let (number, before) = self.current()?;
+        if earlier.shadow {
+            let why =
+                format!("revision {to} is a shadow and never was in force; what is on trial is promoted");
+            return Err(ChangeError::Refused(why));
+        }
         let (author, message) = (author.clone(), message.clone());
-        let draft = Draft { author, message, rollback_to: Some(to), documents: earlier.documents };
-        self.accept((number, &before), draft, None, dry_run)
+        let draft =
+            Draft { author, message, rollback_to: Some(to), shadow: false, documents: earlier.documents };
+        self.accept(&self.current()?, draft, None, dry_run)
     }
 
     /// `None` where another control plane was the first.
     fn accept(
         &self,
-        (number, before): (u64, &Documents),
-        Draft { author, message, rollback_to, documents }: Draft,
+        current: &Current,
+        Draft { author, message, rollback_to, shadow, documents }: Draft,
         directory: Option<&Documents>,
         dry_run: bool,
     ) -> Result<Option<Outcome>, ChangeError> {
-        let time = rfc3339(SystemTime::now());
-        let revision = Revision { number: number + 1, time, author, message, rollback_to, documents };
-        let diff = diff(before, &revision.documents);
-        let (serving, warnings) =
-            checked(revision.number, &revision.documents).map_err(ChangeError::Invalid)?;
+        let Current { last, number, documents: before } = current;
+        let (time, diff) = (rfc3339(SystemTime::now()), diff(before, &documents));
+        let (serving, warnings) = checked(last + 1, &documents).map_err(ChangeError::Invalid)?;
         if dry_run || (diff.is_empty() && directory.is_none()) {
-            return Ok(Some(Outcome { revision: number, diff, warnings }));
+            return Ok(Some(Outcome { revision: *number, diff, warnings }));
         }
         // What others made of what is there is known first.
         self.catch_up()?;
+        if let Some(revision) = self.is_tried(&serving, *number).filter(|_| shadow) {
+            return Ok(Some(Outcome { revision, diff, warnings }));
+        }
+        let (number, before) = (last + 1, Some(*number));
+        let revision = Revision { number, time, author, message, rollback_to, shadow, before, documents };
         // What was told to all before needs no proof.
         let is_proven = revision.rollback_to.map_or(Ok(false), |to| self.store.is_proven(to))?;
-        let is_stable = !self.rolls_out || is_proven || self.published.borrow().stable.revision == 0;
+        let is_first = self.published.borrow().stable.revision == 0;
+        let is_stable = !shadow && (!self.rolls_out || is_proven || is_first);
+        let replaced = if shadow { self.store.course()?.shadow } else { None };
         let accepted = Accepted { revision: &revision, directory, is_stable };
         // Whoever hears of it first waits: it is ready here.
         let mut shown = self.shown();
         let Some(event) = self.store.accept(accepted)? else { return Ok(None) };
         event.id.parse().into_iter().for_each(|id| self.note_written(id));
-        tracing::info!(revision = revision.number, author = revision.author, "accepted");
+        tracing::info!(revision = revision.number, author = revision.author, shadow, "accepted");
+        if let Some(revision) = replaced {
+            self.note(Happened::Shadow { revision, what: OfShadow::Replaced(number) });
+        }
         // Only now: what is served is kept.
         let told = self.store.course().and_then(|now| self.show(&mut shown, &now, Some(&Arc::new(serving))));
         if let Err(error) = told {
@@ -468,10 +522,13 @@ impl Plane {
         Ok(Some(Outcome { revision: revision.number, diff, warnings }))
     }
 
-    /// The last revision's number and documents.
-    fn current(&self) -> Result<(u64, Documents), StoreError> {
+    /// What a change is made on now. Of what others write meanwhile the number that is looked at first tells.
+    fn current(&self) -> Result<Current, StoreError> {
+        let last = self.store.last()?;
         let latest = self.store.latest()?;
-        Ok(latest.map_or_else(Default::default, |revision| (revision.number, revision.documents)))
+        let (number, documents) =
+            latest.map_or_else(Default::default, |revision| (revision.number, revision.documents));
+        Ok(Current { last, number, documents })
     }
 
     fn one(&self) -> MutexGuard<'_, ()> {

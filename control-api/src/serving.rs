@@ -62,7 +62,9 @@ impl View {
     /// These, by kind, name and version.
     #[cfg(test)]
     pub(crate) fn of(revision: u64, all: &[(Kind, &[(&str, &str)])]) -> Self {
-        let item = |version: &str| Arc::new(Item { version: version.into(), any: Any::default() });
+        // Of a size that two are said at once.
+        let any = || Any { type_url: String::new(), value: vec![0; 200_000] };
+        let item = |version: &str| Arc::new(Item { version: version.into(), any: any() });
         let name = |name: &str| Name::new(name).expect("a name");
         let items = |items: &[(&str, &str)]| {
             Items::new(items.iter().map(|(called, version)| (name(called), item(version))).collect())
@@ -183,6 +185,8 @@ struct Views {
 pub struct Serving {
     /// Its number; 0 before there is any.
     pub revision: u64,
+    /// The same for the same documents.
+    pub digest: [u8; 32],
     fleet: Fleet,
     /// In the order of the groups.
     views: Vec<Views>,
@@ -191,14 +195,14 @@ pub struct Serving {
 impl Serving {
     /// Before anything was said.
     pub fn nothing() -> Self {
-        Self { revision: 0, fleet: Fleet::default(), views: Vec::new() }
+        Self { revision: 0, digest: [0; 32], fleet: Fleet::default(), views: Vec::new() }
     }
 
-    /// Encodes what a fleet says.
+    /// Encodes what a fleet says, which is made of documents of this digest.
     ///
     /// # Errors
     /// What cannot be told to a proxy: that which names files.
-    pub fn new(revision: u64, fleet: Fleet) -> Result<Self, Unsayable> {
+    pub fn new(revision: u64, digest: [u8; 32], fleet: Fleet) -> Result<Self, Unsayable> {
         let all = encoded(&fleet)?;
         let of = |kind: Kind, wanted: &dyn Fn(&Name) -> bool| {
             let items = all.get(&kind).into_iter().flatten().filter(|(name, _)| wanted(name));
@@ -232,7 +236,7 @@ impl Serving {
             }
         };
         let views = fleet.groups.iter().map(view).collect();
-        Ok(Self { revision, fleet, views })
+        Ok(Self { revision, digest, fleet, views })
     }
 
     /// What a node with these labels is told, which asks so; `None` where no group takes it.
@@ -244,6 +248,11 @@ impl Serving {
             Asks::OnDemand => &views.on_demand,
             Asks::Client => &views.clients,
         })
+    }
+
+    /// What all proxies of each group are told.
+    pub fn proxies(&self) -> impl Iterator<Item = &Arc<View>> {
+        self.views.iter().map(|views| &views.proxies)
     }
 
     /// What it is made of.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use self::etcd::Etcd;
-use crate::events::{Event, Happened};
+use crate::events::{Event, Happened, OfShadow};
 
 pub mod etcd;
 pub mod file;
@@ -20,7 +20,7 @@ pub mod file;
 /// Events kept; older ones are forgotten.
 const KEPT: u64 = 100_000;
 
-/// A configuration that was accepted. It never changes.
+/// A configuration that was accepted, or is to be tried. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Revision {
     /// From 1, without gaps.
@@ -33,8 +33,21 @@ pub struct Revision {
     pub message: String,
     /// The earlier one that it brings back, if it does.
     pub rollback_to: Option<u64>,
+    /// It was never in force, but is or was on trial.
+    #[serde(default)]
+    pub shadow: bool,
+    /// What was in force when it was written; 0 before anything was. Nothing where that was not kept: the one before.
+    #[serde(default)]
+    pub before: Option<u64>,
     /// All of it, by document.
     pub documents: BTreeMap<String, String>,
+}
+
+impl Revision {
+    /// What was in force when it was written; 0 before anything was.
+    pub fn before(&self) -> u64 {
+        self.before.unwrap_or(self.number - 1)
+    }
 }
 
 /// A token that may change things, without what it is.
@@ -92,12 +105,18 @@ pub struct Entry {
     pub message: String,
     /// The earlier one that it brings back, if it does.
     pub rollback_to: Option<u64>,
+    /// It was never in force, but is or was on trial.
+    #[serde(default)]
+    pub shadow: bool,
+    /// What was in force when it was written; 0 before anything was. Nothing where that was not kept: the one before.
+    #[serde(default)]
+    pub before: Option<u64>,
 }
 
 impl From<Revision> for Entry {
     fn from(revision: Revision) -> Self {
-        let Revision { number, time, author, message, rollback_to, documents: _ } = revision;
-        Self { number, time, author, message, rollback_to }
+        let Revision { number, time, author, message, rollback_to, shadow, before, documents: _ } = revision;
+        Self { number, time, author, message, rollback_to, shadow, before }
     }
 }
 
@@ -110,6 +129,15 @@ pub struct Course {
     pub stable: Option<u64>,
     /// The last that was accepted, where it is not told to all, and to whom it is told.
     pub candidate: Option<(u64, BTreeSet<String>)>,
+    /// What is on trial.
+    pub shadow: Option<u64>,
+}
+
+impl Course {
+    /// The last that was accepted to come into force.
+    fn latest(&self) -> Option<u64> {
+        self.candidate.as_ref().map(|(number, _)| *number).or(self.stable)
+    }
 }
 
 /// A revision that is to be kept.
@@ -119,19 +147,19 @@ pub struct Accepted<'a> {
     pub revision: &'a Revision,
     /// What the directory says now, where it is taken over.
     pub directory: Option<&'a BTreeMap<String, String>>,
-    /// Whether it is told to all.
+    /// Whether it is told to all. One that is on trial is told to nobody.
     pub is_stable: bool,
 }
 
 impl Accepted<'_> {
     fn happened(&self) -> Happened {
-        let Revision { number, author, message, rollback_to, time: _, documents: _ } = self.revision;
-        Happened::Revision {
-            number: *number,
-            author: author.clone(),
-            message: message.clone(),
-            rollback_to: *rollback_to,
+        let Revision { number, author, message, rollback_to, shadow, time: _, before: _, documents: _ } =
+            self.revision;
+        let (number, author, message) = (*number, author.clone(), message.clone());
+        if *shadow {
+            return Happened::Shadow { revision: number, what: OfShadow::Begun { author, message } };
         }
+        Happened::Revision { number, author, message, rollback_to: *rollback_to }
     }
 }
 
@@ -162,7 +190,10 @@ impl std::error::Error for StoreError {}
 /// meanwhile.
 #[expect(clippy::missing_errors_doc, reason = "they are all the same")]
 pub trait Store: fmt::Debug + Send + Sync {
-    /// The last revision, if there is any.
+    /// The number of the last revision, be it on trial; 0 before there is any.
+    fn last(&self) -> Result<u64, StoreError>;
+
+    /// The last revision that was accepted to come into force, if there is any.
     fn latest(&self) -> Result<Option<Revision>, StoreError>;
 
     /// A revision by its number.
@@ -174,8 +205,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// How far they have come.
     fn course(&self) -> Result<Course, StoreError>;
 
-    /// Keeps a revision, and the event that says so. `None`, and nothing is kept, where somebody else was the first to make
-    /// one of this number.
+    /// Keeps a revision, and the event that says so; a shadow is on trial from now on, in place of any other. `None`, and nothing
+    /// is kept, where somebody else was the first to make one of this number.
     fn accept(&self, accepted: Accepted<'_>) -> Result<Option<Event>, StoreError>;
 
     /// Notes that a candidate is told to all; whether it still was one, and it was ours to say so.
@@ -183,6 +214,9 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Notes to whom a candidate is told; whether it still was one, and it was ours to say so.
     fn offer(&self, number: u64, nodes: &BTreeSet<String>) -> Result<bool, StoreError>;
+
+    /// Notes that a shadow is not on trial any more; whether it still was.
+    fn end_shadow(&self, number: u64) -> Result<bool, StoreError>;
 
     /// Whether a revision was told to all, once.
     fn is_proven(&self, number: u64) -> Result<bool, StoreError>;

@@ -32,6 +32,7 @@ use crate::io::listen::Accepting;
 use crate::io::socket::Socket;
 use crate::live::{Entry, FilterView};
 use crate::observe::Registry;
+use crate::trials::Trials;
 use crate::upstream::health::HealthCell;
 use crate::upstream::outlier::Phase;
 use crate::upstream::{
@@ -58,6 +59,8 @@ pub struct Admin {
     pub clusters: Arc<Clusters>,
     /// How the last attempts to load went.
     pub status: RefCell<Status>,
+    /// What is on trial.
+    pub trials: Rc<Trials>,
     /// Who knows what a control plane has said; with one alone.
     pub csds: OnceCell<Csds>,
 }
@@ -209,8 +212,10 @@ impl http_body::Body for Said {
 
 impl Admin {
     fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
-        let known =
-            matches!(request.uri().path(), "/" | "/ready" | "/live" | "/metrics" | "/config" | "/clusters");
+        let known = matches!(
+            request.uri().path(),
+            "/" | "/ready" | "/live" | "/metrics" | "/config" | "/clusters" | "/shadow"
+        );
         if !known {
             return text(StatusCode::NOT_FOUND, "not found; see /\n".into());
         }
@@ -225,7 +230,11 @@ impl Admin {
             "/metrics" => self.metrics(),
             "/config" => self.config(request.uri().query()),
             "/clusters" => json_answer(&self.clusters()),
-            _ => text(StatusCode::OK, "/ready\n/live\n/metrics\n/config  (?format=yaml)\n/clusters\n".into()),
+            "/shadow" => json_answer(&self.trials.show()),
+            _ => text(
+                StatusCode::OK,
+                "/ready\n/live\n/metrics\n/config  (?format=yaml)\n/clusters\n/shadow\n".into(),
+            ),
         }
     }
 
@@ -253,6 +262,7 @@ impl Admin {
 
     fn metrics(&self) -> Response<Body> {
         self.note_bulkheads();
+        self.trials.collect();
         let mut response = text(StatusCode::OK, self.registry.render());
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(Registry::CONTENT_TYPE));
         response

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{self, Admin, Status};
 use crate::apply::Applier;
+use crate::control::aside::Aside;
 use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
 use crate::control::xds::{self, Discovered, Ears, Inquiry, News, Taken, Told, merge};
 use crate::csds::Csds;
@@ -31,6 +32,7 @@ use crate::observe::{ProcessStats, Registry, Writer, access_log, queue};
 use crate::overload::{Guard, raise_descriptor_limit};
 use crate::sys;
 use crate::threads::{Command, Threads};
+use crate::trials::{self, Of, Said, Trials};
 use crate::upstream::Clusters;
 use crate::watch::Leaving;
 use crate::worker::Shared;
@@ -86,6 +88,15 @@ pub struct App {
     standing: Standing,
     /// The control plane, if there is one.
     remote: Option<Remote>,
+    /// What a file has on trial.
+    shadow: Option<ShadowFile>,
+}
+
+/// A file that is held up against what is in force.
+#[derive(Debug)]
+struct ShadowFile {
+    origin: Origin,
+    seen: Fingerprint,
 }
 
 /// A control plane, as it was configured at the start.
@@ -131,11 +142,12 @@ async fn look_after(clusters: Arc<Clusters>) {
 }
 
 impl App {
-    /// Starts the workers and brings the configuration into force.
+    /// Starts the workers and brings the configuration into force; `shadow` is held up against it, and then nothing that a
+    /// control plane has on trial.
     ///
     /// # Errors
     /// What is wrong with the configuration, or what the system refuses.
-    pub async fn start(origin: Origin, parsed: Parsed) -> Result<Self, StartError> {
+    pub async fn start(origin: Origin, parsed: Parsed, shadow: Option<Origin>) -> Result<Self, StartError> {
         let Parsed { config, warnings } = parsed;
         warn(&origin, &warnings);
         let registry = Registry::default();
@@ -150,11 +162,13 @@ impl App {
         let applier = Applier::new(shared.clone(), registry.clone(), threads.clone());
         tokio::task::spawn_local(look_after(applier.clusters().clone()));
         let status = Status { source: origin.name(), ..Status::default() };
+        let trials = Rc::new(Trials::new(&threads, registry.clone()));
         let admin = Rc::new(Admin {
             shared: shared.clone(),
             registry,
             clusters: applier.clusters().clone(),
             status: RefCell::new(status),
+            trials,
             csds: OnceCell::new(),
         });
         let shutdown = config.mesh.process.shutdown.clone();
@@ -174,28 +188,38 @@ impl App {
             freed: 0,
             standing: Standing::Absent,
             remote: None,
+            shadow: shadow.map(|origin| ShadowFile { origin, seen: Fingerprint::default() }),
         };
         if let Some(control) = config.mesh.process.control.as_deref() {
-            let ((demand, wanted), (inquiry, asked)) = (Demand::new(), Inquiry::new());
-            // Nobody was there before.
-            let _ = app.shared.demand.set(demand);
-            let _ = app.admin.csds.set(Csds::new(xds::node(&control.node), inquiry));
-            let ears = Ears { wanted, asked };
-            let identity = app.shared.identity.clone();
-            let taker = Taker { identity: identity.clone(), stats: app.stats.clone() };
-            let remote = Remote::follow(control.clone(), config.clone(), ears, taker).await;
-            app.remote = Some(remote);
-            if control.load_reports {
-                let figures = Figures::new(app.applier.clusters().clone(), app.admin.registry.clone());
-                tokio::task::spawn_local(loads::report(control.clone(), identity, figures));
-            }
+            app.follow_control_plane(control, &config).await;
         }
         app.admin_address = app.open_admin(&config.mesh)?;
         app.applier.set_admin(app.admin_address.clone());
         app.bring_first_into_force(config).await.map_err(StartError::Config)?;
+        app.read_shadow();
         // By the thresholds that are in force now.
         tokio::task::spawn_local(Guard::new(app.shared.clone()).watch());
         Ok(app)
+    }
+
+    async fn follow_control_plane(&mut self, control: &ControlPlane, own: &Config) {
+        let ((demand, wanted), (inquiry, asked)) = (Demand::new(), Inquiry::new());
+        // Nobody was there before.
+        let _ = self.shared.demand.set(demand);
+        let _ = self.admin.csds.set(Csds::new(xds::node(&control.node), inquiry));
+        let clusters = self.applier.clusters().clone();
+        let ears = Ears { wanted, asked, used: Box::new(move |name| clusters.used(name)) };
+        let identity = self.shared.identity.clone();
+        let taker = Taker { identity: identity.clone(), stats: self.stats.clone() };
+        self.remote = Some(Remote::follow(control.clone(), own.clone(), ears, taker).await);
+        let aside = Aside { control: control.clone(), identity };
+        if control.load_reports {
+            let figures = Figures::new(self.applier.clusters().clone(), self.admin.registry.clone());
+            tokio::task::spawn_local(loads::report(aside.clone(), figures));
+        }
+        if self.shadow.is_none() {
+            tokio::task::spawn_local(trials::follow(aside, self.admin.trials.clone()));
+        }
     }
 
     /// Where each listener really listens.
@@ -355,6 +379,7 @@ impl App {
                         writer.reopen();
                     }
                     self.reload("SIGHUP").await;
+                    self.read_shadow();
                 }
                 Some(Told { news, cached: _, taken }) = Remote::next(&mut self.remote) => {
                     let is_taken = self.hear(news).await;
@@ -366,6 +391,9 @@ impl App {
                     self.warn_of_lapse();
                     if self.seen.has_changed() {
                         self.reload("a file changed").await;
+                    }
+                    if self.shadow.as_ref().is_some_and(|shadow| shadow.seen.has_changed()) {
+                        self.read_shadow();
                     }
                 }
             }
@@ -420,11 +448,27 @@ impl App {
         let result = match loaded {
             Ok(Parsed { config, warnings }) => {
                 warn(&self.origin, &warnings);
-                self.bring_into_force(config).await
+                let result = self.bring_into_force(config).await;
+                if result.is_ok() && self.shadow.is_some() {
+                    self.admin.trials.begin_again();
+                }
+                result
             }
             Err(errors) => Err(errors),
         };
         self.report(why, result);
+    }
+
+    /// Reads the file that is on trial, if one is. Whatever is wrong with it touches nothing that is in force.
+    fn read_shadow(&mut self) {
+        let Some(ShadowFile { origin, seen }) = &mut self.shadow else { return };
+        let (trials, of) = (&self.admin.trials, Of::File(origin.name()));
+        // Before it is read: what is written meanwhile is seen the next time.
+        *seen = Fingerprint::of(origin, &Mesh::default());
+        match origin.load() {
+            Ok(Parsed { config, warnings: _ }) => trials.begin(of, Said::by_file(&config.mesh)),
+            Err(errors) => trials.refuse(of, errors.to_string().lines().map(str::to_owned).collect()),
+        }
     }
 
     /// The control plane says something new; what became of it.

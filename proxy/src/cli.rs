@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -38,6 +39,11 @@ enum Verb {
     Run {
         /// The configuration; `-` reads standard input. Not needed where OUTRIGGER_XDS_SERVER names a control plane
         file: Option<String>,
+        /// Hold a configuration up against the one in force, request by request, and act on none of it: what would go another
+        /// way, or be refused or let in, is shown by `/shadow` of admin. The file is read again when it changes. Where a control
+        /// plane has something on trial, this is held up instead
+        #[arg(long, value_name = "NEXT")]
+        shadow: Option<PathBuf>,
     },
     /// Say what the file would do, or everything that is wrong with it
     Check {
@@ -71,7 +77,7 @@ const INVALID: u8 = 1;
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Verb::Run { file } => run(&origin(file.as_deref())),
+        Verb::Run { file, shadow } => run(&origin(file.as_deref()), shadow),
         Verb::Check { file, effective } => check(&origin(file.as_deref()), effective),
         Verb::Demo { check: true, traffic: _ } => demo(Mode::Check),
         Verb::Demo { check: false, traffic } => demo(Mode::Show { traffic }),
@@ -91,7 +97,7 @@ fn origin(file: Option<&str>) -> Origin {
     })
 }
 
-fn run(origin: &Origin) -> ExitCode {
+fn run(origin: &Origin, shadow: Option<PathBuf>) -> ExitCode {
     init_logging(tracing::Level::INFO, std::io::stderr);
     let parsed = match origin.load() {
         Ok(parsed) => parsed,
@@ -110,7 +116,7 @@ fn run(origin: &Origin) -> ExitCode {
         };
     let result = runtime.block_on(async {
         let signals = Signals::listen()?;
-        App::start(origin.clone(), parsed).await?.run(signals).await;
+        App::start(origin.clone(), parsed, shadow.map(Origin::File)).await?.run(signals).await;
         Ok::<_, StartError>(())
     });
     match result {

@@ -16,10 +16,11 @@ use tokio::time::Instant;
 
 use crate::body::Meter;
 use crate::error::ProxyError;
-use crate::facts::{Caller, Proven};
+use crate::facts::{Arrival, Caller, Greeting, Proven};
 use crate::identity::verify::Usage;
-use crate::live::ListenerView;
+use crate::live::{Entry, ListenerView};
 use crate::policy::authz::{Fitting, Rules};
+use crate::shadow::{Beginning, Bench, Held, Placed};
 use crate::upstream::{Trip, Tunnelled};
 use crate::watch::{Patience, Subject, Verdict, Watch};
 use crate::worker::{Watched, Worker};
@@ -40,6 +41,8 @@ pub struct Conn {
     tunnel: RefCell<Option<Tunnel>>,
     /// The rules of authorization that it fits as far as it goes, and of which.
     fitting: RefCell<Option<(Arc<Rules>, Fitting)>>,
+    /// Where it would be by what is on trial.
+    held: RefCell<Option<Rc<Held>>>,
     _watched: Watched,
     _open: OpenGuard,
 }
@@ -106,6 +109,7 @@ impl Conn {
             ended: Cell::new(None),
             tunnel: RefCell::new(None),
             fitting: RefCell::default(),
+            held: RefCell::default(),
             _open: open,
         });
         let subject: Weak<Self> = Rc::downgrade(&conn);
@@ -205,6 +209,47 @@ impl Conn {
             Some((of, fitting)) if Arc::ptr_eq(of, rules) => decide(fitting),
             other => decide(&other.insert((rules.clone(), rules.fitting(&self.caller()))).1),
         }
+    }
+
+    /// What is on trial, and where the connection would be by that, if anything is on trial at its listener and it can be told.
+    pub fn on_trial(&self) -> Option<(Rc<Bench>, Rc<Held>)> {
+        let bench = self.worker.on_trial()?;
+        self.look();
+        let by = (bench.trial().number, self.view.borrow().0);
+        let known = self.held.borrow().clone().filter(|held| held.by == by);
+        let held = known.unwrap_or_else(|| {
+            let held = Rc::new(self.hold(&bench, by));
+            *self.held.borrow_mut() = Some(held.clone());
+            held
+        });
+        (held.listener.is_some() && held.place != Placed::Unknown).then_some((bench, held))
+    }
+
+    fn hold(&self, bench: &Bench, by: (u64, u64)) -> Held {
+        let view = self.view.borrow().1.clone();
+        let trial = bench.trial();
+        let Some(listener) = trial.place(&view.name) else {
+            return Held { by, listener: None, place: Placed::Unknown, fitting: None };
+        };
+        let hello = |proven: &Proven| Greeting { host: proven.sni.clone(), protocols: Vec::new() };
+        let beginning = Beginning {
+            arrival: Arrival {
+                to: self.ends.destination(),
+                from: self.ends.peer,
+                hello: self.proven().map(hello),
+            },
+            // Bytes that are passed on may be anything.
+            is_read: self.is_secure() || matches!(view.chain.filter, Filter::Http(_)),
+            taken_by: view.matches.as_ref(),
+        };
+        let place = self.worker.with_snapshot(|snapshot| {
+            let all = snapshot.listeners.get(&view.name).into_iter().flat_map(Entry::views);
+            trial.at(listener).find(&beginning, all.map(|view| view.matches.as_ref()))
+        });
+        let mut held = Held { by, listener: Some(listener), place, fitting: None };
+        let rules = bench.chain(&held).and_then(|chain| chain.rules.as_ref());
+        held.fitting = rules.map(|rules| rules.fitting(&self.caller()));
+        held
     }
 
     /// We end it, requests in flight included, for this reason.

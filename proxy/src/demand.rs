@@ -11,6 +11,24 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Requests that wait to be heard.
 const QUEUE: usize = 1024;
 
+/// How a cluster was used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Requests and connections that were led to it so far.
+    pub requests: u64,
+    /// Whether some of them are under way.
+    pub is_busy: bool,
+}
+
+impl Use {
+    /// That of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        // Of what is replaced the count begins anew: that is another number too.
+        Self { requests: self.requests.wrapping_add(other.requests), is_busy: self.is_busy || other.is_busy }
+    }
+}
+
 /// Somebody waits for a host.
 #[derive(Debug)]
 pub struct Wanted {

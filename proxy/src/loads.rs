@@ -7,31 +7,20 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use outrigger_proto::model::{ControlPlane, Name};
+use outrigger_proto::model::Name;
 use outrigger_proto::xds::loads::{
     self, ClusterStats, DroppedRequests, LISTENERS, LoadStatsRequest, LoadStatsResponse, Locality, STREAM,
     Served, UpstreamLocalityStats, of_listener,
 };
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::client::Grpc;
-use tonic::{Code, Request, Status};
-use tonic_prost::ProstCodec;
+use tokio::time::{Instant, sleep_until};
+use tonic::Status;
 
+use crate::control::aside::{Aside, ended};
 use crate::control::xds::node;
 use crate::identity::backoff::Backoff;
-use crate::identity::{Identity, dial};
 use crate::observe::Registry;
 use crate::upstream::{Cluster, Clusters, Endpoint};
 
-/// For a connection.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two tries.
-const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Until one that knows nothing of reports is asked again: it may have become another.
-const UNKNOWN: Duration = Duration::from_secs(600);
 /// Reports no more often than that, whatever is asked for.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Reports no less often than that.
@@ -40,37 +29,16 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const SENDS_ALL: &str = "envoy.lrs.supports_send_all_clusters";
 
 /// Reports for as long as the process lives, whenever somebody wants to hear it.
-pub async fn report(control: ControlPlane, identity: Arc<Identity>, mut figures: Figures) {
-    let mut backoff = Backoff::new(WAITS);
-    loop {
-        let Err(status) = stream(&control, &identity, &mut figures, &mut backoff).await;
-        let wait =
-            if status.code() == Code::Unimplemented { UNKNOWN } else { backoff.next(fastrand::u64(..)) };
-        tracing::debug!(server = %control.server, %status, ?wait, "it hears no load reports");
-        sleep(wait).await;
-    }
+pub async fn report(aside: Aside, mut figures: Figures) {
+    aside.keep("loads", async |backoff| stream(&aside, &mut figures, backoff).await).await;
 }
 
 /// One stream, to its end.
-async fn stream(
-    control: &ControlPlane,
-    identity: &Arc<Identity>,
-    figures: &mut Figures,
-    backoff: &mut Backoff,
-) -> Result<Infallible, Status> {
-    let channel = dial::channel(&control.server, control.trust.as_deref(), Some(identity), PATIENCE);
-    let mut grpc = Grpc::new(channel.await.map_err(Status::unavailable)?);
-    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let (reports, queued) = mpsc::channel(1);
-    let mut node = node(&control.node);
+async fn stream(aside: &Aside, figures: &mut Figures, backoff: &mut Backoff) -> Result<Infallible, Status> {
+    let mut node = node(&aside.control.node);
     node.client_features.push(SENDS_ALL.to_owned());
     let first = LoadStatsRequest { node: Some(node), cluster_stats: Vec::new() };
-    let ended = || Status::cancelled("the stream has ended");
-    reports.send(first).await.map_err(|_| ended())?;
-    let codec = ProstCodec::<LoadStatsRequest, LoadStatsResponse>::default();
-    let outbound = Request::new(ReceiverStream::new(queued));
-    let inbound = grpc.streaming(outbound, PathAndQuery::from_static(STREAM), codec).await?;
-    let mut inbound = inbound.into_inner();
+    let (reports, mut inbound) = aside.open::<_, LoadStatsResponse>(STREAM, first).await?;
     let mut wanted: Option<Wanted> = None;
     let mut next = Instant::now();
     loop {

@@ -14,6 +14,7 @@ use crate::downstream::accept::{self, Accepted, PassOn, Source};
 use crate::http::stack::{Stack, stack};
 use crate::io::listen::Bound;
 use crate::observe::{Logger, Queue};
+use crate::shadow::{Bench, Common, Trial};
 use crate::worker::{Shared, Worker};
 
 /// Polls of tasks between two looks at the sockets. Under load more of them batch more: what became ready meanwhile is
@@ -31,6 +32,8 @@ pub enum Command {
     Take(Accepted),
     /// Log there.
     Log(Option<(LogFormat, Queue)>),
+    /// This is on trial, and what is found goes there.
+    Try(Option<(Arc<Trial>, Arc<Common>)>),
     /// End.
     Stop,
 }
@@ -123,6 +126,7 @@ async fn obey<S: Stack>(
             }
             Command::Take(accepted) => accept::take(worker, &stack, accepted),
             Command::Log(to) => worker.set_logger(to.map(|(format, queue)| Logger::new(format, queue))),
+            Command::Try(what) => worker.set_on_trial(what.map(|(trial, common)| Bench::new(trial, common))),
             Command::Stop => return,
         }
     }

@@ -19,6 +19,7 @@ use crate::live::{Live, LiveCache, Snapshot};
 use crate::observe::{Logger, ProcessStats};
 use crate::policy::jwt::Seen;
 use crate::policy::overload::Pressure;
+use crate::shadow::Bench;
 use crate::sys;
 use crate::upstream::{Dialled, Reclaim, Upstream};
 use crate::watch::{Leaving, Standing, StreamWatch, Watch};
@@ -135,6 +136,8 @@ pub struct Worker {
     last_request: Cell<u64>,
     mirrors: Places,
     tokens: Seen,
+    /// What is on trial.
+    bench: RefCell<Option<Rc<Bench>>>,
     /// How many of the releases of memory this thread has seen.
     releases: Cell<u32>,
     /// The versions of policy and trust that connections are held against.
@@ -163,6 +166,7 @@ impl Worker {
             last_request: Cell::new(0),
             mirrors: Places::default(),
             tokens: Seen::default(),
+            bench: RefCell::default(),
             releases: Cell::new(0),
             decided_by: Cell::default(),
             reconsidered: Cell::new(usize::MAX),
@@ -235,6 +239,16 @@ impl Worker {
         *self.logger.borrow_mut() = logger;
     }
 
+    /// What is on trial, if anything is.
+    pub fn on_trial(&self) -> Option<Rc<Bench>> {
+        self.bench.borrow().clone()
+    }
+
+    /// From now on this is on trial.
+    pub fn set_on_trial(&self, bench: Option<Bench>) {
+        *self.bench.borrow_mut() = bench.map(Rc::new);
+    }
+
     /// A request begins.
     pub fn note_request(&self) {
         self.last_request.set(self.ticks.now());
@@ -272,6 +286,9 @@ impl Worker {
             }
             self.upstream.pools().sweep(&self.shared.identity);
             self.log(Logger::flush);
+            if let Some(bench) = &*self.bench.borrow() {
+                bench.hand_over();
+            }
             let releases = self.shared.releases.load(Relaxed);
             if self.releases.replace(releases) != releases {
                 sys::release_memory();

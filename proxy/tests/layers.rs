@@ -22,6 +22,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Deciding which way, what may go on, and what is tried again.
     ("routing", &["facts"]),
     ("policy", &["facts", "gate", "routing"]),
+    // The same decisions by a configuration on trial.
+    ("shadow", &["facts", "policy", "routing"]),
     // Bytes, and who watches over connections.
     ("io", &[]),
     ("watch", &["io"]),
@@ -35,11 +37,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // What is in force, and what a thread and a connection have of it.
     ("live", &["facts", "identity", "observe", "policy", "routing", "upstream"]),
     ("demand", &[]),
-    ("worker", &["demand", "identity", "io", "live", "observe", "policy", "sys", "upstream", "watch"]),
+    (
+        "worker",
+        &["demand", "identity", "io", "live", "observe", "policy", "shadow", "sys", "upstream", "watch"],
+    ),
     ("error", &["body", "policy", "routing", "upstream"]),
-    ("conn", &["body", "error", "facts", "identity", "live", "policy", "upstream", "watch", "worker"]),
+    (
+        "conn",
+        &["body", "error", "facts", "identity", "live", "policy", "shadow", "upstream", "watch", "worker"],
+    ),
     // Who speaks with clients. HTTP and TCP do not know each other.
-    ("tcp", &["conn", "error", "io", "live", "observe", "routing", "upstream", "watch"]),
+    ("tcp", &["conn", "error", "io", "live", "observe", "policy", "routing", "shadow", "upstream", "watch"]),
     (
         "http",
         &[
@@ -55,6 +63,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "observe",
             "policy",
             "routing",
+            "shadow",
             "upstream",
             "watch",
             "worker",
@@ -67,7 +76,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("loads", &["control", "identity", "observe", "upstream"]),
     ("health", &["io", "observe", "policy", "upstream"]),
     ("overload", &["observe", "policy", "worker"]),
-    ("threads", &["downstream", "http", "io", "observe", "worker"]),
+    ("threads", &["downstream", "http", "io", "observe", "shadow", "worker"]),
+    ("trials", &["control", "identity", "observe", "shadow", "threads"]),
     ("jwks", &["identity", "observe", "policy", "task"]),
     ("material", &["downstream", "identity", "jwks", "observe", "policy", "task", "upstream"]),
     (
@@ -77,12 +87,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
-    ("admin", &["body", "csds", "gate", "identity", "io", "live", "observe", "upstream", "watch", "worker"]),
+    (
+        "admin",
+        &[
+            "body", "csds", "gate", "identity", "io", "live", "observe", "trials", "upstream", "watch",
+            "worker",
+        ],
+    ),
     (
         "app",
         &[
             "admin", "apply", "control", "csds", "demand", "identity", "io", "loads", "observe", "overload",
-            "sys", "threads", "upstream", "watch", "worker",
+            "sys", "threads", "trials", "upstream", "watch", "worker",
         ],
     ),
     ("demo", &["app", "body", "control", "upstream", "watch", "worker"]),
@@ -96,6 +112,7 @@ const PURE: &[&str] = &[
     "watch.rs",
     "policy",
     "routing",
+    "shadow",
     "upstream/balance",
     "upstream/outlier.rs",
     "upstream/outlier",

@@ -38,6 +38,7 @@ mod rate_limit;
 mod reload;
 mod retry;
 mod routing;
+mod shadow;
 mod tcp;
 mod upgrade;
 

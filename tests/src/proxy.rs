@@ -70,6 +70,18 @@ impl Proxy {
         proxy
     }
 
+    /// Starts it with this configuration, and waits until it is ready; beside it `next.yaml` of its directory is on trial.
+    pub async fn start_with_trial(config: &str, next: &str) -> Self {
+        let dir = Arc::new(Dir::new());
+        let file = dir.write("outrigger.yaml", &with_admin(config));
+        let next = dir.write("next.yaml", next);
+        let mut command = Command::new(binary());
+        command.arg("run").arg(&file).arg("--shadow").arg(next);
+        let proxy = Self::run(command, dir, &file);
+        proxy.wait_ready().await;
+        proxy
+    }
+
     /// Starts it with this file, and waits for nothing.
     pub fn spawn(dir: Arc<Dir>, file: &Path, env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary());

@@ -97,7 +97,7 @@ impl State {
 }
 
 /// The status of an answer that has come whole.
-fn whole(bytes: &[u8]) -> Option<u16> {
+pub(crate) fn whole(bytes: &[u8]) -> Option<u16> {
     let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
     let length =

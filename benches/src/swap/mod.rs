@@ -17,7 +17,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use self::clients::{Clients, HELD, PAUSE, RATES, Tally};
@@ -39,7 +38,7 @@ const WARM: Duration = Duration::from_secs(3);
 const CALM: Duration = Duration::from_secs(5);
 /// After the last change: what it closes is closed by then.
 const AFTER: Duration = Duration::from_secs(2);
-/// For the control plane and for the last change.
+/// For the last change.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Who has a turn, by name; and Envoy's drain time in seconds, where it is not its own.
@@ -97,7 +96,7 @@ pub(crate) fn run(tools: &Tools, control: &Path, dir: &Path) -> Result<()> {
         RATES[1],
         PAUSE.as_millis()
     );
-    let plane = Plane(Control::start(control, &dir.join("swap"))?);
+    let plane = Control::start(control, &dir.join("swap"))?;
     let runtime = runtime()?;
     let mut outcomes = Vec::new();
     for (proxy, name, drain) in TURNS {
@@ -110,16 +109,16 @@ pub(crate) fn run(tools: &Tools, control: &Path, dir: &Path) -> Result<()> {
 
 async fn experiment(
     (proxy, drain): (Proxy, Option<u32>),
-    plane: &Plane,
+    plane: &Control,
     tools: &Tools,
     dir: &Path,
 ) -> Result<Outcome> {
     let origins = [Origin::start().await?, Origin::start().await?];
     let mut mesh = Mesh::new([free_port()?, free_port()?], origins[0].port(), origins[1].port());
-    plane.apply(mesh.text()).await?;
+    plane.asks.apply_beside(mesh.text()).await?;
     let folder = dir.join(format!("swap-{}", proxy.name()));
     fs::create_dir_all(&folder).doing(folder.display())?;
-    let mut command = node(proxy, plane.0.xds, &folder, tools)?;
+    let mut command = node(proxy, plane.xds, &folder, tools)?;
     if let Some(seconds) = drain {
         command.args(["--drain-time-s", &seconds.to_string()]);
     }
@@ -147,14 +146,14 @@ async fn experiment(
         while mesh.text() == old {
             mesh.edit();
         }
-        plane.apply(mesh.text()).await?;
+        plane.asks.apply_beside(mesh.text()).await?;
     }
     let took = begun.elapsed();
     sleep(AFTER).await;
     let (changing, growth) = phase()?;
     let after = counts();
     let since = |at: usize| [after[at][0] - before[at][0], after[at][1] - before[at][1]];
-    let is_in_sync = plane.in_sync().await?;
+    let is_in_sync = plane.asks.in_sync(1, PATIENCE).await?;
     Ok(Outcome { calm, changing, took, connections: [since(0), since(1)], growth, is_in_sync })
 }
 
@@ -189,38 +188,6 @@ static_resources:
         )
     );
     fleet::envoy::command(&text, folder, tools)
-}
-
-/// The control plane, and how it is told of changes.
-#[derive(Debug)]
-struct Plane(Control);
-
-impl Plane {
-    /// Runs its command line to the end; what it printed.
-    async fn run(&self, args: &[&str], log: &'static str) -> Result<String> {
-        let (asks, args) =
-            (self.0.asks.clone(), args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>());
-        let ran = spawn_blocking(move || asks.run(&args, log)).await;
-        ran.map_err(|_| Failure::new("the control plane was not asked"))?
-    }
-
-    async fn apply(&self, text: String) -> Result<()> {
-        let asks = self.0.asks.clone();
-        let applied = spawn_blocking(move || asks.apply(&text)).await;
-        applied.map_err(|_| Failure::new("the change was not made"))?
-    }
-
-    /// Whether its one node has taken everything, waiting a while for it.
-    async fn in_sync(&self) -> Result<bool> {
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
-            if self.run(&["status", "--json"], "status.log").await?.contains("\"in_sync\": true") {
-                return Ok(true);
-            }
-            sleep(STEP).await;
-        }
-        Ok(false)
-    }
 }
 
 /// What came of it, a line for each figure.

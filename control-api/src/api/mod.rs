@@ -3,6 +3,7 @@
 
 mod auth;
 mod events;
+mod shadow;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ pub struct Api {
 /// What is different, and what is to be said of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Changed {
-    /// The revision in force.
+    /// The revision in force; with `shadow` the one on trial.
     pub revision: u64,
     /// What is different, as a unified diff; empty where nothing is.
     pub diff: String,
@@ -87,6 +88,8 @@ pub struct Status {
     pub revision: u64,
     /// The one that is told to some so far, if there is one.
     pub candidate: Option<u64>,
+    /// The one that is on trial, if there is one.
+    pub shadow: Option<u64>,
     /// How publishing events goes; nothing where this control plane does not publish them.
     pub publishing: Option<Publishing>,
     /// Who is connected, to this control plane or to another of the same store.
@@ -205,7 +208,10 @@ pub struct JoinEntry {
         drop_join,
         bundle,
         rotate,
-        events::events
+        events::events,
+        shadow::shadow,
+        shadow::end,
+        shadow::promote
     ),
     components(schemas(Problem, crate::events::Event))
 )]
@@ -221,6 +227,8 @@ pub fn router(plane: Arc<Plane>, reads: Reads) -> Router {
         .route("/v1/rollback", post(rollback))
         .route("/v1/documents", get(documents))
         .route("/v1/status", get(status))
+        .route("/v1/shadow", get(shadow::shadow).delete(shadow::end))
+        .route("/v1/shadow/promote", post(shadow::promote))
         .route("/v1/events", get(events::events))
         .route("/v1/tokens", get(tokens).post(new_token))
         .route("/v1/tokens/{name}", axum::routing::delete(drop_token))
@@ -291,16 +299,25 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(gone)?
 }
 
+#[derive(Debug, Deserialize)]
+struct How {
+    #[serde(default)]
+    shadow: bool,
+}
+
 /// Checks documents, and makes a revision of them and those that stay.
-#[utoipa::path(post, path = "/v1/revisions", request_body = Apply, responses(
+#[utoipa::path(post, path = "/v1/revisions", request_body = Apply, params(
+    ("shadow" = Option<bool>, Query, description = "It is put on trial, in place of any other: proxies say what would change, and \
+        nothing does. False by default")), responses(
     (status = 200, body = Changed), (status = 401, body = Problem), (status = 409, body = Problem),
     (status = 422, description = "Something is wrong; nothing is changed", body = Problem)))]
 async fn apply(
     State(api): State<Api>,
     Author(author): Author,
+    Query(How { shadow }): Query<How>,
     Json(Apply { documents, message, dry_run }): Json<Apply>,
 ) -> Result<Json<Changed>, Failed> {
-    let change = Change { author, message, documents, dry_run };
+    let change = Change { author, message, documents, shadow, dry_run };
     blocking(move || Ok(Json(api.plane.change(change)?.into()))).await
 }
 
@@ -320,7 +337,7 @@ struct Most {
     most: Option<usize>,
 }
 
-/// What was accepted, the last first.
+/// What was accepted, or put on trial, the last first.
 #[utoipa::path(get, path = "/v1/revisions", params(("most" = Option<usize>, Query, description = "So many; 100 by default")),
     responses((status = 200, body = Vec<Entry>)))]
 async fn history(
@@ -353,7 +370,7 @@ struct Against {
 
 /// What a revision changed, or in what it differs from another.
 #[utoipa::path(get, path = "/v1/revisions/{number}/diff",
-    params(("from" = Option<u64>, Query, description = "The one before by default")),
+    params(("from" = Option<u64>, Query, description = "What was in force when it was written by default")),
     responses((status = 200, body = String), (status = 404, body = Problem)))]
 async fn difference(
     State(api): State<Api>,
@@ -362,12 +379,12 @@ async fn difference(
     Query(Against { from }): Query<Against>,
 ) -> Result<String, Failed> {
     blocking(move || {
-        let after = found(&api, number)?.documents;
-        let before = match from.unwrap_or(number.saturating_sub(1)) {
+        let after = found(&api, number)?;
+        let before = match from.unwrap_or(after.before()) {
             0 => BTreeMap::new(),
             from => found(&api, from)?.documents,
         };
-        Ok(crate::documents::diff(&before, &after))
+        Ok(crate::documents::diff(&before, &after.documents))
     })
     .await
 }
@@ -388,8 +405,9 @@ async fn status(State(api): State<Api>, _: auth::Reader) -> Json<Status> {
     let published = api.plane.published().borrow().clone();
     let revision = published.stable.revision;
     let candidate = published.candidate.map(|candidate| candidate.serving.revision);
+    let shadow = api.plane.trial().borrow().as_ref().map(|trial| trial.entry.number);
     let nodes = api.plane.everybody();
-    Json(Status { revision, candidate, publishing: publishing(&api.plane), nodes })
+    Json(Status { revision, candidate, shadow, publishing: publishing(&api.plane), nodes })
 }
 
 fn publishing(plane: &Plane) -> Option<Publishing> {

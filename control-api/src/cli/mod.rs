@@ -3,6 +3,7 @@
 pub(crate) mod client;
 mod identity;
 mod run;
+mod shadow;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 
 use self::client::Client;
 use self::identity::Identity;
+use self::shadow::ShadowVerb;
 use crate::{demo, directory};
 
 /// Tells proxies what to serve: documents in, xDS v3 out.
@@ -90,6 +92,9 @@ enum Verb {
         /// Take a document away
         #[arg(long, value_name = "NAME")]
         remove: Vec<String>,
+        /// Put them on trial instead: proxies say what would change, and nothing does
+        #[arg(long)]
+        shadow: bool,
         #[command(flatten)]
         reason: Reason,
         #[command(flatten)]
@@ -113,7 +118,7 @@ enum Verb {
         #[command(flatten)]
         remote: Remote,
     },
-    /// What was accepted, the last first
+    /// What was accepted, or put on trial, the last first
     History {
         #[command(flatten)]
         remote: Remote,
@@ -124,6 +129,14 @@ enum Verb {
         to: u64,
         #[command(flatten)]
         reason: Reason,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// What is on trial (`apply --shadow`), and what it would change
+    #[command(args_conflicts_with_subcommands = true)]
+    Shadow {
+        #[command(subcommand)]
+        verb: Option<ShadowVerb>,
         #[command(flatten)]
         remote: Remote,
     },
@@ -230,7 +243,9 @@ pub fn main() -> ExitCode {
         Verb::Run { file } => run::run(file.as_deref()),
         Verb::Demo { check, proxy } => demo::run(check, proxy.as_deref()),
         Verb::Check { paths } => check(&paths),
-        Verb::Apply { files, remove, reason, remote } => apply(&files, remove, reason, &remote),
+        Verb::Apply { files, remove, shadow, reason, remote } => {
+            apply((&files, remove), shadow, reason, &remote)
+        }
         Verb::Diff { what, remote } => diff(&what, &remote),
         Verb::Get { document, revision, remote } => get(document, revision, &remote),
         Verb::History { remote } => history(&remote),
@@ -239,6 +254,8 @@ pub fn main() -> ExitCode {
             Client::new(&remote)
                 .and_then(|client| changed(&client.post("/v1/rollback", &body)?, dry_run, &remote))
         }
+        Verb::Shadow { verb: None, remote } => shadow::show(&remote),
+        Verb::Shadow { verb: Some(verb), remote: _ } => shadow::run(verb),
         Verb::Status { remote } => status(&remote),
         Verb::Events { after, follow, remote } => events(after, follow, &remote),
         Verb::Token { verb } => token(verb),
@@ -301,15 +318,19 @@ fn check(paths: &[PathBuf]) -> Done {
 }
 
 fn apply(
-    files: &[PathBuf],
-    remove: Vec<String>,
+    (files, remove): (&[PathBuf], Vec<String>),
+    shadow: bool,
     Reason { message, dry_run }: Reason,
     remote: &Remote,
 ) -> Done {
     let put = documents(files)?.into_iter().map(|(name, text)| (name, Value::from(text)));
     let all: serde_json::Map<_, _> = put.chain(remove.into_iter().map(|name| (name, Value::Null))).collect();
     let body = json!({ "documents": all, "message": message, "dry_run": dry_run });
-    changed(&Client::new(remote)?.post("/v1/revisions", &body)?, dry_run, remote)
+    let client = Client::new(remote)?;
+    if shadow {
+        return shadow::begun(&client.post("/v1/revisions?shadow=true", &body)?, dry_run, remote);
+    }
+    changed(&client.post("/v1/revisions", &body)?, dry_run, remote)
 }
 
 /// Says what became of a change.
@@ -317,9 +338,7 @@ fn changed(answer: &Value, dry_run: bool, remote: &Remote) -> Done {
     if remote.json {
         return print(&format!("{answer:#}\n"));
     }
-    for warning in answer["warnings"].as_array().into_iter().flatten() {
-        eprintln!("warning: {}", warning.as_str().unwrap_or_default());
-    }
+    warn(answer);
     let diff = answer["diff"].as_str().unwrap_or_default();
     let said = match (diff.is_empty(), dry_run) {
         (true, _) => format!("nothing is different from revision {}\n", answer["revision"]),
@@ -329,11 +348,18 @@ fn changed(answer: &Value, dry_run: bool, remote: &Remote) -> Done {
     print(&said)
 }
 
+fn warn(answer: &Value) {
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        eprintln!("warning: {}", warning.as_str().unwrap_or_default());
+    }
+}
+
 fn diff(what: &[String], remote: &Remote) -> Done {
     let client = Client::new(remote)?;
     if let [number] = what
         && let Ok(number) = number.parse::<u64>()
     {
+        shadow::say_so(&client.get(&format!("/v1/revisions/{number}"))?);
         return print(&client.get_text(&format!("/v1/revisions/{number}/diff"))?);
     }
     let files: Vec<_> = what.iter().map(PathBuf::from).collect();
@@ -346,7 +372,11 @@ fn get(document: Option<String>, revision: Option<u64>, remote: &Remote) -> Done
     let client = Client::new(remote)?;
     let documents = match revision {
         None => client.get("/v1/documents")?,
-        Some(number) => client.get(&format!("/v1/revisions/{number}"))?["documents"].take(),
+        Some(number) => {
+            let mut revision = client.get(&format!("/v1/revisions/{number}"))?;
+            shadow::say_so(&revision);
+            revision["documents"].take()
+        }
     };
     let Some(document) = document else {
         let names = documents.as_object().into_iter().flat_map(|documents| documents.keys());
@@ -367,6 +397,7 @@ fn history(remote: &Remote) -> Done {
     for entry in answer.as_array().into_iter().flatten() {
         let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
         let back = entry["rollback_to"].as_u64().map(|to| format!(" (brings back {to})")).unwrap_or_default();
+        let back = if entry["shadow"] == true { " (shadow)" } else { &back };
         let _ = writeln!(
             out,
             "{:>5}  {}  {}  {}{back}",
@@ -387,6 +418,9 @@ fn status(remote: &Remote) -> Done {
     let mut out = format!("revision {}\n", answer["revision"]);
     if let Some(candidate) = answer["candidate"].as_u64() {
         let _ = writeln!(out, "revision {candidate} is told to some so far");
+    }
+    if let Some(shadow) = answer["shadow"].as_u64() {
+        let _ = writeln!(out, "revision {shadow} is on trial");
     }
     let publishing = &answer["publishing"];
     if let Some(server) = publishing["server"].as_str() {

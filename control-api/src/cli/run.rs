@@ -22,7 +22,7 @@ use crate::store::etcd::{self, Etcd};
 use crate::store::file::File;
 use crate::store::{Store, StoreError};
 use crate::tls::{self, Listener, Peer};
-use crate::{api, attest, directory, loads, nats, rollout, xds};
+use crate::{api, attest, directory, loads, nats, rollout, shadow, xds};
 
 /// Where the first token stands, in the store.
 const FIRST_TOKEN: &str = "admin.token";
@@ -135,7 +135,7 @@ fn thread(plane: &Arc<Plane>, name: &str, work: fn(&Etcd, &Plane)) -> super::Don
 /// All that nodes ask.
 fn nodes_router(plane: &Arc<Plane>, attestors: &Arc<Attestors>, who: Nodes) -> axum::Router {
     let (xds, loads) = (xds::server::router(plane.clone(), attestors.clone()), loads::router(plane.clone()));
-    let told = xds.merge(loads);
+    let told = xds.merge(loads).merge(shadow::router(plane.clone()));
     let told = match who {
         Nodes::Any => told,
         Nodes::Proven => told.layer(from_fn_with_state(attestors.clone(), attest::proven_alone)),

@@ -6,11 +6,12 @@
 //! - `log/revisions/N`: a revision, with hashes for documents. `log/events/N`, `log/proven/N`, `log/directory`, `log/joins/HASH`.
 //! - `now/revision`, `now/event`: the numbers of the last ones. What comes next is written in one transaction with them, if they
 //!   still are what they were: of two who write at once one is first, and the other looks again. So numbers have no gaps.
-//! - `now/stable`, `now/candidate`, `now/offered`: what is told to all, what to some, and to whom.
+//! - `now/stable`, `now/candidate`, `now/offered`: what is told to all, what to some, and to whom. `now/shadow`: what is on trial.
 //! - `now/leader`: who leads rollouts and publishes events, under a lease of his. What only a leader may write is written if he
 //!   still is the one.
 //! - `now/nodes/REPLICA/STREAM`, `now/accounts/REPLICA`: what each control plane's nodes have taken and refused, and how they
 //!   fare with a candidate, under its lease. From these whoever leads judges, and `status` is the same everywhere.
+//!   `now/findings/REPLICA`, `now/followers/REPLICA/NODE`: what they say of what is on trial, and who asks what is.
 //! - `now/tokens/HASH`, `now/published`.
 //!
 //! No key of a certificate ever stands there, and of tokens only hashes do. A transaction whose answer got lost may have been
@@ -278,8 +279,12 @@ impl Etcd {
 }
 
 impl Store for Etcd {
+    fn last(&self) -> Result<u64, StoreError> {
+        Ok(self.count("now/revision")?.unwrap_or(0))
+    }
+
     fn latest(&self) -> Result<Option<Revision>, StoreError> {
-        match self.count("now/revision")? {
+        match self.course()?.latest() {
             Some(number) => self.revision(number),
             None => Ok(None),
         }
@@ -288,13 +293,13 @@ impl Store for Etcd {
     fn revision(&self, number: u64) -> Result<Option<Revision>, StoreError> {
         let Some(kept) = self.gateway.get(&self.numbered("revisions", number))? else { return Ok(None) };
         let Kept { entry, documents } = read(kept.as_bytes())?;
-        let Entry { number, time, author, message, rollback_to } = entry;
+        let Entry { number, time, author, message, rollback_to, shadow, before } = entry;
         let documents = self.texts_of(documents)?;
-        Ok(Some(Revision { number, time, author, message, rollback_to, documents }))
+        Ok(Some(Revision { number, time, author, message, rollback_to, shadow, before, documents }))
     }
 
     fn history(&self, most: usize) -> Result<Vec<Entry>, StoreError> {
-        let last = self.count("now/revision")?.unwrap_or(0);
+        let last = self.last()?;
         let first = (last + 1).saturating_sub(most as u64);
         let (from, to) = (self.numbered("revisions", first), self.numbered("revisions", last + 1));
         let (all, _) = self.gateway.range((&from, &to), most)?;
@@ -303,13 +308,13 @@ impl Store for Etcd {
     }
 
     fn course(&self) -> Result<Course, StoreError> {
-        let names = ["now/stable", "now/candidate", "now/offered"];
+        let names = ["now/stable", "now/candidate", "now/offered", "now/shadow"];
         let reads = names.map(|name| gateway::read(&self.key(name)));
         let answer = self.gateway.transact(&[], &reads)?;
         let mut texts = answer.ranges.into_iter().map(|mut of| of.pop().and_then(|entry| entry.value));
         let mut next = || texts.next().flatten();
-        let (stable, candidate, offered) = (next(), next(), next());
-        course(answer.at, (stable.as_deref(), candidate.as_deref(), offered.as_deref()))
+        let all = [next(), next(), next(), next()];
+        course(answer.at, all.each_ref().map(Option::as_deref))
     }
 
     fn accept(&self, accepted: Accepted<'_>) -> Result<Option<Event>, StoreError> {
@@ -327,7 +332,9 @@ impl Store for Etcd {
                 directory.iter().map(|(name, text)| (name, token::hash(text))).collect();
             more.push(put(&self.key("log/directory"), &text(&hashes)));
         }
-        if is_stable {
+        if revision.shadow {
+            more.push(put(&self.key("now/shadow"), &number.to_string()));
+        } else if is_stable {
             more.extend(self.is_told_to_all(number));
         } else {
             more.extend([
@@ -346,6 +353,11 @@ impl Store for Etcd {
 
     fn offer(&self, number: u64, nodes: &BTreeSet<String>) -> Result<bool, StoreError> {
         self.of_candidate(number, &[put(&self.key("now/offered"), &text(nodes))])
+    }
+
+    fn end_shadow(&self, number: u64) -> Result<bool, StoreError> {
+        let key = self.key("now/shadow");
+        Ok(self.gateway.transact(&[is(&key, &number.to_string())], &[delete(&key)])?.succeeded)
     }
 
     fn is_proven(&self, number: u64) -> Result<bool, StoreError> {
@@ -470,14 +482,12 @@ impl Store for Etcd {
     }
 }
 
-/// What three keys say of how far revisions have come.
-fn course(
-    at: u64,
-    (stable, candidate, offered): (Option<&str>, Option<&str>, Option<&str>),
-) -> Result<Course, StoreError> {
+/// What four keys say of how far revisions have come.
+fn course(at: u64, [stable, candidate, offered, shadow]: [Option<&str>; 4]) -> Result<Course, StoreError> {
     let nodes = offered.map_or_else(|| Ok(BTreeSet::new()), |nodes| read(nodes.as_bytes()))?;
-    let candidate = candidate.map(parsed).transpose()?.map(|number| (number, nodes));
-    Ok(Course { at, stable: stable.map(parsed).transpose()?, candidate })
+    let number = |text: Option<&str>| text.map(parsed).transpose();
+    let candidate = number(candidate)?.map(|number| (number, nodes));
+    Ok(Course { at, stable: number(stable)?, candidate, shadow: number(shadow)? })
 }
 
 fn parsed(text: &str) -> Result<u64, StoreError> {
@@ -523,6 +533,8 @@ mod tests {
             author: "me".to_owned(),
             message: String::new(),
             rollback_to: Some(3),
+            shadow: true,
+            before: Some(5),
         };
         let kept =
             Kept { entry: entry.clone(), documents: [("web.yaml".to_owned(), "ab12".to_owned())].into() };
@@ -533,12 +545,13 @@ mod tests {
     }
 
     #[test]
-    fn three_keys_say_how_far_it_has_come() {
-        let of = |stable, candidate, offered| course(7, (stable, candidate, offered)).unwrap();
-        assert_eq!(of(None, None, None), Course { at: 7, stable: None, candidate: None });
+    fn four_keys_say_how_far_it_has_come() {
+        let of = |texts| course(7, texts).unwrap();
+        assert_eq!(of([None; 4]), Course { at: 7, ..Course::default() });
         let nodes: BTreeSet<_> = ["a".to_owned()].into();
-        let expected = Course { at: 7, stable: Some(1), candidate: Some((2, nodes)) };
-        assert_eq!(of(Some("1"), Some("2"), Some("[\"a\"]")), expected);
-        assert!(course(7, (Some("x"), None, None)).is_err());
+        let expected = Course { at: 7, stable: Some(1), candidate: Some((2, nodes)), shadow: Some(3) };
+        assert_eq!((expected.latest(), of([None; 4]).latest()), (Some(2), None));
+        assert_eq!(of([Some("1"), Some("2"), Some("[\"a\"]"), Some("3")]), expected);
+        assert!(course(7, [Some("x"), None, None, None]).is_err());
     }
 }

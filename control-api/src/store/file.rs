@@ -18,6 +18,10 @@ const PROVEN: TableDefinition<'_, u64, ()> = TableDefinition::new("proven");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// In `meta`: the last revision that was told to all.
 const STABLE: &str = "stable";
+/// In `meta`: the last revision that was accepted to come into force; not there before any other was kept.
+const LATEST: &str = "latest";
+/// In `meta`: what is on trial.
+const SHADOW: &str = "shadow";
 /// In `meta`: the last event that was published.
 const PUBLISHED: &str = "published";
 const JOINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("join tokens");
@@ -59,6 +63,16 @@ impl File {
         Ok(Self { database, offered: Mutex::default() })
     }
 
+    fn meta(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        Ok(self.database.begin_read()?.open_table(META)?.get(name)?.map(|number| number.value()))
+    }
+
+    /// The number of the last revision that was accepted to come into force.
+    fn latest_number(&self) -> Result<Option<u64>, StoreError> {
+        let number = self.meta(LATEST)?.map_or_else(|| self.last(), Ok)?;
+        Ok(Some(number).filter(|number| *number > 0))
+    }
+
     fn is_candidate(&self, number: u64) -> Result<bool, StoreError> {
         Ok(self.course()?.candidate.is_some_and(|(candidate, _)| candidate == number))
     }
@@ -69,9 +83,13 @@ impl File {
 }
 
 impl Store for File {
-    fn latest(&self) -> Result<Option<Revision>, StoreError> {
+    fn last(&self) -> Result<u64, StoreError> {
         let table = self.database.begin_read()?.open_table(REVISIONS)?;
-        table.last()?.map(|(_, bytes)| read(bytes.value())).transpose()
+        Ok(table.last()?.map_or(0, |(last, _)| last.value()))
+    }
+
+    fn latest(&self) -> Result<Option<Revision>, StoreError> {
+        self.latest_number()?.map_or(Ok(None), |number| self.revision(number))
     }
 
     fn revision(&self, number: u64) -> Result<Option<Revision>, StoreError> {
@@ -86,11 +104,9 @@ impl Store for File {
     }
 
     fn course(&self) -> Result<Course, StoreError> {
-        let stable = self.database.begin_read()?.open_table(META)?.get(STABLE)?.map(|number| number.value());
-        let revisions = self.database.begin_read()?.open_table(REVISIONS)?;
-        let latest = revisions.last()?.map(|(number, _)| number.value());
+        let (stable, latest) = (self.meta(STABLE)?, self.latest_number()?);
         let candidate = latest.filter(|_| latest != stable).map(|latest| (latest, self.offered().clone()));
-        Ok(Course { at: 0, stable, candidate })
+        Ok(Course { at: 0, stable, candidate, shadow: self.meta(SHADOW)? })
     }
 
     fn accept(&self, accepted: Accepted<'_>) -> Result<Option<Event>, StoreError> {
@@ -109,14 +125,23 @@ impl Store for File {
                     table.insert(name.as_str(), text.as_str())?;
                 }
             }
+            let mut meta = write.open_table(META)?;
+            if revision.shadow {
+                meta.insert(SHADOW, revision.number)?;
+                meta.insert(LATEST, revision.before())?;
+            } else {
+                meta.insert(LATEST, revision.number)?;
+            }
             if is_stable {
-                write.open_table(META)?.insert(STABLE, revision.number)?;
+                meta.insert(STABLE, revision.number)?;
                 write.open_table(PROVEN)?.insert(revision.number, ())?;
             }
             append(&mut write.open_table(EVENTS)?, SystemTime::now(), accepted.happened())?
         };
         write.commit()?;
-        self.offered().clear();
+        if !revision.shadow {
+            self.offered().clear();
+        }
         Ok(Some(event))
     }
 
@@ -138,6 +163,17 @@ impl Store for File {
             self.offered().clone_from(nodes);
         }
         Ok(is_candidate)
+    }
+
+    fn end_shadow(&self, number: u64) -> Result<bool, StoreError> {
+        let write = self.database.begin_write()?;
+        let was = {
+            let mut meta = write.open_table(META)?;
+            let now = meta.get(SHADOW)?.map(|shadow| shadow.value());
+            now == Some(number) && meta.remove(SHADOW)?.is_some()
+        };
+        write.commit()?;
+        Ok(was)
     }
 
     fn is_proven(&self, number: u64) -> Result<bool, StoreError> {

@@ -142,8 +142,20 @@ impl Told {
     }
 }
 
+/// What an incremental answer holds at most, in bytes of resources, unless one alone is larger. Who hears it takes the room
+/// for all of it at once, several times that while it is understood, and keeps some of it as long as the stream lasts.
+const MOST: usize = 512 * 1024;
+
 /// Resources by name.
 type Put = Vec<(Name, Arc<Item>)>;
+
+/// What a node is told of a kind.
+struct Next {
+    put: Put,
+    gone: Vec<String>,
+    /// Whether that is not all.
+    more: bool,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -166,6 +178,8 @@ struct Subscription {
     nonce: String,
     /// The last answer was refused: what is in force is what was before it.
     refused: bool,
+    /// The last answer did not say all that there is of this revision: with those that follow it is one.
+    unfinished: Option<u64>,
     /// It has said something new, and is answered even when nothing else is.
     owed: bool,
 }
@@ -203,8 +217,14 @@ impl Session {
             Names::Exactly(names) => subscription.replace(is_first, names),
         }
         let revision = pending?;
-        subscription.refused = error.is_some();
-        let verdict = error.map_or(Verdict::Ack, Verdict::Nack);
+        let verdict = match error {
+            Some(error) => {
+                subscription.refused = true;
+                Verdict::Nack(error)
+            }
+            None if subscription.refused || subscription.unfinished.is_some() => return None,
+            None => Verdict::Ack,
+        };
         Some(Heard { kind, revision, verdict })
     }
 
@@ -243,12 +263,15 @@ impl Session {
                 Kind::Endpoints => holds_endpoints,
                 Kind::Listener | Kind::Routes | Kind::Host | Kind::Secret => false,
             };
-            let Some((put, gone)) = subscription.next(self.way, kind, view.kind(kind), holds) else {
+            let Some(Next { put, gone, more }) = subscription.next(self.way, kind, view.kind(kind), holds)
+            else {
                 continue;
             };
             self.nonce += 1;
             let nonce = self.nonce.to_string();
             subscription.pending = Some(view.revision);
+            subscription.refused &= subscription.unfinished == Some(view.revision);
+            subscription.unfinished = more.then_some(view.revision);
             subscription.nonce.clone_from(&nonce);
             if kind == Kind::Cluster {
                 self.tell_endpoints_again(&put);
@@ -289,6 +312,19 @@ impl Session {
 
 fn owned((name, item): (Cow<'_, Name>, Cow<'_, Arc<Item>>)) -> (Name, Arc<Item>) {
     (name.into_owned(), item.into_owned())
+}
+
+/// As many as are said at once, and whether there are more.
+fn first(all: impl Iterator<Item = (Name, Arc<Item>)>, most: usize) -> (Put, bool) {
+    let (mut put, mut bytes) = (Put::new(), 0);
+    for (name, item) in all {
+        bytes += item.any.value.len();
+        if bytes > most && !put.is_empty() {
+            return (put, true);
+        }
+        put.push((name, item));
+    }
+    (put, false)
 }
 
 /// Of these an answer names all there are.
@@ -380,10 +416,14 @@ impl Subscription {
     }
 
     /// What it is told, and notes that it was.
-    fn next(&mut self, way: Way, kind: Kind, items: Of<'_>, holds: bool) -> Option<(Put, Vec<String>)> {
+    fn next(&mut self, way: Way, kind: Kind, items: Of<'_>, holds: bool) -> Option<Next> {
+        let most = match way {
+            Way::Delta => MOST,
+            Way::Sotw => usize::MAX,
+        };
         let news = self.wanted(items).filter(|(name, item)| !self.has(name, item));
-        let mut put: Put = news.map(owned).collect();
-        let gone = if holds { Vec::new() } else { self.gone(items) };
+        let (mut put, more) = first(news.map(owned), most);
+        let gone = if holds || more { Vec::new() } else { self.gone(items) };
         if put.is_empty() && gone.is_empty() && !self.owed {
             return None;
         }
@@ -397,7 +437,7 @@ impl Subscription {
         }
         self.owed = false;
         self.note(&put, &gone);
-        Some((put, gone))
+        Some(Next { put, gone, more })
     }
 
     fn note(&mut self, put: &[(Name, Arc<Item>)], gone: &[String]) {

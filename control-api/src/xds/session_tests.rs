@@ -114,6 +114,35 @@ fn what_was_refused_is_not_told_again_until_it_is_another() {
 }
 
 #[test]
+fn what_is_too_much_for_one_answer_comes_in_several_that_count_as_one() {
+    let view = view(3, &[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1"), ("e", "1")], &[], "1");
+    let refuse = |told: &Told| {
+        let error_detail = Some(Status { message: "no".to_owned(), ..Status::default() });
+        DeltaDiscoveryRequest { error_detail, ..request(Kind::Cluster, &[], &told.nonce) }
+    };
+    for refuses in [false, true] {
+        let mut session = Session::new(Way::Delta);
+        for kind in [Kind::Cluster, Kind::Listener] {
+            hear(&mut session, request(kind, &[], ""));
+        }
+        for said in [["a", "b"], ["c", "d"]] {
+            let told = session.tell(&view).unwrap();
+            assert_eq!(session.tell(&view), None, "nothing else is told within them");
+            let is_bad = refuses && said[0] == "a";
+            let answer = if is_bad { refuse(&told) } else { request(Kind::Cluster, &[], &told.nonce) };
+            assert_eq!(hear(&mut session, answer).is_some(), is_bad, "half of them is no revision");
+            assert_eq!(names(told), (said.map(str::to_owned).into(), vec![]));
+        }
+        let told = session.tell(&view).unwrap();
+        let heard = hear(&mut session, request(Kind::Cluster, &[], &told.nonce));
+        let whole = Heard { kind: Kind::Cluster, revision: 3, verdict: Verdict::Ack };
+        assert_eq!(heard, (!refuses).then_some(whole), "what was refused before is not in force by it");
+        assert_eq!(names(told), (vec!["e".to_owned()], vec![]));
+        assert_eq!(take(&mut session, &view, Kind::Listener).0, ["web"]);
+    }
+}
+
+#[test]
 fn whoever_comes_back_is_told_what_differs() {
     let view = view(7, &[("a", "1"), ("b", "2")], &[], "1");
     let mut session = Session::new(Way::Delta);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A control plane that speaks xDS v3.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,13 +13,31 @@ pub struct ControlPlane {
     pub trust: Option<PathBuf>,
     /// File that what it said last is kept in for the next start; nothing is kept by default.
     pub cache: Option<PathBuf>,
-    /// Whether clusters are asked for by name, when something leads to them, and hosts of tables when requests come for them,
-    /// where the control plane tells them so.
-    pub on_demand: bool,
+    /// Clusters are asked for by name, when something leads to them, and hosts of tables when requests come for them, where
+    /// the control plane tells them so; `None`, the default, asks for all there are.
+    pub on_demand: Option<OnDemand>,
     /// Whether it is told what clusters and listeners were asked, where it wants to hear of it (LRS).
     pub load_reports: bool,
     /// Who we are to it.
     pub node: Node,
+}
+
+/// What becomes of that which was asked for because it was needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnDemand {
+    /// A host whose clusters nobody has used for so long is let go, and asked for again when a request comes for it.
+    pub idle: Duration,
+}
+
+impl OnDemand {
+    /// An hour.
+    pub const IDLE: Duration = Duration::from_secs(3600);
+}
+
+impl Default for OnDemand {
+    fn default() -> Self {
+        Self { idle: Self::IDLE }
+    }
 }
 
 /// Who a proxy is to its control plane.

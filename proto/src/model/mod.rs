@@ -3,6 +3,7 @@
 //! Defaults are values here, never an `Option` that means "default". What changes most often, the endpoints of a
 //! cluster, stands beside the [`Mesh`] and not in it ([`Config`]), so that a pod that restarts rebuilds no route.
 
+mod alike;
 mod authorization;
 mod chains;
 mod cluster;
@@ -28,13 +29,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::alike::Alike;
 pub use self::authorization::{Authorization, ClaimRule, Effect, HeaderRule, PathPattern, Rule, When};
 pub use self::chains::{ChainMatch, Chains, ChainsError, Origin, Transport};
 pub use self::cluster::{
     Assignment, Balance, Cluster, Destination, DnsUse, Endpoint, Labels, Original, Protocol, Source,
     SubsetFallback,
 };
-pub use self::control::{ControlPlane, Locality, Metadata, Node};
+pub use self::control::{ControlPlane, Locality, Metadata, Node, OnDemand};
 pub use self::external_authorization::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization};
 pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::fleet::{Fleet, Group, IdPattern, Select};

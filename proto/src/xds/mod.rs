@@ -201,10 +201,11 @@ pub fn read(kind: Kind, any: &prost_types::Any) -> Result<(Name, Resource), Refu
             })
         }
         Kind::Routes => {
-            let table = generated::envoy::config::route::v3::RouteConfiguration::decode(bytes);
+            let (beside, hosts) = walk::apart(bytes, route::HOSTS);
+            let table = generated::envoy::config::route::v3::RouteConfiguration::decode(beside.as_slice());
             let table = table.map_err(undecodable)?;
             translated(kind, &table.name.clone(), bytes, |cx, _| {
-                Some(Resource::Routes(route::table(cx, table)?))
+                Some(Resource::Routes(route::large_table(cx, table, hosts)?))
             })
         }
         Kind::Host => {

@@ -84,6 +84,26 @@ pub(super) fn name(bytes: &[u8]) -> Option<&str> {
     }
 }
 
+/// A message without the messages below this field, and those. What is no message of protobuf stays with the rest.
+pub(super) fn apart(bytes: &[u8], number: u32) -> (Vec<u8>, Vec<&[u8]>) {
+    let (mut beside, mut below) = (Vec::new(), Vec::new());
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let before = rest;
+        match next(&mut rest) {
+            Some(Raw { number: known, value: Value::Bytes(message) }) if known == number => {
+                below.push(message)
+            }
+            Some(_) => beside.extend_from_slice(&before[..before.len() - rest.len()]),
+            None => {
+                beside.extend_from_slice(before);
+                break;
+            }
+        }
+    }
+    (beside, below)
+}
+
 struct Walk {
     errors: Vec<ConfigError>,
 }

@@ -25,9 +25,10 @@ use super::words::show_priority;
 use crate::model::{
     AccessLog, Action, Admin, Assignment, ChainMatch, Cluster, Config, ControlPlane, DestinationSource,
     Direction, DnsUse, Endpoint, Filter, FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, JwtUse,
-    Limits, Listener, Locality, LogFormat, LogTarget, Match, Mesh, Metadata, Name, Node, Origin, Original,
-    Overload, PathMatch, PathRewrite, Percent, Privileges, Process, Protocol, Redirect, Respond, Rewrite,
-    Root, Route, RouteTable, Shutdown, Source, Split, StringMatch, Target, TcpFilter, Transport, User,
+    Limits, Listener, Locality, LogFormat, LogTarget, Match, Mesh, Metadata, Name, Node, OnDemand, Origin,
+    Original, Overload, PathMatch, PathRewrite, Percent, Privileges, Process, Protocol, Redirect, Respond,
+    Rewrite, Root, Route, RouteTable, Shutdown, Source, Split, StringMatch, Target, TcpFilter, Transport,
+    User,
 };
 
 /// The document that says what `config` is, and nothing less.
@@ -136,7 +137,10 @@ fn control_plane(out: &mut Out, control: &ControlPlane) {
             Some(cache) => out.field("cache", path(cache, "")),
             None => out.comment("cache: (default: nothing is kept)"),
         }
-        out.field("on_demand", on_demand.to_string());
+        match on_demand {
+            None => out.field("on_demand", "false".to_owned()),
+            Some(OnDemand { idle }) => out.block("on_demand", |out| out.field("idle", show_duration(*idle))),
+        }
         out.field("load_reports", load_reports.to_string());
     });
 }

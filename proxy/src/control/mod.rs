@@ -1,4 +1,5 @@
 //! Where configurations come from. Bytes in, a configuration or errors out; nothing here knows what is done with it.
 
+pub mod aside;
 pub mod file;
 pub mod xds;

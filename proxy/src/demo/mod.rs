@@ -93,7 +93,7 @@ pub fn run(mode: Mode) -> Result<(), DemoError> {
         .map_err(system("cannot start"))?;
     runtime.block_on(async {
         let signals = Signals::listen()?;
-        let app = App::start(origin, parsed).await?;
+        let app = App::start(origin, parsed, None).await?;
         let stage = Stage::new(&app, services.all());
         let about = stage.about(&app, &script);
         match mode {

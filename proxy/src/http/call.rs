@@ -409,6 +409,11 @@ impl Ledger {
         self.decision.set(decision);
     }
 
+    /// What became of it by the listener's rules.
+    pub fn decision(&self) -> Decision {
+        self.decision.get()
+    }
+
     /// What its token says, if it had one that was good.
     pub fn claims(&self) -> Option<&Claims> {
         self.claims.get().map(|claims| &**claims)

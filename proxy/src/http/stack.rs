@@ -24,6 +24,7 @@ use super::layers::on_demand::OnDemandFork;
 use super::layers::rate_limit::rate_limit;
 use super::layers::retry::RetryFork;
 use super::layers::route::route;
+use super::layers::shadow::beside_trial;
 use super::layers::timeout::TimeoutLayer;
 use crate::body::Body;
 
@@ -43,11 +44,13 @@ pub fn stack() -> impl Stack {
         // Before routing: what is routed, authorized, logged and sent on must be the same host and path.
         .layer(CheckLayer::new(admit))
         .layer(DetourLayer::new(OnDemandFork))
-        .layer(CheckLayer::new(route))
-        // First who somebody is, then what it may.
-        .layer(CheckLayer::new(authenticate))
-        // Of what is canonical, and before anything is spent on who may not.
-        .layer(CheckLayer::new(authorize))
+        // Where it goes; then who somebody is, and what it may: of what is canonical, and before anything is spent on who may
+        // not. What is on trial is held up against all three.
+        .layer(CheckLayer::new(beside_trial(|call| {
+            route(call)?;
+            authenticate(call)?;
+            authorize(call)
+        })))
         // After the rules that cost no call; and before limits by what only the service knows of a caller.
         .layer(DetourLayer::new(ExternalAuthorizationFork))
         // Before anything is spent on a request.

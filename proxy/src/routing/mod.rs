@@ -13,6 +13,7 @@ pub mod naive;
 pub mod path;
 mod predicates;
 mod query;
+mod rewrite;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -22,4 +23,5 @@ pub use self::host::{canonical_host, host_fits};
 pub use self::index::RouteIndex;
 pub use self::naive::matches;
 pub use self::query::{QueryEdit, query_value};
+pub use self::rewrite::rewritten;
 pub use self::split::pick_target;

@@ -1,6 +1,7 @@
 //! Bytes of a connection, passed on to an endpoint of a cluster.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use outrigger_proto::model::{Filter, Source};
@@ -12,7 +13,9 @@ use crate::io::copy::pump;
 use crate::io::stream::Stream;
 use crate::live::{FilterView, ListenerView};
 use crate::observe::{Peer, Record};
+use crate::policy::authz::{Denial, Rules};
 use crate::routing::pick_target;
+use crate::shadow::{Bench, Fate, Held};
 use crate::upstream::{ClusterView, Trip, UpstreamError};
 use crate::watch::Stage;
 
@@ -27,14 +30,20 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
     let chosen = pick_target(&filter.to, upstream.random());
     let cluster = &clusters[chosen];
     let trip = conn.trip(Instant::now());
-    let authorization = match authorize(conn, view) {
-        Ok(told) => told,
-        Err(told) => {
-            view.state.stats.error(ProxyError::Denied.answer().reason);
-            let result = Err(ProxyError::Denied);
-            return log(conn, view, &Done { at, trip: &trip, cluster: "", result, authorization: &told });
-        }
-    };
+    let Decided { denied, told: authorization } = authorize(conn, view);
+    if let Some(on_trial) = conn.on_trial() {
+        let denied = denied.as_ref().map(|(rules, denial)| Fate::Denied(rules, *denial));
+        hold_up(conn, on_trial, &denied.unwrap_or(Fate::Bytes(&filter.to)));
+    }
+    if denied.is_some() {
+        view.state.stats.error(ProxyError::Denied.answer().reason);
+        let result = Err(ProxyError::Denied);
+        return log(
+            conn,
+            view,
+            &Done { at, trip: &trip, cluster: "", result, authorization: &authorization },
+        );
+    }
     let connected = match upstream.connect(cluster, &trip).await {
         // Here nothing is waited for before: its other end may only now have been made known.
         Ok(_) if is_named(cluster) && conn.comes_back() => Err(UpstreamError::OwnAddress),
@@ -67,21 +76,39 @@ fn is_named(cluster: &ClusterView) -> bool {
     matches!(cluster.config.source, Source::Original(_))
 }
 
-/// Whether the listener's rules let the connection pass; what is to be told of it.
-fn authorize(conn: &Conn, view: &ListenerView) -> Result<String, String> {
+/// What the listener's rules say of a connection.
+#[derive(Default)]
+struct Decided {
+    denied: Option<(Arc<Rules>, Denial)>,
+    /// What is to be told of it.
+    told: String,
+}
+
+fn authorize(conn: &Conn, view: &ListenerView) -> Decided {
     // Those of now: a handshake may have taken its time.
     let current = conn.view();
-    let Some(rules) = &current.authorization else { return Ok(String::new()) };
+    let Some(rules) = &current.authorization else { return Decided::default() };
     let decision = conn.with_fitting(rules, |fitting| rules.decide(fitting, None));
     decision.words().for_each(|word| view.state.stats.authorization(word));
     let told = rules.tell(decision).to_string();
-    match decision.denied {
-        None => Ok(told),
-        Some(_) => {
-            tracing::debug!(listener = %view.name, peer = ?conn.peer(), "connection {told}");
-            Err(told)
-        }
+    let denied = decision.denied.map(|denial| (rules.clone(), denial));
+    if denied.is_some() {
+        tracing::debug!(listener = %view.name, peer = ?conn.peer(), "connection {told}");
     }
+    Decided { denied, told }
+}
+
+/// Counts what becomes of a connection beside what would.
+fn hold_up(conn: &Conn, (bench, held): (Rc<Bench>, Rc<Held>), in_force: &Fate<'_>) {
+    let Some(listener) = held.listener else { return };
+    let chain = bench.chain(&held);
+    let shadow = chain.map_or(Fate::Closed, |chain| chain.fate_of_connection(&conn.caller()));
+    let example = || match conn.peer() {
+        Some(peer) if conn.identity().is_empty() => peer.to_string(),
+        Some(peer) => format!("{peer} {}", conn.identity()),
+        None => "unix".to_owned(),
+    };
+    bench.note(listener, (in_force, &shadow), "", example);
 }
 
 struct Done<'a> {

@@ -21,6 +21,7 @@ use super::original::{Common, Originals};
 use super::outlier::{Cause, Change, Detector, Scene, Standing, Verdict};
 use super::subset::{self, Subset, Subsets};
 use super::tls::ClientTls;
+use crate::demand::Use;
 use crate::observe::{ClusterStats, Registry};
 
 /// Live state of a cluster, shared by all workers.
@@ -365,6 +366,15 @@ impl Clusters {
             }
             kept
         });
+    }
+
+    /// How much the cluster of this name was used, if there is one.
+    pub fn used(&self, name: &Name) -> Use {
+        let Some(cluster) = self.lock().get(name).cloned() else { return Use::default() };
+        let endpoints = cluster.endpoints();
+        let each = endpoints.endpoints().iter();
+        each.map(|it| Use { requests: it.requests(), is_busy: it.active() > 0 })
+            .fold(Use::default(), Use::and)
     }
 
     /// All of them, in the order of their names.

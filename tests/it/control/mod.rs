@@ -10,6 +10,7 @@ mod nodes;
 mod on_demand;
 mod replicas;
 mod rollouts;
+mod shadow;
 mod swap;
 
 use outrigger_tests::{Control, Echo, Proxy};

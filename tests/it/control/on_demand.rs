@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use outrigger_tests::{Control, Echo, Proxy, Reply, Report, until};
+use outrigger_tests::{Control, Echo, Origin, Proxy, Reply, Report, until};
 
 use super::port;
 
@@ -16,9 +16,9 @@ fn mesh(hosts: &[(&str, u16)]) -> String {
     format!("listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes:\n{routes}clusters:\n{clusters}")
 }
 
-async fn start(control: &Control) -> Proxy {
+async fn start(control: &Control, on_demand: &str) -> Proxy {
     let proxy = Proxy::start(&format!(
-        "node: {{ id: a, cluster: web }}\nxds: {{ server: \"http://{}\", on_demand: true }}\n",
+        "node: {{ id: a, cluster: web }}\nxds: {{ server: \"http://{}\", on_demand: {on_demand} }}\n",
         control.xds()
     ))
     .await;
@@ -55,7 +55,7 @@ async fn only_what_is_called_is_held() {
     let others: Vec<_> = (0..200).map(|number| format!("other-{number}")).collect();
     hosts.extend(others.iter().map(|other| (other.as_str(), 1)));
     let control = Control::start("", &[("web.yaml", &mesh(&hosts))]);
-    let proxy = start(&control).await;
+    let proxy = start(&control, "true").await;
     assert_eq!(clusters(&proxy).await, Vec::<String>::new());
     // The first request for a host waits for it, and all the same ones with it; in whatever letters it is written.
     let mut waiting = Vec::new();
@@ -88,4 +88,30 @@ async fn only_what_is_called_is_held() {
     assert_eq!(origin(&proxy, "one.test").await, "one");
     let reply = call(&proxy, "other-1.test").await;
     assert_eq!((reply.status, reply.field("x-outrigger-reason")), (503, Some("route_awaited")));
+}
+
+#[tokio::test]
+async fn what_is_called_no_more_is_let_go() {
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let (slow, open) = Origin::gated().await;
+    let slow_port = slow.address().rsplit(':').next().unwrap().parse().unwrap();
+    let hosts = [("one", port(&one)), ("two", port(&two)), ("slow", slow_port)];
+    let control = Control::start("", &[("web.yaml", &mesh(&hosts))]);
+    let proxy = start(&control, "{ idle: 1s }").await;
+    let mut waits = proxy.client("web").await;
+    waits.send("GET / HTTP/1.1\r\nHost: slow.test\r\n\r\n").await;
+    slow.wait_requests(1).await;
+    assert_eq!(origin(&proxy, "two.test").await, "two");
+    until("the one that nobody calls is gone, and those that are called are not", async || {
+        assert_eq!(origin(&proxy, "one.test").await, "one");
+        (clusters(&proxy).await == ["one", "slow"]).then_some(())
+    })
+    .await;
+    proxy.wait_log("VirtualHost[web/two.test]: nobody has called it for 1s, and it is let go").await;
+    control.wait_in_sync(1, 1).await;
+    // Called again, it is there again.
+    assert_eq!(origin(&proxy, "two.test").await, "two");
+    open.send(true).unwrap();
+    assert_eq!(waits.reply().await.status, 200);
+    until("all are gone", async || clusters(&proxy).await.is_empty().then_some(())).await;
 }

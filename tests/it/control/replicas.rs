@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::nats::{self, kept};
+use super::shadow::{Follower, found, until_shown};
 use super::{answered_by, port, proxy, web};
 use crate::peers::free_port;
 
@@ -172,6 +173,61 @@ async fn of_changes_at_once_each_is_a_revision_and_none_is_lost() {
     // One that brings back what was told to all before.
     b.ok(&["rollback", "1"]);
     a.wait_revision(u64::from(EACH) * 2 + 1).await;
+}
+
+/// Whichever of them it was said to, and whichever nodes ask.
+#[tokio::test]
+async fn what_is_on_trial_is_told_by_all_and_what_is_found_of_it_all_show() {
+    let Some(store) = Store::start(1).await else { return };
+    let [a, b] = store.pair("").await;
+    let file = store.document("web.yaml", &web(&[1]));
+    a.ok(&["apply", &file]);
+    let mut nodes = [Follower::start(&a, "a").await, Follower::start(&b, "b").await];
+    for node in &mut nodes {
+        assert_eq!(node.told().await.revision, 0);
+    }
+    store.document("web.yaml", &web(&[2]).replace("app", "rest"));
+    b.ok(&["apply", "--shadow", &file]);
+    for node in &mut nodes {
+        assert_eq!(node.told().await.revision, 2);
+        node.say(found(2, 10, &[("to app", "to rest", 3)]));
+    }
+    let mut shown = Vec::new();
+    for control in [&a, &b] {
+        let both = |shown: &Value| {
+            shown["evaluated"] == 20 && shown["nodes"].as_array().is_some_and(|nodes| nodes.len() == 2)
+        };
+        shown.push(until_shown(control, "what both have found", both).await);
+    }
+    assert_eq!(shown[0], shown[1]);
+    assert_eq!(
+        (&shown[0]["differences"][0]["requests"], &shown[0]["differences"][0]["nodes"]),
+        (&6.into(), &2.into())
+    );
+    assert_eq!(a.json(&["history", "--json"]), b.json(&["history", "--json"]));
+    // A change by one leaves it; it is ended by the other, and comes into force by either.
+    a.ok(&["apply", &store.document("more.yaml", &cluster("more", 3))]);
+    a.ok(&["shadow", "end"]);
+    for node in &mut nodes {
+        assert_eq!(node.told().await.revision, 0);
+    }
+    b.ok(&["apply", "--shadow", &file]);
+    for node in &mut nodes {
+        assert_eq!(node.told().await.revision, 4);
+    }
+    a.ok(&["shadow", "promote", "4"]);
+    for node in &mut nodes {
+        assert_eq!(node.told().await.revision, 0);
+    }
+    b.wait_revision(5).await;
+    assert_eq!(b.json(&["shadow", "--json"])["on_trial"], Value::Null);
+    let ended = until("both ends", async || {
+        let ended = b.events("shadow.ended.v1");
+        (ended.len() == 2).then_some(ended)
+    })
+    .await;
+    assert_eq!((&ended[0]["data"]["how"], &ended[1]["data"]["how"]), (&"ended".into(), &"promoted".into()));
+    are_numbered(&kept(&a));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use super::{Etcd, course, parsed, text};
 use crate::nodes::NodeStatus;
 use crate::plane::Plane;
 use crate::rollout::Account;
+use crate::shadow::{Findings, Following};
 use crate::store::{Course, StoreError, read};
 
 /// So long what is of one who is gone stays, in seconds.
@@ -24,6 +25,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often what nodes were asked is told anew.
 const LOADS_EVERY: Duration = Duration::from_secs(10);
+/// How often what nodes find is told anew.
+const FINDINGS_EVERY: Duration = Duration::from_secs(2);
+
+/// Below which each control plane says what its nodes find.
+const FINDINGS: &str = "now/findings/";
+/// Below which it says which nodes ask it what is on trial.
+const FOLLOWERS: &str = "now/followers/";
 
 /// Under which what is of this process alone stands.
 #[derive(Debug)]
@@ -91,7 +99,8 @@ impl Etcd {
     /// What stands there is not ours.
     pub fn heard(&self) -> Result<Course, StoreError> {
         let seen = self.seen();
-        course(seen.at, (seen.get("now/stable"), seen.get("now/candidate"), seen.get("now/offered")))
+        let names = ["now/stable", "now/candidate", "now/offered", "now/shadow"];
+        course(seen.at, names.map(|name| seen.get(name)))
     }
 
     /// The number of the last event that was heard of.
@@ -126,6 +135,28 @@ impl Etcd {
             }
         }
         (accounts, !owing.is_empty())
+    }
+
+    /// What nodes of others have found out about what is on trial.
+    pub fn findings(&self, trial: u64) -> Vec<Findings> {
+        let own = format!("{FINDINGS}{}", self.name);
+        let seen = self.seen();
+        let all = seen.keys.range(FINDINGS.to_owned()..).take_while(|(key, _)| key.starts_with(FINDINGS));
+        let read = all.filter(|(key, _)| **key != own).filter_map(|(_, text)| read(text.as_bytes()).ok());
+        read.filter(|findings: &Findings| findings.revision == trial).collect()
+    }
+
+    /// Nodes that ask others what is on trial, by id.
+    pub fn followers(&self) -> BTreeMap<String, Following> {
+        let own = format!("{FOLLOWERS}{}/", self.name);
+        let seen = self.seen();
+        let all = seen.keys.range(FOLLOWERS.to_owned()..).take_while(|(key, _)| key.starts_with(FOLLOWERS));
+        let others = all.filter(|(key, _)| !key.starts_with(&own));
+        let read = others.filter_map(|(key, text)| {
+            let (_, node) = key.strip_prefix(FOLLOWERS)?.split_once('/')?;
+            Some((node.to_owned(), read(text.as_bytes()).ok()?))
+        });
+        read.collect()
     }
 
     /// Tells whoever leads how nodes of this one fare with a candidate.
@@ -213,6 +244,9 @@ struct Told {
     version: Option<u64>,
     account: Option<Account>,
     loads: Option<Instant>,
+    findings: Findings,
+    followers: BTreeMap<String, Following>,
+    found: Option<Instant>,
 }
 
 impl Told {
@@ -220,7 +254,8 @@ impl Told {
         let lease = self.lease(etcd)?;
         self.campaign(etcd, &lease)?;
         self.nodes(etcd, plane, &lease)?;
-        self.account(etcd, &lease)
+        self.account(etcd, &lease)?;
+        self.findings(etcd, plane, &lease)
     }
 
     /// A lease that lives.
@@ -307,6 +342,38 @@ impl Told {
             account.as_ref().map_or_else(|| delete(&key), |account| put_under(lease, &key, &text(account)));
         etcd.gateway.transact(&[], &[operation])?;
         self.account = account;
+        Ok(())
+    }
+
+    fn findings(&mut self, etcd: &Etcd, plane: &Plane, lease: &str) -> Result<(), StoreError> {
+        if self.found.is_some_and(|last| last.elapsed() < FINDINGS_EVERY) {
+            return Ok(());
+        }
+        self.found = Some(Instant::now());
+        self.followers(etcd, plane, lease)?;
+        let findings = plane.shadows.findings();
+        if findings == self.findings {
+            return Ok(());
+        }
+        let key = etcd.key(&format!("{FINDINGS}{}", etcd.name));
+        let nothing = Findings { revision: findings.revision, ..Findings::default() };
+        let operation =
+            if findings == nothing { delete(&key) } else { put_under(lease, &key, &text(&findings)) };
+        etcd.gateway.transact(&[], &[operation])?;
+        self.findings = findings;
+        Ok(())
+    }
+
+    fn followers(&mut self, etcd: &Etcd, plane: &Plane, lease: &str) -> Result<(), StoreError> {
+        let followers = plane.shadows.followers();
+        let key = |node: &String| etcd.key(&format!("{FOLLOWERS}{}/{node}", etcd.name));
+        let news = followers.iter().filter(|(node, following)| self.followers.get(*node) != Some(following));
+        let mut operations: Vec<Value> =
+            news.map(|(node, following)| put_under(lease, &key(node), &text(following))).collect();
+        let gone = self.followers.keys().filter(|node| !followers.contains_key(*node));
+        operations.extend(gone.map(|node| delete(&key(node))));
+        etcd.write_all(operations)?;
+        self.followers = followers;
         Ok(())
     }
 }

@@ -153,6 +153,8 @@ fn flat(groups: Vec<Group>) -> Assignment {
     let mut seen = HashSet::new();
     let mut endpoints: Vec<_> = all.into_iter().map(|(_, endpoint)| endpoint).collect();
     endpoints.retain(|endpoint| seen.insert(endpoint.address.clone()));
+    // It was made in the room of what was larger.
+    endpoints.shrink_to_fit();
     Assignment { endpoints }
 }
 

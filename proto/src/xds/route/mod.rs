@@ -16,6 +16,7 @@ mod tests;
 use std::collections::HashSet;
 
 use ::http::StatusCode;
+use prost::Message;
 
 use self::edits::{Both, Levels};
 pub(super) use self::edits::{then, touch_alike};
@@ -39,10 +40,37 @@ use crate::model::{
     RouteTable,
 };
 
-pub(super) fn table(cx: &mut Cx, table: pb::RouteConfiguration) -> Option<RouteTable> {
+/// The number of `RouteConfiguration.virtual_hosts`.
+pub(super) const HOSTS: u32 = 2;
+
+/// A table that stands within something else.
+pub(super) fn table(cx: &mut Cx, mut table: pb::RouteConfiguration) -> Option<RouteTable> {
+    let hosts = std::mem::take(&mut table.virtual_hosts);
+    of_hosts(cx, table, hosts, |_, host| Some(host))
+}
+
+/// A table with its hosts in bytes. They are decoded one by one: the messages of ten thousand take fifty times the room of
+/// what they mean.
+pub(super) fn large_table(
+    cx: &mut Cx,
+    table: pb::RouteConfiguration,
+    hosts: Vec<&[u8]>,
+) -> Option<RouteTable> {
+    of_hosts(cx, table, hosts, |cx, bytes| match pb::VirtualHost::decode(bytes) {
+        Ok(host) => Some(host),
+        Err(error) => cx.fail("", error.to_string()),
+    })
+}
+
+fn of_hosts<H>(
+    cx: &mut Cx,
+    table: pb::RouteConfiguration,
+    hosts: Vec<H>,
+    mut decode: impl FnMut(&mut Cx, H) -> Option<pb::VirtualHost>,
+) -> Option<RouteTable> {
     let pb::RouteConfiguration {
         name: _,
-        virtual_hosts,
+        virtual_hosts: _,
         request_headers_to_add,
         request_headers_to_remove,
         response_headers_to_add,
@@ -75,10 +103,13 @@ pub(super) fn table(cx: &mut Cx, table: pb::RouteConfiguration) -> Option<RouteT
         // They come on their own, and would go without.
         return cx.fail("vhds", "what is said around all hosts is not supported for hosts on demand");
     }
-    let mut taken = HashSet::new();
-    let routes =
-        cx.each("virtual_hosts", virtual_hosts, |cx, host| virtual_host(cx, host, (&around, &mut taken)))?;
-    Some(RouteTable { routes: routes.into_iter().flatten().collect(), on_demand })
+    let (mut taken, mut routes) = (HashSet::new(), Vec::new());
+    cx.each("virtual_hosts", hosts, |cx, host| {
+        let host = decode(cx, host)?;
+        routes.extend(virtual_host(cx, host, (&around, &mut taken))?);
+        Some(())
+    })?;
+    Some(RouteTable { routes: routes.into(), on_demand })
 }
 
 /// A host that comes on its own.

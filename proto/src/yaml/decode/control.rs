@@ -8,9 +8,10 @@ use super::super::cursor::{Cx, Fields};
 use super::super::fault::{Fault, show};
 use super::super::scalar::{Core, core};
 use super::super::tree::{Node, View};
+use super::some_time;
 use super::tls::{file, server, server_of};
 use crate::error::ConfigError;
-use crate::model::{self, ControlPlane, Locality, Metadata};
+use crate::model::{self, ControlPlane, Locality, Metadata, OnDemand};
 
 /// Names a control plane.
 pub(super) const SERVER: &str = "OUTRIGGER_XDS_SERVER";
@@ -47,7 +48,7 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
         let says = m.has("server");
         let (trust, cache) = (m.optional("trust", file), m.optional("cache", file));
         let (on_demand, reports) =
-            (m.optional("on_demand", Cx::boolean), m.optional("load_reports", Cx::boolean));
+            (m.optional("on_demand", on_demand), m.optional("load_reports", Cx::boolean));
         m.finish();
         if !node_written && node.is_none() {
             return cx.fail(
@@ -80,6 +81,16 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
         load_reports: reports.unwrap_or(true),
         node: node?,
     })
+}
+
+fn on_demand<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Option<OnDemand>> {
+    if !matches!(node.view(), View::Map) {
+        return Some(cx.boolean(node)?.then(OnDemand::default));
+    }
+    let mut m = cx.fields(node, "on_demand")?;
+    let idle = m.required("idle", some_time);
+    m.finish();
+    Some(Some(OnDemand { idle: idle? }))
 }
 
 fn server_from_environment(cx: &mut Cx<'_>) -> Option<Box<str>> {

@@ -48,8 +48,8 @@ use super::tree::{Node, View};
 use super::{lint, ratio, scalar};
 use crate::error::Place;
 use crate::model::{
-    Address, Admin, Assignment, Cluster, Config, Filter, HttpFilter, Listener, Mesh, Name, Percent, Route,
-    RouteTable,
+    Address, Admin, Alike, Assignment, Cluster, Config, Filter, HttpFilter, Listener, Mesh, Name, Percent,
+    Route, RouteTable,
 };
 
 /// Listeners, each with its route table when that is written in place.
@@ -118,9 +118,10 @@ impl Served {
             config.mesh.route_tables.extend(inline.map(|table| (name.clone(), table)));
             config.mesh.listeners.insert(name, listener);
         }
+        let mut alike = Alike::default();
         for (name, (cluster, assignment)) in clusters {
             config.endpoints.extend(assignment.map(|assignment| (name.clone(), assignment.into())));
-            config.mesh.clusters.insert(name, cluster.into());
+            config.mesh.clusters.insert(name, alike.share(cluster.into()));
         }
     }
 }

@@ -122,7 +122,13 @@ pub(super) fn xds() -> Value {
             "server": described("https://host:port; by default what OUTRIGGER_XDS_SERVER says.", string()),
             "trust": described("PEM file of the roots that the server is checked against, by default the system's.", string()),
             "cache": described("File that what it said last is kept in, for starts without it.", string()),
-            "on_demand": with_default("Whether clusters and hosts are asked for when something leads to them.", boolean(), false),
+            "on_demand": with_default(
+                "Whether clusters and hosts are asked for when something leads to them.",
+                json!({ "anyOf": [boolean(), object("The same, with its settings.", &["idle"], json!({
+                    "idle": described("A host that nobody has called for so long is let go; an hour for `true`.", reference("duration")),
+                }))] }),
+                false,
+            ),
             "load_reports": with_default("Whether it is told what clusters and listeners were asked.", boolean(), true),
         }),
     )

@@ -83,6 +83,11 @@ impl Hosts {
         self.all.remove(name)
     }
 
+    /// Nobody asks for it any more.
+    pub(super) fn release(&mut self, name: &Name) {
+        self.all.release(name, &());
+    }
+
     /// Nobody asks for any of this table any more.
     pub(super) fn drop_all_of(&mut self, table: &Name) {
         let names: Vec<_> = self.of(table).map(|(name, _)| name.clone()).collect();
@@ -157,6 +162,11 @@ impl Led {
         if !to.is_empty() {
             self.by.insert(by, to);
         }
+    }
+
+    /// Where somebody leads to; `None`, where that is nowhere.
+    pub(super) fn by(&self, by: &(Kind, Name)) -> Option<&BTreeSet<Name>> {
+        self.by.get(by)
     }
 
     /// It is there; whether anybody leads to it.

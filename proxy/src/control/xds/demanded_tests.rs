@@ -17,6 +17,7 @@ use super::sotw::Sotw;
 use super::speaks::Speaks;
 use super::state::State;
 use super::written::{cluster, node, set};
+use crate::demand::Use;
 
 /// What there is in all: a table of two hosts, each of which leads to a cluster called as it, and one for all others.
 struct Mesh(yaml::Parsed);
@@ -168,6 +169,29 @@ fn a_host_comes_when_it_is_called_with_all_that_it_leads_to() {
     assert_eq!(proxy.demand("a"), (Demanded::Known(false), vec![]));
     let said = proxy.take(Kind::Host, "web/a", Some(mesh.host("a")));
     assert_eq!(said, ["VirtualHost + -", "Cluster +a -"]);
+}
+
+#[test]
+fn a_host_that_is_let_go_takes_with_it_what_nothing_else_leads_to() {
+    let mesh = Mesh::new();
+    let mut proxy = Proxy::start(&mesh);
+    for host in ["a", "b"] {
+        proxy.demand(host);
+        proxy.take(Kind::Host, &format!("web/{host}"), Some(mesh.host(host)));
+        proxy.endpoints(host);
+    }
+    assert_eq!(hosts(&proxy.all()), 2);
+    let used = |cluster: &Name| Use { requests: 3, is_busy: cluster.as_str() == "b" };
+    let used: Vec<_> = proxy.state.hosts_used(&used).map(|(name, used)| (name.clone(), used)).collect();
+    let expected = [("web/a", false), ("web/b", true)];
+    assert_eq!(used, expected.map(|(host, is_busy)| (name(host), Use { requests: 3, is_busy })));
+    proxy.state.let_go(&name("web/a"));
+    let said = shown(&proxy.delta.subscribe(&mut proxy.state));
+    assert_eq!(said, ["Cluster + -a", "ClusterLoadAssignment + -a", "VirtualHost + -web/a"]);
+    let all = proxy.all();
+    assert_eq!((hosts(&all), all.clusters.len()), (1, 1));
+    // Called again, it is asked for again.
+    assert_eq!(proxy.demand("a").1, ["VirtualHost +web/a -"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod demanded;
 #[cfg(test)]
 mod demanded_tests;
 mod discovered;
+mod idle;
 mod inquiry;
 #[cfg(test)]
 mod interleavings;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
-use outrigger_proto::model::{self, ControlPlane, Metadata, Name};
+use outrigger_proto::model::{self, ControlPlane, Metadata, Name, OnDemand};
 use outrigger_proto::xds::discovery::{
     ListValue, Locality, Node, Resource, Struct, UserAgentVersionType, Value, ValueKind,
 };
@@ -45,13 +46,14 @@ use self::cache::Cache;
 use self::delta::Delta;
 use self::demanded::Demanded;
 pub use self::discovered::{Discovered, News};
+use self::idle::Idle;
 pub use self::inquiry::{Asked, Inquiry};
 pub use self::merge::merge;
 use self::said::Said;
 use self::sotw::Sotw;
 use self::speaks::{REFERRING, Speaks};
 use self::state::State;
-use crate::demand::Wanted;
+use crate::demand::{Use, Wanted};
 use crate::identity::backoff::Backoff;
 use crate::identity::{Identity, dial};
 use crate::observe::ProcessStats;
@@ -89,13 +91,15 @@ pub struct Taken {
     pub unfit: Vec<Refused>,
 }
 
-/// Where others are heard who want something of it.
-#[derive(Debug)]
+/// Where others are heard who want something of it, or have used it.
+#[allow(missing_debug_implementations, reason = "a function has no form")]
 pub struct Ears {
     /// Requests for hosts on demand.
     pub wanted: mpsc::Receiver<Wanted>,
     /// Questions about what there is.
     pub asked: mpsc::Receiver<Asked>,
+    /// How a cluster was used so far.
+    pub used: Box<dyn Fn(&Name) -> Use>,
 }
 
 /// Tells what a control plane says, for as long as somebody listens; before that, what it said last, if that was kept. It is
@@ -103,18 +107,32 @@ pub struct Ears {
 pub async fn follow(
     control: ControlPlane,
     identity: Arc<Identity>,
-    (news, Ears { wanted, asked }): (mpsc::Sender<Told>, Ears),
+    (news, Ears { wanted, asked, used }): (mpsc::Sender<Told>, Ears),
     stats: Arc<ProcessStats>,
 ) {
     let cache = Cache::new(&control);
-    let mut state = State::new(cache.is_some(), control.on_demand);
+    let mut state = State::new(cache.is_some(), control.on_demand.is_some());
     let (mut delta, mut sotw) = (Delta, Sotw::default());
     let (mut node, backoff) = (node(&control.node), Backoff::new(WAITS));
-    node.client_features.extend(control.on_demand.then(|| ON_DEMAND.to_owned()));
+    node.client_features.extend(control.on_demand.map(|_| ON_DEMAND.to_owned()));
     let waits = Waits { wanted, asked, waiting: Vec::new() };
+    let idle = control.on_demand.map(|OnDemand { idle }| Idle::new(idle, Instant::now()));
     let (in_force, unfit, tried) = (false, Vec::new(), Instant::now());
-    let mut client =
-        Client { node, control, identity, news, stats, backoff, cache, waits, in_force, unfit, tried };
+    let mut client = Client {
+        node,
+        control,
+        identity,
+        news,
+        stats,
+        backoff,
+        cache,
+        waits,
+        used,
+        idle,
+        in_force,
+        unfit,
+        tried,
+    };
     if client.recall(&mut state)
         && let Some(found) = state.news(true)
         && !client.tell(found, true).await
@@ -192,6 +210,8 @@ struct Client {
     backoff: Backoff,
     cache: Option<Cache>,
     waits: Waits,
+    used: Box<dyn Fn(&Name) -> Use>,
+    idle: Option<Idle>,
     /// Whether what was told last of all came into force: nothing else is kept for the next start.
     in_force: bool,
     /// What of it did not.
@@ -359,6 +379,11 @@ impl Client {
                     state.lapse(Instant::now());
                     speaks.subscribe(state)
                 }
+                // Only here: what is let go while it is away could not be asked for again.
+                () = at(self.idle.as_ref().map(Idle::due)) => {
+                    self.let_go(state);
+                    speaks.subscribe(state)
+                }
                 () = due(&mut self.cache) => {
                     self.save(state);
                     continue;
@@ -419,6 +444,19 @@ impl Client {
             cache.note(Instant::now());
         }
         true
+    }
+
+    /// Lets go of hosts that are not used any more.
+    fn let_go(&mut self, state: &mut State) {
+        let Some(idle) = &mut self.idle else { return };
+        for host in idle.look(state.hosts_used(&self.used), Instant::now()) {
+            tracing::info!(
+                "{}[{host}]: nobody has called it for {:?}, and it is let go",
+                Kind::Host,
+                idle.after()
+            );
+            state.let_go(&host);
+        }
     }
 
     /// It says something: only then it is there. Some servers refuse a stream after they have accepted it.

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_proto::model::{Assignment, DownstreamTls, Name, Route, RouteTable, UpstreamTls};
+use outrigger_proto::model::{
+    Alike, Assignment, Cluster, DownstreamTls, Name, Route, RouteTable, UpstreamTls,
+};
 use outrigger_proto::xds::discovery;
 use outrigger_proto::xds::{
     ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource, Secret,
@@ -18,6 +20,7 @@ use super::lapses::Lapses;
 use super::referred::{Answer, Change, Referred};
 use super::said::{Held, Said};
 use super::speaks::ttl;
+use crate::demand::Use;
 use crate::identity::secrets::Secrets;
 
 /// Refusals that are remembered.
@@ -35,6 +38,7 @@ pub(super) struct State {
     /// Of which kinds something was said.
     answered: BTreeSet<Kind>,
     clusters: BTreeMap<Name, Upstream>,
+    alike: Alike<Cluster>,
     sets: Referred<Arc<Assignment>>,
     listeners: BTreeMap<Name, Held<ListenerResource>>,
     tables: Referred<RouteTable>,
@@ -89,6 +93,21 @@ impl State {
     /// A host was told to an earlier process: it is asked for again.
     pub(super) fn recall_host(&mut self, name: &Name) {
         self.hosts.want(name);
+    }
+
+    /// The hosts that came because requests did, each with how the clusters that it leads to were used. One that leads to none
+    /// is none of them: nobody knows whether it is.
+    pub(super) fn hosts_used(&self, used: &dyn Fn(&Name) -> Use) -> impl Iterator<Item = (&Name, Use)> {
+        self.hosts.there().filter_map(move |(name, _)| {
+            let uses = self.led.by(&(Kind::Host, name.clone()))?.iter().map(used);
+            Some((name, uses.fold(Use::default(), Use::and)))
+        })
+    }
+
+    /// A host is needed no more.
+    pub(super) fn let_go(&mut self, host: &Name) {
+        self.hosts.release(host);
+        (self.changed, self.unsaved) = (true, true);
     }
 
     /// Whether there is such a host, once that is known and in force.
@@ -160,11 +179,12 @@ impl State {
         }
     }
 
-    fn put_cluster(&mut self, name: Name, new: Held<ClusterResource>) {
+    fn put_cluster(&mut self, name: Name, mut new: Held<ClusterResource>) {
         // Whoever says all there is although it was asked for little is not believed to mean it.
         if self.by_name && !self.led.note(&name) {
             return;
         }
+        new.means.cluster = self.alike.share(new.means.cluster);
         if let EndpointSource::Eds(set) = &new.means.endpoints {
             self.sets.refer(set, &name);
         }

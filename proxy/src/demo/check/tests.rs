@@ -138,7 +138,7 @@ fn proxied(services: &[Service]) -> Report {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
     runtime.block_on(async {
-        let app = App::start(origin, parsed).await.unwrap();
+        let app = App::start(origin, parsed, None).await.unwrap();
         Stage::new(&app, services).check().await
     })
 }

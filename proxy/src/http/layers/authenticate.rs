@@ -83,6 +83,11 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, JwtError> {
     }
 }
 
+/// Whether a request carries a token at all, one that could be read or not.
+pub fn carries_token(headers: &HeaderMap) -> bool {
+    !matches!(bearer(headers), Ok(None))
+}
+
 /// A claim as a field: texts, numbers and truth as they are, other things as JSON. What a field cannot carry is refused,
 /// not mangled.
 fn field(

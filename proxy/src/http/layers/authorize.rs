@@ -31,14 +31,18 @@ pub fn authorize(call: &mut Call) -> Result<(), ProxyError> {
 }
 
 fn decide(call: &Call, rules: &Arc<Rules>) -> Option<Decision> {
+    let asked = Asked { head: headers::head(&call.request)?, claims: call.ledger.claims() };
+    Some(match caller(call) {
+        None => call.ledger.conn().with_fitting(rules, |fitting| rules.decide(fitting, Some(&asked))),
+        Some(caller) => rules.decide(&rules.fitting(&caller), Some(&asked)),
+    })
+}
+
+/// Who a request comes from, where that is not who is at the other end of its connection: a proxy that is believed speaks
+/// for somebody else, and for another one each time.
+pub fn caller(call: &Call) -> Option<Caller<'_>> {
     let Call { request, tunnel: _, ledger } = call;
-    let asked = Asked { head: headers::head(request)?, claims: ledger.claims() };
     let conn = ledger.conn();
     let source = headers::client(request, conn, &ledger.http().0.trusted_proxies);
-    if source == conn.source() {
-        return Some(conn.with_fitting(rules, |fitting| rules.decide(fitting, Some(&asked))));
-    }
-    // A proxy that is believed speaks for somebody else, and for another one each time.
-    let caller = Caller { source, ..conn.caller() };
-    Some(rules.decide(&rules.fitting(&caller), Some(&asked)))
+    (source != conn.source()).then(|| Caller { source, ..conn.caller() })
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use http::{HeaderMap, Request, Response};
-use outrigger_proto::model::{Action, HeaderEdits, PathMatch, PathRewrite, Route};
+use outrigger_proto::model::{Action, HeaderEdits, Route};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -15,6 +15,7 @@ use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
 use crate::http::headers;
+use crate::routing::rewritten;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -81,27 +82,12 @@ fn rewrite(request: &mut Request<Body>, route: &Route, ledger: &Ledger) {
         // Answers are kept under what was asked for, and not under what it is rewritten to.
         ledger.set_asked(stale::key(request));
     }
-    match &forward.rewrite.path {
-        None => {}
-        Some(PathRewrite::Whole(path)) => {
-            headers::set_path(request, path);
-        }
-        Some(PathRewrite::Prefix(prefix)) => {
-            let PathMatch::Prefix(matched) = &route.matches.path else { return };
-            let rest = request.uri().path().get(matched.len()..).unwrap_or_default();
-            let path = replace_prefix(prefix, rest);
-            headers::set_path(request, &path);
-        }
+    if let Some(path) = rewritten(route, request.uri().path()) {
+        headers::set_path(request, &path);
     }
     if let Some(host) = &forward.rewrite.host {
         headers::set_host(request, host);
     }
-}
-
-/// `rest` begins with `/` or is empty; the result is never empty and has no `//` at the seam.
-fn replace_prefix(prefix: &str, rest: &str) -> String {
-    let prefix = prefix.trim_end_matches('/');
-    if prefix.is_empty() && rest.is_empty() { "/".to_owned() } else { [prefix, rest].concat() }
 }
 
 /// First removes, then sets, then adds.
@@ -114,24 +100,5 @@ pub fn apply(headers: &mut HeaderMap, edits: &HeaderEdits) {
     }
     for (name, value) in &edits.add {
         headers.append(name.clone(), value.clone());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes_join_without_a_seam() {
-        let rows = [
-            ("/new", "/x", "/new/x"),
-            ("/new/", "/x", "/new/x"),
-            ("/", "/x", "/x"),
-            ("/", "", "/"),
-            ("/new", "", "/new"),
-        ];
-        for (prefix, rest, expected) in rows {
-            assert_eq!(replace_prefix(prefix, rest), expected);
-        }
     }
 }

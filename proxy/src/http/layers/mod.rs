@@ -19,6 +19,7 @@ pub mod on_demand;
 pub mod rate_limit;
 pub mod retry;
 pub mod route;
+pub mod shadow;
 pub mod stale;
 pub mod timeout;
 

@@ -1,0 +1,178 @@
+//! A configuration on trial: kept as a revision, told to proxies beside what is in force, acted on by nobody. Proxies hold it up
+//! against what is in force and say what would change; that is added up here, for whoever is to decide whether it is to come
+//! into force.
+//!
+//! [`server`] has the streams, [`findings`] what they say. What is on trial is the store's to know, and so survives all of it.
+
+mod findings;
+mod server;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use outrigger_proto::model::{self, Labels, Name};
+use outrigger_proto::xds::Kind;
+use outrigger_proto::xds::shadow::Shadow;
+use prost::Message as _;
+use prost::bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use self::findings::{DifferenceStatus, Findings, Following, Shadows};
+pub use self::server::router;
+use crate::serving::{Asks, Serving, View};
+use crate::store::Entry;
+
+/// A revision on trial, ready to be told.
+#[derive(Debug)]
+pub struct Trial {
+    /// Who wrote it, and when.
+    pub entry: Entry,
+    /// What it says.
+    pub serving: Arc<Serving>,
+    /// What each group is told, encoded once.
+    told: BTreeMap<Name, Bytes>,
+}
+
+impl Trial {
+    /// Encodes what nodes are told of it.
+    pub fn new(entry: Entry, serving: Arc<Serving>) -> Self {
+        let told = serving.proxies().map(|view| (view.group.clone(), message(view))).collect();
+        Self { entry, serving, told }
+    }
+
+    /// What this node is told; `None` where no group of it takes the node.
+    fn of(&self, node: &model::Node, labels: &Labels) -> Option<&Bytes> {
+        self.told.get(&self.serving.view(node, labels, Asks::All)?.group)
+    }
+}
+
+fn message(view: &View) -> Bytes {
+    let all = |kind| view.kind(kind).all().map(|(_, item)| item.any.clone()).collect();
+    let shadow = Shadow {
+        revision: view.revision,
+        listeners: all(Kind::Listener),
+        routes: all(Kind::Routes),
+        interval: Some(server::INTERVAL.try_into().unwrap_or_default()),
+    };
+    shadow.encode_to_vec().into()
+}
+
+/// What is on trial, and what nodes say of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TrialStatus {
+    /// Its number.
+    pub revision: u64,
+    /// Who wrote it.
+    pub author: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Why; may be empty.
+    pub message: String,
+    /// What was in force when it was written; 0 before anything was.
+    pub before: u64,
+    /// What that says is still in force, and so it can be promoted.
+    pub current: bool,
+    /// Requests (of TCP: connections) that both were asked about.
+    pub evaluated: u64,
+    /// Those of them that would fare otherwise, by how, the most first.
+    pub differences: Vec<DifferenceStatus>,
+    /// Those of them that would fare otherwise in more ways than are kept apart.
+    pub others: u64,
+    /// Who is connected, and what it makes of it.
+    pub nodes: Vec<TrialNode>,
+}
+
+/// What a node makes of what is on trial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrialNode {
+    /// Its id.
+    pub id: String,
+    /// What it says it is.
+    pub agent: String,
+    /// Whether it holds its requests up against it.
+    pub state: TrialState,
+    /// Why it would refuse it, line by line.
+    pub refused: Vec<String>,
+}
+
+/// Whether a node holds its requests up against what is on trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrialState {
+    /// It does.
+    Follows,
+    /// It would refuse it.
+    Refuses,
+    /// No group of what is on trial takes it.
+    NoGroup,
+    /// It does not ask what is on trial.
+    Cannot,
+}
+
+impl TrialNode {
+    /// It asks for what is on trial, which is of this revision.
+    pub fn following(trial: u64, id: String, Following { agent, revision, refused }: Following) -> Self {
+        let state = match refused.is_empty() {
+            _ if revision != trial => TrialState::NoGroup,
+            true => TrialState::Follows,
+            false => TrialState::Refuses,
+        };
+        Self { id, agent, state, refused }
+    }
+
+    /// It asks for what is in force alone.
+    pub fn other(id: String, agent: String) -> Self {
+        Self { id, agent, state: TrialState::Cannot, refused: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrigger_proto::xds::shadow::Shadow;
+
+    use super::*;
+    use crate::documents::{Documents, checked};
+
+    #[test]
+    fn each_group_is_told_its_listeners_and_where_they_lead() {
+        let text = "listeners:\n  web: { bind: 127.0.0.1:1, routes: [{ to: app }] }\n  other: { bind: 127.0.0.1:2, routes: [{ to: app }] }\n\
+                    clusters:\n  app: { endpoints: [127.0.0.1:3] }\n\
+                    proxies:\n  front: { select: { id: a }, listeners: [web] }\n  back: { select: { id: b }, listeners: [other] }\n";
+        let documents: Documents = [("a.yaml".to_owned(), text.to_owned())].into();
+        let (serving, _) = checked(7, &documents).unwrap();
+        let entry = Entry {
+            number: 7,
+            time: String::new(),
+            author: String::new(),
+            message: String::new(),
+            rollback_to: None,
+            shadow: true,
+            before: Some(6),
+        };
+        let trial = Trial::new(entry, Arc::new(serving));
+        let of = |id: &str| {
+            let node = model::Node { id: id.into(), ..model::Node::default() };
+            Some(Shadow::decode(trial.of(&node, &Labels::default())?.clone()).unwrap())
+        };
+        let (a, b) = (of("a").unwrap(), of("b").unwrap());
+        for told in [&a, &b] {
+            assert_eq!((told.revision, told.listeners.len(), told.routes.len()), (7, 1, 1));
+            assert_eq!(told.listeners[0].type_url, Kind::Listener.url());
+            assert!(told.interval.is_some());
+        }
+        assert_ne!(a.listeners, b.listeners);
+        assert!(of("c").is_none());
+    }
+
+    #[test]
+    fn what_a_node_makes_of_it_is_told_apart() {
+        let rows: [(u64, &[&str], _); 3] =
+            [(7, &[], TrialState::Follows), (7, &["no"], TrialState::Refuses), (0, &[], TrialState::NoGroup)];
+        for (revision, refused, expected) in rows {
+            let refused = refused.iter().map(|line| (*line).to_owned()).collect();
+            let following = Following { agent: String::new(), revision, refused };
+            assert_eq!(TrialNode::following(7, "a".to_owned(), following).state, expected);
+        }
+    }
+}

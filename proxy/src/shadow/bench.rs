@@ -1,0 +1,101 @@
+//! What a worker has of a trial: the trial, and what it has found, which it hands over with its sweep.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+
+use super::fate::Fate;
+use super::tally::{Kind, Tally};
+use super::trial::{Chain, Placed, Trial};
+use crate::policy::authz::Fitting;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Bench {
+    trial: Arc<Trial>,
+    found: RefCell<Tally>,
+    common: Arc<Common>,
+}
+
+/// What all workers have of a trial.
+#[derive(Debug, Default)]
+pub struct Common {
+    found: Mutex<Tally>,
+    benches: AtomicUsize,
+}
+
+impl Common {
+    /// How many workers have begun.
+    pub fn benches(&self) -> usize {
+        self.benches.load(Relaxed)
+    }
+
+    /// Takes what they have handed over.
+    pub fn take(&self) -> Tally {
+        std::mem::take(&mut *self.found.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Where a connection would be by the trial.
+#[derive(Debug)]
+pub struct Held {
+    /// By which trial, and beside which version in force.
+    pub by: (u64, u64),
+    /// The place of its listener; `None` where that is not on trial.
+    pub listener: Option<usize>,
+    /// Its chain.
+    pub place: Placed,
+    /// What rules of that chain it fits.
+    pub fitting: Option<Fitting>,
+}
+
+impl Bench {
+    /// Nothing is found yet; `common` is where all workers hand it over.
+    pub fn new(trial: Arc<Trial>, common: Arc<Common>) -> Self {
+        common.benches.fetch_add(1, Relaxed);
+        Self { trial, found: RefCell::default(), common }
+    }
+
+    /// What is on trial.
+    pub fn trial(&self) -> &Trial {
+        &self.trial
+    }
+
+    /// The chain that would take a connection; `None` where none would.
+    pub fn chain(&self, held: &Held) -> Option<&Chain> {
+        match held.place {
+            Placed::Chain(place) => Some(self.trial.at(held.listener?).chain(place)),
+            Placed::Nowhere | Placed::Unknown => None,
+        }
+    }
+
+    /// Counts what becomes of a request for `path` at this listener, beside what would.
+    pub fn note(
+        &self,
+        listener: usize,
+        (in_force, shadow): (&Fate<'_>, &Fate<'_>),
+        path: &str,
+        example: impl FnOnce() -> String,
+    ) {
+        let mut found = self.found.borrow_mut();
+        if in_force.is_like(shadow, path) {
+            return found.note_same(listener);
+        }
+        let kind = Kind { listener, in_force: in_force.words(shadow), shadow: shadow.words(in_force) };
+        found.note_other(kind, example);
+    }
+
+    /// Hands over what was found, unless somebody looks at it just now: then the next time.
+    pub fn hand_over(&self) {
+        let mut found = self.found.borrow_mut();
+        if found.is_empty() {
+            return;
+        }
+        let mut common = match self.common.found.try_lock() {
+            Ok(common) => common,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        common.add(std::mem::take(&mut *found));
+    }
+}

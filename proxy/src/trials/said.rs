@@ -1,0 +1,65 @@
+//! What is to be on trial, as it was said: listeners, and the route tables that they name.
+
+use std::collections::BTreeMap;
+
+use outrigger_proto::error::ConfigError;
+use outrigger_proto::model::{Listener, Mesh, Name, RouteTable};
+use outrigger_proto::xds::shadow::Shadow;
+use outrigger_proto::xds::{Kind, Resource, read};
+
+use crate::shadow::Trial;
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Said {
+    listeners: BTreeMap<Name, Listener>,
+    tables: BTreeMap<Name, RouteTable>,
+}
+
+impl Said {
+    /// What a file says.
+    pub fn by_file(mesh: &Mesh) -> Self {
+        Self { listeners: mesh.listeners.clone(), tables: mesh.route_tables.clone() }
+    }
+
+    /// What a control plane says, read as strictly as what is to come into force.
+    ///
+    /// # Errors
+    /// All that would be refused, one line for each.
+    pub(super) fn by_control_plane(shadow: &Shadow) -> Result<Self, Vec<String>> {
+        let Shadow { revision: _, listeners, routes, interval: _ } = shadow;
+        let (mut said, mut refused) = (Self::default(), Vec::new());
+        let all = listeners.iter().map(|any| (Kind::Listener, any));
+        for (kind, any) in all.chain(routes.iter().map(|any| (Kind::Routes, any))) {
+            let is_new = match read(kind, any) {
+                Ok((name, resource)) => said.put(&name, resource).then_some(()).ok_or(name),
+                Err(errors) => {
+                    refused.extend(errors.errors.iter().map(ToString::to_string));
+                    continue;
+                }
+            };
+            if let Err(name) = is_new {
+                refused.push(format!("{kind}[{name}]: it is there twice"));
+            }
+        }
+        if refused.is_empty() { Ok(said) } else { Err(refused) }
+    }
+
+    /// Whether it was not there before.
+    fn put(&mut self, name: &Name, resource: Resource) -> bool {
+        match resource {
+            Resource::Listener(listener) => {
+                self.tables.extend(listener.stated(name).map(|(name, table)| (name, table.clone())));
+                self.listeners.insert(name.clone(), listener.listener).is_none()
+            }
+            Resource::Routes(table) => self.tables.insert(name.clone(), table).is_none(),
+            Resource::Cluster(_) | Resource::Secret(_) | Resource::Endpoints(_) | Resource::Host(_) => {
+                unreachable!("read as a listener, or as routes")
+            }
+        }
+    }
+
+    pub(super) fn trial(&self, number: u64) -> Result<Trial, Vec<ConfigError>> {
+        Trial::new(number, &self.listeners, &self.tables)
+    }
+}
