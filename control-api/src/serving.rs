@@ -291,6 +291,7 @@ fn encoded(fleet: &Fleet) -> Result<Encoded, Unsayable> {
         let endpoints = match cluster.source {
             Source::Static => EndpointSource::Eds(name.clone()),
             Source::Dns { .. } => EndpointSource::Dns,
+            Source::Original(_) => EndpointSource::Original,
         };
         if matches!(endpoints, EndpointSource::Eds(_)) {
             let set = fleet.config.endpoints.get(name).cloned().unwrap_or_default();

@@ -20,7 +20,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::Recorder as _;
-use outrigger_proto::model::{self, Assignment, Balance, Config, Labels, Name, Priority, Protocol};
+use outrigger_proto::model::{self, Assignment, Balance, Config, Labels, Name, Priority, Protocol, Source};
 use outrigger_proto::yaml;
 use serde_json::{Value, json};
 
@@ -351,7 +351,7 @@ impl Admin {
             };
             json!({
                 "name": cluster.name().as_str(),
-                "balance": config.map(|c| balance(&c.balance)),
+                "balance": config.and_then(|c| balance(c)),
                 "protocol": config.map(|c| protocol(c.protocol)),
                 "levels": endpoints.levels().map(level).collect::<Vec<_>>(),
                 "subsets": config.map_or_else(Vec::new, |config| subsets(config, &endpoints)),
@@ -439,15 +439,19 @@ fn breaker(cluster: &Cluster) -> Value {
     all
 }
 
-fn balance(balance: &Balance) -> &'static str {
-    match balance {
+/// How an endpoint is chosen, where there is one to choose.
+fn balance(cluster: &model::Cluster) -> Option<&'static str> {
+    if let Source::Original(_) = cluster.source {
+        return None;
+    }
+    Some(match cluster.balance {
         Balance::PeakEwma => "peak-ewma",
         Balance::LeastRequest => "least-request",
         Balance::RoundRobin => "round-robin",
         Balance::Random => "random",
         Balance::RingHash(_) => "ring-hash",
         Balance::Maglev(_) => "maglev",
-    }
+    })
 }
 
 fn protocol(protocol: Protocol) -> &'static str {

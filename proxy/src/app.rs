@@ -194,6 +194,7 @@ impl App {
             app.follow_control_plane(control, &config).await;
         }
         app.admin_address = app.open_admin(&config.mesh)?;
+        app.applier.set_admin(app.admin_address.clone());
         app.bring_first_into_force(config).await.map_err(StartError::Config)?;
         app.read_shadow();
         // By the thresholds that are in force now.

@@ -3,14 +3,15 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::{
-    self, Address, Assignment, Authorization, ChainMatch, Config, Destination, Filter, FilterChain, Listener,
-    Mesh, Name, Source,
+    self, Address, Assignment, Authorization, ChainMatch, Config, Destination, DestinationSource, Filter,
+    FilterChain, Listener, Mesh, Name, Source,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -46,6 +47,7 @@ pub struct Applier {
     resolver: Option<Arc<TokioResolver>>,
     checker: Checker,
     version: u64,
+    admin: Option<Address>,
 }
 
 /// By cluster and subset.
@@ -84,6 +86,7 @@ impl Applier {
             resolving: HashMap::new(),
             resolver: None,
             version: 0,
+            admin: None,
         }
     }
 
@@ -122,6 +125,7 @@ impl Applier {
         Self::warm(waiting).await;
         self.version += 1;
         let snapshot = self.snapshot(mesh, &next, &loaded);
+        self.clusters.listens_on(self.own_addresses(&next));
         let mesh = snapshot.mesh.clone();
         let plans = self.plans(&mesh, &loaded);
         // First, or a request could be sent as nobody.
@@ -158,6 +162,21 @@ impl Applier {
             self.threads.all(|| Command::Unlisten(name.clone()));
         }
         self.running.retain(|name, _| !leaving(name));
+    }
+
+    /// Where the process listens, or is about to.
+    fn own_addresses(&self, next: &BTreeMap<Name, Running>) -> Vec<SocketAddr> {
+        let listeners = next.values().map(|running| &running.bound.address);
+        let ip = |address: &Address| match address {
+            Address::Ip(address) => Some(*address),
+            Address::Unix(_) => None,
+        };
+        listeners.chain(&self.admin).filter_map(ip).collect()
+    }
+
+    /// The admin interface listens there.
+    pub fn set_admin(&mut self, address: Option<Address>) {
+        self.admin = address;
     }
 
     /// Opens what is new, and reads what must be read.
@@ -226,6 +245,12 @@ impl Applier {
                     let none = Assignment::default();
                     self.clusters.assign(&live, endpoints.get(name).map_or(&none, Arc::as_ref));
                 }
+                Source::Original(_) => {
+                    if let Some(task) = self.resolving.remove(name) {
+                        task.task.abort();
+                    }
+                    self.clusters.take_names(&live);
+                }
                 Source::Dns { host, port, uses } => {
                     if self.resolving.get(name).is_some_and(|resolving| resolving.source == cluster.source) {
                         continue;
@@ -289,7 +314,9 @@ impl Applier {
                 (name, Arc::new(routes.with_limits(|route| limits.of(name, route))))
             })
             .collect();
-        let view = |name: &Name, (place, matches, chain): (String, Option<&ChainMatch>, &FilterChain)| {
+        let view = |name: &Name,
+                    (place, matches, chain): (String, Option<&ChainMatch>, &FilterChain),
+                    redirected: bool| {
             let running = &next[name];
             let (filter, authorizer) = match &chain.filter {
                 Filter::Http(http) => {
@@ -306,6 +333,7 @@ impl Applier {
             Arc::new(ListenerView {
                 place: format!("{name}{place}").into(),
                 port,
+                redirected,
                 tokens: loaded.tokens(&whose),
                 authorization: self.rules(&whose, chain.authorization.as_ref()),
                 authorizer: authorizer.map(|asked| resolve(&asked.cluster.clone().into())),
@@ -317,8 +345,9 @@ impl Applier {
                 matches,
             })
         };
-        let entry = |(name, Listener { bind: _, direction: _, chains }): (&Name, &Listener)| {
-            let mut views = chains.places().map(|chain| view(name, chain));
+        let entry = |(name, Listener { bind: _, direction: _, destination, chains }): (&Name, &Listener)| {
+            let redirected = *destination == DestinationSource::Redirected;
+            let mut views = chains.places().map(|chain| view(name, chain, redirected));
             let only = if chains.only().is_some() { views.next() } else { None };
             let entry = only.map_or_else(
                 || {

@@ -192,6 +192,10 @@ fn summary(mesh: &Mesh, endpoints: impl Fn(&outrigger_proto::model::Name) -> usi
             Source::Dns { host, port, uses: DnsUse::First } => {
                 format!("the first address that {host} resolves to, port {port}")
             }
+            Source::Original(original) => match &original.header {
+                None => "wherever connections were going".to_owned(),
+                Some(header) => format!("what {header} names, or wherever connections were going"),
+            },
         };
         out.push_str(&format!("cluster  {name}  {what}\n"));
     }

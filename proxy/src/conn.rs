@@ -12,6 +12,7 @@ use std::task::Poll;
 use ::http::HeaderValue;
 use ipnet::IpNet;
 use outrigger_proto::model::{Filter, SpiffeId};
+use tokio::time::Instant;
 
 use crate::body::Meter;
 use crate::error::ProxyError;
@@ -20,7 +21,7 @@ use crate::identity::verify::Usage;
 use crate::live::{Entry, ListenerView};
 use crate::policy::authz::{Fitting, Rules};
 use crate::shadow::{Beginning, Bench, Held, Placed};
-use crate::upstream::Tunnelled;
+use crate::upstream::{Trip, Tunnelled};
 use crate::watch::{Patience, Subject, Verdict, Watch};
 use crate::worker::{Watched, Worker};
 
@@ -30,8 +31,8 @@ pub struct Conn {
     worker: Rc<Worker>,
     watch: Rc<Watch>,
     view: RefCell<(u64, Arc<ListenerView>)>,
-    peer: Option<SocketAddr>,
-    local: Option<SocketAddr>,
+    ends: Ends,
+    comes_back: OnceCell<bool>,
     /// The peer's address without the port, as `x-forwarded-for` has it.
     peer_value: HeaderValue,
     proven: OnceCell<Box<Proven>>,
@@ -44,6 +45,24 @@ pub struct Conn {
     held: RefCell<Option<Rc<Held>>>,
     _watched: Watched,
     _open: OpenGuard,
+}
+
+/// Where a connection comes from and goes to. All `None` for a unix socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ends {
+    /// Its peer.
+    pub peer: Option<SocketAddr>,
+    /// The address of ours.
+    pub local: Option<SocketAddr>,
+    /// Where it was going before it was redirected, if it was and its listener asks for it.
+    pub redirected: Option<SocketAddr>,
+}
+
+impl Ends {
+    /// The address that it came to, as those see it who decide.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        self.redirected.or(self.local)
+    }
 }
 
 /// Counts an open connection of a listener.
@@ -71,14 +90,9 @@ impl Drop for OpenGuard {
 }
 
 impl Conn {
-    /// A connection that has just been accepted, from the one address to the other; `None` for a unix socket.
-    pub fn new(
-        worker: Rc<Worker>,
-        watch: Rc<Watch>,
-        open: OpenGuard,
-        (peer, local): (Option<SocketAddr>, Option<SocketAddr>),
-    ) -> Rc<Self> {
-        let peer_value = match peer {
+    /// A connection that has just been accepted, between these ends.
+    pub fn new(worker: Rc<Worker>, watch: Rc<Watch>, open: OpenGuard, ends: Ends) -> Rc<Self> {
+        let peer_value = match ends.peer {
             Some(address) => HeaderValue::try_from(address.ip().to_canonical().to_string()),
             None => HeaderValue::try_from("unix"),
         };
@@ -88,8 +102,8 @@ impl Conn {
             worker,
             watch,
             view: RefCell::new((0, view)),
-            peer,
-            local,
+            ends,
+            comes_back: OnceCell::new(),
             peer_value: peer_value.expect("an address is printable ASCII"),
             proven: OnceCell::new(),
             ended: Cell::new(None),
@@ -115,22 +129,35 @@ impl Conn {
 
     /// Its peer; `None` for a unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.peer
+        self.ends.peer
     }
 
-    /// The address of ours that it came to; `None` for a unix socket.
-    pub fn local(&self) -> Option<SocketAddr> {
-        self.local
+    /// The address that it came to: of ours, or where it was going before it was redirected; `None` for a unix socket.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        self.ends.destination()
     }
 
     /// Where its peer is, in one form for both families of addresses; `None` for a unix socket.
     pub fn source(&self) -> Option<IpAddr> {
-        self.peer.map(|peer| peer.ip().to_canonical())
+        self.ends.peer.map(|peer| peer.ip().to_canonical())
     }
 
     /// Whether its peer is in one of these networks.
     pub fn is_from(&self, networks: &[IpNet]) -> bool {
         self.source().is_some_and(|source| networks.iter().any(|network| network.contains(&source)))
+    }
+
+    /// A trip of what comes on it. Whether it comes back to us is looked up by the first: whoever is at its other end was made
+    /// known before it sent anything.
+    pub fn trip(&self, started: Instant) -> Trip {
+        let comes_back = *self.comes_back.get_or_init(|| self.comes_back());
+        Trip::new(started).redirected(self.ends.redirected, comes_back)
+    }
+
+    /// Whether it is one of our own connections to an endpoint, which was redirected to us.
+    pub fn comes_back(&self) -> bool {
+        let ends = self.ends.peer.zip(self.ends.redirected);
+        ends.is_some_and(|(from, to)| self.worker.shared().dialled.has(from, to))
     }
 
     /// Its peer's address without the port, as a header's value.
@@ -171,7 +198,7 @@ impl Conn {
             source: self.source(),
             sni: self.proven().and_then(|proven| proven.sni.as_deref()),
             // Where it came to, wherever the listener is now.
-            port: self._open.0.port,
+            port: self.ends.redirected.map(|to| to.port()).or(self._open.0.port),
         }
     }
 
@@ -206,7 +233,11 @@ impl Conn {
         };
         let hello = |proven: &Proven| Greeting { host: proven.sni.clone(), protocols: Vec::new() };
         let beginning = Beginning {
-            arrival: Arrival { to: self.local, from: self.peer, hello: self.proven().map(hello) },
+            arrival: Arrival {
+                to: self.ends.destination(),
+                from: self.ends.peer,
+                hello: self.proven().map(hello),
+            },
             // Bytes that are passed on may be anything.
             is_read: self.is_secure() || matches!(view.chain.filter, Filter::Http(_)),
             taken_by: view.matches.as_ref(),

@@ -237,6 +237,7 @@ impl ProxyError {
             Self::Upstream(UpstreamError::Overflow(overflow) | UpstreamError::NoConnectionFree(overflow)) => {
                 Some(overflow.key())
             }
+            Self::Upstream(UpstreamError::TooManyEndpoints(_)) => Some("max_endpoints"),
             Self::RateLimited(_) => Some("rate_limit"),
             Self::RateLimitedGlobally => Some("global_rate_limit"),
             Self::Crowded(_) | Self::WaitedTooLong(_) => Some("concurrency"),
@@ -264,7 +265,11 @@ fn abort(with: AbortWith) -> (u16, GrpcCode) {
 
 fn upstream(error: UpstreamError) -> Answer {
     let (status, grpc, flag) = match error {
-        UpstreamError::NoEndpoint => (503, GrpcCode::Unavailable, "UH"),
+        UpstreamError::NoEndpoint
+        | UpstreamError::NoOriginalDestination
+        | UpstreamError::BadOriginalDestination
+        | UpstreamError::OwnAddress => (503, GrpcCode::Unavailable, "UH"),
+        UpstreamError::TooManyEndpoints(_) => (503, GrpcCode::Unavailable, "UO"),
         UpstreamError::ConnectRefused | UpstreamError::ConnectFailed => (503, GrpcCode::Unavailable, "UF"),
         UpstreamError::ConnectTimeout => (504, GrpcCode::Unavailable, "UF"),
         UpstreamError::Tls(_) | UpstreamError::TlsHandshake => (503, GrpcCode::Unavailable, "UF"),
@@ -279,6 +284,10 @@ fn upstream(error: UpstreamError) -> Answer {
     };
     let reason = match error {
         UpstreamError::NoEndpoint => "upstream_no_endpoint",
+        UpstreamError::NoOriginalDestination => "no_original_destination",
+        UpstreamError::BadOriginalDestination => "bad_original_destination",
+        UpstreamError::OwnAddress => "own_address",
+        UpstreamError::TooManyEndpoints(_) => "max_endpoints",
         UpstreamError::ConnectRefused => "upstream_connect_refused",
         UpstreamError::ConnectTimeout => "upstream_connect_timeout",
         UpstreamError::ConnectFailed => "upstream_connect_failed",
@@ -372,13 +381,15 @@ impl std::error::Error for ProxyError {}
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use outrigger_proto::model::Priority;
 
     use super::*;
     use crate::identity::verify::PeerError;
     use crate::upstream::{Limit, Overflow};
 
-    const ALL: [ProxyError; 48] = [
+    const ALL: [ProxyError; 52] = [
         ProxyError::Crowded(Crowd { max: 1, seen: 2, adaptive: false }),
         ProxyError::WaitedTooLong(Crowd { max: 1, seen: 2, adaptive: true }),
         ProxyError::Path(PathError::Backslash),
@@ -408,6 +419,10 @@ mod tests {
         ProxyError::ClientGone,
         ProxyError::ResponseBroken,
         ProxyError::Upstream(UpstreamError::NoEndpoint),
+        ProxyError::Upstream(UpstreamError::NoOriginalDestination),
+        ProxyError::Upstream(UpstreamError::BadOriginalDestination),
+        ProxyError::Upstream(UpstreamError::OwnAddress),
+        ProxyError::Upstream(UpstreamError::TooManyEndpoints(NonZeroU32::MIN)),
         ProxyError::Upstream(UpstreamError::ConnectRefused),
         ProxyError::Upstream(UpstreamError::ConnectTimeout),
         ProxyError::Upstream(UpstreamError::ConnectFailed),

@@ -85,6 +85,15 @@ impl Entry {
         }
     }
 
+    /// Whether it is asked where its connections were going before they were redirected.
+    pub fn is_redirected(&self) -> bool {
+        match self {
+            Self::One(view) => view.redirected,
+            // It is the listener's, and so the same of all.
+            Self::Several(_) => self.views().next().is_some_and(|view| view.redirected),
+        }
+    }
+
     /// The chain that takes the same connections.
     pub fn like(&self, matches: Option<&ChainMatch>) -> Option<&Arc<ListenerView>> {
         self.views().find(|view| view.matches.as_ref() == matches)
@@ -144,6 +153,8 @@ pub struct ListenerView {
     pub chain: FilterChain,
     /// The port that it listens on; `None` for a unix socket.
     pub port: Option<u16>,
+    /// Whether it is asked where its connections were going before they were redirected.
+    pub redirected: bool,
     /// Whose tokens it takes.
     pub tokens: Option<Arc<Tokens>>,
     /// Who may do what.

@@ -21,7 +21,7 @@ use crate::policy::jwt::Seen;
 use crate::policy::overload::Pressure;
 use crate::shadow::Bench;
 use crate::sys;
-use crate::upstream::{Reclaim, Upstream};
+use crate::upstream::{Dialled, Reclaim, Upstream};
 use crate::watch::{Leaving, Standing, StreamWatch, Watch};
 
 /// How often connections are looked at: the coarseness of idle and header timeouts.
@@ -43,6 +43,8 @@ pub struct Shared {
     pub stats: Arc<ProcessStats>,
     /// How workers ask each other for idle connections.
     pub reclaim: Arc<Reclaim>,
+    /// Connections of ours that could be redirected to us.
+    pub dialled: Arc<Dialled>,
     /// Who the process is, and whom it believes.
     pub identity: Arc<Identity>,
     /// Where requests ask for hosts that a control plane tells on demand; with one alone.
@@ -66,6 +68,7 @@ impl Shared {
             pressure: Pressure::default(),
             stats,
             reclaim: Arc::default(),
+            dialled: Arc::default(),
             identity: Arc::default(),
             demand: OnceLock::new(),
             epoch: Instant::now(),
@@ -150,7 +153,11 @@ impl Worker {
         Rc::new(Self {
             id,
             live: RefCell::new(shared.live.cache()),
-            upstream: Upstream::new(id, ticks.clone(), (shared.epoch, shared.reclaim.clone())),
+            upstream: Upstream::new(
+                id,
+                ticks.clone(),
+                (shared.epoch, shared.reclaim.clone(), shared.dialled.clone()),
+            ),
             shared,
             ticks,
             watches: RefCell::default(),

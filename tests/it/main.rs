@@ -27,6 +27,7 @@ mod lifecycle;
 mod limits;
 mod metrics;
 mod mirror;
+mod original;
 mod outlier;
 mod overload;
 mod paths;

@@ -97,7 +97,12 @@ impl Report {
 impl Echo {
     /// Starts one of this name.
     pub async fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0", name).await
+    }
+
+    /// The same at this address.
+    pub async fn start_at(address: &str, name: &str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let counts = Arc::new(Counts { name: name.to_owned(), ..Counts::default() });
         let shared = counts.clone();

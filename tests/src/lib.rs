@@ -10,6 +10,7 @@ pub mod dir;
 pub mod echo;
 pub mod h2client;
 pub mod load;
+pub mod network;
 pub mod origin;
 pub mod peer;
 pub mod pki;

@@ -114,7 +114,15 @@ impl Origin {
     pub async fn start<F: Future<Output = ()> + Send + 'static>(
         script: impl Fn(Conn) -> F + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0", script).await
+    }
+
+    /// The same at this address.
+    pub async fn start_at<F: Future<Output = ()> + Send + 'static>(
+        address: &str,
+        script: impl Fn(Conn) -> F + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         Self::accept(address, script, Listening::Tcp(listener))
     }

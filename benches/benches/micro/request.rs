@@ -200,6 +200,7 @@ fn snapshot(config: Config) -> (Arc<ListenerView>, Snapshot) {
     let Filter::Http(http) = &chain.filter else { unreachable!("it has routes") };
     let routes = Routes::new(mesh.route_tables[&http.routes].clone(), |_| view.clone());
     let listener = ListenerView {
+        redirected: false,
         authorizer: None,
         name: name.clone(),
         place: name.as_str().into(),

@@ -5,6 +5,8 @@ use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::{
     Address, CircuitBreaker, HashOn, HealthCheck, Name, OutlierDetection, Percent, RetryBudget, UpstreamTls,
 };
@@ -84,6 +86,38 @@ pub enum Source {
         /// What becomes of its addresses.
         uses: DnsUse,
     },
+    /// Whoever comes says where it was going: an address is an endpoint from the first time on that it is named.
+    Original(Original),
+}
+
+/// Endpoints that come into being by being named: by the original destination of a redirected connection, or by a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Original {
+    /// A header that names the endpoint instead, as `ip:port`, where a request has it. None by default: whoever may send it
+    /// may name any address but those that the proxy itself listens on.
+    pub header: Option<HeaderName>,
+    /// The port of every endpoint, instead of the one that is named; that one by default.
+    pub port: Option<NonZeroU16>,
+    /// An endpoint that nobody has used for this long is forgotten.
+    pub cleanup: Duration,
+    /// So many endpoints may be known at once; 503 for those beyond.
+    pub max_endpoints: NonZeroU32,
+}
+
+impl Default for Original {
+    fn default() -> Self {
+        Self {
+            header: None,
+            port: None,
+            cleanup: Duration::from_secs(5),
+            max_endpoints: NonZeroU32::new(1024).expect("not zero"),
+        }
+    }
+}
+
+impl Original {
+    /// The header where nobody says another.
+    pub const HEADER: HeaderName = HeaderName::from_static("x-envoy-original-dst-host");
 }
 
 /// What becomes of the addresses of a name.

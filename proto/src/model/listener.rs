@@ -14,6 +14,8 @@ pub struct Listener {
     pub bind: Address,
     /// Whose traffic it is; labels metrics, and decides what drains first.
     pub direction: Direction,
+    /// What is taken for the address that its connections came to.
+    pub destination: DestinationSource,
     /// What happens to its connections.
     pub chains: Chains,
 }
@@ -33,6 +35,17 @@ pub enum Direction {
     Inbound,
     /// Calls that the service makes.
     Outbound,
+}
+
+/// What is taken for the address that connections came to: by those who tell chains apart, by authorization, and by clusters
+/// whose endpoints are named so ([`Source::Original`](super::Source::Original)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DestinationSource {
+    /// The address of ours.
+    #[default]
+    Bound,
+    /// Where it was going before the kernel redirected it (REDIRECT of netfilter); the address of ours where it did not.
+    Redirected,
 }
 
 /// What happens to a connection: unwrapped, bounded, then read as HTTP or passed on as bytes.

@@ -33,7 +33,8 @@ pub use self::alike::Alike;
 pub use self::authorization::{Authorization, ClaimRule, Effect, HeaderRule, PathPattern, Rule, When};
 pub use self::chains::{ChainMatch, Chains, ChainsError, Origin, Transport};
 pub use self::cluster::{
-    Assignment, Balance, Cluster, Destination, DnsUse, Endpoint, Labels, Protocol, Source, SubsetFallback,
+    Assignment, Balance, Cluster, Destination, DnsUse, Endpoint, Labels, Original, Protocol, Source,
+    SubsetFallback,
 };
 pub use self::control::{ControlPlane, Locality, Metadata, Node, OnDemand};
 pub use self::external_authorization::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization};
@@ -41,7 +42,9 @@ pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::fleet::{Fleet, Group, IdPattern, Select};
 pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
 pub use self::jwt::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse};
-pub use self::listener::{Direction, Filter, FilterChain, HttpFilter, Limits, Listener, TcpFilter};
+pub use self::listener::{
+    DestinationSource, Direction, Filter, FilterChain, HttpFilter, Limits, Listener, TcpFilter,
+};
 pub use self::plane::{
     Attest, Authority, Etcd, Nats, NatsLogin, Nodes, Plane, PlaneStore, PlaneTls, Reads, Rollout, RootFiles,
     Verifier,

@@ -66,6 +66,7 @@ fn assemble(
             ip.set_port(20_000 + u16::try_from(i).unwrap());
         } else {
             listener.bind = Address::Unix(format!("/run/{i} a.sock").into());
+            listener.destination = DestinationSource::Bound;
         }
         for chain in listener.chains.each_mut() {
             match &mut chain.filter {
@@ -293,9 +294,12 @@ fn any_listener() -> impl Strategy<Value = RawListener> {
     let direction = select(vec![Direction::Inbound, Direction::Outbound]);
     let one = filter_chain(tls::By::Files).prop_map(Chains::from);
     let chains = prop_oneof![4 => one, 1 => chains(tls::By::Files)];
-    let listener = (address(), direction, chains).prop_map(|(bind, direction, chains)| Listener {
+    let destination = select(vec![DestinationSource::Bound, DestinationSource::Redirected]);
+    let listener = (address(), direction, destination, chains);
+    let listener = listener.prop_map(|(bind, direction, destination, chains)| Listener {
         bind,
         direction,
+        destination,
         chains,
     });
     (listener, vec(any::<Index>(), 4), vec(any_route(), 0..4))
@@ -497,7 +501,13 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             Source::Dns { host: host.into(), port: NonZeroU16::new(port).unwrap(), uses }
         });
     let protocol = select(vec![Protocol::Auto, Protocol::Http1, Protocol::Http2]);
-    let source = prop_oneof![3 => Just(Source::Static), 1 => dns];
+    let header = select(vec![Original::HEADER, http::HeaderName::from_static("x-to")]);
+    let original = (option::of(header), option::of(1..=u16::MAX), time(), 1..=65_536_u32);
+    let original = original.prop_map(|(header, port, cleanup, most)| {
+        let (port, max_endpoints) = (port.and_then(NonZeroU16::new), NonZeroU32::new(most).unwrap());
+        Source::Original(Original { header, port, cleanup, max_endpoints })
+    });
+    let source = prop_oneof![3 => Just(Source::Static), 1 => dns, 1 => original];
     let limits = (policies::retry_budget(), policies::circuit_breaker());
     let judges = (
         option::of(policies::outlier_detection()),
@@ -538,6 +548,12 @@ pub(crate) fn cluster_and_endpoints() -> impl Strategy<Value = (Cluster, Assignm
     let clusters = (cluster(), option::of(tls::upstream(tls::By::Files)));
     (clusters, assignment(), parts).prop_map(|((mut cluster, tls), mut assignment, (zones, subsets))| {
         cluster.tls = tls;
+        // There is nothing to choose from where a request names its endpoint.
+        if matches!(cluster.source, Source::Original(_)) {
+            cluster.balance = Balance::default();
+            (cluster.health_check, cluster.slow_start) = (None, Duration::ZERO);
+            cluster.panic_threshold = Percent::ZERO;
+        }
         if let Some((subsets, fallback)) = subsets.filter(|_| cluster.source == Source::Static) {
             (cluster.subsets, cluster.subset_fallback) = (subsets, fallback);
         }

@@ -7,17 +7,19 @@
 use prost::{Message, Name as _};
 use prost_types::Any;
 
+use super::any;
 use super::cluster::ads;
 use super::cx::Cx;
 use super::generated::envoy::config::core::v3 as core;
 use super::generated::envoy::config::listener::v3 as listener;
+use super::generated::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
 use super::generated::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use super::generated::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use super::generated::envoy::extensions::transport_sockets::tls::v3 as pb;
 use super::generated::envoy::r#type::matcher::v3 as matcher;
 use crate::model::{
-    Bundle, Certificate, ClientAuth, ClientTrust, DownstreamTls, Mutual, MutualUpstream, Name, PeerPattern,
-    Revocation, Roots, San, ServerAuth, ServerTls, SpiffeId, UpstreamTls, is_host_name,
+    Bundle, Certificate, ClientAuth, ClientTrust, DestinationSource, DownstreamTls, Mutual, MutualUpstream,
+    Name, PeerPattern, Revocation, Roots, San, ServerAuth, ServerTls, SpiffeId, UpstreamTls, is_host_name,
 };
 
 /// The proxy's own certificate, where [`OWN_ROOTS`] stand beside it.
@@ -108,14 +110,21 @@ fn endpoints(cx: &mut Cx, common: Common, sni: Option<Box<str>>) -> Option<Upstr
     Some(UpstreamTls::Server(Box::new(server)))
 }
 
-/// What looks at a connection first: nothing but what is there anyway.
-pub(super) fn inspectors(cx: &mut Cx, inspectors: Vec<listener::ListenerFilter>) -> Option<()> {
-    cx.each("listener_filters", inspectors, |cx, filter| {
+/// What looks at a connection first: for TLS, which is done anyway, and for where it was going.
+pub(super) fn inspectors(
+    cx: &mut Cx,
+    inspectors: Vec<listener::ListenerFilter>,
+) -> Option<DestinationSource> {
+    let looked = cx.each("listener_filters", inspectors, |cx, filter| {
         let listener::listener_filter::ConfigType::TypedConfig(any) =
             cx.required("typed_config", filter.config_type)?;
-        cx.within("typed_config", |cx| decoded::<TlsInspector>(cx, &any).map(drop))
-    })
-    .map(|_| ())
+        cx.within("typed_config", |cx| match any::is::<OriginalDst>(&any) {
+            true => decoded(cx, &any).map(|OriginalDst {}| DestinationSource::Redirected),
+            false => decoded::<TlsInspector>(cx, &any).map(|_| DestinationSource::Bound),
+        })
+    })?;
+    let redirected = looked.contains(&DestinationSource::Redirected);
+    Some(if redirected { DestinationSource::Redirected } else { DestinationSource::Bound })
 }
 
 /// The place of the one with TLS, of two chains that differ in nothing but that the other is in the clear, where TLS is by

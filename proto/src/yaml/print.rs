@@ -23,11 +23,12 @@ use super::ratio::show_percent;
 use super::scalar::{show_duration, show_size};
 use super::words::show_priority;
 use crate::model::{
-    AccessLog, Action, Admin, Assignment, ChainMatch, Cluster, Config, ControlPlane, Direction, DnsUse,
-    Endpoint, Filter, FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, JwtUse, Limits, Listener,
-    Locality, LogFormat, LogTarget, Match, Mesh, Metadata, Name, Node, OnDemand, Origin, Overload, PathMatch,
-    PathRewrite, Percent, Privileges, Process, Protocol, Redirect, Respond, Rewrite, Root, Route, RouteTable,
-    Shutdown, Source, Split, StringMatch, Target, TcpFilter, Transport, User,
+    AccessLog, Action, Admin, Assignment, ChainMatch, Cluster, Config, ControlPlane, DestinationSource,
+    Direction, DnsUse, Endpoint, Filter, FilterChain, Forward, HeaderEdits, HostPattern, HttpFilter, JwtUse,
+    Limits, Listener, Locality, LogFormat, LogTarget, Match, Mesh, Metadata, Name, Node, OnDemand, Origin,
+    Original, Overload, PathMatch, PathRewrite, Percent, Privileges, Process, Protocol, Redirect, Respond,
+    Rewrite, Root, Route, RouteTable, Shutdown, Source, Split, StringMatch, Target, TcpFilter, Transport,
+    User,
 };
 
 /// The document that says what `config` is, and nothing less.
@@ -191,13 +192,20 @@ fn path(path: &Path, beside: &str) -> String {
 }
 
 fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
-    let Listener { bind, direction, chains } = listener;
+    let Listener { bind, direction, destination, chains } = listener;
     out.field("bind", text(&bind.to_string()));
     out.field(
         "direction",
         match direction {
             Direction::Inbound => "inbound",
             Direction::Outbound => "outbound",
+        },
+    );
+    out.field(
+        "original_destination",
+        match destination {
+            DestinationSource::Bound => "none",
+            DestinationSource::Redirected => "redirect",
         },
     );
     if let Some(only) = chains.only() {
@@ -500,20 +508,11 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
         subsets,
         subset_fallback,
     } = cluster;
-    match source {
-        Source::Static => {
-            let endpoints = assignment.map_or(&[][..], |assignment| assignment.endpoints.as_slice());
-            out.list("endpoints", endpoints.iter(), endpoint);
-        }
-        Source::Dns { host, port, uses } => {
-            let host = text(&format!("{host}:{port}"));
-            match uses {
-                DnsUse::All => out.field("dns", host),
-                DnsUse::First => out.field("dns", format!("{{ host: {host}, use: first }}")),
-            }
-        }
+    placed(out, source, assignment);
+    let chooses = !matches!(source, Source::Original(_));
+    if chooses {
+        resilience::balance(out, balance);
     }
-    resilience::balance(out, balance);
     out.field(
         "protocol",
         match protocol {
@@ -535,9 +534,45 @@ fn cluster(out: &mut Out, cluster: &Cluster, assignment: Option<&Assignment>) {
     if let Some(check) = health_check {
         resilience::health_check(out, check);
     }
-    out.field("slow_start", show_duration(*slow_start));
-    out.field("panic_threshold", show_percent(*panic_threshold));
-    resilience::parts(out, zone_weights, (subsets, *subset_fallback));
+    if chooses {
+        out.field("slow_start", show_duration(*slow_start));
+        out.field("panic_threshold", show_percent(*panic_threshold));
+        resilience::parts(out, zone_weights, (subsets, *subset_fallback));
+    }
+}
+
+/// Where its endpoints come from.
+fn placed(out: &mut Out, source: &Source, assignment: Option<&Assignment>) {
+    match source {
+        Source::Static => {
+            let endpoints = assignment.map_or(&[][..], |assignment| assignment.endpoints.as_slice());
+            out.list("endpoints", endpoints.iter(), endpoint);
+        }
+        Source::Dns { host, port, uses } => {
+            let host = text(&format!("{host}:{port}"));
+            match uses {
+                DnsUse::All => out.field("dns", host),
+                DnsUse::First => out.field("dns", format!("{{ host: {host}, use: first }}")),
+            }
+        }
+        Source::Original(named) => original(out, named),
+    }
+}
+
+fn original(out: &mut Out, original: &Original) {
+    let Original { header, port, cleanup, max_endpoints } = original;
+    out.block("original_destination", |out| {
+        match header {
+            Some(header) => out.field("header", text(header.as_str())),
+            None => out.comment("header: (default: none)"),
+        }
+        match port {
+            Some(port) => out.field("port", port),
+            None => out.comment("port: (default: the one that is named)"),
+        }
+        out.field("cleanup", show_duration(*cleanup));
+        out.field("max_endpoints", max_endpoints);
+    });
 }
 
 fn endpoint(out: &mut Out, endpoint: &Endpoint) {

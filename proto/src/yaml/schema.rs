@@ -155,6 +155,7 @@ fn records() -> Vec<(&'static str, Value)> {
         ("fault_when", policy::fault_when()),
         ("cluster", upstream::cluster()),
         ("dns", upstream::dns()),
+        ("original_destination", upstream::original_destination()),
         ("endpoint", upstream::endpoint()),
         ("hash_balance", upstream::hash_balance()),
         ("hash", upstream::hash()),

@@ -2,7 +2,6 @@
 //! and where none is taken off it is passed on as it came.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +9,7 @@ use rustls::server::{Accepted, Acceptor, ClientHello};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::handshake::begins_handshake;
+use crate::conn::Ends;
 use crate::facts::{Arrival, Greeting};
 use crate::io::socket::Socket;
 use crate::live::{ChainViews, ListenerView};
@@ -32,9 +32,9 @@ pub(super) struct Begun {
 pub(super) async fn choose(
     chains: &ChainViews,
     socket: &mut Socket,
-    peer: Option<SocketAddr>,
+    ends: Ends,
 ) -> io::Result<(Option<Arc<ListenerView>>, Option<Box<Begun>>)> {
-    let mut arrival = Arrival { to: socket.local(), from: peer, hello: None };
+    let mut arrival = Arrival { to: ends.destination(), from: ends.peer, hello: None };
     let mut begun = None;
     if chains.looks_into_tls() && begins_handshake(socket).await? {
         let read = hello(socket).await?;

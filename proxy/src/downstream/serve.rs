@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::choose::{Begun, choose};
 use super::handshake::{self, Unwrapped};
-use crate::conn::{Conn, OpenGuard, patience};
+use crate::conn::{Conn, Ends, OpenGuard, patience};
 use crate::http::stack::Stack;
 use crate::http::{h1, h2};
 use crate::io::activity::Activity;
@@ -36,11 +36,13 @@ pub fn start<S: Stack>(
     (socket, peer): (Socket, Option<SocketAddr>),
 ) {
     let activity = Activity::new(worker.ticks().clone());
+    let redirected = if entry.is_redirected() { socket.redirected_from() } else { None };
+    let ends = Ends { peer, local: socket.local(), redirected };
     let stack = stack.clone();
     match entry {
         Entry::One(view) => {
             let watch = Rc::new(Watch::new(activity.clone(), patience(&view)));
-            let Some(conn) = open(worker, &view, watch, (peer, socket.local())) else { return };
+            let Some(conn) = open(worker, &view, watch, ends) else { return };
             tokio::task::spawn_local(async move {
                 match &view.filter {
                     // Boxed, each where it begins: what an idle HTTP/1 connection keeps is the size of this task.
@@ -52,7 +54,7 @@ pub fn start<S: Stack>(
         Entry::Several(chains) => {
             let worker = worker.clone();
             tokio::task::spawn_local(async move {
-                let chosen = Box::pin(begin(&worker, &chains, (socket, peer), &activity));
+                let chosen = Box::pin(begin(&worker, &chains, (socket, ends), &activity));
                 let Some(Chosen { conn, view, socket, begun }) = chosen.await else { return };
                 match &view.filter {
                     FilterView::Tcp(_) => Box::pin(serve_tcp(conn, &view, (socket, activity), begun)).await,
@@ -72,12 +74,7 @@ pub(super) fn is_wanted(worker: &Worker, view: &ListenerView) -> bool {
 }
 
 /// A connection of this chain, if it may have one more.
-fn open(
-    worker: &Rc<Worker>,
-    view: &Arc<ListenerView>,
-    watch: Rc<Watch>,
-    ends: (Option<SocketAddr>, Option<SocketAddr>),
-) -> Option<Rc<Conn>> {
+fn open(worker: &Rc<Worker>, view: &Arc<ListenerView>, watch: Rc<Watch>, ends: Ends) -> Option<Rc<Conn>> {
     let Some(open) = OpenGuard::new(view) else {
         view.state.stats.limit("connections");
         tracing::warn!(
@@ -102,14 +99,15 @@ struct Chosen {
 async fn begin(
     worker: &Rc<Worker>,
     chains: &ChainViews,
-    (mut socket, peer): (Socket, Option<SocketAddr>),
+    (mut socket, ends): (Socket, Ends),
     activity: &Rc<Activity>,
 ) -> Option<Chosen> {
+    let peer = ends.peer;
     let before = Patience { header: chains.header_timeout, idle: chains.header_timeout };
     let watch = Rc::new(Watch::new(activity.clone(), before));
     let watched = worker.watch(watch.clone());
     let looked = {
-        let mut looking = pin!(choose(chains, &mut socket, peer));
+        let mut looking = pin!(choose(chains, &mut socket, ends));
         std::future::poll_fn(|cx| match watch.poll_verdict(cx) {
             Some(_) => Poll::Ready(None),
             None => looking.as_mut().poll(cx).map(Some),
@@ -125,7 +123,7 @@ async fn begin(
             // From here on it is watched as what it is.
             drop(watched);
             watch.set_patience(patience(&view));
-            let conn = open(worker, &view, watch, (peer, socket.local()))?;
+            let conn = open(worker, &view, watch, ends)?;
             Some(Chosen { conn, view, socket, begun })
         }
         Some(Ok((None, _))) => {

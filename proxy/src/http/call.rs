@@ -121,10 +121,10 @@ impl Ledger {
         });
         let logged = conn.worker().logs().then(|| RefCell::new(Logged::new(request)));
         Rc::new(Self {
+            trip: conn.trip(Instant::now()),
             conn,
             view,
             renewed: OnceCell::new(),
-            trip: Trip::new(Instant::now()),
             version: request.version(),
             grpc: is_grpc(request.headers()),
             route: Cell::new(None),

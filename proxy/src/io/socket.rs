@@ -1,7 +1,7 @@
 //! One stream socket, TCP or unix, behind one type.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,6 +31,13 @@ pub fn tune(socket: &socket2::Socket) {
     let _ = socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE));
 }
 
+/// Whether an address is one of this machine's, whichever port. One of which that cannot be found out is taken for one.
+pub fn is_local(address: SocketAddr) -> bool {
+    let mut any = address;
+    any.set_port(0);
+    !UdpSocket::bind(any).is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
 impl Socket {
     /// Connects to `address`.
     ///
@@ -55,6 +62,23 @@ impl Socket {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) => None,
         }
+    }
+
+    /// Where it was going before the kernel redirected it to us; `None` where it did not, or nothing is known of it: a
+    /// connection that came to our own address was going there. Asked of the kernel each time.
+    pub fn redirected_from(&self) -> Option<SocketAddr> {
+        let Self::Tcp(stream) = self else { return None };
+        let local = stream.local_addr().ok()?;
+        let socket = socket2::SockRef::from(stream);
+        // By the family of the address, not of the socket: one that listens for both has IPv4 in it.
+        let original = match local.ip().to_canonical() {
+            IpAddr::V4(_) => socket.original_dst_v4(),
+            IpAddr::V6(_) => socket.original_dst_v6(),
+        };
+        let original = original.ok()?.as_socket()?;
+        let same =
+            (original.ip().to_canonical(), original.port()) == (local.ip().to_canonical(), local.port());
+        (!same).then_some(original)
     }
 
     /// Looks at bytes without taking them; 0 at the end.

@@ -109,7 +109,7 @@ impl Said {
 
 fn trial(chains: Chains, tables: &BTreeMap<Name, RouteTable>) -> Trial {
     let bind = Address::Ip(([127, 0, 0, 1], 0).into());
-    let listener = Listener { bind, direction: Direction::Inbound, chains };
+    let listener = Listener { bind, direction: Direction::Inbound, destination: Default::default(), chains };
     Trial::new(1, [(&name("web"), &listener)], tables).unwrap()
 }
 
@@ -362,6 +362,7 @@ fn a_table_that_is_missing_is_an_error() {
     let listener = Listener {
         bind: Address::Ip(([127, 0, 0, 1], 0).into()),
         direction: Direction::Inbound,
+        destination: Default::default(),
         chains: Said::default().chain().into(),
     };
     let errors = Trial::new(1, [(&name("in"), &listener)], &BTreeMap::new()).unwrap_err();

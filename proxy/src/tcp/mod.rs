@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use outrigger_proto::model::Filter;
+use outrigger_proto::model::{Filter, Source};
 use tokio::time::Instant;
 
 use crate::conn::Conn;
@@ -16,7 +16,7 @@ use crate::observe::{Peer, Record};
 use crate::policy::authz::{Denial, Rules};
 use crate::routing::pick_target;
 use crate::shadow::{Bench, Fate, Held};
-use crate::upstream::Trip;
+use crate::upstream::{ClusterView, Trip, UpstreamError};
 use crate::watch::Stage;
 
 /// Serves a connection until both sides have ended.
@@ -29,7 +29,7 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
     let upstream = conn.worker().upstream();
     let chosen = pick_target(&filter.to, upstream.random());
     let cluster = &clusters[chosen];
-    let trip = Trip::new(Instant::now());
+    let trip = conn.trip(Instant::now());
     let Decided { denied, told: authorization } = authorize(conn, view);
     if let Some(on_trial) = conn.on_trial() {
         let denied = denied.as_ref().map(|(rules, denial)| Fate::Denied(rules, *denial));
@@ -44,7 +44,12 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
             &Done { at, trip: &trip, cluster: "", result, authorization: &authorization },
         );
     }
-    let result: Result<(), ProxyError> = match upstream.connect(cluster, &trip).await {
+    let connected = match upstream.connect(cluster, &trip).await {
+        // Here nothing is waited for before: its other end may only now have been made known.
+        Ok(_) if is_named(cluster) && conn.comes_back() => Err(UpstreamError::OwnAddress),
+        connected => connected,
+    };
+    let result: Result<(), ProxyError> = match connected {
         Ok((mut stream, _lease, _open)) => {
             conn.until_ended(pump(&mut client, &mut stream)).await;
             // Before what counts it, or one more could be open than may be.
@@ -64,6 +69,11 @@ pub async fn serve(conn: &Rc<Conn>, view: &ListenerView, mut client: Stream) {
     }
     let cluster = cluster.live.name().as_str();
     log(conn, view, &Done { at, trip: &trip, cluster, result, authorization: &authorization });
+}
+
+/// Whether it would be sent on to where it was going.
+fn is_named(cluster: &ClusterView) -> bool {
+    matches!(cluster.config.source, Source::Original(_))
 }
 
 /// What the listener's rules say of a connection.

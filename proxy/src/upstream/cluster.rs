@@ -2,7 +2,7 @@
 //! them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::breaker::Breaker;
 use super::endpoint::Endpoint;
 use super::health::{Health, Record};
 use super::latencies::Latencies;
+use super::original::{Common, Originals};
 use super::outlier::{Cause, Change, Detector, Scene, Standing, Verdict};
 use super::subset::{self, Subset, Subsets};
 use super::tls::ClientTls;
@@ -26,7 +27,9 @@ use crate::observe::{ClusterStats, Registry};
 #[derive(Debug)]
 pub struct Cluster {
     name: Name,
-    endpoints: ArcSwap<EndpointSet>,
+    pub(super) endpoints: ArcSwap<EndpointSet>,
+    pub(super) originals: Originals,
+    pub(super) common: Arc<Common>,
     subsets: ArcSwapOption<Subsets>,
     stats: OnceLock<Arc<ClusterStats>>,
     breaker: Arc<Breaker>,
@@ -34,7 +37,7 @@ pub struct Cluster {
     high: OnceLock<Arc<Breaker>>,
     latencies: OnceLock<Box<Latencies>>,
     /// As it was last configured; held while the set of endpoints is made anew.
-    config: Mutex<Option<Arc<model::Cluster>>>,
+    pub(super) config: Mutex<Option<Arc<model::Cluster>>>,
     detector: Mutex<Detector>,
     registry: Registry,
 }
@@ -121,6 +124,14 @@ impl Cluster {
         }
     }
 
+    /// Endpoints are gone: of fewer, fewer may be left out.
+    fn fit(&self, rules: &OutlierDetection, now: Duration) {
+        let endpoints = self.endpoints.load_full();
+        let changes = guard(&self.detector).fit(&standings(&endpoints), rules);
+        self.note_all(&endpoints, &changes, now);
+        self.refresh();
+    }
+
     fn note_all(&self, endpoints: &EndpointSet, changes: &[(usize, Change)], now: Duration) {
         for (position, change) in changes {
             self.note(&endpoints.endpoints()[*position], *change, now);
@@ -199,13 +210,13 @@ pub struct Clusters {
     /// When the process started.
     epoch: Instant,
     by_name: Mutex<HashMap<Name, Arc<Cluster>>>,
-    next_endpoint: AtomicU64,
+    common: Arc<Common>,
 }
 
 impl Clusters {
     /// None yet; `epoch` is when the process started.
     pub fn new(registry: Registry, epoch: Instant) -> Self {
-        Self { registry, epoch, by_name: Mutex::default(), next_endpoint: AtomicU64::new(1) }
+        Self { registry, epoch, by_name: Mutex::default(), common: Arc::default() }
     }
 
     /// The cluster of this name, made now if there is none.
@@ -214,6 +225,8 @@ impl Clusters {
             Arc::new(Cluster {
                 name: name.clone(),
                 endpoints: ArcSwap::default(),
+                originals: Originals::default(),
+                common: self.common.clone(),
                 subsets: ArcSwapOption::empty(),
                 stats: OnceLock::new(),
                 breaker: Breaker::new(Priority::Default, &BreakerLimits::default()),
@@ -270,7 +283,7 @@ impl Clusters {
         let endpoint = |wanted: &model::Endpoint| {
             let model::Endpoint { address, weight, priority, zone, labels } = wanted;
             let endpoint = known.remove(address).cloned().unwrap_or_else(|| {
-                let id = self.next_endpoint.fetch_add(1, Relaxed);
+                let id = self.common.next_endpoint();
                 let endpoint = Endpoint::new(id, address.clone(), weight.get()).with_health(health);
                 endpoint.set_since(now);
                 Arc::new(endpoint)
@@ -284,6 +297,7 @@ impl Clusters {
         let endpoints = assignment.endpoints.iter().map(endpoint).collect();
         let settings = config.as_deref().map(Settings::from).unwrap_or_default();
         let new = Arc::new(EndpointSet::new(endpoints, settings));
+        cluster.originals.clear();
         cluster.endpoints.store(new.clone());
         let subsets = |config: &Arc<model::Cluster>| {
             subset::make(config, new.endpoints(), cluster.subsets.load().as_deref())
@@ -292,12 +306,20 @@ impl Clusters {
         for gone in known.into_values() {
             gone.retire();
         }
-        // Of fewer endpoints, fewer may be left out.
         if let Some(rules) = config.as_ref().and_then(|config| config.outlier_detection.as_ref()) {
-            let changes = guard(&cluster.detector).fit(&standings(&new), rules);
-            cluster.note_all(&new, &changes, now);
-            cluster.refresh();
+            cluster.fit(rules, now);
         }
+    }
+
+    /// The endpoints of a cluster are named by who comes from now on.
+    pub fn take_names(&self, cluster: &Cluster) {
+        cluster.take_names();
+    }
+
+    /// The process listens on these addresses, and on no others: no request is sent there that names its endpoint.
+    pub fn listens_on(&self, addresses: Vec<SocketAddr>) {
+        self.common.own.set(addresses);
+        self.all().iter().for_each(|cluster| cluster.forget_own());
     }
 
     /// Ends ejections, and judges endpoints by shares and means, where that is due. To be called more often than any
@@ -307,6 +329,11 @@ impl Clusters {
         let all: Vec<_> = self.lock().values().cloned().collect();
         for cluster in all {
             let config = guard(&cluster.config).clone();
+            if cluster.forget_unused(now)
+                && let Some(rules) = config.as_ref().and_then(|config| config.outlier_detection.as_ref())
+            {
+                cluster.fit(rules, now);
+            }
             let mut detector = guard(&cluster.detector);
             let endpoints = cluster.endpoints.load();
             let rules = config.as_ref().and_then(|config| config.outlier_detection);
@@ -365,7 +392,7 @@ impl Clusters {
 }
 
 /// Nothing is done under these locks that could leave what they guard half changed.
-fn guard<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn guard<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -4,6 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrigger_proto::model::Address;
+
+use super::dialled::{Dialled, Ours};
 use super::endpoint::{At, Endpoint, Open, Proven};
 use super::error::UpstreamError;
 use super::pool::PoolKey;
@@ -25,6 +28,8 @@ pub struct Dial<'a> {
     pub tls: Option<(&'a ClientTls, Speak)>,
     /// Until the connection stands.
     pub timeout: Duration,
+    /// Where it is to be known as one of ours, if it could be redirected to us.
+    pub dialled: Option<&'a Arc<Dialled>>,
     /// The worker's coarse clock, for the connection's notes.
     pub ticks: Ticks,
 }
@@ -40,19 +45,21 @@ pub async fn dial(
     stats: &Arc<ClusterStats>,
     dial: Dial<'_>,
 ) -> Result<(Stream, Open), UpstreamError> {
-    let Dial { permit, pool, tls, timeout, ticks } = dial;
-    let connecting = connect(endpoint, tls);
-    let (transport, proven) = match tokio::time::timeout(timeout, connecting).await {
+    let Dial { permit, pool, tls, timeout, dialled, ticks } = dial;
+    let connecting = connect(endpoint, tls, dialled);
+    let (transport, proven, ours) = match tokio::time::timeout(timeout, connecting).await {
         Ok(connected) => connected?,
         Err(_) => return Err(UpstreamError::ConnectTimeout),
     };
-    Ok((Stream::new(transport, Activity::new(ticks)), endpoint.opened(stats, (permit, pool), proven)))
+    let open = endpoint.opened(stats, (permit, pool), proven).known_as(ours);
+    Ok((Stream::new(transport, Activity::new(ticks)), open))
 }
 
 async fn connect(
     endpoint: &Endpoint,
     tls: Option<(&ClientTls, Speak)>,
-) -> Result<(Transport, Option<Proven>), UpstreamError> {
+    dialled: Option<&Arc<Dialled>>,
+) -> Result<(Transport, Option<Proven>, Option<Ours>), UpstreamError> {
     if tls.is_some_and(|(tls, _)| !tls.is_ready()) {
         return Err(UpstreamError::NoSecret);
     }
@@ -67,9 +74,14 @@ async fn connect(
             _ => UpstreamError::ConnectFailed,
         }
     })?;
-    let Some((tls, speak)) = tls else { return Ok((Transport::Plain(socket), None)) };
+    // Before anything is sent on it.
+    let ours = match (dialled, socket.local(), address) {
+        (Some(dialled), Some(local), Address::Ip(to)) => Some(dialled.add(local, *to)),
+        (_, _, Address::Ip(_) | Address::Unix(_)) => None,
+    };
+    let Some((tls, speak)) = tls else { return Ok((Transport::Plain(socket), None, ours)) };
     match tls.connect(socket, address, speak).await {
-        Ok((stream, proven)) => Ok((Transport::Tls(Box::new(stream.into())), proven)),
+        Ok((stream, proven)) => Ok((Transport::Tls(Box::new(stream.into())), proven, ours)),
         Err(failure) => {
             tracing::debug!(endpoint = %label, %failure, "no TLS");
             Err(match failure {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use outrigger_proto::model::{Address, Labels};
 
+use super::dialled::Ours;
 use super::health::{HealthCell, Record};
 use super::outlier::{Phase, Standing};
 use super::pool::PoolKey;
@@ -314,7 +315,7 @@ impl Endpoint {
         self.connections.fetch_add(1, Relaxed);
         stats.connections.increment(1);
         stats.connections_total.increment(1);
-        Open { endpoint: self.clone(), stats: stats.clone(), permit, pool, proven }
+        Open { endpoint: self.clone(), stats: stats.clone(), permit, pool, proven, _ours: None }
     }
 }
 
@@ -343,6 +344,7 @@ pub struct Open {
     permit: Permit,
     pool: PoolKey,
     proven: Option<Proven>,
+    _ours: Option<Ours>,
 }
 
 /// What an endpoint has proven, and the version of what we believe by which that was last found good.
@@ -375,6 +377,12 @@ impl Proven {
 }
 
 impl Open {
+    /// The same, known as one of ours for as long as it is open.
+    pub(super) fn known_as(mut self, ours: Option<Ours>) -> Self {
+        self._ours = ours;
+        self
+    }
+
     /// What whoever is at the other end has proven, if anything.
     pub fn proven(&self) -> Option<&Proven> {
         self.proven.as_ref()

@@ -1,6 +1,7 @@
 //! Why a request got no response from an upstream.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use super::breaker::Overflow;
 use crate::identity::verify::PeerError;
@@ -10,6 +11,14 @@ use crate::identity::verify::PeerError;
 pub enum UpstreamError {
     /// The cluster has no endpoint.
     NoEndpoint,
+    /// Nothing names the endpoint: the connection was not redirected, or was going to the proxy itself.
+    NoOriginalDestination,
+    /// The header that names the endpoint holds no address.
+    BadOriginalDestination,
+    /// The endpoint that is named is the proxy itself.
+    OwnAddress,
+    /// The cluster knows as many endpoints as its `max_endpoints` allows, and not the one that is named.
+    TooManyEndpoints(NonZeroU32),
     /// No connection: nobody listens there.
     ConnectRefused,
     /// No connection within the cluster's `connect_timeout`.
@@ -55,6 +64,8 @@ impl UpstreamError {
             Self::NoSecret => Some("no_secret"),
             Self::NoEndpoint | Self::Closed | Self::Refused | Self::Reset | Self::Protocol => None,
             Self::RequestBody | Self::TooSlow | Self::NoTunnel => None,
+            Self::NoOriginalDestination | Self::BadOriginalDestination => None,
+            Self::OwnAddress | Self::TooManyEndpoints(_) => None,
             Self::Overflow(_) | Self::NoConnectionFree(_) => None,
         }
     }
@@ -72,7 +83,8 @@ impl UpstreamError {
             Self::Refused | Self::Protocol | Self::TooSlow => true,
             // What our own limits refuse says nothing of the endpoint.
             Self::NoEndpoint | Self::NoSecret | Self::RequestBody | Self::NoTunnel => false,
-            Self::Overflow(_) | Self::NoConnectionFree(_) => false,
+            Self::Overflow(_) | Self::NoConnectionFree(_) | Self::TooManyEndpoints(_) => false,
+            Self::NoOriginalDestination | Self::BadOriginalDestination | Self::OwnAddress => false,
         }
     }
 }
@@ -85,6 +97,14 @@ impl fmt::Display for UpstreamError {
                 return write!(f, "{overflow}, and none became free in time");
             }
             Self::Tls(error) => return write!(f, "no TLS to the upstream: {error}"),
+            Self::TooManyEndpoints(most) => {
+                return write!(f, "there are {most} endpoints, and may be no more (max_endpoints)");
+            }
+            Self::NoOriginalDestination => {
+                "no original destination: the connection was not redirected to the proxy"
+            }
+            Self::BadOriginalDestination => "the header that names the endpoint does not hold one address",
+            Self::OwnAddress => "the request would come back to the proxy: its endpoint is the proxy itself",
             Self::TlsHandshake => "the TLS handshake with the upstream failed",
             Self::NoSecret => "a secret that the cluster needs has not come",
             Self::TooSlow => "no answer within the route's retry.per_try_timeout",

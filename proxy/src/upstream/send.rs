@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use http::{Method, Request, Version};
+use http::{HeaderMap, Method, Request, Version};
 use http_body::Body as _;
-use outrigger_proto::model::Protocol;
+use outrigger_proto::model::{Protocol, Source};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -17,10 +17,12 @@ use super::balance::PickFacts;
 use super::breaker::{Counted, Limit, Overflow};
 use super::cluster::ClusterView;
 use super::connect::{Dial, dial};
-use super::endpoint::{Endpoint, Lease};
+use super::dialled::Dialled;
+use super::endpoint::{Availability, Endpoint, Lease};
 use super::error::UpstreamError;
 use super::h1::{self, Answer, Failure};
 use super::h2;
+use super::original;
 use super::outlier::{Outcome, Probe};
 use super::pool::{PoolKey, Pools, Reclaim};
 use super::tls::Speak;
@@ -37,6 +39,7 @@ pub struct Upstream {
     worker: usize,
     pools: Rc<Pools>,
     reclaim: Arc<Reclaim>,
+    dialled: Arc<Dialled>,
     ticks: Ticks,
     epoch: Instant,
     rng: RefCell<fastrand::Rng>,
@@ -84,11 +87,16 @@ enum Wire {
 
 impl Upstream {
     /// `epoch` is when the process started: latencies of all workers are compared.
-    pub fn new(worker: usize, ticks: Ticks, (epoch, reclaim): (Instant, Arc<Reclaim>)) -> Self {
+    pub fn new(
+        worker: usize,
+        ticks: Ticks,
+        (epoch, reclaim, dialled): (Instant, Arc<Reclaim>, Arc<Dialled>),
+    ) -> Self {
         Self {
             worker,
             pools: Rc::new(Pools::new(worker)),
             reclaim,
+            dialled,
             ticks,
             epoch,
             rng: RefCell::new(fastrand::Rng::new()),
@@ -121,6 +129,7 @@ impl Upstream {
         let counted = breaker.count(Limit::Requests, limits);
         let counted = counted.map_err(|overflow| overflowed(to, overflow))?;
         let wire = wire(to.config.protocol, &request);
+        name(to, Some(request.headers()), trip)?;
         let going = trip.begin_attempt();
         if trip.attempts() == 1 && !trip.is_stale() {
             breaker.budget().deposit(to.config.retry_budget);
@@ -228,6 +237,7 @@ impl Upstream {
         trip: &Trip,
     ) -> Result<(Stream, Lease, super::Open), UpstreamError> {
         let mut tried = Tried::default();
+        name(to, None, trip)?;
         let going = trip.go(trip.started);
         loop {
             let lease = self.pick(to, &going, &tried)?;
@@ -263,6 +273,9 @@ impl Upstream {
     }
 
     fn pick(&self, to: &ClusterView, going: &Going<'_>, unreachable: &Tried) -> Result<Lease, UpstreamError> {
+        if let Source::Original(_) = &to.config.source {
+            return self.pick_named(to, going);
+        }
         let endpoints = to.endpoints();
         let trip = going.trip;
         let tried = trip.others(going);
@@ -290,8 +303,27 @@ impl Upstream {
         Ok(picked.endpoint.lease())
     }
 
+    /// The one endpoint that is named, unless it is left out.
+    fn pick_named(&self, to: &ClusterView, going: &Going<'_>) -> Result<Lease, UpstreamError> {
+        let trip = going.trip;
+        let address = trip.named.get().ok_or(UpstreamError::NoOriginalDestination)?;
+        let now = trip.started.duration_since(self.epoch);
+        let found = to.live.endpoint_at(address, now);
+        let endpoint = found.inspect_err(|error| to.live.note_unnamed(*error, trip.redirected.get()))?;
+        let probe = match endpoint.availability() {
+            Availability::Available => None,
+            Availability::HalfOpen => Some(endpoint.standing().probe(now).ok_or(UpstreamError::NoEndpoint)?),
+            Availability::Unavailable => return Err(UpstreamError::NoEndpoint),
+        };
+        going.to(&endpoint, probe);
+        Ok(endpoint.lease())
+    }
+
     fn has_other(to: &ClusterView, tried: &Tried) -> bool {
-        !tried.is_full() && to.endpoints().has_any(tried.ids())
+        // Where endpoints are named, another one is not what was meant.
+        !matches!(to.config.source, Source::Original(_))
+            && !tried.is_full()
+            && to.endpoints().has_any(tried.ids())
     }
 
     /// Leave to open one more connection of the cluster; `None` when one that is there has become free instead. Where
@@ -341,7 +373,9 @@ impl Upstream {
         let pool = going.pool(to, endpoint);
         let tls = to.tls.as_deref().map(|tls| (tls, speak));
         let timeout = to.config.connect_timeout;
-        let how = Dial { permit, pool, tls, timeout, ticks: self.ticks.clone() };
+        // Others lead where nobody is redirected from.
+        let dialled = matches!(to.config.source, Source::Original(_)).then_some(&self.dialled);
+        let how = Dial { permit, pool, tls, timeout, dialled, ticks: self.ticks.clone() };
         let stats = to.live.stats();
         let result = dial(endpoint, stats, how).await;
         trip.connect.set(Some(start.elapsed()));
@@ -492,6 +526,19 @@ impl Upstream {
             }
         }
     }
+}
+
+/// Finds out which endpoint is named, where they are.
+fn name(to: &ClusterView, headers: Option<&HeaderMap>, trip: &Trip) -> Result<(), UpstreamError> {
+    let Source::Original(original) = &to.config.source else { return Ok(()) };
+    let redirected = trip.redirected.get();
+    let named = match trip.comes_back.get() {
+        true => Err(UpstreamError::OwnAddress),
+        false => original::named(original, headers, redirected),
+    };
+    let named = named.inspect_err(|error| to.live.note_unnamed(*error, redirected))?;
+    trip.named.set(Some(named));
+    Ok(())
 }
 
 /// A connection being opened, and who waits for it.

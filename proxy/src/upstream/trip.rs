@@ -2,6 +2,7 @@
 //! before it.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,12 @@ pub struct Trip {
     /// What of the request decides its endpoint.
     pub(super) hash: Cell<Option<u64>>,
     lot: OnceCell<u64>,
+    /// Where its connection was going before it was redirected.
+    pub(super) redirected: Cell<Option<SocketAddr>>,
+    /// Its connection is one of ours, which was redirected to us.
+    pub(super) comes_back: Cell<bool>,
+    /// The endpoint that is named, of a cluster whose endpoints are.
+    pub(super) named: Cell<Option<SocketAddr>>,
     /// Somebody keeps the request, and sends it again when it has to be.
     pub(super) kept: Cell<bool>,
     /// It may be carried out twice, whatever it is.
@@ -51,6 +58,9 @@ impl Trip {
             priority: Cell::default(),
             hash: Cell::new(None),
             lot: OnceCell::new(),
+            redirected: Cell::new(None),
+            comes_back: Cell::new(false),
+            named: Cell::new(None),
             kept: Cell::new(false),
             harmless: Cell::new(false),
             stale: Cell::new(false),
@@ -59,6 +69,14 @@ impl Trip {
             connect: Cell::new(None),
             first_byte: Cell::new(None),
         }
+    }
+
+    /// The same, on a connection that was going there before it was redirected; or that is one of ours, and comes back.
+    #[must_use]
+    pub fn redirected(self, from: Option<SocketAddr>, comes_back: bool) -> Self {
+        self.redirected.set(from);
+        self.comes_back.set(comes_back);
+        self
     }
 
     /// It was held up until now, which is nobody's fault upstream.

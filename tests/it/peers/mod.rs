@@ -21,6 +21,7 @@ mod tls;
 mod websocket;
 mod xds;
 mod xds_chains;
+mod xds_original;
 mod xds_tls;
 
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ mod balance;
 mod breakers;
 mod endpoints;
 mod health;
+mod original;
 mod outlier;
 mod policies;
 mod protocol;
@@ -32,7 +33,7 @@ use super::generated::envoy::config::cluster::v3 as pb;
 use super::generated::envoy::r#type::v3 as kinds;
 use super::generated::outrigger::extensions::v1 as ours;
 use super::tls;
-use crate::model::{Assignment, Cluster, Name, Percent};
+use crate::model::{Assignment, Balance, Cluster, Name, Percent};
 
 /// A cluster, and where its endpoints come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,13 +53,16 @@ pub enum EndpointSource {
     Eds(Name),
     /// DNS says.
     Dns,
+    /// Connections and requests name them.
+    Original,
 }
 
 /// What is asked or looked at more often than this costs more than it tells.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 #[expect(clippy::too_many_lines, reason = "a flat translation")]
-pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResource> {
+pub(super) fn cluster(cx: &mut Cx, mut cluster: pb::Cluster) -> Option<ClusterResource> {
+    let named = original::take(cx, &mut cluster)?;
     let pb::Cluster {
         name,
         cluster_discovery_type,
@@ -74,6 +78,8 @@ pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResour
         respect_dns_ttl,
         dns_lookup_family,
         outlier_detection,
+        // Of ORIGINAL_DST, which has taken it.
+        cleanup_interval: _,
         lb_subset_config,
         lb_config,
         common_lb_config,
@@ -90,11 +96,23 @@ pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResour
         keep_max_retries,
         high_stated,
         outlier_detection: more_of_outliers,
+        max_endpoints,
     } = any::ours(cx, metadata)?;
     let connect_timeout = limit(cx, "connect_timeout", connect_timeout, Duration::from_secs(5));
-    let panic_threshold = balance::panic_threshold(cx, common_lb_config.as_ref());
+    let panic_threshold = match &named {
+        Some(_) => Some(Percent::ZERO),
+        None => balance::panic_threshold(cx, common_lb_config.as_ref()),
+    };
     let written = balance::Written { policy: lb_policy, config: lb_config, list: load_balancing_policy };
-    let balancing = balance::read(cx, written, common_lb_config, lb_subset_config.is_some());
+    let named = original::with_ours(cx, named, max_endpoints)?;
+    let balancing = match &named {
+        Some(_) => Some(balance::Read::new(Balance::default(), Duration::ZERO, false)),
+        None => balance::read(cx, written, common_lb_config, lb_subset_config.is_some()),
+    };
+    if named.is_some() && slow_start.is_some() {
+        let at = "metadata.typed_filter_metadata[outrigger].slow_start";
+        return cx.fail(at, "with ORIGINAL_DST each connection or request names its one endpoint");
+    }
     let balancing = balancing.and_then(|read| balance::with_ours(cx, read, peak_ewma, slow_start));
     let hashes = balancing.as_ref().is_some_and(balance::Read::hashes);
     let spoken = protocol::protocol(cx, typed_extension_protocol_options, hashes);
@@ -109,6 +127,7 @@ pub(super) fn cluster(cx: &mut Cx, cluster: pb::Cluster) -> Option<ClusterResour
         eds: eds_cluster_config,
         set: load_assignment,
         dns: (dns_refresh_rate, respect_dns_ttl, dns_lookup_family),
+        named,
     };
     let found = zone_weights.and_then(|weights| source::source(cx, from, weighs, weights));
     let tls = tls::upstream(cx, transport_socket);

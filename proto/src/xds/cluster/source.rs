@@ -14,7 +14,7 @@ use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::config::endpoint::v3 as endpoint;
 use super::endpoints::{self, Zones};
 use super::{EndpointSource, limit};
-use crate::model::{DnsUse, Name, Source};
+use crate::model::{DnsUse, Name, Original, Source};
 
 /// What is written of it.
 pub(super) struct From<'c> {
@@ -24,6 +24,8 @@ pub(super) struct From<'c> {
     pub(super) set: Option<endpoint::ClusterLoadAssignment>,
     /// `dns_refresh_rate`, `respect_dns_ttl`, `dns_lookup_family`.
     pub(super) dns: (Option<prost_types::Duration>, bool, i32),
+    /// Of `ORIGINAL_DST`, and of no other.
+    pub(super) named: Option<Original>,
 }
 
 /// What it means.
@@ -40,7 +42,7 @@ pub(super) fn source(
     weighs: bool,
     weights: BTreeMap<Box<str>, u32>,
 ) -> Option<Found> {
-    let From { name, kind, eds: config, set, dns: how } = from;
+    let From { name, kind, eds: config, set, dns: how, named } = from;
     let ClusterDiscoveryType::Type(kind) =
         kind.unwrap_or(ClusterDiscoveryType::Type(DiscoveryType::Static.into()));
     let kind = DiscoveryType::try_from(kind).unwrap_or_default();
@@ -77,7 +79,13 @@ pub(super) fn source(
             }
             Some(Found { source: source?, endpoints: EndpointSource::Dns, zone_weights: weights })
         }
-        DiscoveryType::OriginalDst => cx.fail("type", format!("{} is not supported", kind.as_str_name())),
+        DiscoveryType::OriginalDst if !weights.is_empty() => {
+            cx.fail("metadata", "endpoints that are named by who comes stand in no zone")
+        }
+        DiscoveryType::OriginalDst => {
+            let source = Source::Original(named.unwrap_or_default());
+            Some(Found { source, endpoints: EndpointSource::Original, zone_weights: weights })
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Clusters and endpoints as control planes write them that know nothing of ours, and how each fault is named.
 
+mod original;
 mod policy;
 
 use std::collections::BTreeMap;
@@ -349,11 +350,6 @@ fn a_name_in_dns_is_asked_for_as_it_is() {
     refused(expected, dns(|cluster| cluster.dns_refresh_rate = seconds(60)));
     let expected = "dns_lookup_family: V4_ONLY is not supported: all addresses are used, as with ALL";
     refused(expected, dns(|cluster| cluster.dns_lookup_family = DnsLookupFamily::V4Only.into()));
-    let original = dns(|cluster| {
-        let kind = DiscoveryType::OriginalDst.into();
-        cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind));
-    });
-    refused("type: ORIGINAL_DST is not supported", original);
 }
 
 #[test]

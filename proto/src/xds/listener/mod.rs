@@ -23,7 +23,7 @@ use super::generated::envoy::extensions::filters::network::http_connection_manag
 use super::generated::envoy::extensions::filters::network::rbac::v3::Rbac;
 use super::generated::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use super::tls;
-use crate::model::{Direction, FilterChain, Limits, Listener, Name, RouteTable};
+use crate::model::{Address, DestinationSource, Direction, FilterChain, Limits, Listener, Name, RouteTable};
 
 /// A listener, and where its routes come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,9 +84,13 @@ pub(super) fn listener(cx: &mut Cx, name: &Name, listener: pb::Listener) -> Opti
         return cx.fail("bind_to_port", "a listener that does not listen is not supported");
     }
     let said = ours(cx, metadata)?;
-    tls::inspectors(cx, listener_filters)?;
+    let destination = tls::inspectors(cx, listener_filters)?;
+    if destination == DestinationSource::Redirected && matches!(bind, Some(Address::Unix(_))) {
+        return cx.fail("listener_filters", "connections to a unix socket are not redirected");
+    }
     let (chains, routes) = chains::chains(cx, name, (filter_chains, default_filter_chain), said)?;
-    Some(ListenerResource { listener: Listener { bind: bind?, direction, chains }, routes })
+    let listener = Listener { bind: bind?, direction, destination, chains };
+    Some(ListenerResource { listener, routes })
 }
 
 /// What is ours to say of the last filter.

@@ -341,6 +341,7 @@ fn files_and_tls_are_not_written() {
     let listener = crate::model::Listener {
         bind: Address::Ip("127.0.0.1:80".parse().unwrap()),
         direction: Direction::Inbound,
+        destination: Default::default(),
         chains: Chains::from(FilterChain {
             tls: None,
             authorization: None,

@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::config::listener::v3 as pb;
+use super::super::generated::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
 use super::super::generated::envoy::extensions::filters::network;
 use super::super::generated::outrigger::extensions::v1 as ext;
 use super::super::listener::{Fields, of_manager, table_of};
 use super::super::{ListenerResource, RouteSource};
 use super::filters::rbac;
 use super::{Cx, address, downstream_tls, noted, packed};
-use crate::model::{Authorization, Direction, Filter, FilterChain, Limits, Listener, Name};
+use crate::model::{
+    Authorization, DestinationSource, Direction, Filter, FilterChain, Limits, Listener, Name,
+};
 
 pub(super) fn listener(cx: &mut Cx, name: &Name, resource: &ListenerResource) -> Option<pb::Listener> {
-    let ListenerResource { listener: Listener { bind, direction, chains }, routes } = resource;
+    let ListenerResource { listener: Listener { bind, direction, destination, chains }, routes } = resource;
     let count = chains.each().count();
     if routes.len() != count {
         return cx.fail("filter_chains", "of each it is to be said where its routes come from");
@@ -30,15 +33,20 @@ pub(super) fn listener(cx: &mut Cx, name: &Name, resource: &ListenerResource) ->
         name: name.to_string(),
         address: Some(address(cx, "address", bind)?),
         traffic_direction: traffic_direction.into(),
+        listener_filters: match destination {
+            DestinationSource::Bound => Vec::new(),
+            DestinationSource::Redirected => vec![restorer()],
+        },
         ..pb::Listener::default()
     };
     if let Some(only) = chains.only() {
-        let (filter_chains, listener_filters, said) = cx.within("filter_chains[0]", |cx| {
+        let (filter_chains, inspectors, said) = cx.within("filter_chains[0]", |cx| {
             let (chain, said) = chain(cx, (name, name), only, &routes[0])?;
             let (chains, inspectors) = downstream_tls::chains(cx, only, chain)?;
             Some((chains, inspectors, said))
         })?;
-        return Some(pb::Listener { filter_chains, listener_filters, metadata: noted(said), ..written });
+        written.listener_filters.extend(inspectors);
+        return Some(pb::Listener { filter_chains, metadata: noted(said), ..written });
     }
     let mut sources = routes.iter().enumerate();
     for (matches, model) in chains.iter() {
@@ -92,6 +100,12 @@ fn chain(
         }
     }
     Some((pb::FilterChain { filters, ..pb::FilterChain::default() }, said))
+}
+
+/// What finds out where a connection was going.
+fn restorer() -> pb::ListenerFilter {
+    let config_type = Some(pb::listener_filter::ConfigType::TypedConfig(packed(&OriginalDst {})));
+    pb::ListenerFilter { name: "envoy.filters.listener.original_dst".to_owned(), config_type }
 }
 
 /// A filter of connections, under the name that Envoy's own has.

@@ -312,8 +312,12 @@ fn a_cluster_as_a_whole_names_its_secrets() {
         client: ClientAuth::Required(trust),
     };
     let chain = http(Some(DownstreamTls::Own(own)));
-    let listener =
-        Listener { bind: Address::Unix("/a".into()), direction: Direction::Inbound, chains: chain.into() };
+    let listener = Listener {
+        bind: Address::Unix("/a".into()),
+        direction: Direction::Inbound,
+        destination: Default::default(),
+        chains: chain.into(),
+    };
     let secrets: Vec<_> = listener
         .chains
         .each()

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::{NonZeroU16, NonZeroU32};
 
-use super::super::cursor::Cx;
+use super::super::cursor::{Cx, Fields};
 use super::super::fault::{Fault, show};
 use super::super::place::Step;
 use super::super::tree::{Node, View};
 use super::super::{lint, scalar};
+use super::policy::header;
 use super::{address, count, duration, name, named, percent, some_time, tls, upstream, whole};
 use crate::model::{
-    Address, Assignment, Cluster, DnsUse, Endpoint, Labels, Name, Protocol, Source, SubsetFallback,
+    Address, Assignment, Cluster, DnsUse, Endpoint, Labels, Name, Original, Protocol, Source, SubsetFallback,
 };
 
 /// More levels than anybody tells apart.
@@ -25,6 +26,9 @@ pub(in super::super) const MAX_LABEL: usize = 128;
 /// Finer shares than this nobody could measure.
 pub(in super::super) const MAX_ZONE_WEIGHT: u32 = 1_000_000;
 
+/// A set of endpoints is made anew with each that comes: beyond this, that would cost more than the request.
+pub(in super::super) const MAX_ORIGINAL: u32 = 65_536;
+
 /// A cluster, and its endpoints when they are stated.
 pub(super) fn cluster<'a>(
     cx: &mut Cx<'a>,
@@ -32,14 +36,15 @@ pub(super) fn cluster<'a>(
     node: Node<'a>,
 ) -> Option<(Cluster, Option<Assignment>)> {
     let mut m = cx.fields(node, "cluster")?;
-    m.exactly_one(&["endpoints", "dns"]);
+    m.exactly_one(&["endpoints", "dns", "original_destination"]);
     let endpoints = m.optional("endpoints", endpoints);
     let dns = m.optional("dns", dns);
+    let original = m.optional("original_destination", original).map(Source::Original);
     let protocols = [("auto", Protocol::Auto), ("http1", Protocol::Http1), ("http2", Protocol::Http2)];
     let fallbacks = [("none", SubsetFallback::None), ("any", SubsetFallback::Any)];
     let tls = tls::upstream(&mut m, dns.as_ref().map(|((host, _), _)| &**host));
     let resolved = |((host, port), uses)| Source::Dns { host, port, uses };
-    let default = Cluster::new(dns.map_or(Source::Static, resolved));
+    let default = Cluster::new(dns.map(resolved).or(original).unwrap_or(Source::Static));
     let cluster = Cluster {
         source: default.source,
         balance: m.optional("balance", upstream::balance).unwrap_or(default.balance),
@@ -71,7 +76,10 @@ pub(super) fn cluster<'a>(
                 .hint("remove it, or write `endpoints`, each with its `labels`")
         });
     }
-    if !m.has("subsets") {
+    if m.has("original_destination") {
+        refuse_choice(&mut m);
+    }
+    if !m.has("subsets") && !m.has("original_destination") {
         m.refuse("subset_fallback", || {
             Fault::new("there are no subsets")
                 .hint("remove it, or write `subsets`, as `{ v1: { version: v1 } }`")
@@ -102,6 +110,42 @@ fn dns<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<((Box<str>, NonZeroU16), D
     let uses = m.optional("use", |cx, node| cx.word(node, &uses)).unwrap_or_default();
     m.finish();
     Some((host?, uses))
+}
+
+/// What connections and requests name endpoints by.
+fn original<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Original> {
+    let default = Original::default();
+    let mut m = cx.fields(node, "original_destination")?;
+    let original = Original {
+        header: m.optional("header", header),
+        port: m.optional("port", |cx, node| {
+            NonZeroU16::new(u16::try_from(whole(cx, node, 1, u16::MAX.into())?).ok()?)
+        }),
+        cleanup: m.optional("cleanup", some_time).unwrap_or(default.cleanup),
+        max_endpoints: m
+            .optional("max_endpoints", |cx, node| count(cx, node, MAX_ORIGINAL))
+            .unwrap_or(default.max_endpoints),
+    };
+    m.finish();
+    Some(original)
+}
+
+/// Where an endpoint is named there is none to choose, and none to know beforehand.
+fn refuse_choice(m: &mut Fields<'_, '_>) {
+    for key in [
+        "balance",
+        "health_check",
+        "slow_start",
+        "panic_threshold",
+        "zone_weights",
+        "subsets",
+        "subset_fallback",
+    ] {
+        m.refuse(key, || {
+            Fault::new("each connection or request names its one endpoint: there is nothing to choose from")
+                .hint("remove it, or write `endpoints` or `dns`")
+        });
+    }
 }
 
 fn endpoints<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Assignment> {

@@ -10,7 +10,8 @@ use super::super::tree::{Node, View};
 use super::authorization::{self, Around};
 use super::{address, chains, count, external_authorization, jwt, route, some_time, split, tls};
 use crate::model::{
-    Direction, DownstreamTls, Filter, FilterChain, HttpFilter, Limits, Listener, Name, RouteTable, TcpFilter,
+    Address, DestinationSource, Direction, DownstreamTls, Filter, FilterChain, HttpFilter, Limits, Listener,
+    Name, RouteTable, TcpFilter,
 };
 
 /// Below this, ordinary browsers with ordinary cookies are turned away.
@@ -30,6 +31,15 @@ pub(super) fn listener<'a>(
     let bind = m.required("bind", address);
     let directions = [("inbound", Direction::Inbound), ("outbound", Direction::Outbound)];
     let direction = m.optional("direction", |cx, node| cx.word(node, &directions)).unwrap_or_default();
+    let destinations = [("none", DestinationSource::Bound), ("redirect", DestinationSource::Redirected)];
+    let destination =
+        m.optional("original_destination", |cx, node| cx.word(node, &destinations)).unwrap_or_default();
+    if destination == DestinationSource::Redirected && matches!(bind, Some(Address::Unix(_))) {
+        m.refuse("original_destination", || {
+            Fault::new("connections to a unix socket are not redirected")
+                .hint("remove it, or bind to an address")
+        });
+    }
     let read = if m.has("chains") {
         chains::chains(&mut m).map(|chains| (chains, None))
     } else {
@@ -43,7 +53,7 @@ pub(super) fn listener<'a>(
     };
     m.finish();
     let (chains, table) = read?;
-    Some((Listener { bind: bind?, direction, chains }, table))
+    Some((Listener { bind: bind?, direction, destination, chains }, table))
 }
 
 /// What is done with connections, and its route table when that is written in place, as only that of a listener can be.

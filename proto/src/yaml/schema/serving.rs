@@ -138,6 +138,11 @@ pub(super) fn listener() -> Value {
     let mut keys = json!({
         "bind": described("Where it listens.", reference("address")),
         "direction": words("Whose traffic it is, seen from the service.", &["inbound", "outbound"], "inbound"),
+        "original_destination": words(
+            "What is taken for the address that connections came to: that of the proxy, or where they were going before the kernel redirected them.",
+            &["none", "redirect"],
+            "none",
+        ),
         "chains": described("Chains for some connections, in place of one for all.", some(reference("chain"))),
         "rest": described("The chain for the other connections; without it they are closed.", reference("chain")),
     });

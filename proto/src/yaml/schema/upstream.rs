@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::decode::{
-    LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_LABEL, MAX_LABELS, MAX_PRIORITY, MAX_ROW,
+    LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_LABEL, MAX_LABELS, MAX_ORIGINAL, MAX_PRIORITY, MAX_ROW,
     MAX_ZONE_WEIGHT, MIN_INTERVAL,
 };
 use super::super::scalar::show_duration;
@@ -11,7 +11,9 @@ use super::parts::{
     any_count, by_name, count, described, duration, object, one_of, one_or_object, percent, reference, some,
     string, tenths, whole, with_default, words,
 };
-use crate::model::{BreakerLimits, Cluster, HealthCheck, OutlierDetection, Probe, RetryBudget, Source};
+use crate::model::{
+    BreakerLimits, Cluster, HealthCheck, Original, OutlierDetection, Probe, RetryBudget, Source,
+};
 
 pub(super) fn cluster() -> Value {
     let Cluster {
@@ -32,7 +34,7 @@ pub(super) fn cluster() -> Value {
         subset_fallback: _,
     } = Cluster::new(Source::Static);
     one_of(
-        &["endpoints", "dns"],
+        &["endpoints", "dns", "original_destination"],
         object(
             "Endpoints that are alike.",
             &[],
@@ -41,6 +43,7 @@ pub(super) fn cluster() -> Value {
                     "type": "array", "items": { "anyOf": [reference("address"), reference("endpoint")] },
                 })),
                 "dns": described("A name that is resolved; alone, name:port, each address of which is an endpoint.", json!({ "anyOf": [string(), reference("dns")] })),
+                "original_destination": reference("original_destination"),
                 "balance": reference("balance"),
                 "protocol": words("What is spoken; auto is what the client spoke.", &["auto", "http1", "http2"], "auto"),
                 "tls": reference("cluster_tls"),
@@ -84,6 +87,27 @@ pub(super) fn dns() -> Value {
                 "Whether each address is an endpoint, or new connections go to the first one.",
                 &["all", "first"],
                 "all",
+            ),
+        }),
+    )
+}
+
+pub(super) fn original_destination() -> Value {
+    let Original { header: _, port: _, cleanup, max_endpoints } = Original::default();
+    object(
+        "Each connection or request names its endpoint: by where it was going before it was redirected.",
+        &[],
+        json!({
+            "header": described(
+                "A header that names it instead, as ip:port, where a request has it. Whoever may send it may name any address but those that the proxy listens on.",
+                string(),
+            ),
+            "port": described("The port of every endpoint, instead of the one that is named.", whole(1, u16::MAX.into())),
+            "cleanup": duration("After how long an endpoint is forgotten that nobody uses.", cleanup),
+            "max_endpoints": with_default(
+                "How many of them may be known at once; 503 for those beyond.",
+                whole(1, MAX_ORIGINAL.into()),
+                max_endpoints.get(),
             ),
         }),
     )

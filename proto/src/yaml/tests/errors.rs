@@ -18,6 +18,7 @@ fn around(place: &str, fragment: &str) -> String {
     match place {
         "document" => format!("listeners: {{}}\n{fragment}\n"),
         "listener" => listener(format!("\n  {fragment}")),
+        "unix" => listener(format!("\n  {fragment}")).replace("127.0.0.1:1,", "'unix:/a',"),
         "limits" => listener(format!("routes: [], limits: {{\n  {fragment} }}")),
         "routes" => listener(format!("routes: [\n{fragment}]")),
         "route" => format!(

@@ -136,6 +136,7 @@ listeners:
   web:
     bind: 127.0.0.1:8080
     direction: inbound
+    original_destination: none
     limits:
       connections: 10000
       header_bytes: 60KiB

@@ -541,12 +541,12 @@ impl State {
         self.told || Kind::ALL.iter().all(|kind| !self.asks_for_all(*kind) || self.answered.contains(kind))
     }
 
-    /// Where DNS does not say.
+    /// Where neither DNS nor who comes says.
     fn endpoints(&self, source: &EndpointSource) -> Option<Arc<Assignment>> {
         match source {
             EndpointSource::Stated(set) => Some(set.clone()),
             EndpointSource::Eds(set) => Some(self.sets.answer(set).means().cloned().unwrap_or_default()),
-            EndpointSource::Dns => None,
+            EndpointSource::Dns | EndpointSource::Original => None,
         }
     }
 

@@ -121,7 +121,7 @@ impl Naive {
     fn referred(&self) -> [BTreeSet<Name>; 2] {
         let sets = self.clusters.values().filter_map(|cluster| match &cluster.endpoints {
             EndpointSource::Eds(name) => Some(name.clone()),
-            EndpointSource::Stated(_) | EndpointSource::Dns => None,
+            EndpointSource::Stated(_) | EndpointSource::Dns | EndpointSource::Original => None,
         });
         let tables = self.listeners.values().filter_map(|listener| match &listener.routes[0] {
             RouteSource::Rds(name) => Some(name.clone()),
@@ -190,7 +190,7 @@ impl Naive {
             let set = match endpoints {
                 EndpointSource::Stated(set) => Some(set.clone()),
                 EndpointSource::Eds(set) => Some(self.sets.get(set).cloned().flatten().unwrap_or_default()),
-                EndpointSource::Dns => None,
+                EndpointSource::Dns | EndpointSource::Original => None,
             };
             out.endpoints.extend(set.map(|set| (name.clone(), set)));
         }

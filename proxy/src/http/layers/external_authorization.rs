@@ -120,7 +120,7 @@ async fn ask(
     let (patience, own) = timeout::patience(call, policy.timeout);
     let material = call.ledger.view().tls.as_ref().and_then(|tls| tls.identity.as_ref()?.material());
     let destination =
-        Peer { address: call.ledger.conn().local(), identity: material.as_deref().map(|own| &own.id) };
+        Peer { address: call.ledger.conn().destination(), identity: material.as_deref().map(|own| &own.id) };
     let question = question(call, policy, (destination, body))?;
     let answer = match &policy.protocol {
         CheckProtocol::Grpc { context } => {

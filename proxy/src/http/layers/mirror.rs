@@ -80,8 +80,10 @@ fn mirror(call: &mut Call) {
     };
     let copy = copy(&mut call.request);
     let secure = call.ledger.conn().is_secure();
+    let trip = call.ledger.conn().trip(Instant::now());
     tokio::task::spawn_local(async move {
-        let sent = tokio::time::timeout(PATIENCE, send(&cluster, copy, worker.upstream(), secure)).await;
+        let sent =
+            tokio::time::timeout(PATIENCE, send(&cluster, copy, worker.upstream(), (secure, trip))).await;
         if sent.is_err() {
             cluster.live.stats().mirrors_dropped.increment(1);
         }
@@ -93,13 +95,12 @@ async fn send(
     cluster: &ClusterView,
     mut request: Box<Request<Body>>,
     upstream: &crate::upstream::Upstream,
-    secure: bool,
+    (secure, trip): (bool, Trip),
 ) {
     if headers::shape(&mut request, &Wanted::Nothing, cluster.config.protocol, secure).is_err() {
         return;
     }
     cluster.live.stats().mirrors.increment(1);
-    let trip = Trip::new(Instant::now());
     let Ok(sent) = upstream.send(cluster, request, &trip).await else { return };
     if let Answer::Response(response) = sent.answer {
         let mut body = response.into_body();

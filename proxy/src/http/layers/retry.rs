@@ -316,6 +316,8 @@ fn attempted(error: ProxyError) -> Attempted {
             UpstreamError::TooSlow => Attempted::TooSlow,
             // Nothing gets better by asking again for what is not there, or what we have no room for.
             UpstreamError::NoEndpoint | UpstreamError::NoSecret => Attempted::Final,
+            UpstreamError::NoOriginalDestination | UpstreamError::BadOriginalDestination => Attempted::Final,
+            UpstreamError::OwnAddress | UpstreamError::TooManyEndpoints(_) => Attempted::Final,
             UpstreamError::RequestBody | UpstreamError::NoTunnel => Attempted::Final,
             UpstreamError::Overflow(_) | UpstreamError::NoConnectionFree(_) => Attempted::Final,
         },

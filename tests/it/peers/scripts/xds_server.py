@@ -24,6 +24,7 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2  # noqa: E402
 from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: E402, F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: E402, F401
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: E402, F401
+from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2  # noqa: E402, F401
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2  # noqa: E402, F401
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2  # noqa: E402, F401
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: E402, F401

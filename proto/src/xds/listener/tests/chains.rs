@@ -1,9 +1,11 @@
 //! Several chains, as control planes write them, and as we do.
 
 use super::super::super::generated::envoy::config::core::v3::CidrRange;
+use super::super::super::generated::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use super::super::super::generated::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use super::*;
 use crate::model::random::tls::By;
-use crate::model::{Certificate, DownstreamTls};
+use crate::model::{Certificate, DestinationSource, DownstreamTls};
 
 /// Every other table of routes stands with its chain.
 fn of_several(mut chains: Chains) -> ListenerResource {
@@ -30,7 +32,7 @@ fn of_several(mut chains: Chains) -> ListenerResource {
         }
     }
     let bind = Address::Ip("127.0.0.1:80".parse().unwrap());
-    let listener = Listener { bind, direction: Direction::Inbound, chains };
+    let listener = Listener { bind, direction: Direction::Inbound, destination: Default::default(), chains };
     ListenerResource { listener, routes: routes.into() }
 }
 
@@ -167,4 +169,39 @@ fn what_is_ours_is_said_of_each_of_several_chains() {
         of(vec![chain]),
         "Listener[l].filter_chains[0].metadata: the listener says such things too: say them in one place"
     );
+}
+
+#[test]
+fn where_connections_were_going_is_asked_for_first() {
+    let looks = |name: &str, any: Any| {
+        let config_type = Some(pb::listener_filter::ConfigType::TypedConfig(any));
+        pb::ListenerFilter { name: name.to_owned(), config_type }
+    };
+    let original = looks("envoy.filters.listener.original_dst", packed(&OriginalDst {}));
+    let inspector = looks("envoy.filters.listener.tls_inspector", packed(&TlsInspector {}));
+    for (listener_filters, expected) in [
+        (vec![], DestinationSource::Bound),
+        (vec![inspector.clone()], DestinationSource::Bound),
+        (vec![original.clone()], DestinationSource::Redirected),
+        (vec![inspector, original.clone()], DestinationSource::Redirected),
+    ] {
+        let listener = pb::Listener { listener_filters, ..listener_of(packed(&plain())) };
+        let Ok((_, Resource::Listener(read))) = read(Kind::Listener, &packed(&listener)) else { panic!() };
+        assert_eq!(read.listener.destination, expected);
+        let Ok(written) = write(&name("l"), &Resource::Listener(read)) else { panic!() };
+        let written = pb::Listener::decode(&*written.value).unwrap();
+        let first = written.listener_filters.first().filter(|first| **first == original);
+        assert_eq!(first.is_some(), expected == DestinationSource::Redirected);
+    }
+    // The way in which one listener hands a connection to another: use_original_dst { value: true }.
+    let mut handed = packed(&listener_of(packed(&plain())));
+    handed.value.extend([0x22, 0x02, 0x08, 0x01]);
+    let refused = read(Kind::Listener, &handed).unwrap_err().to_string();
+    assert_eq!(refused, "Listener[l].use_original_dst: not supported");
+    let pipe = core::address::Address::Pipe(core::Pipe { path: "/a".to_owned() });
+    let address = Some(core::Address { address: Some(pipe) });
+    let listener_filters = vec![original];
+    let unix = pb::Listener { address, listener_filters, ..listener_of(packed(&plain())) };
+    let refused = read(Kind::Listener, &packed(&unix)).unwrap_err().to_string();
+    assert_eq!(refused, "Listener[l].listener_filters: connections to a unix socket are not redirected");
 }

@@ -3,6 +3,7 @@
 mod balance;
 mod endpoints;
 mod health;
+mod original;
 mod outlier;
 mod protocol;
 #[cfg(test)]
@@ -43,24 +44,29 @@ pub(super) fn cluster(cx: &mut Cx, name: &Name, resource: &ClusterResource) -> O
         subset_fallback,
     } = &**cluster;
     let tls = tls::transport_socket(cx, tls);
-    let (policy, config, slow_start_beside) = balance::balance(cx, balance, *slow_start)?;
-    let outliers = outlier_detection.map(|outliers| outlier::outlier_detection(cx, outliers));
-    let (outlier_detection, more_of_outliers) = match outliers {
-        Some(written) => written.map(|(written, more)| (Some(written), more))?,
+    let named = original::of(source);
+    let (policy, config, slow_start_beside) = match named {
+        Some(named) => original::balance(named),
+        None => balance::balance(cx, balance, *slow_start)?,
+    };
+    let (outlier_detection, more_of_outliers) = match *outlier_detection {
+        Some(outliers) => outlier::outlier_detection(cx, outliers).map(|(of, more)| (Some(of), more))?,
         None => (None, None),
     };
     let health_checks = health_check.as_deref().map(|check| health::health_check(cx, check, *protocol));
     let circuit_breakers = circuit_breakers(circuit_breaker, *retry_budget);
     let options = packed(&protocol::options(cx, *protocol, *idle_timeout, balance)?);
     let stated = matches!(endpoints, EndpointSource::Stated(_));
+    let common = balance::common(*panic_threshold, stated && !zone_weights.is_empty());
     let beside = ours::Cluster {
-        peak_ewma: *balance == Balance::PeakEwma,
+        peak_ewma: named.is_none() && *balance == Balance::PeakEwma,
         slow_start: slow_start_beside,
         zone_weights: zone_weights.iter().map(|(zone, weight)| (zone.to_string(), *weight)).collect(),
         subsets: subsets.iter().map(|(name, labels)| (name.to_string(), subset(labels))).collect(),
         keep_max_retries: keeps_max_retries(circuit_breaker, *retry_budget),
         high_stated: circuit_breaker.high == Some(circuit_breaker.default),
         outlier_detection: more_of_outliers,
+        max_endpoints: named.map_or(0, original::max_endpoints),
     };
     let mut cluster = pb::Cluster {
         name: name.to_string(),
@@ -72,7 +78,7 @@ pub(super) fn cluster(cx: &mut Cx, name: &Name, resource: &ClusterResource) -> O
         outlier_detection,
         lb_subset_config: subset_config(subsets, *subset_fallback),
         lb_config: config,
-        common_lb_config: Some(balance::common(*panic_threshold, stated && !zone_weights.is_empty())),
+        common_lb_config: named.is_none().then_some(common),
         metadata: noted(beside),
         ..pb::Cluster::default()
     };
@@ -111,9 +117,17 @@ fn place(
                 DnsUse::First => DiscoveryType::LogicalDns,
             }
         }
-        (Source::Static, EndpointSource::Dns)
-        | (Source::Dns { .. }, EndpointSource::Stated(_) | EndpointSource::Eds(_)) => {
-            return cx.fail("type", "endpoints come from DNS, or they do not: both is said");
+        (Source::Original(named), EndpointSource::Original) => {
+            cluster.cleanup_interval = Some(time(cx, "cleanup_interval", named.cleanup)?);
+            DiscoveryType::OriginalDst
+        }
+        (Source::Static, EndpointSource::Dns | EndpointSource::Original)
+        | (
+            Source::Dns { .. },
+            EndpointSource::Stated(_) | EndpointSource::Eds(_) | EndpointSource::Original,
+        )
+        | (Source::Original(_), EndpointSource::Stated(_) | EndpointSource::Eds(_) | EndpointSource::Dns) => {
+            return cx.fail("type", "two things are said of where endpoints come from");
         }
     };
     cluster.ignore_health_on_host_removal = !cluster.health_checks.is_empty();

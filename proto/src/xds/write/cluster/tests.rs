@@ -46,6 +46,7 @@ proptest! {
         check("a", &Resource::Endpoints(set.clone()));
         let endpoints = match (&cluster.source, apart) {
             (Source::Dns { .. }, _) => EndpointSource::Dns,
+            (Source::Original(_), _) => EndpointSource::Original,
             (Source::Static, true) => EndpointSource::Eds(name("b")),
             (Source::Static, false) => EndpointSource::Stated(Arc::new(set)),
         };

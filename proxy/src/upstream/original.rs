@@ -1,0 +1,271 @@
+//! Endpoints that are named by who comes: by where a connection was going before the kernel redirected it, or by a request.
+//!
+//! They are made when they are first named and forgotten when they are no longer used, and are endpoints as any other while
+//! they are known. What is named by a stranger is bounded, and never leads back to the process itself.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderMap;
+use outrigger_proto::model::{self, Address, Original, Source};
+
+use super::balance::{EndpointSet, Settings};
+use super::cluster::{Cluster, guard};
+use super::endpoint::Endpoint;
+use super::error::UpstreamError;
+use crate::io::socket::is_local;
+
+/// The endpoint that is meant: what the header names, where there is to be one and it is there, and else where the connection
+/// was going.
+///
+/// # Errors
+/// [`UpstreamError::NoOriginalDestination`] where nothing names one, or [`UpstreamError::BadOriginalDestination`].
+pub(super) fn named(
+    original: &Original,
+    headers: Option<&HeaderMap>,
+    redirected: Option<SocketAddr>,
+) -> Result<SocketAddr, UpstreamError> {
+    let Original { header, port, cleanup: _, max_endpoints: _ } = original;
+    let values = header.as_ref().zip(headers).map(|(header, headers)| headers.get_all(header));
+    let mut values = values.into_iter().flatten();
+    let mut address = match (values.next(), values.next()) {
+        (None, _) => redirected.ok_or(UpstreamError::NoOriginalDestination)?,
+        (Some(value), None) => parsed(value.as_bytes()).ok_or(UpstreamError::BadOriginalDestination)?,
+        // It is not for us to say which of them is meant.
+        (Some(_), Some(_)) => return Err(UpstreamError::BadOriginalDestination),
+    };
+    if let Some(port) = port {
+        address.set_port(port.get());
+    }
+    Ok(canonical(address))
+}
+
+/// `ip:port` or `[v6]:port` of one machine, and nothing around it.
+fn parsed(text: &[u8]) -> Option<SocketAddr> {
+    let address: SocketAddr = std::str::from_utf8(text).ok()?.parse().ok()?;
+    let ip = address.ip().to_canonical();
+    let is_one = match ip {
+        IpAddr::V4(ip) => !ip.is_broadcast(),
+        // Which network is meant by the number of one is ours alone to know.
+        IpAddr::V6(_) => !text.contains(&b'%'),
+    };
+    // To nowhere is, to the kernel, to this machine.
+    let reachable = is_one && address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast();
+    reachable.then_some(address)
+}
+
+/// One form for both families: what is the same place is the same endpoint.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match (address, address.ip().to_canonical()) {
+        // The label of a flow is no part of where it goes.
+        (SocketAddr::V6(address), IpAddr::V6(ip)) => {
+            SocketAddr::V6(SocketAddrV6::new(ip, address.port(), 0, address.scope_id()))
+        }
+        (_, ip) => SocketAddr::new(ip, address.port()),
+    }
+}
+
+/// Where the process itself listens: who is sent there comes back, again and again.
+#[derive(Debug, Default)]
+pub(super) struct Own(ArcSwap<Vec<SocketAddr>>);
+
+impl Own {
+    /// It listens there, and nowhere else.
+    pub(super) fn set(&self, all: Vec<SocketAddr>) {
+        self.0.store(Arc::new(all));
+    }
+
+    /// Whether a connection to this address would come to the process.
+    fn has(&self, address: SocketAddr, is_local: impl Fn(SocketAddr) -> bool) -> bool {
+        self.0.load().iter().any(|own| {
+            let ip = own.ip().to_canonical();
+            let all = ip.is_unspecified() && (own.is_ipv6() || address.is_ipv4());
+            own.port() == address.port() && (ip == address.ip() || all && is_local(address))
+        })
+    }
+}
+
+/// What the clusters of a process have in common.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) next_endpoint: AtomicU64,
+    pub(super) own: Own,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self { next_endpoint: AtomicU64::new(1), own: Own::default() }
+    }
+}
+
+impl Common {
+    /// What tells an endpoint from all others.
+    pub(super) fn next_endpoint(&self) -> u64 {
+        self.next_endpoint.fetch_add(1, Relaxed)
+    }
+}
+
+/// The endpoints of a cluster that were named.
+#[derive(Debug, Default)]
+pub(super) struct Originals {
+    by_address: ArcSwap<HashMap<SocketAddr, Arc<Known>>>,
+    /// It has been said that somebody came whom the kernel had not redirected, or was to be sent back.
+    warned: AtomicBool,
+}
+
+/// An endpoint, and when it was last seen in use.
+#[derive(Debug)]
+struct Known {
+    endpoint: Arc<Endpoint>,
+    /// Requests that it had had when it was last looked.
+    requests: AtomicU64,
+    /// In nanoseconds.
+    used: AtomicU64,
+}
+
+impl Known {
+    /// Whether nothing was sent there for so long.
+    fn is_unused(&self, now: Duration, cleanup: Duration) -> bool {
+        let requests = self.endpoint.requests();
+        if self.requests.swap(requests, Relaxed) != requests || self.endpoint.active() > 0 {
+            self.used.store(now.as_nanos() as u64, Relaxed);
+        }
+        now.saturating_sub(Duration::from_nanos(self.used.load(Relaxed))) >= cleanup
+    }
+}
+
+impl Originals {
+    /// None of them is meant any longer.
+    pub(super) fn clear(&self) {
+        self.by_address.store(Arc::default());
+    }
+}
+
+impl Cluster {
+    /// The endpoint at this address, made now if there is none.
+    ///
+    /// # Errors
+    /// [`UpstreamError::OwnAddress`], or [`UpstreamError::TooManyEndpoints`]; [`UpstreamError::NoEndpoint`] where the cluster
+    /// is no longer one whose endpoints are named.
+    pub(super) fn endpoint_at(
+        &self,
+        address: SocketAddr,
+        now: Duration,
+    ) -> Result<Arc<Endpoint>, UpstreamError> {
+        match self.originals.by_address.load().get(&address) {
+            Some(known) => Ok(known.endpoint.clone()),
+            None => self.make_endpoint(address, now),
+        }
+    }
+
+    #[cold]
+    fn make_endpoint(&self, address: SocketAddr, now: Duration) -> Result<Arc<Endpoint>, UpstreamError> {
+        if self.common.own.has(address, is_local) {
+            return Err(UpstreamError::OwnAddress);
+        }
+        let config = guard(&self.config);
+        let Some((config, original)) = originals_of(config.as_ref()) else {
+            return Err(UpstreamError::NoEndpoint);
+        };
+        let known = self.originals.by_address.load_full();
+        if let Some(known) = known.get(&address) {
+            return Ok(known.endpoint.clone());
+        }
+        let most = original.max_endpoints;
+        if known.len() >= usize::try_from(most.get()).unwrap_or(usize::MAX) {
+            return Err(UpstreamError::TooManyEndpoints(most));
+        }
+        let endpoint = Arc::new(Endpoint::new(self.common.next_endpoint(), Address::Ip(address), 1));
+        endpoint.set_since(now);
+        let used = (now.as_nanos() as u64).into();
+        let new = Known { endpoint: endpoint.clone(), requests: 0.into(), used };
+        let mut all = HashMap::clone(&known);
+        all.insert(address, Arc::new(new));
+        self.originals.by_address.store(Arc::new(all));
+        let mut endpoints = self.endpoints.load().endpoints().to_vec();
+        endpoints.push(endpoint.clone());
+        self.endpoints.store(Arc::new(EndpointSet::new(endpoints, Settings::from(config))));
+        Ok(endpoint)
+    }
+
+    /// Forgets endpoints that were named and are no longer used, or have become addresses of ours. Whether there were any.
+    pub(super) fn forget_unused(&self, now: Duration) -> bool {
+        let config = guard(&self.config);
+        let Some((config, original)) = originals_of(config.as_ref()) else { return false };
+        let known = self.originals.by_address.load_full();
+        // Each is looked at, or those behind the first one would look unused for longer than they are.
+        let unused = known.iter().filter(|(_, known)| known.is_unused(now, original.cleanup));
+        let gone: Vec<SocketAddr> = unused.map(|(address, _)| *address).collect();
+        self.forget(config, &gone);
+        !gone.is_empty()
+    }
+
+    /// Forgets endpoints at which the process listens from now on.
+    pub(super) fn forget_own(&self) {
+        let config = guard(&self.config);
+        let Some((config, _)) = originals_of(config.as_ref()) else { return };
+        let known = self.originals.by_address.load_full();
+        let own = known.keys().filter(|address| self.common.own.has(**address, is_local));
+        self.forget(config, &own.copied().collect::<Vec<_>>());
+    }
+
+    /// With the lock held under which sets are made.
+    fn forget(&self, config: &model::Cluster, gone: &[SocketAddr]) {
+        if gone.is_empty() {
+            return;
+        }
+        let mut all = HashMap::clone(&self.originals.by_address.load());
+        for address in gone {
+            if let Some(known) = all.remove(address) {
+                known.endpoint.retire();
+            }
+        }
+        self.originals.by_address.store(Arc::new(all));
+        let mut endpoints = self.endpoints.load().endpoints().to_vec();
+        endpoints.retain(|endpoint| !endpoint.is_retired());
+        self.endpoints.store(Arc::new(EndpointSet::new(endpoints, Settings::from(config))));
+    }
+
+    /// Its endpoints are named from now on: those that are known stay, those that it had otherwise are gone.
+    pub(super) fn take_names(&self) {
+        let config = guard(&self.config);
+        let Some((config, _)) = originals_of(config.as_ref()) else { return };
+        let known = self.originals.by_address.load_full();
+        let named: Vec<_> = known.values().map(|known| known.endpoint.clone()).collect();
+        for endpoint in self.endpoints.load().endpoints() {
+            if !named.iter().any(|named| named.id() == endpoint.id()) {
+                endpoint.retire();
+            }
+        }
+        self.endpoints.store(Arc::new(EndpointSet::new(named, Settings::from(config))));
+    }
+
+    /// A request was not sent, for this reason. Once it is said aloud: it is a rule of the firewall that is wrong, or
+    /// somebody who tries.
+    pub(super) fn note_unnamed(&self, error: UpstreamError, redirected: Option<SocketAddr>) {
+        if let UpstreamError::TooManyEndpoints(_) = error {
+            self.stats().overflow("max_endpoints");
+        }
+        let is_loop = matches!(error, UpstreamError::NoOriginalDestination | UpstreamError::OwnAddress);
+        if is_loop && !self.originals.warned.swap(true, Relaxed) {
+            let cluster = self.name();
+            tracing::warn!(%cluster, ?redirected, "{error}; this is said once, and counted each time");
+        }
+    }
+}
+
+fn originals_of(config: Option<&Arc<model::Cluster>>) -> Option<(&model::Cluster, &Original)> {
+    let config = config?;
+    match &config.source {
+        Source::Original(original) => Some((config, original)),
+        Source::Static | Source::Dns { .. } => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "original_tests.rs"]
+mod tests;

@@ -1,0 +1,217 @@
+//! What names an endpoint, and what becomes of those that are named.
+
+use std::num::{NonZeroU16, NonZeroU32};
+
+use http::HeaderValue;
+use outrigger_proto::model::{Assignment, Name, OutlierDetection};
+use tokio::time::Instant;
+
+use super::super::cluster::Clusters;
+use super::super::endpoint::Availability;
+use super::*;
+use crate::observe::Registry;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn at(address: &str) -> SocketAddr {
+    address.parse().unwrap()
+}
+
+#[test]
+fn a_header_names_it_where_it_may_and_else_the_connection() {
+    #[track_caller]
+    fn check(
+        original: &Original,
+        values: &[&str],
+        redirected: Option<&str>,
+        expected: Result<&str, UpstreamError>,
+    ) {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(Original::HEADER, HeaderValue::from_str(value).unwrap());
+        }
+        let found = named(original, Some(&headers), redirected.map(at));
+        assert_eq!(found, expected.map(at), "{values:?} {redirected:?}");
+    }
+    let none = Err(UpstreamError::NoOriginalDestination);
+    let bad = Err(UpstreamError::BadOriginalDestination);
+    let (plain, there) = (Original::default(), Some("192.0.2.1:80"));
+    check(&plain, &[], there, Ok("192.0.2.1:80"));
+    check(&plain, &[], None, none);
+    // Nobody is believed who is not to be.
+    check(&plain, &["192.0.2.9:1"], there, Ok("192.0.2.1:80"));
+    check(&plain, &["192.0.2.9:1"], None, none);
+    let by_header = Original { header: Some(Original::HEADER), ..Original::default() };
+    check(&by_header, &[], there, Ok("192.0.2.1:80"));
+    check(&by_header, &[], None, none);
+    check(&by_header, &["192.0.2.9:1"], there, Ok("192.0.2.9:1"));
+    check(&by_header, &["192.0.2.9:1"], None, Ok("192.0.2.9:1"));
+    check(&by_header, &["[2001:db8::1]:443"], None, Ok("[2001:db8::1]:443"));
+    check(&by_header, &["[::ffff:192.0.2.9]:1"], None, Ok("192.0.2.9:1"));
+    for wrong in [
+        "",
+        "192.0.2.9",
+        "192.0.2.9:",
+        "192.0.2.9:0",
+        "192.0.2.9:65536",
+        "192.0.2.9:1 ",
+        "192.0.2.9:1, 192.0.2.8:1",
+        "192.0.2.9:1/",
+        "http://192.0.2.9:1",
+        "192.0.2.09:1",
+        "3221226153:80",
+        "2001:db8::1:443",
+        "[2001:db8::1]",
+        "[fe80::1%1]:80",
+        "localhost:80",
+        "unix:/a",
+        "0.0.0.0:80",
+        "[::]:80",
+        "[::ffff:0.0.0.0]:80",
+        "224.0.0.1:80",
+        "255.255.255.255:80",
+        "[ff02::1]:80",
+    ] {
+        // One that is wrong is not as good as none.
+        check(&by_header, &[wrong], there, bad);
+    }
+    check(&by_header, &["192.0.2.9:1", "192.0.2.9:1"], there, bad);
+    let port = Original { port: NonZeroU16::new(8080), ..by_header };
+    check(&port, &["[2001:db8::1]:443"], None, Ok("[2001:db8::1]:8080"));
+    check(&port, &[], there, Ok("192.0.2.1:8080"));
+    check(&port, &[], None, none);
+}
+
+#[test]
+fn a_place_has_one_form() {
+    let SocketAddr::V6(mut labelled) = at("[2001:db8::1]:1") else { panic!() };
+    labelled.set_flowinfo(7);
+    assert_eq!(canonical(labelled.into()), at("[2001:db8::1]:1"));
+    assert_eq!(canonical(at("[::ffff:192.0.2.1]:1")), at("192.0.2.1:1"));
+}
+
+#[test]
+fn where_the_process_listens_is_known() {
+    #[track_caller]
+    fn check(own: &str, address: &str, expected: bool) {
+        let known = Own::default();
+        known.set(vec![at("192.0.2.7:7"), at(own)]);
+        let is_local =
+            |address: SocketAddr| ["127.0.0.1", "192.0.2.1", "::1"].contains(&&*address.ip().to_string());
+        assert_eq!(known.has(at(address), is_local), expected, "{own} {address}");
+    }
+    check("192.0.2.1:80", "192.0.2.1:80", true);
+    check("192.0.2.1:80", "192.0.2.1:81", false);
+    check("192.0.2.1:80", "127.0.0.1:80", false);
+    for (address, expected) in [("192.0.2.1:80", true), ("127.0.0.1:80", true), ("192.0.2.2:80", false)] {
+        check("0.0.0.0:80", address, expected);
+        check("[::]:80", address, expected);
+    }
+    check("0.0.0.0:80", "[::1]:80", false);
+    check("[::]:80", "[::1]:80", true);
+    check("[::ffff:192.0.2.1]:80", "192.0.2.1:80", true);
+}
+
+#[test]
+fn this_machine_knows_its_addresses() {
+    assert!(is_local(at("127.0.0.1:1")) && is_local(at("127.9.9.9:1")));
+    // Kept for documentation (RFC 5737): nobody has it.
+    assert!(!is_local(at("192.0.2.1:1")));
+}
+
+fn cluster(clusters: &Clusters, original: Original) -> Arc<Cluster> {
+    let cluster = clusters.get_or_make(&Name::new("app").unwrap());
+    configure(clusters, &cluster, Source::Original(original));
+    clusters.take_names(&cluster);
+    cluster
+}
+
+fn configure(clusters: &Clusters, cluster: &Cluster, source: Source) {
+    let outlier_detection = Some(OutlierDetection::default());
+    let config = model::Cluster { outlier_detection, ..model::Cluster::new(source) };
+    clusters.configure(cluster, &Arc::new(config));
+}
+
+fn named_by(cluster: &Cluster) -> Vec<String> {
+    cluster.endpoints().endpoints().iter().map(|endpoint| endpoint.at().label.to_string()).collect()
+}
+
+#[test]
+fn endpoints_are_made_once_and_are_bounded() {
+    let clusters = Clusters::new(Registry::default(), Instant::now());
+    let most = NonZeroU32::new(2).unwrap();
+    let cluster = cluster(&clusters, Original { max_endpoints: most, ..Original::default() });
+    clusters.listens_on(vec![at("192.0.2.9:9")]);
+    let first = cluster.endpoint_at(at("192.0.2.1:1"), SECOND).unwrap();
+    assert!(Arc::ptr_eq(&first, &cluster.endpoint_at(at("192.0.2.1:1"), SECOND).unwrap()));
+    assert_eq!(first.since(), SECOND);
+    assert_eq!(
+        cluster.endpoint_at(at("192.0.2.9:9"), SECOND).unwrap_err(),
+        UpstreamError::OwnAddress,
+        "before it is counted"
+    );
+    cluster.endpoint_at(at("192.0.2.2:1"), SECOND).unwrap();
+    let refused = cluster.endpoint_at(at("192.0.2.3:1"), SECOND).unwrap_err();
+    assert_eq!(refused, UpstreamError::TooManyEndpoints(most));
+    assert!(cluster.endpoint_at(at("192.0.2.1:1"), SECOND).is_ok(), "who is known is served");
+    assert_eq!(named_by(&cluster), ["192.0.2.1:1", "192.0.2.2:1"]);
+    assert_eq!(first.availability(), Availability::Available);
+    // Listening there now, as after a change of the configuration.
+    clusters.listens_on(vec![at("192.0.2.1:1")]);
+    assert_eq!(named_by(&cluster), ["192.0.2.2:1"]);
+    assert!(first.is_retired());
+    assert!(cluster.endpoint_at(at("192.0.2.1:1"), SECOND).is_err());
+    assert!(cluster.endpoint_at(at("192.0.2.3:1"), SECOND).is_ok(), "there is room again");
+}
+
+#[test]
+fn who_is_not_used_is_forgotten() {
+    let clusters = Clusters::new(Registry::default(), Instant::now());
+    let cluster = cluster(&clusters, Original::default());
+    let used = cluster.endpoint_at(at("192.0.2.1:1"), SECOND).unwrap();
+    let lasting = cluster.endpoint_at(at("192.0.2.2:1"), SECOND).unwrap().lease();
+    let unused = cluster.endpoint_at(at("192.0.2.3:1"), SECOND).unwrap();
+    assert!(!cluster.forget_unused(5 * SECOND));
+    drop(used.lease());
+    assert!(!cluster.forget_unused(SECOND * 11 / 2), "a request was there in between");
+    assert!(cluster.forget_unused(6 * SECOND));
+    assert_eq!(named_by(&cluster), ["192.0.2.1:1", "192.0.2.2:1"]);
+    assert!(unused.is_retired() && !used.is_retired());
+    let again = cluster.endpoint_at(at("192.0.2.3:1"), 6 * SECOND).unwrap();
+    assert_ne!(again.id(), unused.id());
+    assert!(cluster.forget_unused(20 * SECOND));
+    assert_eq!(named_by(&cluster), ["192.0.2.2:1"], "a connection lasts there");
+    drop(lasting);
+    assert!(!cluster.forget_unused(24 * SECOND));
+    assert!(cluster.forget_unused(25 * SECOND));
+    assert_eq!(named_by(&cluster), [""; 0]);
+}
+
+#[test]
+fn what_a_cluster_was_before_does_not_linger() {
+    let clusters = Clusters::new(Registry::default(), Instant::now());
+    let cluster = cluster(&clusters, Original::default());
+    let named = cluster.endpoint_at(at("192.0.2.1:1"), SECOND).unwrap();
+    // The same again, as with each configuration.
+    configure(
+        &clusters,
+        &cluster,
+        Source::Original(Original { port: NonZeroU16::new(2), ..Original::default() }),
+    );
+    clusters.take_names(&cluster);
+    assert_eq!(named_by(&cluster), ["192.0.2.1:1"]);
+    assert!(!named.is_retired());
+    let stated = Assignment { endpoints: vec![model::Endpoint::new(Address::Ip(at("192.0.2.2:1")))] };
+    configure(&clusters, &cluster, Source::Static);
+    clusters.assign(&cluster, &stated);
+    assert!(named.is_retired());
+    assert_eq!(named_by(&cluster), ["192.0.2.2:1"]);
+    let late = cluster.endpoint_at(at("192.0.2.1:1"), SECOND).unwrap_err();
+    assert_eq!(late, UpstreamError::NoEndpoint, "for who was led there before");
+    assert!(!cluster.forget_unused(100 * SECOND));
+    let stated = cluster.endpoints().endpoints()[0].clone();
+    configure(&clusters, &cluster, Source::Original(Original::default()));
+    clusters.take_names(&cluster);
+    assert!(stated.is_retired());
+    assert_eq!(named_by(&cluster), [""; 0]);
+}
