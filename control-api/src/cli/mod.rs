@@ -300,7 +300,7 @@ fn documents(paths: &[PathBuf]) -> Result<BTreeMap<String, String>, String> {
 
 fn check(paths: &[PathBuf]) -> Done {
     let (serving, warnings) = crate::documents::checked(0, &documents(paths)?)?;
-    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    warn_of(warnings.iter().map(String::as_str));
     let fleet = serving.fleet();
     let mut out = String::new();
     for group in &fleet.groups {
@@ -349,8 +349,16 @@ fn changed(answer: &Value, dry_run: bool, remote: &Remote) -> Done {
 }
 
 fn warn(answer: &Value) {
-    for warning in answer["warnings"].as_array().into_iter().flatten() {
-        eprintln!("warning: {}", warning.as_str().unwrap_or_default());
+    warn_of(answer["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str));
+}
+
+/// Says the first of them: what is wrong ten thousand times is no news after the twentieth.
+fn warn_of<'w>(warnings: impl Iterator<Item = &'w str>) {
+    const MOST: usize = 20;
+    let mut warnings = warnings.peekable();
+    warnings.by_ref().take(MOST).for_each(|warning| eprintln!("warning: {warning}"));
+    if warnings.peek().is_some() {
+        eprintln!("warning: and {} more like these", warnings.count());
     }
 }
 
