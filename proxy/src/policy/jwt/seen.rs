@@ -8,9 +8,9 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use hashbrown::HashMap;
-use outrigger_proto::model::JwtIssuer;
+use outrigger_proto::model::{JwtIssuer, KeySet};
 
-use super::{JwtError, KeySet, check_claims, verify};
+use super::{JwtError, check_claims, verify};
 use crate::facts::Claims;
 
 /// Tokens that are remembered; with their claims, at most some megabytes.
