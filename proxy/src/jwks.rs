@@ -26,7 +26,7 @@ use crate::task::AbortOnDrop;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of an answer.
-const LARGEST: usize = 256 << 10;
+const LARGEST: usize = KeySet::LARGEST;
 
 /// Between two answers, give or take a tenth.
 const REFRESH: Duration = Duration::from_secs(300);

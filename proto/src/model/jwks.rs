@@ -2,6 +2,7 @@
 //! is checked with them here.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,11 +18,11 @@ const MAX_KEYS: usize = 100;
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
 /// The keys of an issuer.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeySet(Vec<Key>);
 
 /// One of them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     id: Option<String>,
     /// What it is for, where it says so.
@@ -31,7 +32,7 @@ pub struct Key {
 }
 
 /// What signatures are checked with.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum KeyMaterial {
     /// Numbers, the highest byte first and not zero; the modulus has 2048 to 8192 bits.
     #[expect(missing_docs, reason = "they are called what the standard calls them")]
@@ -44,11 +45,45 @@ pub enum KeyMaterial {
     Ed25519(Vec<u8>),
 }
 
+/// Keys that a configuration holds itself: read once, and kept as they were written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InlineKeys {
+    text: Box<str>,
+    keys: Arc<KeySet>,
+}
+
+impl InlineKeys {
+    /// Each of them must be usable, as in a file ([`KeySet::parse`]).
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn new(text: impl Into<Box<str>>) -> Result<Self, KeySetError> {
+        let text = text.into();
+        if text.len() > KeySet::LARGEST {
+            return Err(KeySetError::TooLong);
+        }
+        let keys = Arc::new(KeySet::parse(text.as_bytes())?);
+        Ok(Self { text, keys })
+    }
+
+    /// What was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What it means.
+    pub fn keys(&self) -> &Arc<KeySet> {
+        &self.keys
+    }
+}
+
 /// Why a text holds no keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySetError {
     /// It is not a JSON object with a list `keys`.
     NotASet,
+    /// It is too long to be read.
+    TooLong,
     /// It holds too many.
     TooMany,
     /// One of them cannot be used; by its place, and why.
@@ -61,6 +96,7 @@ impl fmt::Display for KeySetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotASet => write!(f, "it is no set of keys (RFC 7517): expected a JSON object with `keys`"),
+            Self::TooLong => write!(f, "it is longer than {} bytes", KeySet::LARGEST),
             Self::TooMany => write!(f, "it holds more than {MAX_KEYS} keys"),
             Self::Key(place, why) => write!(f, "keys[{place}] cannot be used: {why}"),
             Self::None => write!(f, "it holds no key that signatures could be checked with"),
@@ -71,6 +107,9 @@ impl fmt::Display for KeySetError {
 impl std::error::Error for KeySetError {}
 
 impl KeySet {
+    /// Bytes of a text that holds keys, wherever it comes from.
+    pub const LARGEST: usize = 256 << 10;
+
     /// Keys of which each must be usable, as in a file of one's own. Those of kinds that are not known here, or that are for
     /// something else, are left out.
     ///

@@ -39,7 +39,7 @@ pub use self::external_authorization::{CheckBody, CheckProtocol, CheckUse, Exter
 pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::fleet::{Fleet, Group, IdPattern, Select};
 pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
-pub use self::jwks::{Key, KeyMaterial, KeySet, KeySetError};
+pub use self::jwks::{InlineKeys, Key, KeyMaterial, KeySet, KeySetError};
 pub use self::jwt::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse};
 pub use self::listener::{Direction, Filter, FilterChain, HttpFilter, Limits, Listener, TcpFilter};
 pub use self::plane::{

@@ -175,6 +175,7 @@ fn trust() -> Vec<(&'static str, Value)> {
         ("tls", tls::tls()),
         ("certificate", tls::certificate()),
         ("jwt_issuer", jwt::issuer()),
+        ("jwks", jwt::keys()),
         ("external_authorization", external_authorization::of_listener()),
         ("route_external_authorization", external_authorization::of_route_map()),
         ("check_body", external_authorization::body()),

@@ -125,7 +125,15 @@ pub(super) fn jwt() -> impl Strategy<Value = Vec<JwtIssuer>> {
     let file = "[a-z0-9 .$/]{1,9}[a-z]".prop_filter("no address", |path| !path.contains("://"));
     let url = select(vec!["https://a/b", "https://a.b:1/c?d=e", "http://127.0.0.1:1/a", "http://localhost/"]);
     let trust = option::of("[a-z]{1,5}".prop_map(Into::into));
+    let inline = select(vec!["", " \n", "  # $x"]).prop_map(|more| {
+        let x = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let text = format!(
+            "{{\"keys\": [{{\"kty\":\"OKP\",\"kid\":\"{more}\",\"crv\":\"Ed25519\",\"x\":\"{x}\"}}]}}"
+        );
+        JwksSource::Inline(InlineKeys::new(text.replace('\n', "\\n")).unwrap())
+    });
     let keys = prop_oneof![
+        inline,
         file.prop_map(|path| JwksSource::File(path.into())),
         (url, trust).prop_map(|(url, trust)| JwksSource::Url { url: url.into(), trust }),
     ];

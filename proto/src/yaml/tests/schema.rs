@@ -63,7 +63,7 @@ listeners:
   a: { bind: 127.0.0.1:0, mtls: permissive, tcp: { to: c } }
   c: { bind: 127.0.0.1:0, jwt: [{ issuer: a, jwks: 'https://a/b', jwks_trust: c, audiences: d }], external_authorization: { grpc: c, body: { max: 1B } }, authorization: [{ audit: {} }, { allow: { paths: [/a, { exact: /b }], headers: { x: y }, ports: [1], claims: { a: b } } }], routes: [{ respond: {}, external_authorization: { context: {} } }] }
   b: { bind: 127.0.0.1:0, tls: { certificate: a, private_key: b }, tcp: { to: c } }
-  d: { bind: 127.0.0.1:0, chains: [{ when: { port: 1, destination: ::1, sni: [a.b, '*.b'], transport: tls, alpn: h2, origin: local, source: 10.0.0.0/8, source_port: [1, 2] }, jwt: [{ issuer: a, jwks: b, audiences: c }], mtls: strict, external_authorization: { grpc: c }, authorization: [{ allow: {} }], limits: {}, trusted_proxies: [], merge_slashes: true, routes: t }, { tls: { certificate: a, private_key: b }, tcp: { to: c } }], rest: { tcp: { to: c } } }
+  d: { bind: 127.0.0.1:0, chains: [{ when: { port: 1, destination: ::1, sni: [a.b, '*.b'], transport: tls, alpn: h2, origin: local, source: 10.0.0.0/8, source_port: [1, 2] }, jwt: [{ issuer: a, jwks: { inline: '{\"keys\":[{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}]}' }, audiences: c }], mtls: strict, external_authorization: { grpc: c }, authorization: [{ allow: {} }], limits: {}, trusted_proxies: [], merge_slashes: true, routes: t }, { tls: { certificate: a, private_key: b }, tcp: { to: c } }], rest: { tcp: { to: c } } }
 route_tables: { t: [{ respond: {} }] }
 clusters: { c: { endpoints: [127.0.0.1:1], protocol: http2, mtls: { peers: ['spiffe://t/*'] } }, d: { dns: { host: 'a:1', use: first } } }
 ";

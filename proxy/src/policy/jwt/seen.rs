@@ -22,8 +22,8 @@ pub struct Keys(ArcSwapOption<KeySet>);
 
 impl Keys {
     /// These, from the beginning.
-    pub fn new(keys: KeySet) -> Self {
-        Self(ArcSwapOption::from_pointee(keys))
+    pub fn new(keys: impl Into<Arc<KeySet>>) -> Self {
+        Self(ArcSwapOption::from(Some(keys.into())))
     }
 
     /// From now on.
