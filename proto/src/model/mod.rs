@@ -48,8 +48,8 @@ pub use self::plane::{
 };
 pub use self::resilience::{
     AbortWith, Adaptive, Backoff, BreakerLimits, CircuitBreaker, Concurrency, Fault, FaultAbort, FaultDelay,
-    HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror, OutlierDetection, Percent, Priority, Probe,
-    RateLimit, Retry, RetryBudget, RetryCondition,
+    HashKey, HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, MadeCookie, Mirror, OutlierDetection, Percent,
+    Priority, Probe, RateLimit, Retry, RetryBudget, RetryCondition,
 };
 pub use self::route::{
     Action, Forward, HeaderEdits, HeaderMatch, HostPattern, Match, PathMatch, PathRewrite, QueryMatch,

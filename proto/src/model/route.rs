@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    CheckUse, Concurrency, Destination, Fallback, Fault, GlobalRateLimit, Hedge, Instead, JwtUse, Mirror,
-    Name, Pattern, Priority, RateLimit, Retry,
+    CheckUse, Concurrency, Destination, Fallback, Fault, GlobalRateLimit, HashKey, Hedge, Instead, JwtUse,
+    Mirror, Name, Pattern, Priority, RateLimit, Retry,
 };
 
 /// Routes in the order they were written.
@@ -182,6 +182,8 @@ pub struct Forward {
     pub mirror: Option<Box<Mirror>>,
     /// What is answered when all has failed.
     pub fallback: Option<Box<Fallback>>,
+    /// What of a request decides its endpoint, at clusters that balance by hash and do not say it themselves.
+    pub hash: Box<[HashKey]>,
 }
 
 impl Forward {
@@ -196,6 +198,7 @@ impl Forward {
             priority: Priority::Default,
             mirror: None,
             fallback: None,
+            hash: Box::default(),
         }
     }
 }

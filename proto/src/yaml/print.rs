@@ -336,7 +336,7 @@ fn route(out: &mut Out, route: &Route) {
 }
 
 fn forward(out: &mut Out, forward: &Forward) {
-    let Forward { to, rewrite: rewritten, timeout, retry, hedge, priority, mirror, fallback } = forward;
+    let Forward { to, rewrite: rewritten, timeout, retry, hedge, priority, mirror, fallback, hash } = forward;
     split(out, to);
     if let Some(timeout) = timeout {
         out.field("timeout", show_duration(*timeout));
@@ -354,6 +354,9 @@ fn forward(out: &mut Out, forward: &Forward) {
     }
     if let Some(fallback) = fallback {
         resilience::fallback(out, fallback);
+    }
+    if !hash.is_empty() {
+        resilience::hash(out, hash);
     }
 }
 

@@ -46,6 +46,7 @@ impl Behind {
   closed: {{ endpoints: [127.0.0.1:{closed}] }}
   nobody: {{ endpoints: [] }}
   both: {{ endpoints: [\"{one}\", \"{two}\"], balance: {{ ring-hash: {{ hash: [{{ header: x-user }}] }} }} }}
+  asked: {{ endpoints: [\"{one}\", \"{two}\"], balance: maglev }}
   second: {{ endpoints: [\"{two}\", {{ address: 127.0.0.1:{closed}, priority: 1 }}] }}
 ",
             include_str!("second_opinion/routes.yaml"),
@@ -319,7 +320,7 @@ async fn a_file_a_control_plane_and_envoy_mean_the_same() {
     three.compare(&rows(), MEANT, 120).await;
 }
 
-/// One of a hash goes to one, whoever balances, and both serve some.
+/// One of a hash goes to one, whoever balances, and both serve some. Routes are asked where the cluster says nothing itself.
 #[tokio::test]
 async fn the_same_user_goes_to_the_same_endpoint() {
     let Some(envoy) = Envoy::find().await else { return };
@@ -327,18 +328,21 @@ async fn the_same_user_goes_to_the_same_endpoint() {
     let control = Control::start("", &[("mesh.yaml", &behind.document())]);
     let told = Proxy::start(&follows(&control)).await;
     let envoy = envoy.run(&node("envoy", control.xds(), "GRPC")).await;
-    for address in [told.address("web"), envoy.address_of("web")] {
+    let hosts = ["sticky.test", "asked.test", "own.test"];
+    let addresses = [told.address("web"), envoy.address_of("web")];
+    for (host, address) in hosts.into_iter().flat_map(|host| addresses.map(|address| (host, address))) {
         let mut seen = std::collections::BTreeMap::<String, std::collections::BTreeSet<String>>::new();
         for round in 0..3 {
             for user in 0..16 {
                 let field = format!("x-user: u{user}");
-                let came = came_of(address, &row("web", "GET", "sticky.test", "/", &[&field])).await;
-                assert!(came.starts_with("200 "), "{came} in round {round}");
+                let round = format!("x-round: {round}");
+                let came = came_of(address, &row("web", "GET", host, "/", &[&field, &round])).await;
+                assert!(came.starts_with("200 "), "{came} from {host} in round {round}");
                 seen.entry(field).or_default().insert(came);
             }
         }
-        assert!(seen.values().all(|to| to.len() == 1), "{seen:?}");
+        assert!(seen.values().all(|to| to.len() == 1), "{host}: {seen:?}");
         let all: std::collections::BTreeSet<_> = seen.into_values().flatten().collect();
-        assert_eq!(all.len(), 2, "{all:?}");
+        assert_eq!(all.len(), 2, "{host}: {all:?}");
     }
 }

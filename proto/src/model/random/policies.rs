@@ -39,13 +39,15 @@ pub(super) fn forwarded() -> BoxedStrategy<Forward> {
     let fallback = fallback().prop_map(Box::new).boxed();
     let again = (option::of(retry().prop_map(Box::new)), option::of(hedge()));
     let priority = select(vec![Priority::Default, Priority::High]);
-    (again, priority, option::of(mirror), option::of(fallback))
-        .prop_map(|((retry, hedge), priority, mirror, fallback)| Forward {
+    let hash = prop_oneof![2 => Just(Box::default()), 1 => hash()];
+    (again, priority, option::of(mirror), option::of(fallback), hash)
+        .prop_map(|((retry, hedge), priority, mirror, fallback, hash)| Forward {
             retry,
             hedge,
             priority,
             mirror,
             fallback,
+            hash,
             ..Forward::new(Split::one(set_later()))
         })
         .boxed()
@@ -159,24 +161,31 @@ pub(super) fn fault() -> impl Strategy<Value = Fault> {
         .prop_map(|(delay, abort, when)| Fault { delay, abort, when })
 }
 
-pub(super) fn balance() -> impl Strategy<Value = Balance> {
-    let cookie = ("[a-zA-Z0-9!#$%&'*+.^_`|~-]{1,6}", option::of(time()))
-        .prop_map(|(name, ttl): (String, _)| HashOn::Cookie { name: name.into(), ttl });
+/// What is hashed; each once.
+pub(super) fn hash() -> impl Strategy<Value = Box<[HashKey]>> {
+    let path =
+        select(vec![None, Some("/"), Some("/a b:#'"), Some("/$x")]).prop_map(|path| path.map(Box::from));
+    let made = (time(), path).prop_map(|(ttl, path)| MadeCookie { ttl, path });
+    let cookie = ("[a-zA-Z0-9!#$%&'*+.^_`|~-]{1,6}", option::of(made))
+        .prop_map(|(name, made): (String, _)| HashOn::Cookie { name: name.into(), made });
     let query =
         text().prop_filter("not empty", |t| !t.is_empty()).prop_map(|name| HashOn::Query(name.into()));
     let on = prop_oneof![header().prop_map(HashOn::Header), cookie, Just(HashOn::Source), query];
-    let hash = vec(on, 1..4).prop_map(|all| {
-        let mut once: Vec<HashOn> = Vec::new();
-        for on in all {
-            if !once.contains(&on) {
-                once.push(on);
+    vec((on, any::<bool>()), 0..4).prop_map(|all| {
+        let mut once: Vec<HashKey> = Vec::new();
+        for (on, terminal) in all {
+            if once.iter().all(|key| key.on != on) {
+                once.push(HashKey { on, terminal });
             }
         }
         once.into_boxed_slice()
-    });
+    })
+}
+
+pub(super) fn balance() -> impl Strategy<Value = Balance> {
     prop_oneof![
         select(vec![Balance::PeakEwma, Balance::LeastRequest, Balance::RoundRobin, Balance::Random]),
-        (hash, any::<bool>()).prop_map(|(on, ring)| match ring {
+        (hash(), any::<bool>()).prop_map(|(on, ring)| match ring {
             true => Balance::RingHash(on),
             false => Balance::Maglev(on),
         }),

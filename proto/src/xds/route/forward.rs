@@ -12,6 +12,7 @@ use super::super::generated::envoy::config::core::v3::{self as core, RoutingPrio
 use super::super::generated::envoy::config::route::v3 as pb;
 use super::super::generated::envoy::r#type::matcher::v3 as matcher;
 use super::super::generated::outrigger::extensions::v1 as ours;
+use super::super::hash;
 use super::edits::{self, Both};
 use super::{extension, name, percent, retry};
 use crate::model::{
@@ -67,6 +68,7 @@ pub(super) fn forward(
         hedge_policy,
         max_stream_duration,
         max_grpc_timeout,
+        hash_policy,
     } = to;
     let Beside { subsets, mirror_subset, hedge: ours_of_hedge, retry: ours_of_retry, fallback } = beside;
     let split = cx.required("cluster_specifier", cluster_specifier);
@@ -86,6 +88,7 @@ pub(super) fn forward(
         read => read,
     };
     upgrades(cx, upgrade_configs);
+    let hash = cx.each("hash_policy", hash_policy, hash::key);
     let again = again(cx, retry_policy, defaults, ours_of_retry);
     let retried = again.and_then(|mut retry| {
         let hedge = hedge(cx, hedge_policy, (defaults, retry.as_mut()), ours_of_hedge)?;
@@ -106,6 +109,7 @@ pub(super) fn forward(
         priority,
         mirror: mirror?.map(Box::new),
         fallback: fallback?.map(Box::new),
+        hash: hash?.into(),
     };
     Some((forward, shares))
 }

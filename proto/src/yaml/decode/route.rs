@@ -9,7 +9,7 @@ use super::super::lint;
 use super::super::tree::Node;
 use super::super::words;
 use super::matches::{canonical_path, matches};
-use super::{external_authorization, global_rate_limit, headers, policy, some_time, split};
+use super::{external_authorization, global_rate_limit, hash, headers, policy, some_time, split};
 use crate::model::{
     Action, Forward, JwtUse, Name, PathMatch, PathRewrite, Redirect, Respond, Rewrite, Route, RouteTable,
 };
@@ -22,7 +22,8 @@ const NO_BODY: [StatusCode; 3] =
     [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
 
 /// What makes sense only where a request is sent on.
-const FORWARD_ONLY: [&str; 7] = ["timeout", "rewrite", "retry", "hedge", "priority", "mirror", "fallback"];
+const FORWARD_ONLY: [&str; 8] =
+    ["timeout", "rewrite", "retry", "hedge", "priority", "mirror", "fallback", "hash"];
 
 pub(super) fn table<'a>(cx: &mut Cx<'a>, _: &Name, node: Node<'a>) -> Option<RouteTable> {
     let routes = cx.list(node, "a list of routes", route)?;
@@ -91,6 +92,7 @@ fn forward(m: &mut Fields<'_, '_>, prefixed: bool) -> Option<Forward> {
     let priority = m.optional("priority", |cx, node| cx.word(node, &words::PRIORITIES));
     let mirror = m.optional("mirror", policy::mirror).map(Box::new);
     let fallback = m.optional("fallback", |cx, node| policy::fallback(cx, node, to.as_ref())).map(Box::new);
+    let hash = m.optional("hash", hash::keys).unwrap_or_default();
     Some(Forward {
         to: to?,
         rewrite: rewrite.unwrap_or_default(),
@@ -100,6 +102,7 @@ fn forward(m: &mut Fields<'_, '_>, prefixed: bool) -> Option<Forward> {
         priority: priority.unwrap_or_default(),
         mirror,
         fallback,
+        hash,
     })
 }
 

@@ -9,7 +9,7 @@ use super::parts::{
     boolean, by_name, count, described, duration, object, one_of, one_or_list, one_or_some, reference, some,
     string, whole, with_default, words,
 };
-use super::{authorization, external_authorization, jwt, tls};
+use super::{authorization, external_authorization, jwt, tls, upstream};
 use crate::model::{Admin, Limits, Overload, Percent, Shutdown};
 
 pub(super) fn config() -> Value {
@@ -241,6 +241,9 @@ pub(super) fn route() -> Value {
                 "priority": words("Which limits of the cluster's circuit_breaker hold.", &["default", "high"], "default"),
                 "mirror": reference("mirror"),
                 "fallback": reference("fallback"),
+                "hash": upstream::hash_keys(
+                    "What makes requests alike for clusters that balance by hash and do not say it themselves.",
+                ),
                 "jwt": jwt::of_route(),
                 "external_authorization": external_authorization::of_route(),
                 "rate_limit": reference("rate_limit"),

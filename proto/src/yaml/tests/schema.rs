@@ -40,6 +40,7 @@ listeners:
         global_rate_limit: { cluster: c, domain: d, descriptors: [[{ key: a, value: b }]] }
         concurrency: { max: 1, adaptive: {} }
         priority: high
+        hash: [{ header: x, terminal: true }, { cookie: { name: a, ttl: 1s, path: /a } }, source]
         fault: { delay: { fixed: 1s }, abort: { grpc: 14 }, when: { header: x } }
       - redirect: { to: /b }
       - respond: {}
@@ -141,7 +142,8 @@ fn documents_fit_the_schema() {
     check(&cluster("zone_weights: { a: 0, b: 80 }"), true);
     check(&cluster("zone_weights: { a: -1 }"), false);
     check(&cluster("health_check: {}"), false);
-    check(&cluster("balance: maglev"), false);
+    check(&cluster("balance: maglev"), true);
+    check(&cluster("balance: { maglev: {} }"), false);
     check(&cluster("balance: { maglev: { hash: [] } }"), false);
 }
 

@@ -12,7 +12,7 @@ use super::super::super::route::{
     MAX_BODY, PREVIOUS_HOSTS, STATUSES, conditions, default_backoff, exact_word, then, touch_alike, word,
 };
 use super::matches::regex_of;
-use super::{Cx, edits, extension, packed, time};
+use super::{Cx, edits, extension, hash, packed, time};
 use crate::model::{
     Backoff, Destination, Forward, HeaderEdits, Hedge, HedgeAfter, Mirror, PathMatch, PathRewrite, Percent,
     Priority, Retry, RetryCondition, Rewrite, Split, Target,
@@ -27,8 +27,17 @@ pub(super) fn forward(
     matched: &PathMatch,
     (request, beside): (&mut HeaderEdits, &mut ours::Route),
 ) -> Option<pb::RouteAction> {
-    let Forward { to, rewrite: Rewrite { path, host }, timeout, retry, hedge, priority, mirror, fallback } =
-        forward;
+    let Forward {
+        to,
+        rewrite: Rewrite { path, host },
+        timeout,
+        retry,
+        hedge,
+        priority,
+        mirror,
+        fallback,
+        hash,
+    } = forward;
     let timeout = time(cx, "timeout", timeout.unwrap_or_default())?;
     let mut out = pb::RouteAction {
         cluster_specifier: Some(split(cx, to, request)?),
@@ -68,6 +77,7 @@ pub(super) fn forward(
         beside.mirror_subset = subset(&mirror.to);
         out.request_mirror_policies = vec![copy(mirror)];
     }
+    out.hash_policy = hash.iter().map(|key| hash::key(cx, key)).collect::<Option<_>>()?;
     if let Some(fallback) = fallback {
         beside.fallback = Some(extension::fallback(cx, fallback)?);
     }

@@ -16,7 +16,7 @@ use super::super::generated::envoy::config::core::v3::header_value_option::Heade
 use super::super::generated::envoy::config::route::v3 as pb;
 use super::super::generated::outrigger::extensions::v1 as ours;
 use super::super::route::{nothing, takes_all};
-use super::{Cx, filters, noted, packed, stream, time};
+use super::{Cx, filters, hash, noted, packed, stream, time};
 use crate::model::{Action, HeaderEdits, HostPattern, Name, Respond, Route, RouteTable};
 
 /// The longest answer that Envoy takes where no other length is written.
