@@ -201,6 +201,8 @@ fn snapshot(config: Config) -> (Arc<ListenerView>, Snapshot) {
     let routes = Routes::new(mesh.route_tables[&http.routes].clone(), |_| view.clone());
     let listener = ListenerView {
         authorizer: None,
+        counted_by: None,
+        node_cluster: "".into(),
         name: name.clone(),
         place: name.as_str().into(),
         matches: None,

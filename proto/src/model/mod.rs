@@ -17,6 +17,7 @@ mod listener;
 mod plane;
 #[cfg(test)]
 pub(crate) mod random;
+mod replace;
 mod resilience;
 mod route;
 mod spiffe;
@@ -38,7 +39,9 @@ pub use self::control::{ControlPlane, Locality, Metadata, Node};
 pub use self::external_authorization::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization};
 pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::fleet::{Fleet, Group, IdPattern, Select};
-pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
+pub use self::global_rate_limit::{
+    Absent, DescriptorEntry, GlobalRateLimit, OnFailure, Only, OnlyOf, RateLimitService,
+};
 pub use self::jwks::{InlineKeys, Key, KeyMaterial, KeySet, KeySetError};
 pub use self::jwt::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse};
 pub use self::listener::{Direction, Filter, FilterChain, HttpFilter, Limits, Listener, TcpFilter};
@@ -46,6 +49,7 @@ pub use self::plane::{
     Attest, Authority, Etcd, Nats, NatsLogin, Nodes, Plane, PlaneStore, PlaneTls, Reads, Rollout, RootFiles,
     Verifier,
 };
+pub use self::replace::{Replace, ReplaceError};
 pub use self::resilience::{
     AbortWith, Adaptive, Backoff, BreakerLimits, CircuitBreaker, Concurrency, Fault, FaultAbort, FaultDelay,
     HashKey, HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, MadeCookie, Mirror, OutlierDetection, Percent,

@@ -2,6 +2,7 @@
 //! its file, by the proxy and by Envoy as nodes of our control plane. The same requests come to all three.
 
 mod drains;
+mod limits;
 mod mutual;
 mod tokens;
 
@@ -95,7 +96,8 @@ fn matched() -> Vec<Row> {
     // What is rewritten.
     all.extend(get(
         "rewrites.test",
-        "/api /api/ /api/a /api/a?q=1 /apis /whole /whole/x?q=1 /root/a /root /host /host/x?y",
+        "/api /api/ /api/a /api/a?q=1 /apis /whole /whole/x?q=1 /root/a /root /host /host/x?y /raw /raw/ /rawer/x?raw=/raw /raw/raw \
+         /cut/x /cutx /swap/a/1 /swap/a/1/b/2?q=/swap/a/1 /swap/1/a /swap /each/1/22?q=3 /eaches",
         &[],
     ));
     // Methods.

@@ -99,7 +99,8 @@ pub(super) fn authorization(around: (bool, bool, bool, bool)) -> impl Strategy<V
     vec(rule, 1..4).prop_map(|rules| Authorization { rules: rules.into() })
 }
 
-/// Where a listener looks at no tokens, its routes need none; where it asks no service by gRPC, they tell it nothing.
+/// Where a listener looks at no tokens, its routes need none; where it asks no service by gRPC, they tell it nothing; where
+/// it has none that counts, they say who does.
 pub(super) fn unlooked(mesh: &mut Mesh) {
     for chain in mesh.listeners.values().flat_map(|listener| listener.chains.each()) {
         let Filter::Http(http) = &chain.filter else { continue };
@@ -107,9 +108,14 @@ pub(super) fn unlooked(mesh: &mut Mesh) {
             continue;
         };
         let looks = !http.jwt.is_empty();
+        let counts = http.rate_limit_service.is_some();
         let asks = http.external_authorization.as_deref().is_some_and(by_grpc);
         let less = |route: &Route| Route {
             jwt: route.jwt.filter(|wanted| looks || *wanted != JwtUse::Required),
+            global_rate_limit: route
+                .global_rate_limit
+                .clone()
+                .filter(|limit| counts || limit.service.is_some()),
             external_authorization: route
                 .external_authorization
                 .clone()

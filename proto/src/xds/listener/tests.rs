@@ -247,7 +247,7 @@ fn what_a_manager_cannot_say_is_refused_where_it_stands() {
         |all| all.max_request_headers_kb = Some(1),
         "max_request_headers_kb: it is 8 or more: ordinary browsers send as much",
     );
-    let order = "it stands once, and requests pass in this order: jwt_authn, rbac, ext_authz, local_ratelimit, fault, \
+    let order = "it stands once, and requests pass in this order: jwt_authn, rbac, ext_authz, local_ratelimit, ratelimit, fault, \
                  router";
     refused(
         |all| {
@@ -359,6 +359,7 @@ fn files_and_tls_are_not_written() {
                 }]
                 .into(),
                 external_authorization: None,
+                rate_limit_service: None,
                 routes: name("r"),
                 trusted_proxies: Vec::new(),
                 merge_slashes: true,

@@ -75,8 +75,8 @@ pub(in super::super) fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>, route: &Route
         fallback,
         hash: _,
     } = forward;
-    if let Some(limit) = &route.global_rate_limit
-        && timeout.is_some_and(|whole| limit.timeout >= whole)
+    if let Some(service) = route.global_rate_limit.as_ref().and_then(|limit| limit.service.as_ref())
+        && timeout.is_some_and(|whole| service.timeout >= whole)
     {
         let fault = Fault::new("the route's `timeout` ends a request before this has an effect");
         warn(cx, node, &["global_rate_limit", "timeout"], fault.hint("write a time below `timeout`"));

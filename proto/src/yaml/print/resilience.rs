@@ -8,10 +8,9 @@ use super::super::words::{show_condition, show_grpc};
 use super::respond;
 use super::writer::{Out, key, list, text};
 use crate::model::{
-    AbortWith, Adaptive, Backoff, Balance, BreakerLimits, CircuitBreaker, Concurrency, DescriptorEntry,
-    Fallback, Fault, FaultAbort, FaultDelay, GlobalRateLimit, HashKey, HashOn, HealthCheck, Hedge,
-    HedgeAfter, Instead, Labels, LimitKey, MadeCookie, Mirror, Name, OnFailure, OutlierDetection, Probe,
-    RateLimit, Retry, RetryBudget, Stale, SubsetFallback,
+    AbortWith, Adaptive, Backoff, Balance, BreakerLimits, CircuitBreaker, Concurrency, Fallback, Fault,
+    FaultAbort, FaultDelay, HashKey, HashOn, HealthCheck, Hedge, HedgeAfter, Instead, Labels, LimitKey,
+    MadeCookie, Mirror, Name, OutlierDetection, Probe, RateLimit, Retry, RetryBudget, Stale, SubsetFallback,
 };
 
 pub(super) fn retry(out: &mut Out, retry: &Retry) {
@@ -63,32 +62,6 @@ pub(super) fn fallback(out: &mut Out, fallback: &Fallback) {
             None => {}
         }
     });
-}
-
-pub(super) fn global_rate_limit(out: &mut Out, limit: &GlobalRateLimit) {
-    let GlobalRateLimit { cluster, domain, descriptors, timeout, on_failure, hits, cache } = limit;
-    let entry = |entry: &DescriptorEntry| match entry {
-        DescriptorEntry::Header(name) => format!("{{ header: {} }}", text(name.as_str())),
-        DescriptorEntry::Source => "source".to_owned(),
-        DescriptorEntry::Fixed { key, value } => format!("{{ key: {}, value: {} }}", text(key), text(value)),
-    };
-    out.block("global_rate_limit", |out| {
-        out.field("cluster", text(cluster.as_str()));
-        out.field("domain", text(domain));
-        out.field("descriptors", list(descriptors.iter().map(|entries| list(entries.iter().map(entry)))));
-        out.field("timeout", show_duration(*timeout));
-        out.field("on_failure", self::on_failure(*on_failure));
-        out.field("hits", hits);
-        out.field("cache", cache);
-    });
-}
-
-/// What becomes of requests without a service's answer.
-pub(super) fn on_failure(on_failure: OnFailure) -> &'static str {
-    match on_failure {
-        OnFailure::Allow => "allow",
-        OnFailure::Deny => "deny",
-    }
 }
 
 /// What is decided before a route's action.

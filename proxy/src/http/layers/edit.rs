@@ -15,6 +15,7 @@ use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
 use crate::http::headers;
+use crate::routing::path::{PathError, canonical};
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -47,9 +48,11 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
         let Call { request, tunnel: _, ledger } = &mut call;
         let ledger = ledger.clone();
         let route = ledger.route().expect("the route is found before its changes are made");
-        rewrite(request, route, &ledger);
+        if let Err(error) = rewrite(request, route, &ledger) {
+            return Edited { inner: None, refused: Some(ProxyError::Path(error)), ledger };
+        }
         apply(request.headers_mut(), &route.request_headers);
-        Edited { inner: self.inner.call(call), ledger }
+        Edited { inner: Some(self.inner.call(call)), refused: None, ledger }
     }
 }
 
@@ -58,7 +61,8 @@ pin_project! {
     #[derive(Debug)]
     pub struct Edited<F> {
         #[pin]
-        inner: F,
+        inner: Option<F>,
+        refused: Option<ProxyError>,
         ledger: Rc<Ledger>,
     }
 }
@@ -68,15 +72,18 @@ impl<F: Future<Output = Outcome>> Future for Edited<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let this = self.project();
-        let mut response = ready!(this.inner.poll(cx))?;
+        let Some(inner) = this.inner.as_pin_mut() else {
+            return Poll::Ready(Err(this.refused.take().expect("it is asked once")));
+        };
+        let mut response = ready!(inner.poll(cx))?;
         let route = this.ledger.route().expect("the route is found before its changes are made");
         apply(response.headers_mut(), &route.response_headers);
         Poll::Ready(Ok(response))
     }
 }
 
-fn rewrite(request: &mut Request<Body>, route: &Route, ledger: &Ledger) {
-    let Action::Forward(forward) = &route.action else { return };
+fn rewrite(request: &mut Request<Body>, route: &Route, ledger: &Ledger) -> Result<(), PathError> {
+    let Action::Forward(forward) = &route.action else { return Ok(()) };
     if forward.fallback.as_ref().is_some_and(|fallback| fallback.stale().is_some()) {
         // Answers are kept under what was asked for, and not under what it is rewritten to.
         ledger.set_asked(stale::key(request));
@@ -87,15 +94,21 @@ fn rewrite(request: &mut Request<Body>, route: &Route, ledger: &Ledger) {
             headers::set_path(request, path);
         }
         Some(PathRewrite::Prefix(prefix)) => {
-            let PathMatch::Prefix(matched) = &route.matches.path else { return };
+            let PathMatch::Prefix(matched) = &route.matches.path else { return Ok(()) };
             let rest = request.uri().path().get(matched.len()..).unwrap_or_default();
             let path = replace_prefix(prefix, rest);
             headers::set_path(request, &path);
+        }
+        Some(PathRewrite::Found(replace)) => {
+            let path = replace.apply(request.uri().path());
+            // What is sent on has one form here, too; of slashes there may be as many as were put there.
+            headers::set_path(request, &canonical(&path, false)?);
         }
     }
     if let Some(host) = &forward.rewrite.host {
         headers::set_host(request, host);
     }
+    Ok(())
 }
 
 /// `rest` begins with `/` or is empty; the result is never empty and has no `//` at the seam.

@@ -100,7 +100,17 @@ fn what_cannot_be_meant_is_named() {
         change(&mut action);
         sent(prefix("/a"), action)
     };
-    check_refused(at(|to| to.prefix_rewrite = "/b".to_owned()), "route.prefix_rewrite: ");
+    check_refused(at(|to| to.prefix_rewrite = "b".to_owned()), "route.prefix_rewrite: ");
+    let found = |regex: &str, substitution: &str| {
+        let pattern = Some(matcher::RegexMatcher { regex: regex.to_owned() });
+        let regex_rewrite =
+            Some(matcher::RegexMatchAndSubstitute { pattern, substitution: substitution.to_owned() });
+        sent(prefix("/a"), pb::RouteAction { regex_rewrite, ..to("a") })
+    };
+    check_refused(found("(", "/b"), "route.regex_rewrite.pattern.regex: ");
+    check_refused(found("a", r"\1"), "route.regex_rewrite.substitution: the expression has no bracket 1");
+    check_refused(found("^.*$", r"/\1"), "route.regex_rewrite.substitution: the expression has no bracket 1");
+    check_refused(found("a", "/b?c"), "route.regex_rewrite.substitution: `?` cannot stand in a path");
     check_refused(at(|to| to.metadata_match = Some(core::Metadata::default())), "route.metadata_match: ");
     let upgrade =
         pb::route_action::UpgradeConfig { upgrade_type: "websocket".to_owned(), enabled: Some(false) };
@@ -168,11 +178,12 @@ fn what_is_not_in_the_subset_is_named() {
     const ROUTE: &[u32] = &[2, 3];
     const MATCH: &[u32] = &[2, 3, 1];
     const ACTION: &[u32] = &[2, 3, 2];
-    let rows: [(&[u32], u32, &str); 20] = [
+    let rows: [(&[u32], u32, &str); 21] = [
         (&[], 3, "internal_only_headers"),
         (&[], 12, "cluster_specifier_plugins"),
         (&[], 16, "typed_per_filter_config"),
-        (HOST, 6, "virtual_hosts[1].rate_limits"),
+        (&[2, 6], 6, "virtual_hosts[1].rate_limits[0].apply_on_stream_done"),
+        (&[2, 6, 3], 10, "virtual_hosts[1].rate_limits[0].actions[0].masked_remote_address"),
         (HOST, 8, "virtual_hosts[1].cors"),
         (HOST, 15, "virtual_hosts[1].typed_per_filter_config"),
         (HOST, 21, "virtual_hosts[1].matcher"),

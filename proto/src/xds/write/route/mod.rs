@@ -8,6 +8,8 @@ mod forward;
 mod matches;
 mod respond;
 
+pub(super) use self::matches::{header, parameter};
+
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
