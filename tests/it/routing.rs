@@ -212,7 +212,7 @@ async fn prefixes_are_rewritten_and_splits_edit_headers() {
         "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes:\n\
          \x20     - match: {{ path: {{ prefix: /api/v1 }} }}\n        to: {{ app: {{ weight: 1, request_headers: {{ set: {{ x-share: a }} }}, response_headers: {{ set: {{ x-back: b }} }} }} }}\n        rewrite: {{ prefix: /internal }}\n\
          \x20     - match: {{ path: {{ prefix: /strip }} }}\n        to: app\n        rewrite: {{ prefix: / }}\n\
-         \x20     - match: {{ path: {{ regex: ^/swap }} }}\n        to: app\n        rewrite: {{ regex: {{ pattern: ^/swap/([^/]+)/([^/]*), with: /\\2/\\1 }} }}\n\
+         \x20     - match: {{ path: {{ regex: ^/swap }} }}\n        to: app\n        rewrite: {{ regex: {{ pattern: \"^/swap/([^/]+)/([^/]*)\", with: /\\2/\\1 }} }}\n\
          \x20     - match: {{ path: {{ regex: ^/up }} }}\n        to: app\n        rewrite: {{ regex: {{ pattern: ^/up, with: /.. }} }}\n\
          clusters:\n  app: {{ endpoints: [\"{}\"] }}\n",
         echo.address()

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use http::uri::PathAndQuery;
+
 use super::Pattern;
 
 /// What is found is replaced, as often as it is found. Never the whole of every path by one text: that says
@@ -70,7 +72,7 @@ impl Replace {
                 }
                 ('\\', Some('\\')) => return Err(ReplaceError::Character('\\')),
                 ('\\', _) => return Err(ReplaceError::Escape),
-                (char, _) if char.is_ascii_graphic() && !matches!(char, '?' | '#') => text.push(char),
+                (char, _) if is_sendable(char) => text.push(char),
                 (char, _) => return Err(ReplaceError::Character(char)),
             }
         }
@@ -120,6 +122,12 @@ impl Replace {
     }
 }
 
+/// Whether a request can be sent with it in its path.
+fn is_sendable(char: char) -> bool {
+    let fits = |path: PathAndQuery| path.query().is_none() && path.path().len() == 2;
+    char.is_ascii_graphic() && format!("/{char}").parse().is_ok_and(fits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,7 +146,7 @@ mod tests {
         check("a", "b", "/a/a", "/b/b");
         check("^/([a-z]+)/([0-9]+)$", r"/\2/\1", "/items/7", "/7/items");
         check("^/([a-z]+)(/[0-9]+)?", r"/x\2\1", "/items", "/xitems");
-        check("[0-9]+", r"<\0>", "/1/22", "/<1>/<22>");
+        check("[0-9]+", r"(\0)", "/1/22", "/(1)/(22)");
         check("^/a", "", "/a/b", "/b");
         check("^/nowhere", "/x", "/a", "/a");
     }
@@ -150,7 +158,8 @@ mod tests {
         assert_eq!(refused("(a)", r"\2"), ReplaceError::Group(2));
         assert_eq!(refused("a", r"\a"), ReplaceError::Escape);
         assert_eq!(refused("a", "\\"), ReplaceError::Escape);
-        for (with, char) in [("/a b", ' '), ("/?", '?'), ("#", '#'), ("/ä", 'ä'), (r"\\", '\\')] {
+        for (with, char) in [("/a b", ' '), ("/?", '?'), ("#", '#'), ("<", '<'), ("/ä", 'ä'), (r"\\", '\\')]
+        {
             assert_eq!(refused("a", with), ReplaceError::Character(char));
         }
         for pattern in ["^.*$", ".*", "^/.*"] {

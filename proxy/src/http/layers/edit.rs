@@ -102,7 +102,9 @@ fn rewrite(request: &mut Request<Body>, route: &Route, ledger: &Ledger) -> Resul
         Some(PathRewrite::Found(replace)) => {
             let path = replace.apply(request.uri().path());
             // What is sent on has one form here, too; of slashes there may be as many as were put there.
-            headers::set_path(request, &canonical(&path, false)?);
+            if !headers::set_path(request, &canonical(&path, false)?) {
+                return Err(PathError::NotEncoded);
+            }
         }
     }
     if let Some(host) = &forward.rewrite.host {
