@@ -6,7 +6,6 @@
 
 pub mod error;
 pub mod identity;
-pub mod json;
 pub mod model;
 pub mod xds;
 pub mod yaml;

@@ -8,8 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::JwtAlgorithm;
-use crate::json;
+use super::{JwtAlgorithm, json};
 
 /// Keys of one issuer. More would make every token without a name for its key expensive.
 const MAX_KEYS: usize = 100;

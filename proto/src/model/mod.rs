@@ -11,6 +11,7 @@ mod external_authorization;
 mod fallback;
 mod fleet;
 mod global_rate_limit;
+pub mod json;
 mod jwks;
 mod jwt;
 mod listener;
@@ -50,6 +51,7 @@ pub use self::plane::{
     Verifier,
 };
 pub use self::replace::{Replace, ReplaceError};
+pub(crate) use self::replace::{drops, literal};
 pub use self::resilience::{
     AbortWith, Adaptive, Backoff, BreakerLimits, CircuitBreaker, Concurrency, Fault, FaultAbort, FaultDelay,
     HashKey, HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, MadeCookie, Mirror, OutlierDetection, Percent,

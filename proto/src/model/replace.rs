@@ -122,6 +122,31 @@ impl Replace {
     }
 }
 
+/// Whether an expression takes a prefix away, with the slash behind it: what is left of the path is the rest of it, which
+/// begins with one slash.
+pub(crate) fn drops(prefix: &str, regex: &str, substitution: &str) -> bool {
+    let rests = [("/?", "/"), ("(/?)(.*)", r"/\2")];
+    let dropped = rests.into_iter().find_map(|(rest, slash)| {
+        let literal = literal(regex.strip_prefix('^')?.strip_suffix(rest)?)?;
+        (substitution == slash).then_some(literal)
+    });
+    !prefix.is_empty() && dropped.as_deref() == Some(prefix)
+}
+
+/// The one text that an expression fits; `None` when there may be others.
+pub(crate) fn literal(expression: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut chars = expression.chars();
+    while let Some(char) = chars.next() {
+        match char {
+            '\\' => out.push(chars.next().filter(char::is_ascii_punctuation)?),
+            '.' | '+' | '*' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
+            char => out.push(char),
+        }
+    }
+    Some(out)
+}
+
 /// Whether a request can be sent with it in its path.
 fn is_sendable(char: char) -> bool {
     let fits = |path: PathAndQuery| path.query().is_none() && path.path().len() == 2;

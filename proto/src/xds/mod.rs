@@ -32,7 +32,6 @@ use prost::Message;
 pub use self::cluster::{ClusterResource, EndpointSource};
 pub use self::hosts::{ON_DEMAND, host_name, of_host_name, write_host};
 pub use self::listener::{ListenerResource, RouteSource};
-pub(crate) use self::route::drops;
 pub use self::secret::{Secret, Wiped};
 pub use self::write::{write, write_for_clients};
 use crate::error::ConfigError;

@@ -14,8 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use outrigger_proto::json;
-use outrigger_proto::model::{JwtAlgorithm, JwtIssuer, KeySet};
+use outrigger_proto::model::{JwtAlgorithm, JwtIssuer, KeySet, json};
 use serde_json::{Map, Value};
 
 pub use self::seen::{Keys, Seen, Tokens};

@@ -19,7 +19,7 @@ use super::matches::prefix_of;
 use super::{extension, name, percent, retry};
 use crate::model::{
     Destination, Forward, Hedge, Match, Mirror, Name, PathMatch, PathRewrite, Pattern, Priority, Replace,
-    Retry, Rewrite, Split, Target,
+    Retry, Rewrite, Split, Target, drops,
 };
 use crate::yaml::canonical_path;
 
@@ -284,17 +284,6 @@ fn by_expression(
         return Some(PathRewrite::Prefix(Box::default()));
     }
     found(cx, "substitution", pattern, &substitution)
-}
-
-/// Whether an expression takes a prefix away, with the slash behind it: what is left of the path is the rest of it, which
-/// begins with one slash.
-pub(crate) fn drops(prefix: &str, regex: &str, substitution: &str) -> bool {
-    let rests = [("/?", "/"), ("(/?)(.*)", r"/\2")];
-    let dropped = rests.into_iter().find_map(|(rest, slash)| {
-        let literal = expression::literal(regex.strip_prefix('^')?.strip_suffix(rest)?)?;
-        (substitution == slash).then_some(literal)
-    });
-    !prefix.is_empty() && dropped.as_deref() == Some(prefix)
 }
 
 fn found(cx: &mut Cx, field: &str, pattern: Pattern, with: &str) -> Option<PathRewrite> {

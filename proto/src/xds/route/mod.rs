@@ -20,7 +20,6 @@ use ::http::StatusCode;
 use self::edits::{Both, Levels};
 pub(super) use self::edits::{then, touch_alike};
 
-pub(crate) use self::forward::drops;
 use self::forward::{Beside, Defaults};
 pub(super) use self::matches::{header, parameter, prefix_of};
 pub(super) use self::query::encode;

@@ -12,9 +12,8 @@ use super::matches::{self, canonical_path};
 use super::{external_authorization, global_rate_limit, hash, headers, policy, some_time, split};
 use crate::model::{
     Action, Forward, JwtUse, Match, Name, PathMatch, PathRewrite, Redirect, Replace, ReplaceError, Respond,
-    Rewrite, Route, RouteTable,
+    Rewrite, Route, RouteTable, drops,
 };
-use crate::xds::drops;
 
 /// The statuses that a redirect may have (RFC 9110 section 15.4).
 pub(in super::super) const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
