@@ -20,7 +20,7 @@ use crate::health::{Checker, Plan};
 use crate::identity::secrets::Secrets;
 use crate::io::listen::Bound;
 use crate::live::{
-    ChainViews, Entry, FilterView, ListenerState, ListenerView, Routes, Snapshot, resolve_split,
+    ChainViews, CountedBy, Entry, FilterView, ListenerState, ListenerView, Routes, Snapshot, resolve_split,
 };
 use crate::material::{ChainKey, Keeper, Loaded};
 use crate::observe::Registry;
@@ -305,18 +305,13 @@ impl Applier {
     fn snapshot(&mut self, mesh: Mesh, next: &BTreeMap<Name, Running>, loaded: &Loaded) -> Snapshot {
         let views = self.views(&mesh, loaded);
         let resolve = |to: &Destination| views[&(&to.cluster, to.subset.as_ref())].clone();
-        let limits = &mut self.limits;
-        let tables: HashMap<&Name, Arc<Routes>> = mesh
-            .route_tables
-            .iter()
-            .map(|(name, table)| {
-                let routes = Routes::new(table.clone(), resolve);
-                (name, Arc::new(routes.with_limits(|route| limits.of(name, route))))
-            })
-            .collect();
-        let view = |name: &Name,
-                    (place, matches, chain): (String, Option<&ChainMatch>, &FilterChain),
-                    redirected: bool| {
+        let tables = self.routes(&mesh, resolve);
+        let mut counted = self.counted(&mesh, &resolve);
+        let node = mesh.process.control.as_deref().map(|control| &*control.node.cluster);
+        let node_cluster: Arc<str> = node.unwrap_or_default().into();
+        let mut view = |name: &Name,
+                        (place, matches, chain): (String, Option<&ChainMatch>, &FilterChain),
+                        redirected: bool| {
             let running = &next[name];
             let (filter, authorizer) = match &chain.filter {
                 Filter::Http(http) => {
@@ -339,6 +334,8 @@ impl Applier {
                 authorizer: authorizer.map(|asked| resolve(&asked.cluster.clone().into())),
                 tls: loaded.listener(&whose),
                 state: running.states[&matches].clone(),
+                counted_by: counted.remove(&whose),
+                node_cluster: node_cluster.clone(),
                 filter,
                 name: name.clone(),
                 chain: chain.clone(),
@@ -360,6 +357,37 @@ impl Applier {
         };
         let listeners = mesh.listeners.iter().map(entry).collect();
         Snapshot { version: self.version, listeners, mesh: Arc::new(mesh) }
+    }
+
+    /// Each table, with where its routes lead and what limits them.
+    fn routes<'m>(
+        &mut self,
+        mesh: &'m Mesh,
+        resolve: impl Fn(&Destination) -> Arc<ClusterView> + Copy,
+    ) -> HashMap<&'m Name, Arc<Routes>> {
+        let tables = mesh.route_tables.iter().map(|(name, table)| {
+            let routes = Routes::new(table.clone(), resolve);
+            (name, Arc::new(routes.with_limits(|route| self.limits.of(name, route))))
+        });
+        tables.collect()
+    }
+
+    /// Who counts the requests of each chain, where somebody does.
+    fn counted(
+        &mut self,
+        mesh: &Mesh,
+        resolve: &impl Fn(&Destination) -> Arc<ClusterView>,
+    ) -> HashMap<ChainKey, CountedBy> {
+        let chains = mesh.listeners.iter().flat_map(|(name, listener)| {
+            listener.chains.iter().map(move |(matches, chain)| ((name.clone(), matches.cloned()), chain))
+        });
+        let counted = chains.filter_map(|(whose, chain)| {
+            let asked = chain.counts()?;
+            let refusals = self.limits.of_chain(&whose, asked);
+            let service = resolve(&asked.cluster.clone().into());
+            Some((whose, CountedBy { service, refusals }))
+        });
+        counted.collect()
     }
 
     /// Rules that have not changed stay the same, so that connections need not be held against them again.

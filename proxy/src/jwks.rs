@@ -13,20 +13,20 @@ use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body::Body as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use outrigger_proto::model::JwksSource;
+use outrigger_proto::model::{JwksSource, KeySet, KeySetError};
 use tokio::sync::oneshot;
 
 use crate::identity::backoff::Backoff;
 use crate::identity::dial::Server;
 use crate::observe::ProcessStats;
-use crate::policy::jwt::{KeySet, KeySetError, Keys};
+use crate::policy::jwt::Keys;
 use crate::task::AbortOnDrop;
 
 /// For a whole answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of an answer.
-const LARGEST: usize = 256 << 10;
+const LARGEST: usize = KeySet::LARGEST;
 
 /// Between two answers, give or take a tenth.
 const REFRESH: Duration = Duration::from_secs(300);

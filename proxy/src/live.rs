@@ -20,6 +20,7 @@ use crate::policy::authz::Rules;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::jwt::Tokens;
 use crate::policy::limits::RouteLimits;
+use crate::policy::refusals::Refusals;
 use crate::routing::{ChainIndex, RouteIndex};
 use crate::upstream::ClusterView;
 
@@ -161,12 +162,25 @@ pub struct ListenerView {
     pub authorization: Option<Arc<Rules>>,
     /// Who is asked whether its requests are let in.
     pub authorizer: Option<Arc<ClusterView>>,
+    /// Who counts requests of routes that do not say it.
+    pub counted_by: Option<CountedBy>,
+    /// What our node calls those that are alike; empty where it calls them nothing.
+    pub node_cluster: Arc<str>,
     /// TLS towards the client, with its material loaded.
     pub tls: Option<ListenerTls>,
     /// What outlives configurations.
     pub state: Arc<ListenerState>,
     /// Where its traffic goes.
     pub filter: FilterView,
+}
+
+/// Who counts the requests of a listener.
+#[derive(Debug)]
+pub struct CountedBy {
+    /// The service.
+    pub service: Arc<ClusterView>,
+    /// What it refused lately, where that is remembered.
+    pub refusals: Option<Arc<Refusals>>,
 }
 
 /// What of a listener's chain outlives configurations; shared by all workers.
@@ -275,8 +289,8 @@ fn extras_of(route: &Route, resolve: &impl Fn(&Destination) -> Arc<ClusterView>)
         Some(model::Instead::To(cluster)) => Some(resolve(cluster)),
         Some(model::Instead::Respond(_)) | None => None,
     };
-    let rate_limit_service =
-        route.global_rate_limit.as_ref().map(|limit| resolve(&limit.cluster.clone().into()));
+    let service = route.global_rate_limit.as_ref().and_then(|limit| limit.service.as_ref());
+    let rate_limit_service = service.map(|service| resolve(&service.cluster.clone().into()));
     let any = mirror.is_some() || fallback.is_some() || rate_limit_service.is_some();
     any.then_some(RouteExtras { mirror, fallback, rate_limit_service })
 }

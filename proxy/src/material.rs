@@ -218,6 +218,7 @@ impl Keeper {
         let mut keys = Vec::with_capacity(jwt.len());
         for (place, issuer) in jwt.iter().enumerate() {
             keys.push(match &issuer.keys {
+                JwksSource::Inline(keys) => Arc::new(Keys::new(keys.keys().clone())),
                 JwksSource::File(path) => {
                     let read = jwks::read(path);
                     let at = || format!("{at}.jwt[{place}].jwks");

@@ -181,6 +181,45 @@ async fn a_user_stays_at_one_endpoint_on_every_worker_and_when_others_leave() {
 }
 
 #[tokio::test]
+async fn a_route_says_what_is_hashed_where_its_cluster_does_not() {
+    let origins = named().await;
+    let served =
+        addresses(&origins).iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>().join(", ");
+    let config = |own: &str| {
+        format!(
+            "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes:\n      \
+             - to: app\n        hash: [{{ header: x-user, terminal: true }}, {{ query: q }}, {{ cookie: {{ name: home, ttl: 1h, path: /a }} }}]\n\
+             clusters:\n  app:\n    balance: {own}\n    endpoints: [{served}]\n"
+        )
+    };
+    let proxy = Proxy::start(&config("maglev")).await;
+    let asked =
+        |user: usize, more: usize| format!("GET /?q={more} HTTP/1.1\r\nHost: app\r\nx-user: {user}\r\n\r\n");
+    let homes_of = async |user: usize| homes(&proxy, (0..20).map(|more| asked(user, more))).await;
+    let distinct = |mut homes: Vec<String>| {
+        homes.sort();
+        homes.dedup();
+        homes.len()
+    };
+    // Behind what is terminal and there nothing counts.
+    for user in 0..5 {
+        assert_eq!(distinct(homes_of(user).await), 1);
+    }
+    assert!(distinct(homes(&proxy, users(50)).await) > 1);
+    let by_query = |more: usize| format!("GET /?q={more} HTTP/1.1\r\nHost: app\r\nCookie: home=1\r\n\r\n");
+    let first = homes(&proxy, (0..50).map(by_query)).await;
+    assert_eq!(homes(&proxy, (0..50).map(by_query)).await, first);
+    assert!(distinct(first) > 1);
+    let reply = proxy.client("web").await.get("/").await;
+    let cookie = reply.field("set-cookie").expect("a cookie").to_owned();
+    assert!(cookie.contains("; Path=/a; Max-Age=3600; HttpOnly"), "{cookie}");
+    // What the cluster says of itself counts before that.
+    proxy.reload(&config("{ ring-hash: { hash: [{ query: q }] } }")).await;
+    let same = (0..20).map(|user| asked(user, 7));
+    assert_eq!(distinct(homes(&proxy, same).await), 1);
+}
+
+#[tokio::test]
 async fn a_cookie_is_made_where_there_is_none_and_leads_back() {
     let origins = named().await;
     let balance = "balance: { maglev: { hash: [{ cookie: { name: home, ttl: 1h } }] } }";

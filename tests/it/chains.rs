@@ -58,6 +58,14 @@ async fn from(ip: [u8; 4], proxy: &Proxy) -> Client<TcpStream> {
 }
 
 #[tokio::test]
+async fn the_other_end_decides_before_where_it_is() {
+    let chains = "chains: [{ when: { direct_source: 127.0.0.2 }, routes: two }, { when: { origin: local }, routes: one }]";
+    let proxy = Proxy::start(&web(chains)).await;
+    assert_eq!(from([127, 0, 0, 1], &proxy).await.get("/").await.body, b"one");
+    assert_eq!(from([127, 0, 0, 2], &proxy).await.get("/").await.body, b"two");
+}
+
+#[tokio::test]
 async fn each_chain_counts_its_own_connections() {
     let chains = "chains: [{ when: { source: 127.0.0.2 }, routes: two, limits: { connections: 1 } }], rest: { routes: one }";
     let proxy = Proxy::start(&web(chains)).await;

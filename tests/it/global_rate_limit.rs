@@ -133,6 +133,50 @@ async fn the_question_is_what_was_configured() {
 }
 
 #[tokio::test]
+async fn the_listeners_service_counts_for_routes_that_name_none() {
+    let service = Service::saying(Say::Message(over_limit(60))).await;
+    let echo = Echo::start("e").await;
+    let (at, app) = (service.address, echo.address());
+    let entries = "[{ header: x-api-key, as: user, optional: true }, { query: q, optional: true }, destination_cluster, \
+                   { key: beta, value: \"1\", when: { headers: { x-beta: { present: true } } } }]";
+    let config = format!(
+        "listeners:\n  web:\n    bind: 127.0.0.1:0\n    global_rate_limit: {{ cluster: rls, domain: shop, timeout: 10s, on_failure: deny }}\n    routes:\n      \
+         - {{ match: {{ path: /free }}, to: app }}\n      - to: app\n        global_rate_limit: {{ descriptors: [{entries}, [{{ query: q }}], [source_cluster]] }}\n\
+         clusters:\n  app: {{ endpoints: [\"{app}\"] }}\n  rls: {{ endpoints: [\"{at}\"], protocol: http2 }}\n"
+    );
+    let proxy = Proxy::start(&config).await;
+    assert_eq!(proxy.get("web", "/free").await.status, 200);
+    // As nothing it counts as is there.
+    assert_eq!(proxy.get("web", "/").await.status, 200);
+    let get = async |target: &str, fields: &str| {
+        let mut client = proxy.client("web").await;
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n")).await;
+        client.reply().await
+    };
+    let reply = get("/?q=a%20b", "x-beta: 1\r\n").await;
+    assert_eq!((reply.status, reply.field("x-outrigger-reason")), (429, Some("rate_limited_globally")));
+    assert_eq!(get("/", "x-beta: 1\r\nx-api-key: k\r\n").await.status, 429);
+    // It is known to be refused.
+    assert_eq!(get("/", "x-beta: 1\r\nx-api-key: k\r\n").await.status, 429);
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let asked: Vec<_> = service.asked().iter().map(Question::of).collect();
+    let expected = [
+        vec![
+            vec![pair("q", "a b"), pair("destination_cluster", "app"), pair("beta", "1")],
+            vec![pair("q", "a b")],
+        ],
+        vec![vec![pair("user", "k"), pair("destination_cluster", "app"), pair("beta", "1")]],
+    ];
+    assert_eq!(asked.iter().map(|question| question.descriptors.clone()).collect::<Vec<_>>(), expected);
+    assert!(asked.iter().all(|question| question.domain == "shop"));
+    proxy.wait_metric(&result("cached"), |n| n == 1.0).await;
+    // Nobody is there to be asked: then the listener decides.
+    proxy.reload(&config.replace(&at.to_string(), "127.0.0.1:1")).await;
+    let reply = get("/?q=new", "").await;
+    assert_eq!((reply.status, reply.field("x-outrigger-reason")), (503, Some("rate_limit_unavailable")));
+}
+
+#[tokio::test]
 async fn whoever_counts_as_nothing_is_not_asked_about() {
     let service = Service::saying(Say::Message(over_limit(60))).await;
     let (_echo, proxy) = start(&service, SILENT).await;

@@ -268,6 +268,20 @@ async fn keys_in_a_file_are_replaced_while_requests_go_on() {
 }
 
 #[tokio::test]
+async fn keys_may_stand_in_the_configuration_itself() {
+    let (old, new, origin) = (Signer::new("old"), Signer::new("new"), Origin::ok("").await);
+    let of = |signer: &Signer| {
+        let inline = format!("jwks: {{ inline: '{}' }}", keys(&[signer]));
+        config("KEYS", origin.address()).replace("jwks: \"KEYS\"", &inline)
+    };
+    let proxy = Proxy::start(&of(&old)).await;
+    let status = async |signer: &Signer| with(&proxy, &signer.token()).await.status;
+    assert_eq!((status(&old).await, status(&new).await), (200, 401));
+    proxy.reload(&of(&new)).await;
+    assert_eq!((status(&old).await, status(&new).await), (401, 200));
+}
+
+#[tokio::test]
 async fn what_a_stranger_says_of_itself_chooses_no_route() {
     let (signer, app, admin) = (Signer::new("a"), Echo::start("app").await, Echo::start("admin").await);
     let dir = Arc::new(Dir::new());

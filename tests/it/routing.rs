@@ -212,6 +212,8 @@ async fn prefixes_are_rewritten_and_splits_edit_headers() {
         "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes:\n\
          \x20     - match: {{ path: {{ prefix: /api/v1 }} }}\n        to: {{ app: {{ weight: 1, request_headers: {{ set: {{ x-share: a }} }}, response_headers: {{ set: {{ x-back: b }} }} }} }}\n        rewrite: {{ prefix: /internal }}\n\
          \x20     - match: {{ path: {{ prefix: /strip }} }}\n        to: app\n        rewrite: {{ prefix: / }}\n\
+         \x20     - match: {{ path: {{ regex: ^/swap }} }}\n        to: app\n        rewrite: {{ regex: {{ pattern: \"^/swap/([^/]+)/([^/]*)\", with: /\\2/\\1 }} }}\n\
+         \x20     - match: {{ path: {{ regex: ^/up }} }}\n        to: app\n        rewrite: {{ regex: {{ pattern: ^/up, with: /.. }} }}\n\
          clusters:\n  app: {{ endpoints: [\"{}\"] }}\n",
         echo.address()
     );
@@ -223,6 +225,12 @@ async fn prefixes_are_rewritten_and_splits_edit_headers() {
         ("/strip", "/"),
         ("/strip/a", "/a"),
         ("/strip?x", "/?x"),
+        ("/swap/a/b/c?q=/swap/a/b", "/b/a/c?q=/swap/a/b"),
+        ("/swap/a", "/swap/a"),
+        ("/swapped", "/swapped"),
+        // One form of a path is sent on, whatever was put together.
+        ("/swap/a/", "//a"),
+        ("/upper/a", "/..per/a"),
     ];
     for (sent, seen) in rows {
         let reply = proxy.get("web", sent).await;
@@ -232,8 +240,10 @@ async fn prefixes_are_rewritten_and_splits_edit_headers() {
             assert_eq!((report.field("x-share"), reply.field("x-back")), (Some("a"), Some("b")));
         }
     }
-    let reply = proxy.get("web", "/elsewhere").await;
-    assert_eq!((reply.status, reply.field("x-outrigger-reason")), (404, Some("no_route")));
+    for (sent, status, reason) in [("/elsewhere", 404, "no_route"), ("/up/a", 400, "bad_path")] {
+        let reply = proxy.get("web", sent).await;
+        assert_eq!((reply.status, reply.field("x-outrigger-reason")), (status, Some(reason)), "{sent}");
+    }
 }
 
 /// Ten thousand routes are found as one is.

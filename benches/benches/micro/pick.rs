@@ -19,8 +19,8 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         ("least-request", Balance::LeastRequest),
         ("round-robin", Balance::RoundRobin),
         ("random", Balance::Random),
-        ("ring-hash", Balance::RingHash([HashOn::Source].into())),
-        ("maglev", Balance::Maglev([HashOn::Source].into())),
+        ("ring-hash", Balance::RingHash([HashOn::Source.into()].into())),
+        ("maglev", Balance::Maglev([HashOn::Source.into()].into())),
     ];
     let mut group = criterion.benchmark_group("pick");
     for endpoints in [3, 100, 1000] {

@@ -202,6 +202,8 @@ fn snapshot(config: Config) -> (Arc<ListenerView>, Snapshot) {
     let listener = ListenerView {
         redirected: false,
         authorizer: None,
+        counted_by: None,
+        node_cluster: "".into(),
         name: name.clone(),
         place: name.as_str().into(),
         matches: None,

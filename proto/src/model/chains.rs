@@ -34,6 +34,9 @@ pub struct ChainMatch {
     pub transport: Option<Transport>,
     /// TLS offers one of them (ALPN); what the client names first counts.
     pub protocols: BTreeSet<Box<str>>,
+    /// The address at its other end is in one of them; the narrowest counts. It is the one that it comes from, as nobody in
+    /// between is believed about that when a chain is chosen.
+    pub direct_sources: BTreeSet<IpNet>,
     /// Where it comes from.
     pub origin: Option<Origin>,
     /// The address that it comes from is in one of them; the narrowest counts.
@@ -74,6 +77,7 @@ impl ChainMatch {
             hosts,
             transport,
             protocols,
+            direct_sources: _,
             origin: _,
             sources: _,
             source_ports: _,
@@ -86,11 +90,22 @@ impl ChainMatch {
         fn meet<T: Ord>(one: &BTreeSet<T>, other: &BTreeSet<T>) -> bool {
             one.is_empty() && other.is_empty() || !one.is_disjoint(other)
         }
-        let Self { port, destinations, hosts, transport, protocols, origin, sources, source_ports } = self;
+        let Self {
+            port,
+            destinations,
+            hosts,
+            transport,
+            protocols,
+            direct_sources,
+            origin,
+            sources,
+            source_ports,
+        } = self;
         (port, transport, origin) == (&other.port, &other.transport, &other.origin)
             && meet(destinations, &other.destinations)
             && meet(hosts, &other.hosts)
             && meet(protocols, &other.protocols)
+            && meet(direct_sources, &other.direct_sources)
             && meet(sources, &other.sources)
             && meet(source_ports, &other.source_ports)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::{
-    Address, CircuitBreaker, HashOn, HealthCheck, Name, OutlierDetection, Percent, RetryBudget, UpstreamTls,
+    Address, CircuitBreaker, HashKey, HealthCheck, Name, OutlierDetection, Percent, RetryBudget, UpstreamTls,
 };
 
 /// A set of endpoints that are alike.
@@ -143,9 +143,9 @@ pub enum Balance {
     /// At random, by weight.
     Random,
     /// By hash, on a ring of points (Karger).
-    RingHash(Box<[HashOn]>),
+    RingHash(Box<[HashKey]>),
     /// By hash, in a table (Maglev, section 3.4).
-    Maglev(Box<[HashOn]>),
+    Maglev(Box<[HashKey]>),
 }
 
 /// What is spoken with an endpoint.

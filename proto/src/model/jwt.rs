@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::InlineKeys;
+
 /// Whose tokens are good, by listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtIssuer {
@@ -32,6 +34,8 @@ impl JwtIssuer {
 /// Where keys are (RFC 7517 section 5).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum JwksSource {
+    /// They stand in the configuration.
+    Inline(InlineKeys),
     /// A file, read again when it changes.
     File(PathBuf),
     /// An address, asked again and again.

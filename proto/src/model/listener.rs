@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Address, Authorization, Chains, DownstreamTls, ExternalAuthorization, JwtIssuer, Name, Split};
+use super::{
+    Address, Authorization, Chains, DownstreamTls, ExternalAuthorization, JwtIssuer, Name, RateLimitService,
+    Split,
+};
 
 /// A place where connections arrive.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,8 +68,19 @@ impl FilterChain {
     /// The clusters that it leads to itself, beside its routes.
     pub fn clusters(&self) -> Vec<&Name> {
         match &self.filter {
-            Filter::Http(http) => http.external_authorization.iter().map(|asked| &asked.cluster).collect(),
+            Filter::Http(http) => {
+                let authorizer = http.external_authorization.iter().map(|asked| &asked.cluster);
+                authorizer.chain(http.rate_limit_service.iter().map(|asked| &asked.cluster)).collect()
+            }
             Filter::Tcp(tcp) => tcp.to.targets.iter().map(|target| &target.to.cluster).collect(),
+        }
+    }
+
+    /// The service that counts its requests.
+    pub fn counts(&self) -> Option<&RateLimitService> {
+        match &self.filter {
+            Filter::Http(http) => http.rate_limit_service.as_deref(),
+            Filter::Tcp(_) => None,
         }
     }
 }
@@ -120,6 +134,8 @@ pub struct HttpFilter {
     pub jwt: Box<[JwtIssuer]>,
     /// A service that is asked whether requests are let in; `None` asks nobody.
     pub external_authorization: Option<Box<ExternalAuthorization>>,
+    /// The service that counts requests of routes which say what they count as, and not who counts; `None` counts none.
+    pub rate_limit_service: Option<Box<RateLimitService>>,
     /// The route table that decides.
     pub routes: Name,
     /// Whose `x-forwarded-*` and `forwarded` headers are believed and added to. From everybody else they are

@@ -12,11 +12,14 @@ mod external_authorization;
 mod fallback;
 mod fleet;
 mod global_rate_limit;
+pub mod json;
+mod jwks;
 mod jwt;
 mod listener;
 mod plane;
 #[cfg(test)]
 pub(crate) mod random;
+mod replace;
 mod resilience;
 mod route;
 mod spiffe;
@@ -40,7 +43,10 @@ pub use self::control::{ControlPlane, Locality, Metadata, Node, OnDemand};
 pub use self::external_authorization::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization};
 pub use self::fallback::{Fallback, Instead, Stale};
 pub use self::fleet::{Fleet, Group, IdPattern, Select};
-pub use self::global_rate_limit::{DescriptorEntry, GlobalRateLimit, OnFailure};
+pub use self::global_rate_limit::{
+    Absent, DescriptorEntry, GlobalRateLimit, OnFailure, Only, OnlyOf, RateLimitService,
+};
+pub use self::jwks::{InlineKeys, Key, KeyMaterial, KeySet, KeySetError};
 pub use self::jwt::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse};
 pub use self::listener::{
     DestinationSource, Direction, Filter, FilterChain, HttpFilter, Limits, Listener, TcpFilter,
@@ -49,10 +55,12 @@ pub use self::plane::{
     Attest, Authority, Etcd, Nats, NatsLogin, Nodes, Plane, PlaneStore, PlaneTls, Reads, Rollout, RootFiles,
     Verifier,
 };
+pub use self::replace::{Replace, ReplaceError};
+pub(crate) use self::replace::{drops, literal};
 pub use self::resilience::{
     AbortWith, Adaptive, Backoff, BreakerLimits, CircuitBreaker, Concurrency, Fault, FaultAbort, FaultDelay,
-    HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, Mirror, OutlierDetection, Percent, Priority, Probe,
-    RateLimit, Retry, RetryBudget, RetryCondition,
+    HashKey, HashOn, HealthCheck, Hedge, HedgeAfter, LimitKey, MadeCookie, Mirror, OutlierDetection, Percent,
+    Priority, Probe, RateLimit, Retry, RetryBudget, RetryCondition,
 };
 pub use self::route::{
     Action, Forward, HeaderEdits, HeaderMatch, HostPattern, Match, PathMatch, PathRewrite, QueryMatch,

@@ -73,6 +73,10 @@ fn assemble(
                 Filter::Tcp(tcp) => point(&mut tcp.to, &names, &picks),
                 Filter::Http(http) => {
                     authorization::point(&mut http.external_authorization, (&names, &services), &picks);
+                    http.rate_limit_service = http.rate_limit_service.take().filter(|_| !services.is_empty());
+                    if let Some(service) = &mut http.rate_limit_service {
+                        service.cluster = services[picks[2].index(services.len())].clone();
+                    }
                     match mesh.route_tables.keys().next().filter(|_| share) {
                         Some(table) => http.routes = table.clone(),
                         None => {
@@ -134,11 +138,12 @@ fn point_aside(forward: &mut Forward, names: &[Destination], picks: &[Index]) {
 
 /// The service of a limit is asked in HTTP/2.
 fn point_to_service(route: &mut Route, services: &[Name], picks: &[Index]) {
-    match &mut route.global_rate_limit {
-        Some(limit) if !services.is_empty() => {
-            limit.cluster = services[picks[3].index(services.len())].clone();
+    let Some(limit) = &mut route.global_rate_limit else { return };
+    match &mut limit.service {
+        Some(service) if !services.is_empty() => {
+            service.cluster = services[picks[3].index(services.len())].clone();
         }
-        limit => *limit = None,
+        service => *service = None,
     }
 }
 
@@ -265,11 +270,22 @@ fn network() -> impl Strategy<Value = ipnet::IpNet> {
 
 fn filter_chain(by: tls::By) -> impl Strategy<Value = FilterChain> {
     let routes = Name::new("set-later").unwrap();
-    let http =
-        (vec(network(), 0..3), any::<bool>(), authorization::jwt(), option::of(authorization::external()));
-    let http = http.prop_map(move |(trusted_proxies, merge_slashes, jwt, external)| {
-        let (routes, jwt, external_authorization) = (routes.clone(), jwt.into(), external.map(Box::new));
-        Filter::Http(HttpFilter { jwt, external_authorization, routes, trusted_proxies, merge_slashes })
+    let http = (
+        vec(network(), 0..3),
+        any::<bool>(),
+        authorization::jwt(),
+        option::of(authorization::external()),
+        option::of(policies::rate_limit_service()),
+    );
+    let http = http.prop_map(move |(trusted_proxies, merge_slashes, jwt, external, counts)| {
+        Filter::Http(HttpFilter {
+            jwt: jwt.into(),
+            external_authorization: external.map(Box::new),
+            rate_limit_service: counts.map(Box::new),
+            routes: routes.clone(),
+            trusted_proxies,
+            merge_slashes,
+        })
     });
     let tcp =
         (bare_split(), time()).prop_map(|(to, idle_timeout)| Filter::Tcp(TcpFilter { to, idle_timeout }));
@@ -375,7 +391,7 @@ fn respond() -> impl Strategy<Value = Respond> {
 }
 
 fn pattern() -> impl Strategy<Value = Pattern> {
-    select(vec!["^/v[0-9]+/items$", "", "a|b", r#"[\s"']+$"#, "(?i)x{1,3}", "$$"])
+    select(vec!["^/v[0-9]+/items$", "^/a", "", "a|b", r#"[\s"']+$"#, "(?i)x{1,3}", "$$"])
         .prop_map(|p| Pattern::new(p).unwrap())
 }
 
@@ -453,6 +469,11 @@ fn split() -> impl Strategy<Value = Split> {
 fn rewrite() -> impl Strategy<Value = Rewrite> {
     let path = prop_oneof![
         path().prop_map(PathRewrite::Whole),
+        select(vec![("^/v[0-9]+", "/$x"), ("a", ""), ("^/(a+)(/b)?$", r"/\2/\1"), ("^/a", "/b")]).prop_map(
+            |(pattern, with)| {
+                PathRewrite::Found(Replace::new(Pattern::new(pattern).unwrap(), with).unwrap())
+            }
+        ),
         prop_oneof![Just(Box::default()), path()].prop_map(PathRewrite::Prefix),
     ];
     let host = select(vec!["items.internal", "127.0.0.1:80", "[::1]:80"]).prop_map(HeaderValue::from_static);

@@ -416,20 +416,56 @@ pub enum Probe {
     Grpc(Box<str>),
 }
 
-/// What of a request decides its endpoint, where a cluster balances by hash.
+/// A part of what decides an endpoint, where a cluster balances by hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashKey {
+    /// What is hashed. Where a request has no such thing, those beside it decide alone.
+    pub on: HashOn,
+    /// Whether nothing behind it counts, once there is something to be hashed.
+    pub terminal: bool,
+}
+
+impl From<HashOn> for HashKey {
+    fn from(on: HashOn) -> Self {
+        Self { on, terminal: false }
+    }
+}
+
+/// What of a request is hashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashOn {
     /// The value of this header field.
     Header(HeaderName),
-    /// The value of this cookie; made where there is none, when `ttl` is set.
+    /// The value of this cookie.
     Cookie {
         /// Its name.
         name: Box<str>,
-        /// How long one that we make lives; `None` makes none.
-        ttl: Option<Duration>,
+        /// What is made where there is none; `None` makes none.
+        made: Option<MadeCookie>,
     },
     /// The client's address.
     Source,
     /// The value of this query parameter.
     Query(Box<str>),
+}
+
+/// A cookie that the client is given (RFC 6265 section 4.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MadeCookie {
+    /// How long it lives; zero for as long as the session.
+    pub ttl: Duration,
+    /// Below which path it comes back; `None` leaves that to the client.
+    pub path: Option<Box<str>>,
+}
+
+impl MadeCookie {
+    /// For this long, below every path.
+    pub fn new(ttl: Duration) -> Self {
+        Self { ttl, path: Some("/".into()) }
+    }
+
+    /// Whether a path can stand in a cookie.
+    pub fn takes_path(path: &str) -> bool {
+        path.starts_with('/') && path.bytes().all(|b| (b' '..0x7f).contains(&b) && b != b';')
+    }
 }

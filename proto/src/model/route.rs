@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    CheckUse, Concurrency, Destination, Fallback, Fault, GlobalRateLimit, Hedge, Instead, JwtUse, Mirror,
-    Name, Pattern, Priority, RateLimit, Retry,
+    CheckUse, Concurrency, Destination, Fallback, Fault, GlobalRateLimit, HashKey, Hedge, Instead, JwtUse,
+    Mirror, Name, Pattern, Priority, RateLimit, Replace, Retry,
 };
 
 /// Routes in the order they were written.
@@ -51,7 +51,8 @@ pub struct Route {
 impl Route {
     /// The clusters that it leads to, whichever way.
     pub fn clusters(&self) -> Vec<&Name> {
-        let mut out: Vec<_> = self.global_rate_limit.iter().map(|limit| &limit.cluster).collect();
+        let asked = self.global_rate_limit.iter().filter_map(|limit| limit.service.as_ref());
+        let mut out: Vec<_> = asked.map(|service| &service.cluster).collect();
         if let Action::Forward(forward) = &self.action {
             out.extend(forward.to.targets.iter().map(|target| &target.to.cluster));
             out.extend(forward.mirror.iter().map(|mirror| &mirror.to.cluster));
@@ -182,6 +183,8 @@ pub struct Forward {
     pub mirror: Option<Box<Mirror>>,
     /// What is answered when all has failed.
     pub fallback: Option<Box<Fallback>>,
+    /// What of a request decides its endpoint, at clusters that balance by hash and do not say it themselves.
+    pub hash: Box<[HashKey]>,
 }
 
 impl Forward {
@@ -196,6 +199,7 @@ impl Forward {
             priority: Priority::Default,
             mirror: None,
             fallback: None,
+            hash: Box::default(),
         }
     }
 }
@@ -263,6 +267,9 @@ pub enum PathRewrite {
     /// The prefix that matched (only on a route with [`PathMatch::Prefix`]). Kept as that is: without a slash at its
     /// end, `/` as the empty string.
     Prefix(Box<str>),
+    /// What an expression finds in the path. What comes of it is brought into the one form of a path, but that slashes are not
+    /// merged; where it has none, the request is refused.
+    Found(Replace),
 }
 
 /// Changes to header fields: first remove, then set, then add.

@@ -67,6 +67,9 @@ impl fmt::Display for Address {
 #[derive(Clone, Debug)]
 pub struct Pattern(regex::Regex);
 
+/// What was found in a bracket, by its number.
+pub(super) type Found<'t> = &'t dyn Fn(usize) -> &'t str;
+
 impl Pattern {
     /// The expression is not anchored: write `^` and `$` where they are meant.
     ///
@@ -79,6 +82,27 @@ impl Pattern {
     /// The expression as it was written.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// How many brackets it has, the whole of it among them.
+    pub(super) fn groups(&self) -> usize {
+        self.0.captures_len()
+    }
+
+    /// Whether it is one of those that are written for the whole of a path, whatever it is.
+    pub(crate) fn is_whole(&self) -> bool {
+        ["^.*$", ".*", "^.+$", ".+", "^/.*$", "/.*", "^/.*"].contains(&self.as_str())
+    }
+
+    /// A text in which all that is found is replaced. What was found in a bracket is told by its number; nothing, where
+    /// that was not needed.
+    pub(super) fn replace_all(&self, text: &str, with: impl Fn(Found<'_>, &mut String)) -> String {
+        let replaced = self.0.replace_all(text, |found: &regex::Captures<'_>| {
+            let mut out = String::new();
+            with(&|number| found.get(number).map_or("", |group| group.as_str()), &mut out);
+            out
+        });
+        replaced.into_owned()
     }
 
     /// Whether it matches anywhere in `text`.

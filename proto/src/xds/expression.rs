@@ -4,6 +4,7 @@
 //! expression, to the letter.
 
 use crate::model::Pattern;
+pub(super) use crate::model::literal;
 
 /// Around an expression of ours, whose place in the text is all the same. `.` is a line break, too.
 const ANYWHERE: &str = "(?s:.*)";
@@ -60,20 +61,6 @@ pub(super) fn compiled(expression: &str) -> Result<Pattern, String> {
         let reason = said.lines().last().unwrap_or_default().trim_start_matches("error: ");
         format!("this is not a regular expression: {reason}")
     })
-}
-
-/// The one text that an expression fits; `None` when there may be others.
-pub(super) fn literal(expression: &str) -> Option<String> {
-    let mut out = String::new();
-    let mut chars = expression.chars();
-    while let Some(char) = chars.next() {
-        match char {
-            '\\' => out.push(chars.next().filter(char::is_ascii_punctuation)?),
-            '.' | '+' | '*' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
-            char => out.push(char),
-        }
-    }
-    Some(out)
 }
 
 /// The parts of an expression that stand between bare `|`.

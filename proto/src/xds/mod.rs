@@ -10,6 +10,7 @@ mod cx;
 pub mod discovery;
 mod expression;
 mod filters;
+mod hash;
 mod hosts;
 mod listener;
 pub mod loads;

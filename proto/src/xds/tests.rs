@@ -1,5 +1,7 @@
 //! Resources as control planes write them, and how each fault is named.
 
+mod table;
+
 use prost::Message;
 use prost_types::Any;
 

@@ -2,7 +2,7 @@
 
 mod resilience;
 
-pub(super) use self::resilience::{cluster, conditions, no_budget, no_high, route, wait};
+pub(super) use self::resilience::{cluster, conditions, no_budget, no_hash, no_high, route, wait};
 use super::cursor::Cx;
 use super::fault::{Fault, show};
 use super::place::Step;

@@ -7,6 +7,7 @@
 
 mod authorization;
 mod external_authorization;
+mod global_rate_limit;
 mod jwt;
 mod resilience;
 mod tls;
@@ -221,8 +222,17 @@ fn listener(out: &mut Out, name: &Name, listener: &Listener, mesh: &Mesh) {
 }
 
 fn when(matches: &ChainMatch) -> String {
-    let ChainMatch { port, destinations, hosts, transport, protocols, origin, sources, source_ports } =
-        matches;
+    let ChainMatch {
+        port,
+        destinations,
+        hosts,
+        transport,
+        protocols,
+        direct_sources,
+        origin,
+        sources,
+        source_ports,
+    } = matches;
     let networks = |all: &BTreeSet<IpNet>| all.iter().map(|network| text(&network.to_string())).collect();
     let mut fields: Vec<String> = port.iter().map(|port| format!("port: {port}")).collect();
     let mut some = |key: &str, items: Vec<String>| {
@@ -231,6 +241,7 @@ fn when(matches: &ChainMatch) -> String {
     some("destination", networks(destinations));
     some("sni", hosts.iter().map(authorization::host).collect());
     some("alpn", protocols.iter().map(|protocol| text(protocol)).collect());
+    some("direct_source", networks(direct_sources));
     some("source", networks(sources));
     some("source_port", source_ports.iter().map(ToString::to_string).collect());
     fields.extend(transport.map(|transport| match transport {
@@ -256,13 +267,22 @@ fn chain(out: &mut Out, chain: &FilterChain, inline: Option<(&Name, &RouteTable)
     limits(out, limited);
     match filter {
         Filter::Http(http) => {
-            let HttpFilter { jwt, external_authorization, routes: table, trusted_proxies, merge_slashes } =
-                http;
+            let HttpFilter {
+                jwt,
+                external_authorization,
+                rate_limit_service,
+                routes: table,
+                trusted_proxies,
+                merge_slashes,
+            } = http;
             if !jwt.is_empty() {
                 jwt::issuers(out, jwt);
             }
             if let Some(asked) = external_authorization {
                 external_authorization::of_listener(out, asked);
+            }
+            if let Some(asked) = rate_limit_service {
+                global_rate_limit::of_listener(out, asked);
             }
             out.field(
                 "trusted_proxies",
@@ -339,7 +359,7 @@ fn route(out: &mut Out, route: &Route) {
         Action::Respond(answer) => respond(out, answer),
     }
     if let Some(limit) = global_rate_limit {
-        resilience::global_rate_limit(out, limit);
+        global_rate_limit::of_route(out, limit);
     }
     resilience::admission(out, rate_limit.as_deref(), concurrency.as_deref(), fault.as_deref());
     edits(out, "request_headers", request_headers);
@@ -347,7 +367,7 @@ fn route(out: &mut Out, route: &Route) {
 }
 
 fn forward(out: &mut Out, forward: &Forward) {
-    let Forward { to, rewrite: rewritten, timeout, retry, hedge, priority, mirror, fallback } = forward;
+    let Forward { to, rewrite: rewritten, timeout, retry, hedge, priority, mirror, fallback, hash } = forward;
     split(out, to);
     if let Some(timeout) = timeout {
         out.field("timeout", show_duration(*timeout));
@@ -365,6 +385,9 @@ fn forward(out: &mut Out, forward: &Forward) {
     }
     if let Some(fallback) = fallback {
         resilience::fallback(out, fallback);
+    }
+    if !hash.is_empty() {
+        resilience::hash(out, hash);
     }
 }
 
@@ -411,13 +434,24 @@ fn or_root(prefix: &str) -> &str {
 }
 
 fn string_match(out: &mut Out, name: &str, value: &StringMatch) {
-    out.block(&key(name), |out| match value {
-        StringMatch::Present => out.field("present", true),
-        StringMatch::Absent => out.field("present", false),
-        StringMatch::Exact(value) => out.field("exact", text(value)),
-        StringMatch::Prefix(value) => out.field("prefix", text(value)),
-        StringMatch::Regex(pattern) => out.field("regex", text(pattern.as_str())),
-    });
+    let (word, value) = string_match_parts(value);
+    out.block(&key(name), |out| out.field(word, value));
+}
+
+fn string_match_parts(value: &StringMatch) -> (&'static str, String) {
+    match value {
+        StringMatch::Present => ("present", true.to_string()),
+        StringMatch::Absent => ("present", false.to_string()),
+        StringMatch::Exact(value) => ("exact", text(value)),
+        StringMatch::Prefix(value) => ("prefix", text(value)),
+        StringMatch::Regex(pattern) => ("regex", text(pattern.as_str())),
+    }
+}
+
+/// The same in one line.
+fn string_match_in_place(value: &StringMatch) -> String {
+    let (word, value) = string_match_parts(value);
+    format!("{{ {word}: {value} }}")
 }
 
 fn split(out: &mut Out, split: &Split) {
@@ -452,6 +486,10 @@ fn rewrite(out: &mut Out, rewrite: &Rewrite) {
         match path {
             Some(PathRewrite::Whole(path)) => out.field("path", text(path)),
             Some(PathRewrite::Prefix(prefix)) => out.field("prefix", text(or_root(prefix))),
+            Some(PathRewrite::Found(replace)) => out.block("regex", |out| {
+                out.field("pattern", text(replace.pattern().as_str()));
+                out.field("with", text(&replace.with()));
+            }),
             None => {}
         }
         if let Some(host) = host {

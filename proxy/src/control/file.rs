@@ -122,7 +122,7 @@ impl Fingerprint {
             let Filter::Http(http) = &chain.filter else { continue };
             paths.extend(http.jwt.iter().filter_map(|issuer| match &issuer.keys {
                 JwksSource::File(path) => Some(path.clone()),
-                JwksSource::Url { .. } => None,
+                JwksSource::Url { .. } | JwksSource::Inline(_) => None,
             }));
         }
         for cluster in mesh.clusters.values() {

@@ -2,11 +2,10 @@
 //! the same endpoint, on every proxy.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::{Request, Response};
-use outrigger_proto::model::{Balance, HashOn};
+use outrigger_proto::model::{Balance, HashKey, HashOn, MadeCookie};
 
 use super::call::Ledger;
 use crate::body::Body;
@@ -19,27 +18,35 @@ pub struct NewCookie(HeaderValue);
 
 /// Notes the request's hash; a cookie that is asked for and not there is made.
 pub fn choose(request: &Request<Body>, cluster: &ClusterView, ledger: &Ledger) -> Option<NewCookie> {
-    let (Balance::RingHash(on) | Balance::Maglev(on)) = &cluster.config.balance else { return None };
+    let (Balance::RingHash(own) | Balance::Maglev(own)) = &cluster.config.balance else { return None };
+    // As in Envoy: what a cluster says of itself counts before what routes say.
+    let keys = match (own.is_empty(), ledger.forward()) {
+        (true, Some(forward)) => &forward.hash,
+        (true, None) | (false, _) => own,
+    };
     let mut new = None;
-    let mut parts: Vec<Cow<'_, [u8]>> = Vec::with_capacity(on.len());
-    for on in on {
+    let mut parts: Vec<Cow<'_, [u8]>> = Vec::with_capacity(keys.len());
+    for HashKey { on, terminal } in keys {
         match on {
             HashOn::Header(name) => parts.extend(request.headers().get(name).map(|v| v.as_bytes().into())),
             HashOn::Source => parts.push(ledger.conn().peer_value().as_bytes().into()),
             HashOn::Query(name) => {
                 parts.extend(request.uri().query().and_then(|query| query_value(query, name)));
             }
-            HashOn::Cookie { name, ttl } => match (cookie(request, name), ttl) {
+            HashOn::Cookie { name, made } => match (cookie(request, name), made) {
                 (Some(value), _) => parts.push(value.into()),
-                (None, Some(ttl)) => {
+                (None, Some(made)) => {
                     // The same one for every attempt.
                     let upstream = ledger.conn().worker().upstream();
                     let value = format!("{:016x}", ledger.trip().lot(|| upstream.random()));
-                    new = set_cookie(name, &value, *ttl, ledger.conn().is_secure());
+                    new = set_cookie(name, &value, made, ledger.conn().is_secure());
                     parts.push(value.into_bytes().into());
                 }
                 (None, None) => {}
             },
+        }
+        if *terminal && !parts.is_empty() {
+            break;
         }
     }
     ledger.trip().set_hash(hash_of(parts.iter().map(|part| &**part)));
@@ -58,10 +65,12 @@ fn cookie<'r>(request: &'r Request<Body>, name: &str) -> Option<&'r [u8]> {
     fields.find_map(|field| cookie_value(field.as_bytes(), name)).filter(|value| !value.is_empty())
 }
 
-fn set_cookie(name: &str, value: &str, ttl: Duration, secure: bool) -> Option<NewCookie> {
+fn set_cookie(name: &str, value: &str, made: &MadeCookie, secure: bool) -> Option<NewCookie> {
+    let MadeCookie { ttl, path } = made;
     // A session cookie where it has no time to live.
     let age = if ttl.is_zero() { String::new() } else { format!("; Max-Age={}", ttl.as_secs().max(1)) };
     let secure = if secure { "; Secure" } else { "" };
-    let text = format!("{name}={value}; Path=/{age}; HttpOnly; SameSite=Lax{secure}");
+    let path = path.as_deref().map(|path| format!("; Path={path}")).unwrap_or_default();
+    let text = format!("{name}={value}{path}{age}; HttpOnly; SameSite=Lax{secure}");
     HeaderValue::try_from(text).ok().map(NewCookie)
 }

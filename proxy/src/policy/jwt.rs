@@ -4,20 +4,19 @@
 //! library for tokens would bring a second one for signatures, and would have to be kept from being generous: with members
 //! that stand twice, with padding, with algorithms that the key is not for, with keys that the token itself names.
 
-mod json;
 mod keys;
 mod seen;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use outrigger_proto::model::{JwtAlgorithm, JwtIssuer};
+use outrigger_proto::model::{JwtAlgorithm, JwtIssuer, KeySet, json};
 use serde_json::{Map, Value};
 
-pub use self::keys::{KeySet, KeySetError};
 pub use self::seen::{Keys, Seen, Tokens};
 use crate::facts::Claims;
 
@@ -140,7 +139,7 @@ fn is_token(kind: &str) -> bool {
 pub fn verify(
     token: &str,
     issuers: &[JwtIssuer],
-    keys: impl FnOnce(usize) -> Option<std::sync::Arc<KeySet>>,
+    keys_of: impl FnOnce(usize) -> Option<Arc<KeySet>>,
     now: SystemTime,
 ) -> Result<(usize, Claims), JwtError> {
     let parts = Parts::read(token)?;
@@ -150,14 +149,14 @@ pub fn verify(
     let place = issuers.iter().position(|issuer| *issuer.issuer == *said).ok_or(JwtError::UnknownIssuer)?;
     let issuer = &issuers[place];
     let algorithm = parts.algorithm(&issuer.algorithms)?;
-    let keys = keys(place).ok_or(JwtError::NoKeys)?;
+    let set = keys_of(place).ok_or(JwtError::NoKeys)?;
     let kid = match parts.header.get("kid") {
         None => None,
         Some(Value::String(kid)) => Some(kid.as_str()),
         Some(_) => return Err(JwtError::Malformed),
     };
-    let key = keys.find(kid, algorithm).ok_or(JwtError::UnknownKey)?;
-    if !key.verifies(algorithm, parts.signed, &parts.signature) {
+    let key = set.find(kid, algorithm).ok_or(JwtError::UnknownKey)?;
+    if !keys::verifies(key, algorithm, parts.signed, &parts.signature) {
         return Err(JwtError::BadSignature);
     }
     check_claims(&parts.claims, issuer, now)?;

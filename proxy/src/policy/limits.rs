@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use outrigger_proto::model::{
-    self, Action, Destination, Forward, GlobalRateLimit, HeaderEdits, Match, Name, RateLimit, Rewrite, Route,
-    Target,
+    self, Action, ChainMatch, Destination, Forward, HeaderEdits, Match, Name, RateLimit, RateLimitService,
+    Rewrite, Route, Target,
 };
 
 use super::bulkhead::Bulkhead;
@@ -34,8 +34,7 @@ pub struct RouteLimits {
 impl RouteLimits {
     /// Whether a route has any of it.
     pub fn has(route: &Route) -> bool {
-        let limited =
-            route.rate_limit.is_some() || route.concurrency.is_some() || route.global_rate_limit.is_some();
+        let limited = route.rate_limit.is_some() || route.concurrency.is_some() || service(route).is_some();
         limited || stale(route).is_some()
     }
 }
@@ -46,7 +45,7 @@ pub struct Limits {
     secret: RandomState,
     rates: Kept<(Name, Match, RateLimit), RateLimiter>,
     bulkheads: Kept<(Name, Match), Bulkhead>,
-    refusals: Kept<(Name, Match, GlobalRateLimit), Refusals>,
+    refusals: Kept<(Whose, RateLimitService), Refusals>,
     stale: Kept<Asked, Stale>,
     /// Bytes of answers that all routes keep.
     stale_bytes: Arc<AtomicU64>,
@@ -62,6 +61,23 @@ struct Asked {
     clusters: Box<[(Destination, HeaderEdits, HeaderEdits)]>,
     rewrite: Rewrite,
     request_headers: HeaderEdits,
+}
+
+/// Who has asked a service.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Whose {
+    /// A route of a table.
+    Route(Name, Match),
+    /// All routes of a chain that name none.
+    Chain(ChainKey),
+}
+
+/// A listener, and which of its chains it is.
+type ChainKey = (Name, Option<ChainMatch>);
+
+/// Who is asked about a route's requests, where it says so itself.
+fn service(route: &Route) -> Option<&RateLimitService> {
+    route.global_rate_limit.as_ref()?.service.as_ref()
 }
 
 /// What a route keeps of answers, and how it asks for them.
@@ -109,11 +125,8 @@ impl Limits {
             self.bulkheads.put(key, &made);
             made
         });
-        let refusals = route.global_rate_limit.as_deref().and_then(|config| {
-            let most = NonZeroU32::new(config.cache)?;
-            let key = (table.clone(), route.matches.clone(), config.clone());
-            Some(self.refusals.get_or_make(key, || Arc::new(Refusals::new(most, self.secret.clone()))))
-        });
+        let whose = || Whose::Route(table.clone(), route.matches.clone());
+        let refusals = service(route).and_then(|config| self.refusals(whose(), config));
         let stale = stale(route).map(|(config, forward)| {
             let key = Asked {
                 table: table.clone(),
@@ -126,6 +139,17 @@ impl Limits {
             self.stale.get_or_make(key, || Arc::new(Stale::new(config.clone(), self.stale_bytes.clone())))
         });
         RouteLimits { rate, concurrency, refusals, stale }
+    }
+
+    /// What the service of a listener's chain refused lately, where that is remembered.
+    pub fn of_chain(&mut self, chain: &ChainKey, config: &RateLimitService) -> Option<Arc<Refusals>> {
+        self.refusals(Whose::Chain(chain.clone()), config)
+    }
+
+    fn refusals(&mut self, whose: Whose, config: &RateLimitService) -> Option<Arc<Refusals>> {
+        let most = NonZeroU32::new(config.cache)?;
+        let key = (whose, config.clone());
+        Some(self.refusals.get_or_make(key, || Arc::new(Refusals::new(most, self.secret.clone()))))
     }
 
     /// Forgets what no snapshot names any more.
@@ -142,7 +166,9 @@ mod tests {
     use std::time::Duration;
 
     use http::HeaderValue;
-    use outrigger_proto::model::{DescriptorEntry, Fallback, LimitKey, OnFailure, PathMatch, Split, Target};
+    use outrigger_proto::model::{
+        DescriptorEntry, Fallback, GlobalRateLimit, LimitKey, OnFailure, PathMatch, Split, Target,
+    };
 
     use super::*;
 
@@ -197,14 +223,17 @@ mod tests {
     fn refusals_are_kept_where_they_are_to_be_remembered() {
         let mut limits = limits();
         let mut of = |cache| {
-            let config = GlobalRateLimit {
+            let service = RateLimitService {
                 cluster: name("rls"),
                 domain: "shop".into(),
-                descriptors: vec![vec![DescriptorEntry::Source]],
-                timeout: GlobalRateLimit::TIMEOUT,
+                timeout: RateLimitService::TIMEOUT,
                 on_failure: OnFailure::Allow,
-                hits: NonZeroU32::MIN,
                 cache,
+            };
+            let config = GlobalRateLimit {
+                service: Some(service),
+                descriptors: vec![vec![DescriptorEntry::Source]],
+                hits: NonZeroU32::MIN,
             };
             let route =
                 Route { rate_limit: None, global_rate_limit: Some(Box::new(config)), ..route("/a", 1) };

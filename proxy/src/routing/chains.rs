@@ -67,7 +67,8 @@ impl<N: Default> Step<IpNet, N> {
 type SourcePorts = Step<u16, Option<usize>>;
 type Sources = Step<IpNet, SourcePorts>;
 type Origins = Step<Origin, Sources>;
-type Protocols = Step<Box<[u8]>, Origins>;
+type DirectSources = Step<IpNet, Origins>;
+type Protocols = Step<Box<[u8]>, DirectSources>;
 type Transports = Step<Transport, Protocols>;
 type Hosts = Step<Box<str>, Transports>;
 type Destinations = Step<IpNet, Hosts>;
@@ -92,26 +93,36 @@ impl ChainIndex {
     }
 
     fn add(&mut self, matches: &ChainMatch, place: usize) {
-        let ChainMatch { port, destinations, hosts, transport, protocols, origin, sources, source_ports } =
-            matches;
+        let ChainMatch {
+            port,
+            destinations,
+            hosts,
+            transport,
+            protocols,
+            direct_sources,
+            origin,
+            sources,
+            source_ports,
+        } = matches;
         let networks = |all: &BTreeSet<IpNet>| all.iter().map(IpNet::trunc).collect::<Vec<_>>();
-        let (destinations, sources) = (networks(destinations), networks(sources));
+        let [destinations, direct, sources] = [destinations, direct_sources, sources].map(networks);
         // As they are looked for: what begins with a dot is all below it.
         let host = |host: &HostPattern| match host {
             HostPattern::Exact(name) | HostPattern::Suffix(name) => name.clone(),
+        };
+        let ends = |step: &mut Origins| {
+            step.lead(*origin, |step| {
+                step.lead(sources.iter().copied(), |step| {
+                    step.lead(source_ports.iter().copied().map(u16::from), |found| *found = Some(place));
+                });
+            });
         };
         self.first.lead(port.map(u16::from), |step| {
             step.lead(destinations.iter().copied(), |step| {
                 step.lead(hosts.iter().map(host), |step| {
                     step.lead(*transport, |step| {
                         step.lead(protocols.iter().map(|name| name.as_bytes().into()), |step| {
-                            step.lead(*origin, |step| {
-                                step.lead(sources.iter().copied(), |step| {
-                                    step.lead(source_ports.iter().copied().map(u16::from), |found| {
-                                        *found = Some(place);
-                                    });
-                                });
-                            });
+                            step.lead(direct.iter().copied(), ends);
                         });
                     });
                 });
@@ -134,6 +145,7 @@ impl ChainIndex {
         let step = step.find(host.into_iter().flat_map(names))?;
         let step = step.find([&arrival.transport()])?;
         let step = step.find(protocols)?;
+        let step = step.find_network(arrival.source())?;
         let step = step.find([&arrival.origin()])?;
         let step = step.find_network(arrival.source())?;
         *step.find(from.map(|from| from.port()).as_ref())?

@@ -47,12 +47,13 @@ fn naive(all: &[ChainMatch], arrival: &Arrival) -> Option<usize> {
     };
     let transport = if hello.is_some() { Transport::Tls } else { Transport::Clear };
     let is = |said: bool, same: bool| -> Fit { if said { same.then_some(1) } else { Some(0) } };
-    let steps: [&dyn Fn(&ChainMatch) -> Fit; 8] = [
+    let steps: [&dyn Fn(&ChainMatch) -> Fit; 9] = [
         &|all| one_of(all.port.iter().map(|port| port.get()).collect(), port(to)),
         &|all| within(&all.destinations, to),
         &|all| host(&all.hosts),
         &|all| is(all.transport.is_some(), all.transport == Some(transport)),
         &|all| protocol(&all.protocols),
+        &|all| within(&all.direct_sources, from),
         &|all| is(all.origin.is_some(), all.origin == Some(arrival.origin())),
         &|all| within(&all.sources, from),
         &|all| one_of(all.source_ports.iter().map(|port| port.get()).collect(), port(from)),
@@ -93,13 +94,20 @@ fn chain_match() -> impl Strategy<Value = ChainMatch> {
     let transport = option::of(select(vec![Transport::Tls, Transport::Clear]));
     let origin = option::of(select(vec![Origin::Local, Origin::External]));
     let to = (option::of(ports()), networks(), hosts());
-    (to, transport, protocols, origin, networks(), source_ports).prop_map(
-        |((port, destinations, hosts), transport, protocols, origin, sources, source_ports)| ChainMatch {
+    let from = (networks(), origin, networks(), source_ports);
+    (to, transport, protocols, from).prop_map(
+        |(
+            (port, destinations, hosts),
+            transport,
+            protocols,
+            (direct_sources, origin, sources, source_ports),
+        )| ChainMatch {
             port,
             destinations,
             hosts,
             transport,
             protocols,
+            direct_sources,
             origin,
             sources,
             source_ports,

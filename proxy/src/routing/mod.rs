@@ -22,6 +22,7 @@ pub use self::chains::ChainIndex;
 pub use self::host::{canonical_host, host_fits};
 pub use self::index::RouteIndex;
 pub use self::naive::matches;
-pub use self::query::{QueryEdit, query_value};
+pub use self::predicates::header_matches;
+pub use self::query::{QueryEdit, query_matches, query_value};
 pub use self::rewrite::rewritten;
 pub use self::split::pick_target;

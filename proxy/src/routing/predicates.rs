@@ -33,7 +33,8 @@ fn path_matches(wanted: &PathMatch, path: &str) -> bool {
     }
 }
 
-fn header_matches(wanted: &HeaderMatch, headers: &HeaderMap) -> bool {
+/// Whether a field, as often as it is there, fits.
+pub fn header_matches(wanted: &HeaderMatch, headers: &HeaderMap) -> bool {
     text_matches(&wanted.value, headers.get_all(&wanted.name).into_iter().map(|value| value.as_bytes()))
 }
 

@@ -11,7 +11,8 @@ pub fn query_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
     first(query.as_bytes(), name.as_bytes()).map(decode)
 }
 
-pub(super) fn query_matches(wanted: &QueryMatch, query: Option<&str>) -> bool {
+/// Whether a parameter of this query fits.
+pub fn query_matches(wanted: &QueryMatch, query: Option<&str>) -> bool {
     let value = query.and_then(|query| query_value(query, &wanted.name));
     text_matches(&wanted.value, value.as_deref().into_iter())
 }

@@ -149,7 +149,7 @@ fn is_same_split(one: &Split, other: &Split) -> bool {
 
 /// Whether the same path and the same host are sent on.
 fn is_sent_alike((one, to): (&Route, &Forward), (other, other_to): (&Route, &Forward), path: &str) -> bool {
-    let sent = |route| rewritten(route, path).unwrap_or(path.into());
+    let sent = |route| rewritten(route, path).ok().map(|sent| sent.unwrap_or(path.into()));
     let is_same_host = || to.rewrite.host == other_to.rewrite.host;
     is_rewritten_alike((one, to), (other, other_to)) || (is_same_host() && sent(one) == sent(other))
 }
@@ -163,7 +163,7 @@ fn is_rewritten_alike((one, to): (&Route, &Forward), (other, other_to): (&Route,
     let Rewrite { path, host: _ } = &to.rewrite;
     to.rewrite == other_to.rewrite
         && match path {
-            None | Some(PathRewrite::Whole(_)) => true,
+            None | Some(PathRewrite::Whole(_) | PathRewrite::Found(_)) => true,
             Some(PathRewrite::Prefix(_)) => cuts_as_much(),
         }
 }
@@ -206,6 +206,9 @@ fn write_rewrite(route: &Route, rewrite: &Rewrite, out: &mut String) -> fmt::Res
         (None, _) if host.is_empty() => out.write_str(" as it is"),
         (None, _) => write!(out, " as {host}"),
         (Some(PathRewrite::Whole(whole)), _) => write!(out, " as {host}{whole}"),
+        (Some(PathRewrite::Found(replace)), _) => {
+            write!(out, " as {host} with {:?} for {:?}", replace.with(), replace.pattern().as_str())
+        }
         (Some(PathRewrite::Prefix(new)), PathMatch::Prefix(old)) => {
             write!(out, " as {host}{new}/* for {old}/*")
         }

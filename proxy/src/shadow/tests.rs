@@ -84,6 +84,7 @@ impl Said {
         let http = HttpFilter {
             jwt: self.issuers.clone().into(),
             external_authorization: None,
+            rate_limit_service: None,
             routes: name("web"),
             trusted_proxies: Vec::new(),
             merge_slashes: true,

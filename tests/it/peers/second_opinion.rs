@@ -2,6 +2,7 @@
 //! its file, by the proxy and by Envoy as nodes of our control plane. The same requests come to all three.
 
 mod drains;
+mod limits;
 mod mutual;
 mod tokens;
 
@@ -46,6 +47,7 @@ impl Behind {
   closed: {{ endpoints: [127.0.0.1:{closed}] }}
   nobody: {{ endpoints: [] }}
   both: {{ endpoints: [\"{one}\", \"{two}\"], balance: {{ ring-hash: {{ hash: [{{ header: x-user }}] }} }} }}
+  asked: {{ endpoints: [\"{one}\", \"{two}\"], balance: maglev }}
   second: {{ endpoints: [\"{two}\", {{ address: 127.0.0.1:{closed}, priority: 1 }}] }}
 ",
             include_str!("second_opinion/routes.yaml"),
@@ -94,7 +96,8 @@ fn matched() -> Vec<Row> {
     // What is rewritten.
     all.extend(get(
         "rewrites.test",
-        "/api /api/ /api/a /api/a?q=1 /apis /whole /whole/x?q=1 /root/a /root /host /host/x?y",
+        "/api /api/ /api/a /api/a?q=1 /apis /whole /whole/x?q=1 /root/a /root /host /host/x?y /raw /raw/ /rawer/x?raw=/raw /raw/raw \
+         /cut/x /cutx /swap/a/1 /swap/a/1/b/2?q=/swap/a/1 /swap/1/a /swap /each/1/22?q=3 /eaches",
         &[],
     ));
     // Methods.
@@ -319,7 +322,7 @@ async fn a_file_a_control_plane_and_envoy_mean_the_same() {
     three.compare(&rows(), MEANT, 120).await;
 }
 
-/// One of a hash goes to one, whoever balances, and both serve some.
+/// One of a hash goes to one, whoever balances, and both serve some. Routes are asked where the cluster says nothing itself.
 #[tokio::test]
 async fn the_same_user_goes_to_the_same_endpoint() {
     let Some(envoy) = Envoy::find().await else { return };
@@ -327,18 +330,21 @@ async fn the_same_user_goes_to_the_same_endpoint() {
     let control = Control::start("", &[("mesh.yaml", &behind.document())]);
     let told = Proxy::start(&follows(&control)).await;
     let envoy = envoy.run(&node("envoy", control.xds(), "GRPC")).await;
-    for address in [told.address("web"), envoy.address_of("web")] {
+    let hosts = ["sticky.test", "asked.test", "own.test"];
+    let addresses = [told.address("web"), envoy.address_of("web")];
+    for (host, address) in hosts.into_iter().flat_map(|host| addresses.map(|address| (host, address))) {
         let mut seen = std::collections::BTreeMap::<String, std::collections::BTreeSet<String>>::new();
         for round in 0..3 {
             for user in 0..16 {
                 let field = format!("x-user: u{user}");
-                let came = came_of(address, &row("web", "GET", "sticky.test", "/", &[&field])).await;
-                assert!(came.starts_with("200 "), "{came} in round {round}");
+                let round = format!("x-round: {round}");
+                let came = came_of(address, &row("web", "GET", host, "/", &[&field, &round])).await;
+                assert!(came.starts_with("200 "), "{came} from {host} in round {round}");
                 seen.entry(field).or_default().insert(came);
             }
         }
-        assert!(seen.values().all(|to| to.len() == 1), "{seen:?}");
+        assert!(seen.values().all(|to| to.len() == 1), "{host}: {seen:?}");
         let all: std::collections::BTreeSet<_> = seen.into_values().flatten().collect();
-        assert_eq!(all.len(), 2, "{all:?}");
+        assert_eq!(all.len(), 2, "{host}: {all:?}");
     }
 }

@@ -194,6 +194,15 @@ fn listeners() -> Vec<Value> {
             None,
         ),
         listener(
+            "direct-before-origin",
+            0,
+            &[
+                clear(json!({ "direct_source_prefix_ranges": network("127.0.0.2", 32) }), "two"),
+                clear(json!({ "source_type": "SAME_IP_OR_LOOPBACK" }), "local"),
+            ],
+            None,
+        ),
+        listener(
             "destination-before-all",
             0,
             &[

@@ -99,7 +99,8 @@ pub(super) fn authorization(around: (bool, bool, bool, bool)) -> impl Strategy<V
     vec(rule, 1..4).prop_map(|rules| Authorization { rules: rules.into() })
 }
 
-/// Where a listener looks at no tokens, its routes need none; where it asks no service by gRPC, they tell it nothing.
+/// Where a listener looks at no tokens, its routes need none; where it asks no service by gRPC, they tell it nothing; where
+/// it has none that counts, they say who does.
 pub(super) fn unlooked(mesh: &mut Mesh) {
     for chain in mesh.listeners.values().flat_map(|listener| listener.chains.each()) {
         let Filter::Http(http) = &chain.filter else { continue };
@@ -107,9 +108,14 @@ pub(super) fn unlooked(mesh: &mut Mesh) {
             continue;
         };
         let looks = !http.jwt.is_empty();
+        let counts = http.rate_limit_service.is_some();
         let asks = http.external_authorization.as_deref().is_some_and(by_grpc);
         let less = |route: &Route| Route {
             jwt: route.jwt.filter(|wanted| looks || *wanted != JwtUse::Required),
+            global_rate_limit: route
+                .global_rate_limit
+                .clone()
+                .filter(|limit| counts || limit.service.is_some()),
             external_authorization: route
                 .external_authorization
                 .clone()
@@ -125,7 +131,15 @@ pub(super) fn jwt() -> impl Strategy<Value = Vec<JwtIssuer>> {
     let file = "[a-z0-9 .$/]{1,9}[a-z]".prop_filter("no address", |path| !path.contains("://"));
     let url = select(vec!["https://a/b", "https://a.b:1/c?d=e", "http://127.0.0.1:1/a", "http://localhost/"]);
     let trust = option::of("[a-z]{1,5}".prop_map(Into::into));
+    let inline = select(vec!["", " \n", "  # $x"]).prop_map(|more| {
+        let x = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let text = format!(
+            "{{\"keys\": [{{\"kty\":\"OKP\",\"kid\":\"{more}\",\"crv\":\"Ed25519\",\"x\":\"{x}\"}}]}}"
+        );
+        JwksSource::Inline(InlineKeys::new(text.replace('\n', "\\n")).unwrap())
+    });
     let keys = prop_oneof![
+        inline,
         file.prop_map(|path| JwksSource::File(path.into())),
         (url, trust).prop_map(|(url, trust)| JwksSource::Url { url: url.into(), trust }),
     ];

@@ -28,14 +28,20 @@ fn chain_match() -> impl Strategy<Value = ChainMatch> {
     let transport = option::of(select(vec![Transport::Tls, Transport::Clear]));
     let origin = option::of(select(vec![Origin::Local, Origin::External]));
     let to = (option::of(ports()), networks(), btree_set(host, 0..3));
-    let from = (origin, networks(), btree_set(ports(), 0..3));
+    let from = (networks(), origin, networks(), btree_set(ports(), 0..3));
     (to, transport, protocols, from).prop_map(
-        |((port, destinations, hosts), transport, protocols, (origin, sources, source_ports))| ChainMatch {
+        |(
+            (port, destinations, hosts),
+            transport,
+            protocols,
+            (direct_sources, origin, sources, source_ports),
+        )| ChainMatch {
             port,
             destinations,
             hosts,
             transport,
             protocols,
+            direct_sources,
             origin,
             sources,
             source_ports,

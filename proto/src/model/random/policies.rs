@@ -4,12 +4,12 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use super::{boxed_text, respond, text, time};
+use super::{boxed_text, respond, string_match, text, time};
 use crate::model::*;
 
 fn some(range: std::ops::RangeInclusive<u32>) -> impl Strategy<Value = NonZeroU32> {
@@ -39,13 +39,15 @@ pub(super) fn forwarded() -> BoxedStrategy<Forward> {
     let fallback = fallback().prop_map(Box::new).boxed();
     let again = (option::of(retry().prop_map(Box::new)), option::of(hedge()));
     let priority = select(vec![Priority::Default, Priority::High]);
-    (again, priority, option::of(mirror), option::of(fallback))
-        .prop_map(|((retry, hedge), priority, mirror, fallback)| Forward {
+    let hash = prop_oneof![2 => Just(Box::default()), 1 => hash()];
+    (again, priority, option::of(mirror), option::of(fallback), hash)
+        .prop_map(|((retry, hedge), priority, mirror, fallback, hash)| Forward {
             retry,
             hedge,
             priority,
             mirror,
             fallback,
+            hash,
             ..Forward::new(Split::one(set_later()))
         })
         .boxed()
@@ -111,28 +113,53 @@ pub(super) fn rate_limit() -> impl Strategy<Value = RateLimit> {
     })
 }
 
-pub(super) fn global_rate_limit() -> impl Strategy<Value = GlobalRateLimit> {
-    let some_text =
-        || text().prop_filter("not empty", |t| !t.is_empty()).prop_map(|t| -> Box<str> { t.into() });
-    let entry = prop_oneof![
-        header().prop_map(DescriptorEntry::Header),
-        Just(DescriptorEntry::Source),
-        (some_text(), some_text()).prop_map(|(key, value)| DescriptorEntry::Fixed { key, value }),
-    ];
-    let descriptors = vec(vec(entry, 1..3), 1..3);
+fn some_text() -> impl Strategy<Value = Box<str>> {
+    text().prop_filter("not empty", |t| !t.is_empty()).prop_map(Box::from)
+}
+
+/// Which cluster it is, is set later.
+pub(super) fn rate_limit_service() -> impl Strategy<Value = RateLimitService> {
     let on_failure = select(vec![OnFailure::Allow, OnFailure::Deny]);
-    let numbers = (some(1..=1_000_000), 0..=1_000_000_u32);
-    (some_text(), descriptors, time(), on_failure, numbers).prop_map(
-        |(domain, descriptors, timeout, on_failure, (hits, cache))| GlobalRateLimit {
-            cluster: set_later().cluster,
-            domain,
-            descriptors,
-            timeout,
-            on_failure,
-            hits,
-            cache,
-        },
-    )
+    (some_text(), time(), on_failure, 0..=1_000_000_u32).prop_map(|(domain, timeout, on_failure, cache)| {
+        RateLimitService { cluster: set_later().cluster, domain, timeout, on_failure, cache }
+    })
+}
+
+fn descriptor_entry() -> BoxedStrategy<DescriptorEntry> {
+    let absent = || select(vec![Absent::Descriptor, Absent::Entry]);
+    let key = |own: &str, key: Option<Box<str>>| key.unwrap_or_else(|| own.into());
+    let headers = btree_map(select(vec!["x-beta", "host", "1"]), string_match(), 1..3).prop_map(|all| {
+        let one = |(name, value)| HeaderMatch { name: HeaderName::from_static(name), value };
+        OnlyOf::Headers(all.into_iter().map(one).collect())
+    });
+    let query = btree_map("[a-z]{1,3}", string_match(), 1..3).prop_map(|all| {
+        let one = |(name, value): (String, _)| QueryMatch { name: name.into(), value };
+        OnlyOf::Query(all.into_iter().map(one).collect())
+    });
+    let only = (any::<bool>(), prop_oneof![headers, query]).prop_map(|(fits, of)| Only { fits, of });
+    let words =
+        vec![DescriptorEntry::Source, DescriptorEntry::SourceCluster, DescriptorEntry::DestinationCluster];
+    prop_oneof![
+        (header(), option::of(some_text()), absent()).prop_map(move |(name, own, absent)| {
+            DescriptorEntry::Header { key: key(name.as_str(), own), name, absent }
+        }),
+        (some_text(), option::of(some_text()), absent()).prop_map(move |(name, own, absent)| {
+            DescriptorEntry::Query { key: key(&name, own), name, absent }
+        }),
+        select(words),
+        (some_text(), some_text(), option::of(only)).prop_map(|(key, value, only)| DescriptorEntry::Fixed {
+            key,
+            value,
+            only
+        }),
+    ]
+    .boxed()
+}
+
+pub(super) fn global_rate_limit() -> impl Strategy<Value = GlobalRateLimit> {
+    let descriptors = vec(vec(descriptor_entry(), 1..3), 1..3);
+    (option::of(rate_limit_service()), descriptors, some(1..=1_000_000))
+        .prop_map(|(service, descriptors, hits)| GlobalRateLimit { service, descriptors, hits })
 }
 
 pub(super) fn concurrency() -> BoxedStrategy<Concurrency> {
@@ -159,24 +186,31 @@ pub(super) fn fault() -> impl Strategy<Value = Fault> {
         .prop_map(|(delay, abort, when)| Fault { delay, abort, when })
 }
 
-pub(super) fn balance() -> impl Strategy<Value = Balance> {
-    let cookie = ("[a-zA-Z0-9!#$%&'*+.^_`|~-]{1,6}", option::of(time()))
-        .prop_map(|(name, ttl): (String, _)| HashOn::Cookie { name: name.into(), ttl });
+/// What is hashed; each once.
+pub(super) fn hash() -> impl Strategy<Value = Box<[HashKey]>> {
+    let path =
+        select(vec![None, Some("/"), Some("/a b:#'"), Some("/$x")]).prop_map(|path| path.map(Box::from));
+    let made = (time(), path).prop_map(|(ttl, path)| MadeCookie { ttl, path });
+    let cookie = ("[a-zA-Z0-9!#$%&'*+.^_`|~-]{1,6}", option::of(made))
+        .prop_map(|(name, made): (String, _)| HashOn::Cookie { name: name.into(), made });
     let query =
         text().prop_filter("not empty", |t| !t.is_empty()).prop_map(|name| HashOn::Query(name.into()));
     let on = prop_oneof![header().prop_map(HashOn::Header), cookie, Just(HashOn::Source), query];
-    let hash = vec(on, 1..4).prop_map(|all| {
-        let mut once: Vec<HashOn> = Vec::new();
-        for on in all {
-            if !once.contains(&on) {
-                once.push(on);
+    vec((on, any::<bool>()), 0..4).prop_map(|all| {
+        let mut once: Vec<HashKey> = Vec::new();
+        for (on, terminal) in all {
+            if once.iter().all(|key| key.on != on) {
+                once.push(HashKey { on, terminal });
             }
         }
         once.into_boxed_slice()
-    });
+    })
+}
+
+pub(super) fn balance() -> impl Strategy<Value = Balance> {
     prop_oneof![
         select(vec![Balance::PeakEwma, Balance::LeastRequest, Balance::RoundRobin, Balance::Random]),
-        (hash, any::<bool>()).prop_map(|(on, ring)| match ring {
+        (hash(), any::<bool>()).prop_map(|(on, ring)| match ring {
             true => Balance::RingHash(on),
             false => Balance::Maglev(on),
         }),

@@ -10,7 +10,7 @@ use super::super::generated::envoy::config::cluster::v3::cluster::{LbConfig, LbP
 use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::r#type::v3 as kinds;
 use super::{percent, policies};
-use crate::model::{Balance, HashOn, Percent};
+use crate::model::{Balance, HashKey, Percent};
 
 /// What is written of it.
 pub(super) struct Written {
@@ -41,7 +41,7 @@ impl Read {
     }
 
     /// The balancer, where this of a request is hashed.
-    pub(super) fn by(&self, hash: Box<[HashOn]>) -> Balance {
+    pub(super) fn by(&self, hash: Box<[HashKey]>) -> Balance {
         match &self.balance {
             Balance::RingHash(_) => Balance::RingHash(hash),
             Balance::Maglev(_) => Balance::Maglev(hash),

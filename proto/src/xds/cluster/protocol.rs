@@ -4,16 +4,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http::HeaderName;
 use prost_types::Any;
 
 use super::super::cx::Cx;
 use super::super::generated::envoy::config::core::v3 as core;
-use super::super::generated::envoy::config::route::v3::route_action as route;
 use super::super::generated::envoy::extensions::upstreams::http::v3 as http_options;
 use super::super::generated::envoy::extensions::upstreams::http::v3::http_protocol_options as options;
+use super::super::hash;
 use super::{limit, of_any};
-use crate::model::{HashOn, Protocol};
+use crate::model::{HashKey, Protocol};
 
 /// By which clusters say what is spoken with them.
 pub(in super::super) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -26,7 +25,7 @@ pub(super) struct Spoken {
     pub(super) protocol: Protocol,
     pub(super) idle_timeout: Duration,
     /// Empty where the balancer does not hash.
-    pub(super) hash: Box<[HashOn]>,
+    pub(super) hash: Box<[HashKey]>,
 }
 
 /// With a balancer that hashes or not.
@@ -49,8 +48,8 @@ pub(super) fn protocol(cx: &mut Cx, written: BTreeMap<String, Any>, hashes: bool
         spoken = cx.within(field, |cx| {
             let protocol = version(cx, upstream_protocol_options);
             let idle_timeout = idle_timeout(cx, common_http_protocol_options, hour);
-            let hash = if hashes { cx.each("hash_policy", hash_policy, hash_on)? } else { Vec::new() };
-            Some(Spoken { protocol: protocol?, idle_timeout: idle_timeout?, hash: hash.into() })
+            let keys = if hashes { cx.each("hash_policy", hash_policy, hash::key)? } else { Vec::new() };
+            Some(Spoken { protocol: protocol?, idle_timeout: idle_timeout?, hash: keys.into() })
         })?;
     }
     Some(spoken)
@@ -110,41 +109,4 @@ fn idle_timeout(
         }
         limit(cx, "idle_timeout", idle_timeout, default)
     })
-}
-
-fn hash_on(cx: &mut Cx, policy: route::HashPolicy) -> Option<HashOn> {
-    use route::hash_policy::{ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter};
-    let route::HashPolicy { policy_specifier } = policy;
-    match cx.required("policy_specifier", policy_specifier)? {
-        PolicySpecifier::Header(Header { header_name }) => {
-            let name = HeaderName::try_from(header_name).ok().map(HashOn::Header);
-            name.or_else(|| cx.fail("header.header_name", "this is not the name of a header field"))
-        }
-        PolicySpecifier::Cookie(Cookie { name, ttl, path }) => cx.within("cookie", |cx| {
-            let ttl = match ttl {
-                None => None,
-                // With 0 it lives as long as the session.
-                written => Some(cx.time("ttl", written)?.unwrap_or(Duration::ZERO)),
-            };
-            if !matches!(&*path, "" | "/") {
-                return cx.fail("path", "`/` alone is supported");
-            }
-            // RFC 6265 section 4.1.1.
-            let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-            if name.is_empty() || !name.bytes().all(token) {
-                return cx.fail("name", "this is not a cookie's name");
-            }
-            Some(HashOn::Cookie { name: name.into(), ttl })
-        }),
-        PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }) => {
-            Some(HashOn::Source)
-        }
-        PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: false }) => {
-            cx.fail("connection_properties", "nothing is hashed: write `source_ip`")
-        }
-        PolicySpecifier::QueryParameter(QueryParameter { name }) if !name.is_empty() => {
-            Some(HashOn::Query(name.into()))
-        }
-        PolicySpecifier::QueryParameter(_) => cx.fail("query_parameter.name", "a name is empty"),
-    }
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::super::cx::Cx;
-use super::super::generated::envoy::config::core::v3::HttpUri;
+use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::config::route::v3 as route;
 use super::super::generated::envoy::extensions::filters::http::jwt_authn::v3 as pb;
+use super::super::generated::envoy::extensions::filters::http::jwt_authn::v3::jwt_provider::JwksSourceSpecifier as Jwks;
 use super::super::generated::envoy::extensions::filters::http::jwt_authn::v3::jwt_requirement::RequiresType;
 use super::super::generated::outrigger::extensions::v1 as ext;
-use crate::model::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse};
+use crate::model::{InlineKeys, JwksSource, JwtAlgorithm, JwtIssuer, JwtUse, KeySetError};
 use crate::yaml::{is_private, of_one_hop};
 
 /// By which routes ask for a token.
@@ -139,9 +140,10 @@ fn issuer(cx: &mut Cx, provider: pb::JwtProvider, said: ext::JwtIssuer, required
     if !forward {
         return cx.fail("forward", "a token is passed on: write true");
     }
-    let pb::jwt_provider::JwksSourceSpecifier::RemoteJwks(remote) =
-        cx.required("remote_jwks", jwks_source_specifier)?;
-    let keys = cx.within("remote_jwks", |cx| keys(cx, remote));
+    let keys = match cx.required("jwks_source_specifier", jwks_source_specifier)? {
+        Jwks::RemoteJwks(remote) => cx.within("remote_jwks", |cx| keys(cx, remote)),
+        Jwks::LocalJwks(local) => inline(cx, local),
+    };
     cx.each("from_headers", from_headers, |cx, header| {
         let pb::JwtHeader { name, value_prefix } = header;
         let is_bearer = name.eq_ignore_ascii_case("authorization") && value_prefix == "Bearer ";
@@ -174,11 +176,25 @@ fn issuer(cx: &mut Cx, provider: pb::JwtProvider, said: ext::JwtIssuer, required
 
 fn keys(cx: &mut Cx, remote: pb::RemoteJwks) -> Option<JwksSource> {
     let pb::RemoteJwks { http_uri } = remote;
-    let HttpUri { uri, timeout: _, http_upstream_type: _ } = cx.required("http_uri", http_uri)?;
+    let core::HttpUri { uri, timeout: _, http_upstream_type: _ } = cx.required("http_uri", http_uri)?;
     match uri.parse().ok().as_ref().and_then(is_private) {
         Some(true) => Some(JwksSource::Url { url: uri.into(), trust: None }),
         Some(false) => cx.fail("http_uri.uri", "keys that come in the clear could be anybody's"),
         None => cx.fail("http_uri.uri", format!("`{uri}` is no address of keys")),
+    }
+}
+
+fn inline(cx: &mut Cx, local: core::DataSource) -> Option<JwksSource> {
+    use core::data_source::Specifier;
+    let core::DataSource { specifier } = local;
+    let text = match cx.required("local_jwks", specifier)? {
+        Specifier::InlineString(text) => Some(text),
+        // JSON is text in UTF-8 (RFC 8259 section 8.1).
+        Specifier::InlineBytes(bytes) => String::from_utf8(bytes).ok(),
+    };
+    match text.ok_or(KeySetError::NotASet).and_then(InlineKeys::new) {
+        Ok(keys) => Some(JwksSource::Inline(keys)),
+        Err(error) => cx.fail("local_jwks", format!("these keys cannot be used: {error}")),
     }
 }
 

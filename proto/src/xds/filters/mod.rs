@@ -8,7 +8,7 @@ pub(super) mod ext_authz;
 mod fault;
 pub(super) mod jwt;
 pub(super) mod local_rate_limit;
-mod rate_limit;
+pub(super) mod rate_limit;
 pub(super) mod rbac;
 pub(super) mod request;
 #[cfg(test)]
@@ -28,6 +28,7 @@ use super::generated::envoy::extensions::filters::network::http_connection_manag
 use super::generated::outrigger::extensions::v1 as ext;
 use crate::model::{
     Authorization, CheckUse, ExternalAuthorization, Fault, GlobalRateLimit, JwtIssuer, JwtUse, RateLimit,
+    RateLimitService,
 };
 
 /// What the filters of a listener say.
@@ -35,7 +36,17 @@ use crate::model::{
 pub(super) struct HttpFilters {
     pub(super) jwt: Box<[JwtIssuer]>,
     pub(super) external_authorization: Option<Box<ExternalAuthorization>>,
+    pub(super) rate_limit_service: Option<Box<RateLimitService>>,
     pub(super) authorization: Option<Authorization>,
+}
+
+/// What is ours to say of them.
+#[derive(Debug, Default)]
+pub(super) struct Ours {
+    /// By provider.
+    pub(super) jwt: BTreeMap<String, ext::JwtIssuer>,
+    pub(super) external_authorization: Option<ext::ExternalAuthorization>,
+    pub(super) rate_limit_cache: u32,
 }
 
 /// In the order in which requests pass them.
@@ -45,6 +56,7 @@ enum Step {
     Rbac,
     ExtAuthz,
     LocalRateLimit,
+    RateLimit,
     Fault,
     Router,
 }
@@ -56,6 +68,7 @@ impl Step {
             (Self::Rbac, is::<http::rbac::v3::Rbac>(any)),
             (Self::ExtAuthz, is::<http::ext_authz::v3::ExtAuthz>(any)),
             (Self::LocalRateLimit, is::<http::local_ratelimit::v3::LocalRateLimit>(any)),
+            (Self::RateLimit, is::<http::ratelimit::v3::RateLimit>(any)),
             (Self::Fault, is::<http::fault::v3::HttpFault>(any)),
             (Self::Router, is::<http::router::v3::Router>(any)),
         ];
@@ -73,40 +86,26 @@ pub(super) fn of_manager(
     cx: &mut Cx,
     filters: Vec<manager::HttpFilter>,
     trusts: bool,
-    (issuers, asked): (BTreeMap<String, ext::JwtIssuer>, Option<ext::ExternalAuthorization>),
+    Ours { jwt: issuers, external_authorization: asked, rate_limit_cache }: Ours,
 ) -> Option<HttpFilters> {
     let mut read = HttpFilters::default();
     let mut rules = rbac::Gathered::default();
     let mut last: Option<Step> = None;
-    let (mut issuers, mut asked) = (Some(issuers), Some(asked));
+    let (mut issuers, mut asked, mut cache) = (Some(issuers), Some(asked), Some(rate_limit_cache));
     let around = rbac::Around { http: true, trusts };
     cx.each("http_filters", filters, |cx, filter| {
         let manager::HttpFilter { name: _, is_optional, disabled, config_type } = filter;
         let manager::http_filter::ConfigType::TypedConfig(any) = cx.required("typed_config", config_type)?;
         cx.within("typed_config", |cx| {
-            let Some(step) = Step::of(&any) else {
-                if is_optional || disabled || does_nothing(&any) {
-                    return Some(());
-                }
-                return cx.fail("", format!("`{}` is not supported", type_of(&any)));
-            };
-            if disabled {
-                return cx.fail("", "a filter that only routes turn on is not supported");
-            }
-            // Of rules several filters may stand one after the other.
-            if last.is_some_and(|last| last > step || (last == step && step != Step::Rbac)) {
-                return cx.fail(
-                    "",
-                    "it stands once, and requests pass in this order: jwt_authn, rbac, ext_authz, local_ratelimit, \
-                     fault, router",
-                );
-            }
+            let Some(step) = next(cx, &any, (is_optional, disabled), last)? else { return Some(()) };
             last = Some(step);
             match step {
-                Step::Jwt => read.jwt = {
-                    let said = issuers.take()?;
-                    decoded(cx, &any, |cx, filter| jwt::filter(cx, filter, said))?
-                },
+                Step::Jwt => {
+                    read.jwt = {
+                        let said = issuers.take()?;
+                        decoded(cx, &any, |cx, filter| jwt::filter(cx, filter, said))?
+                    }
+                }
                 Step::Rbac => {
                     let http::rbac::v3::Rbac { rules: enforced, shadow_rules } = decode(cx, &any)?;
                     rules.add(cx, around, (enforced, shadow_rules))?;
@@ -117,6 +116,11 @@ pub(super) fn of_manager(
                     read.external_authorization = Some(Box::new(filter));
                 }
                 Step::LocalRateLimit => decoded(cx, &any, local_rate_limit::filter)?,
+                Step::RateLimit => {
+                    let said = cache.take()?;
+                    let service = decoded(cx, &any, |cx, filter| rate_limit::filter(cx, filter, said))?;
+                    read.rate_limit_service = Some(Box::new(service));
+                }
                 Step::Fault => decoded(cx, &any, fault::filter)?,
                 Step::Router => {
                     let http::router::v3::Router {} = decode(cx, &any)?;
@@ -128,7 +132,7 @@ pub(super) fn of_manager(
     if last != Some(Step::Router) {
         return cx.fail("http_filters", "the last one is to be the router");
     }
-    unread(cx, issuers, asked)?;
+    unread(cx, (issuers, asked), cache)?;
     read.authorization = rules.finish();
     let claims = |rule: &crate::model::Rule| !rule.when.claims.is_empty();
     if read.jwt.is_empty() && read.authorization.iter().any(|all| all.rules.iter().any(claims)) {
@@ -137,13 +141,41 @@ pub(super) fn of_manager(
     Some(read)
 }
 
+/// What a filter is, which stands behind another; `None` inside where it is passed over.
+fn next(
+    cx: &mut Cx,
+    any: &Any,
+    (is_optional, disabled): (bool, bool),
+    last: Option<Step>,
+) -> Option<Option<Step>> {
+    let Some(step) = Step::of(any) else {
+        if is_optional || disabled || does_nothing(any) {
+            return Some(None);
+        }
+        return cx.fail("", format!("`{}` is not supported", type_of(any)));
+    };
+    if disabled {
+        return cx.fail("", "a filter that only routes turn on is not supported");
+    }
+    // Of rules several filters may stand one after the other.
+    if last.is_some_and(|last| last > step || (last == step && step != Step::Rbac)) {
+        return cx.fail(
+            "",
+            "it stands once, and requests pass in this order: jwt_authn, rbac, ext_authz, local_ratelimit, \
+             ratelimit, fault, router",
+        );
+    }
+    Some(Some(step))
+}
+
 /// What is ours to say of a filter that is not there would be lost.
 fn unread(
     cx: &mut Cx,
-    issuers: Option<BTreeMap<String, ext::JwtIssuer>>,
-    asked: Option<Option<ext::ExternalAuthorization>>,
+    (issuers, asked): (Option<BTreeMap<String, ext::JwtIssuer>>, Option<Option<ext::ExternalAuthorization>>),
+    cache: Option<u32>,
 ) -> Option<()> {
-    if issuers.is_some_and(|issuers| !issuers.is_empty()) || asked.flatten().is_some() {
+    let guards = issuers.is_some_and(|issuers| !issuers.is_empty()) || asked.flatten().is_some();
+    if guards || cache.is_some_and(|most| most > 0) {
         return cx.fail("http_filters", "`metadata` speaks of a filter that is not here");
     }
     Some(())
@@ -161,7 +193,11 @@ pub(super) struct RoutePolicies {
 
 /// `typed_per_filter_config` of a route. Which filter is meant is told by the type, as a filter's name is its listener's to
 /// choose.
-pub(super) fn of_route(cx: &mut Cx, configs: BTreeMap<String, Any>) -> Option<RoutePolicies> {
+pub(super) fn of_route(
+    cx: &mut Cx,
+    configs: BTreeMap<String, Any>,
+    around: rate_limit::Around<'_>,
+) -> Option<RoutePolicies> {
     let mut configs: Vec<_> = configs.into_iter().collect();
     configs.sort_by(|a, b| a.0.cmp(&b.0));
     let mut said = Said::default();
@@ -187,7 +223,8 @@ pub(super) fn of_route(cx: &mut Cx, configs: BTreeMap<String, Any>) -> Option<Ro
         }
         policies.rate_limit = Some(Box::new(local_rate_limit::of_caller(cx, limit)?));
     }
-    policies.global_rate_limit = rate_limit::of_route(cx, counted, global_rate_limit)?.map(Box::new);
+    policies.global_rate_limit =
+        rate_limit::of_route(cx, (counted, global_rate_limit), around)?.map(Box::new);
     Some(policies)
 }
 

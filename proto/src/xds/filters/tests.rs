@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use ::http::HeaderName;
 use proptest::prelude::*;
 use prost::Message;
 
 use super::super::generated::envoy::config::core::v3 as core;
+use super::super::generated::envoy::config::ratelimit::v3 as ratelimit_pb;
 use super::super::generated::envoy::config::rbac::v3 as rbac_pb;
 use super::super::generated::envoy::config::rbac::v3::permission::Rule as P;
 use super::super::generated::envoy::config::rbac::v3::principal::Identifier as I;
@@ -46,7 +48,7 @@ proptest! {
     fn what_a_route_says_of_filters_is_read_as_it_was_written(config in crate::model::random::config()) {
         for table in config.mesh.route_tables.values() {
             for route in &*table.routes {
-                let read = said(|cx| of_route(cx, write::filters::of_route(route)));
+                let read = said(|cx| of_route(cx, write::filters::of_route(route), rate_limit::Around::NONE));
                 let crate::model::Route { jwt, external_authorization, rate_limit, global_rate_limit, fault, .. } =
                     route.clone();
                 let expected = RoutePolicies { jwt, external_authorization, rate_limit, global_rate_limit, fault };
@@ -86,7 +88,11 @@ fn tokens_come_in_a_second_a_minute_or_an_hour() {
         (1, 7_000, None),
         (1, 7_200_000, None),
     ] {
-        let limit = of_route(&mut Cx::new("X".to_owned()), configs(&[("a", any(&bucket(tokens, millis)))]));
+        let limit = of_route(
+            &mut Cx::new("X".to_owned()),
+            configs(&[("a", any(&bucket(tokens, millis)))]),
+            rate_limit::Around::NONE,
+        );
         let read = limit.and_then(|all| all.rate_limit);
         let read = read.map(|limit| (limit.tokens.get(), limit.every.as_secs()));
         assert_eq!(read, expected, "{tokens} in {millis} ms");
@@ -96,11 +102,11 @@ fn tokens_come_in_a_second_a_minute_or_an_hour() {
 #[test]
 fn a_limit_that_is_not_turned_on_is_none() {
     let off = local_pb::LocalRateLimit { filter_enforced: None, ..bucket(1, 1_000) };
-    let read = said(|cx| of_route(cx, configs(&[("a", any(&off))])));
+    let read = said(|cx| of_route(cx, configs(&[("a", any(&off))]), rate_limit::Around::NONE));
     assert_eq!(read, Ok(RoutePolicies::default()));
     let half = Some(core::RuntimeFractionalPercent { default_value: percent(50), ..Default::default() });
     let half = local_pb::LocalRateLimit { filter_enabled: half, ..bucket(1, 1_000) };
-    let read = said(|cx| of_route(cx, configs(&[("a", any(&half))])));
+    let read = said(|cx| of_route(cx, configs(&[("a", any(&half))]), rate_limit::Around::NONE));
     assert_eq!(read.unwrap_err(), "X.typed_per_filter_config[a].filter_enabled: it is all or none");
 }
 
@@ -140,17 +146,20 @@ fn what_a_route_cannot_say_is_refused_where_it_stands() {
             "X.typed_per_filter_config[a].config: a filter is turned off by its own message",
         ),
         (
-            any(&service_pb::RateLimitPerRoute::default()),
-            "X.typed_per_filter_config: which service counts is said by a RoutePolicy under `outrigger`",
+            any(&service_pb::RateLimitPerRoute { domain: "d".to_owned(), ..Default::default() }),
+            "X.typed_per_filter_config.domain: the listener says where its service counts",
         ),
     ] {
-        let read = said(|cx| of_route(cx, configs(&[("a", config)])));
+        let read = said(|cx| of_route(cx, configs(&[("a", config)]), rate_limit::Around::NONE));
         assert_eq!(read.unwrap_err(), expected);
     }
     let optional = any(&wrapped(Some(unknown), true, false));
-    assert_eq!(said(|cx| of_route(cx, configs(&[("a", optional)]))), Ok(RoutePolicies::default()));
+    assert_eq!(
+        said(|cx| of_route(cx, configs(&[("a", optional)]), rate_limit::Around::NONE)),
+        Ok(RoutePolicies::default())
+    );
     let two = configs(&[("a", any(&disabled(true))), ("b", any(&disabled(true)))]);
-    let read = said(|cx| of_route(cx, two));
+    let read = said(|cx| of_route(cx, two, rate_limit::Around::NONE));
     assert_eq!(read.unwrap_err(), "X.typed_per_filter_config[b]: this is said twice");
 }
 
@@ -380,5 +389,137 @@ fn an_expression_that_would_close_what_is_put_around_it_is_refused() {
         let all = rules(Action::Allow, &[("p", policy(path(regex), I::Any(true)))]);
         let refused = gathered(vec![(Some(all), None)]).unwrap_err();
         assert!(refused.contains("safe_regex.regex: this is "), "{refused}");
+    }
+}
+
+fn counted_by() -> service_pb::RateLimit {
+    let target = core::grpc_service::EnvoyGrpc { cluster_name: "rls".to_owned() };
+    let target_specifier = Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(target));
+    service_pb::RateLimit {
+        domain: "shop".to_owned(),
+        rate_limit_service: Some(ratelimit_pb::RateLimitServiceConfig {
+            grpc_service: Some(core::GrpcService { target_specifier, timeout: None }),
+            transport_api_version: core::ApiVersion::V3.into(),
+        }),
+        ..service_pb::RateLimit::default()
+    }
+}
+
+#[test]
+fn a_service_that_counts_is_asked_as_envoy_would() {
+    let read = said(|cx| rate_limit::filter(cx, counted_by(), 0)).unwrap();
+    let expected = crate::model::RateLimitService {
+        cluster: crate::model::Name::new("rls").unwrap(),
+        domain: "shop".into(),
+        timeout: std::time::Duration::from_millis(20),
+        on_failure: crate::model::OnFailure::Allow,
+        cache: 0,
+    };
+    assert_eq!(read, expected);
+    type Change = fn(&mut service_pb::RateLimit);
+    let rows: [(Change, &str); 7] = [
+        (|all| all.domain.clear(), "domain: this is empty"),
+        (|all| all.stage = 1, "stage: 0 alone is supported"),
+        (
+            |all| all.request_type = "internal".to_owned(),
+            "request_type: requests of both kinds are counted: write `both`",
+        ),
+        (
+            |all| all.status_on_error = Some(kind::HttpStatus { code: 500 }),
+            "status_on_error: 503 alone is supported",
+        ),
+        (|all| all.timeout = Some(prost_types::Duration::default()), "timeout: there must be one"),
+        (|all| all.rate_limit_service = None, "rate_limit_service: this is missing"),
+        (
+            |all| {
+                all.rate_limit_service.as_mut().unwrap().grpc_service.as_mut().unwrap().timeout =
+                    Some(prost_types::Duration::default())
+            },
+            "rate_limit_service.grpc_service.timeout: the filter has a `timeout`: write it there",
+        ),
+    ];
+    for (change, expected) in rows {
+        let mut filter = counted_by();
+        change(&mut filter);
+        assert_eq!(said(|cx| rate_limit::filter(cx, filter, 0)), Err(format!("X.{expected}")));
+    }
+}
+
+fn limit_of(action: route::rate_limit::action::ActionSpecifier) -> route::RateLimit {
+    route::RateLimit {
+        actions: vec![route::rate_limit::Action { action_specifier: Some(action) }],
+        ..route::RateLimit::default()
+    }
+}
+
+fn limits_of(limit: route::RateLimit) -> Result<Vec<rate_limit::Limit>, String> {
+    said(|cx| rate_limit::limits(cx, "rate_limits", vec![limit]))
+}
+
+fn by_header(header_name: &str, descriptor_key: &str) -> route::rate_limit::action::ActionSpecifier {
+    let (header_name, descriptor_key) = (header_name.to_owned(), descriptor_key.to_owned());
+    route::rate_limit::action::ActionSpecifier::RequestHeaders(route::rate_limit::action::RequestHeaders {
+        header_name,
+        descriptor_key,
+        skip_if_absent: true,
+    })
+}
+
+fn unless_headers(names: &[&str]) -> route::rate_limit::action::ActionSpecifier {
+    let matcher = |name: &&str| route::HeaderMatcher { name: (*name).to_owned(), ..Default::default() };
+    route::rate_limit::action::ActionSpecifier::HeaderValueMatch(
+        route::rate_limit::action::HeaderValueMatch {
+            descriptor_value: "v".to_owned(),
+            expect_match: Some(false),
+            headers: names.iter().map(matcher).collect(),
+            descriptor_key: String::new(),
+        },
+    )
+}
+
+#[test]
+fn what_requests_count_as_is_read_action_by_action() {
+    use crate::model::{Absent, DescriptorEntry as D, HeaderMatch, Only, OnlyOf};
+    use route::rate_limit::action::{self as pb, ActionSpecifier as A};
+    let only = HeaderMatch { name: HeaderName::from_static("x"), value: StringMatch::Present };
+    let rows = [
+        (A::SourceCluster(pb::SourceCluster {}), D::SourceCluster),
+        (A::DestinationCluster(pb::DestinationCluster {}), D::DestinationCluster),
+        (
+            by_header("X-Key", "key"),
+            D::Header { name: HeaderName::from_static("x-key"), key: "key".into(), absent: Absent::Entry },
+        ),
+        (
+            unless_headers(&["x"]),
+            D::Fixed {
+                key: "header_match".into(),
+                value: "v".into(),
+                only: Some(Only { fits: false, of: OnlyOf::Headers(vec![only]) }),
+            },
+        ),
+    ];
+    for (action, expected) in rows {
+        let (entries, hits) = limits_of(limit_of(action)).unwrap().remove(0);
+        assert_eq!((entries, hits.get()), (vec![expected], 1));
+    }
+}
+
+#[test]
+fn what_requests_cannot_count_as_is_named() {
+    let later = route::RateLimit { stage: Some(1), ..limit_of(by_header("x", "x")) };
+    for (limit, expected) in [
+        (later, "stage: 0 alone is supported"),
+        (
+            limit_of(by_header(":path", "path")),
+            "actions[0].request_headers.header_name: `:path` is not supported",
+        ),
+        (limit_of(by_header("x", "")), "actions[0].request_headers.descriptor_key: this is empty"),
+        (
+            limit_of(unless_headers(&[":method"])),
+            "actions[0].header_value_match.headers[0].name: the method is not supported here",
+        ),
+        (limit_of(unless_headers(&[])), "actions[0].header_value_match: nothing is asked for"),
+    ] {
+        assert_eq!(limits_of(limit), Err(format!("X.rate_limits[0].{expected}")));
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 
 use super::super::any::ours;
 use super::super::cx::Cx;
-use super::super::filters::text;
+use super::super::filters::{Ours, text};
 use super::super::generated::envoy::config::core::v3::CidrRange;
 use super::super::generated::envoy::config::listener::v3 as pb;
 use super::super::generated::envoy::config::listener::v3::filter_chain_match::ConnectionSourceType;
@@ -99,8 +99,9 @@ fn one(
     }
     let tls = tls::around(cx, transport_socket, &filters)?;
     let whose = if own == nothing { said.clone() } else { own.clone() };
-    let ext::Listener { limits: _, jwt, external_authorization, subsets } = whose;
-    let said = Said { of_http: (jwt, external_authorization), subsets };
+    let ext::Listener { limits: _, jwt, external_authorization, subsets, rate_limit_cache } = whose;
+    let of_http = Ours { jwt, external_authorization, rate_limit_cache };
+    let said = Said { of_http, subsets };
     let (chain, source) = chain_of(cx, table, filters, said)?;
     let limits = limits::exactly(cx, chain.limits, own.limits)?;
     Some((FilterChain { tls, limits, ..chain }, source))
@@ -116,6 +117,7 @@ fn matches(cx: &mut Cx, written: pb::FilterChainMatch) -> Option<ChainMatch> {
         application_protocols,
         server_names,
         source_type,
+        direct_source_prefix_ranges,
     } = written;
     let port = match destination_port {
         None => Some(None),
@@ -140,6 +142,7 @@ fn matches(cx: &mut Cx, written: pb::FilterChainMatch) -> Option<ChainMatch> {
         ConnectionSourceType::SameIpOrLoopback => Some(Origin::Local),
         ConnectionSourceType::External => Some(Origin::External),
     };
+    let direct_sources = networks(cx, "direct_source_prefix_ranges", direct_source_prefix_ranges);
     let sources = networks(cx, "source_prefix_ranges", source_prefix_ranges);
     let source_ports = cx.each("source_ports", source_ports, |cx, written| self::port(cx, "", written));
     Some(ChainMatch {
@@ -148,6 +151,7 @@ fn matches(cx: &mut Cx, written: pb::FilterChainMatch) -> Option<ChainMatch> {
         hosts: once(cx, "server_names", hosts?)?,
         transport: transport?,
         protocols: once(cx, "application_protocols", protocols?)?,
+        direct_sources: direct_sources?,
         origin,
         sources: sources?,
         source_ports: once(cx, "source_ports", source_ports?)?,

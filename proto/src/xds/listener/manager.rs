@@ -1,7 +1,5 @@
 //! HTTP: how requests are read, and what they pass.
 
-use std::collections::BTreeMap;
-
 use ipnet::IpNet;
 
 use super::super::any::{decode, is, type_of};
@@ -11,14 +9,10 @@ use super::super::filters::{self, HttpFilters, text};
 use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use super::super::generated::envoy::extensions::http::original_ip_detection::xff::v3 as xff;
-use super::super::generated::outrigger::extensions::v1 as ext;
 use super::super::route;
 use super::RouteSource;
 use super::limits::{self, Fields};
 use crate::model::{Authorization, Filter, HttpFilter, JwtUse, Limits, Name};
-
-/// What is ours to say of tokens, and of a service that is asked.
-pub(super) type OfHttp = (BTreeMap<String, ext::JwtIssuer>, Option<ext::ExternalAuthorization>);
 
 type Read = (Filter, Option<Authorization>, Limits, RouteSource);
 
@@ -26,7 +20,7 @@ pub(super) fn manager(
     cx: &mut Cx,
     name: &Name,
     manager: pb::HttpConnectionManager,
-    of_http: OfHttp,
+    of_http: filters::Ours,
 ) -> Option<Read> {
     let pb::HttpConnectionManager {
         codec_type,
@@ -70,9 +64,16 @@ pub(super) fn manager(
     }
     let trusted_proxies = trusted(cx, original_ip_detection_extensions, use_remote_address)?;
     let filters = filters::of_manager(cx, http_filters, !trusted_proxies.is_empty(), of_http)?;
-    let HttpFilters { jwt, external_authorization, authorization } = filters;
+    let HttpFilters { jwt, external_authorization, rate_limit_service, authorization } = filters;
     let (table, source) = routes(cx, name, route_specifier, !jwt.is_empty())?;
-    let filter = HttpFilter { jwt, external_authorization, routes: table, trusted_proxies, merge_slashes };
+    let filter = HttpFilter {
+        jwt,
+        external_authorization,
+        rate_limit_service,
+        routes: table,
+        trusted_proxies,
+        merge_slashes,
+    };
     Some((Filter::Http(filter), authorization, limits?, source))
 }
 

@@ -15,7 +15,7 @@ pub(super) use self::limits::{Fields, of_manager};
 use super::any::{decode, decoded, is, ours, type_of};
 use super::cluster::address;
 use super::cx::Cx;
-use super::filters::rbac;
+use super::filters::{Ours, rbac};
 use super::generated::envoy::config::core::v3::TrafficDirection;
 use super::generated::envoy::config::listener::v3 as pb;
 use super::generated::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit;
@@ -95,7 +95,7 @@ pub(super) fn listener(cx: &mut Cx, name: &Name, listener: pb::Listener) -> Opti
 
 /// What is ours to say of the last filter.
 struct Said {
-    of_http: manager::OfHttp,
+    of_http: Ours,
     subsets: Vec<String>,
 }
 

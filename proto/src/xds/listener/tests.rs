@@ -31,7 +31,9 @@ fn sayable(mut listener: Listener) -> Listener {
         chain.tls = None;
         if let Filter::Http(http) = &mut chain.filter {
             for issuer in &mut http.jwt {
-                issuer.keys = JwksSource::Url { url: "https://id.example/keys".into(), trust: None };
+                if !matches!(issuer.keys, JwksSource::Inline(_)) {
+                    issuer.keys = JwksSource::Url { url: "https://id.example/keys".into(), trust: None };
+                }
             }
         }
     }
@@ -245,7 +247,7 @@ fn what_a_manager_cannot_say_is_refused_where_it_stands() {
         |all| all.max_request_headers_kb = Some(1),
         "max_request_headers_kb: it is 8 or more: ordinary browsers send as much",
     );
-    let order = "it stands once, and requests pass in this order: jwt_authn, rbac, ext_authz, local_ratelimit, fault, \
+    let order = "it stands once, and requests pass in this order: jwt_authn, rbac, ext_authz, local_ratelimit, ratelimit, fault, \
                  router";
     refused(
         |all| {
@@ -358,6 +360,7 @@ fn files_and_tls_are_not_written() {
                 }]
                 .into(),
                 external_authorization: None,
+                rate_limit_service: None,
                 routes: name("r"),
                 trusted_proxies: Vec::new(),
                 merge_slashes: true,
@@ -367,7 +370,7 @@ fn files_and_tls_are_not_written() {
     let resource = ListenerResource { listener, routes: [RouteSource::Rds(name("r"))].into() };
     let refused = write(&name("l"), &Resource::Listener(Box::new(resource))).unwrap_err();
     let expected = "Listener[l].filter_chains[0].jwt_authn.providers[outrigger.00000].remote_jwks: files are the \
-                    reader's own: keys have an address, and the system's roots";
+                    reader's own: keys have an address, and the system's roots, or stand here";
     assert_eq!(refused.to_string(), expected);
 }
 
@@ -451,6 +454,11 @@ fn asked(requires: Vec<R>, change: &dyn Fn(&mut jwt::JwtProvider)) -> Result<Vec
     })
 }
 
+fn local(text: &str) -> Option<jwt::jwt_provider::JwksSourceSpecifier> {
+    let specifier = Some(core::data_source::Specifier::InlineString(text.to_owned()));
+    Some(jwt::jwt_provider::JwksSourceSpecifier::LocalJwks(core::DataSource { specifier }))
+}
+
 #[test]
 fn tokens_are_asked_for_of_all_paths_and_all_who_sign() {
     let named = |name: &str| R::ProviderName(name.to_owned());
@@ -471,7 +479,31 @@ fn tokens_are_asked_for_of_all_paths_and_all_who_sign() {
             "providers[b].audiences: there is to be one: a token for another service is not for this one",
         ),
         (both.to_vec(), &|b| b.forward = false, "providers[b].forward: a token is passed on: write true"),
-        (both.to_vec(), &|b| b.jwks_source_specifier = None, "providers[b].remote_jwks: this is missing"),
+        (
+            both.to_vec(),
+            &|b| b.jwks_source_specifier = None,
+            "providers[b].jwks_source_specifier: this is missing",
+        ),
+        (
+            both.to_vec(),
+            &|b| b.jwks_source_specifier = local("{\"keys\":[]}"),
+            "providers[b].local_jwks: these keys cannot be used: it holds no key that signatures could be checked with",
+        ),
+        (
+            both.to_vec(),
+            &|b| b.jwks_source_specifier = local(&" ".repeat((256 << 10) + 1)),
+            "providers[b].local_jwks: these keys cannot be used: it is longer than 262144 bytes",
+        ),
+        (
+            both.to_vec(),
+            &|b| {
+                let specifier = core::data_source::Specifier::InlineBytes(b"{\xff}".to_vec());
+                let source = core::DataSource { specifier: Some(specifier) };
+                b.jwks_source_specifier = Some(jwt::jwt_provider::JwksSourceSpecifier::LocalJwks(source));
+            },
+            "providers[b].local_jwks: these keys cannot be used: it is no set of keys (RFC 7517): expected a JSON object \
+             with `keys`",
+        ),
         (both.to_vec(), &|b| b.issuer = "a".to_owned(), "providers[b].issuer: another provider has the same"),
     ] {
         assert_eq!(asked(requires, change).unwrap_err(), format!("{at}.{expected}"));

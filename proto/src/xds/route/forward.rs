@@ -8,23 +8,23 @@ use ::http::uri::{Authority, PathAndQuery};
 
 use super::super::cx::Cx;
 use super::super::expression;
+use super::super::filters::rate_limit::Limit;
 use super::super::generated::envoy::config::core::v3::{self as core, RoutingPriority};
 use super::super::generated::envoy::config::route::v3 as pb;
 use super::super::generated::envoy::r#type::matcher::v3 as matcher;
 use super::super::generated::outrigger::extensions::v1 as ours;
+use super::super::hash;
 use super::edits::{self, Both};
+use super::matches::prefix_of;
 use super::{extension, name, percent, retry};
 use crate::model::{
-    Destination, Forward, Hedge, Match, Mirror, Name, PathMatch, PathRewrite, Priority, Retry, Rewrite,
-    Split, Target,
+    Destination, Forward, Hedge, Match, Mirror, Name, PathMatch, PathRewrite, Pattern, Priority, Replace,
+    Retry, Rewrite, Split, Target, drops,
 };
 use crate::yaml::canonical_path;
 
 /// What Envoy grants where nothing is written.
 const TIMEOUT: Duration = Duration::from_secs(15);
-
-/// The whole of a path, as it may be written.
-const WHOLE: [&str; 7] = ["^.*$", ".*", "^.+$", ".+", "^/.*$", "/.*", "^/.*"];
 
 /// What holds for routes that do not say it themselves.
 #[derive(Clone, Default)]
@@ -33,6 +33,7 @@ pub(super) struct Defaults {
     pub(super) hedge: Option<pb::HedgePolicy>,
     pub(super) mirror: Option<Mirror>,
     pub(super) max_body: Option<u64>,
+    pub(super) rate_limits: Vec<Limit>,
 }
 
 /// What is said beside the action, of a route that sends requests on.
@@ -67,6 +68,10 @@ pub(super) fn forward(
         hedge_policy,
         max_stream_duration,
         max_grpc_timeout,
+        hash_policy,
+        // They were looked at before.
+        rate_limits: _,
+        include_vh_rate_limits: _,
     } = to;
     let Beside { subsets, mirror_subset, hedge: ours_of_hedge, retry: ours_of_retry, fallback } = beside;
     let split = cx.required("cluster_specifier", cluster_specifier);
@@ -86,15 +91,13 @@ pub(super) fn forward(
         read => read,
     };
     upgrades(cx, upgrade_configs);
+    let hash = cx.each("hash_policy", hash_policy, hash::key);
     let again = again(cx, retry_policy, defaults, ours_of_retry);
     let retried = again.and_then(|mut retry| {
         let hedge = hedge(cx, hedge_policy, (defaults, retry.as_mut()), ours_of_hedge)?;
         Some((retry, hedge))
     });
-    let fallback = match fallback {
-        None => Some(None),
-        Some(written) => cx.within("fallback", |cx| extension::fallback(cx, written)).map(Some),
-    };
+    let fallback = fallback.map(|written| cx.within("fallback", |cx| extension::fallback(cx, written)));
     let (split, shares) = split?;
     let (retry, hedge) = retried?;
     let forward = Forward {
@@ -105,7 +108,8 @@ pub(super) fn forward(
         hedge,
         priority,
         mirror: mirror?.map(Box::new),
-        fallback: fallback?.map(Box::new),
+        fallback: fallback.map_or(Some(None), |read| read.map(Some))?.map(Box::new),
+        hash: hash?.into(),
     };
     Some((forward, shares))
 }
@@ -249,9 +253,11 @@ fn by_prefix(cx: &mut Cx, matched: &Match, prefix: &str) -> Option<PathRewrite> 
         },
         // What matched is the whole.
         PathMatch::Exact(_) => Some(PathRewrite::Whole(path.into())),
-        PathMatch::Regex(_) => {
-            cx.fail("prefix_rewrite", "only where the match is a `path_separated_prefix`, a `path` or `/`")
-        }
+        PathMatch::Regex(pattern) => match prefix_of(pattern) {
+            Some(_) => found(cx, "prefix_rewrite", pattern.clone(), path),
+            // So is what an expression fits.
+            None => Some(PathRewrite::Whole(path.into())),
+        },
     }
 }
 
@@ -262,28 +268,29 @@ fn by_expression(
 ) -> Option<PathRewrite> {
     let matcher::RegexMatchAndSubstitute { pattern, substitution } = regex;
     let matcher::RegexMatcher { regex } = cx.required("pattern", pattern)?;
-    if WHOLE.contains(&&*regex) {
-        let mut parts = substitution.split(r"\\");
-        if parts.any(|part| part.contains('\\')) {
-            return cx.fail("substitution", "parts of the path cannot be put into another");
-        }
-        let path = substitution.replace(r"\\", r"\");
-        let path = sendable(cx, "substitution", &path)?;
+    let pattern = match expression::compiled(&regex) {
+        Ok(pattern) => pattern,
+        Err(why) => return cx.fail("pattern.regex", why),
+    };
+    if pattern.is_whole() && !substitution.contains('\\') {
+        let path = sendable(cx, "substitution", &substitution)?;
         return Some(PathRewrite::Whole(path.into()));
     }
     let prefix = match &matched.path {
         PathMatch::Prefix(prefix) if !prefix.is_empty() => Some(&**prefix),
         PathMatch::Prefix(_) | PathMatch::Any | PathMatch::Exact(_) | PathMatch::Regex(_) => None,
     };
-    // What is left of the path is the rest of it, which begins with one slash.
-    let dropped = [("/?", "/"), ("(/?)(.*)", r"/\2")].into_iter().find_map(|(rest, slash)| {
-        let literal = expression::literal(regex.strip_prefix('^')?.strip_suffix(rest)?)?;
-        (substitution == slash).then_some(literal)
-    });
-    if prefix.is_some() && dropped.as_deref() == prefix {
+    if prefix.is_some_and(|prefix| drops(prefix, &regex, &substitution)) {
         return Some(PathRewrite::Prefix(Box::default()));
     }
-    cx.fail("", "only of the whole path (`^.*$`), or to drop the `path_separated_prefix` that matched")
+    found(cx, "substitution", pattern, &substitution)
+}
+
+fn found(cx: &mut Cx, field: &str, pattern: Pattern, with: &str) -> Option<PathRewrite> {
+    match Replace::new(pattern, with) {
+        Ok(replace) => Some(PathRewrite::Found(replace)),
+        Err(error) => cx.fail(field, error.to_string()),
+    }
 }
 
 /// A path that a request can be sent with.

@@ -75,14 +75,30 @@ fn path_of(cx: &mut Cx, path: pb::route_match::PathSpecifier) -> Option<PathMatc
 }
 
 /// The expression of texts that begin so.
-pub(in super::super) fn beginning(prefix: &str) -> String {
+fn beginning(prefix: &str) -> String {
     format!("^{}", regex::escape(prefix))
+}
+
+/// What all paths begin with that an expression fits, where nothing else decides.
+pub(in super::super) fn prefix_of(pattern: &Pattern) -> Option<String> {
+    let prefix = expression::literal(pattern.as_str().strip_prefix('^')?)?;
+    let is_same = prefix != "/" && canonical_path(&prefix).is_ok() && beginning(&prefix) == pattern.as_str();
+    is_same.then_some(prefix)
 }
 
 fn pattern(cx: &mut Cx, field: &str, read: Result<Pattern, String>) -> Option<Pattern> {
     match read {
         Ok(pattern) => Some(pattern),
         Err(why) => cx.fail(field, why),
+    }
+}
+
+/// A field, and no part of the first line.
+pub(in super::super) fn header(cx: &mut Cx, header: pb::HeaderMatcher) -> Option<HeaderMatch> {
+    let mut methods = None;
+    match one_header(cx, header, &mut methods)? {
+        Some(header) => Some(header),
+        None => cx.fail("name", "the method is not supported here"),
     }
 }
 
@@ -167,7 +183,7 @@ fn listed(expression: &str) -> Vec<Option<String>> {
     expression::alternatives(all).into_iter().map(expression::literal).collect()
 }
 
-fn parameter(cx: &mut Cx, parameter: pb::QueryParameterMatcher) -> Option<QueryMatch> {
+pub(in super::super) fn parameter(cx: &mut Cx, parameter: pb::QueryParameterMatcher) -> Option<QueryMatch> {
     use pb::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
     let pb::QueryParameterMatcher { name, query_parameter_match_specifier } = parameter;
     let decoded = |cx: &mut Cx, field: &str, text: &str| match query::decode(text) {

@@ -22,7 +22,7 @@ use self::edits::{Both, Levels};
 pub(super) use self::edits::{then, touch_alike};
 
 use self::forward::{Beside, Defaults};
-pub(super) use self::matches::beginning;
+pub(super) use self::matches::{header, parameter, prefix_of};
 pub(super) use self::query::encode;
 pub(super) use self::retry::{
     MAX_BODY, PREVIOUS_HOSTS, STATUSES, conditions, default_backoff, exact_word, word,
@@ -30,7 +30,7 @@ pub(super) use self::retry::{
 use super::any;
 use super::cluster::ads;
 use super::cx::Cx;
-use super::filters::{self, RoutePolicies};
+use super::filters::{self, RoutePolicies, rate_limit};
 use super::generated::envoy::config::core::v3 as core;
 use super::generated::envoy::config::route::v3 as pb;
 use super::generated::envoy::r#type::v3 as kind;
@@ -144,6 +144,7 @@ fn virtual_host(
         per_request_buffer_limit_bytes,
         request_body_buffer_limit,
         request_mirror_policies,
+        rate_limits,
     } = host;
     let hosts = hosts_of(cx, domains, taken);
     let request = (request_headers_to_add, request_headers_to_remove);
@@ -166,6 +167,7 @@ fn virtual_host(
             hedge: hedge_policy,
             mirror: mirror.or_else(|| table.defaults.mirror.clone()),
             max_body: request_body_buffer_limit.or(per_request_buffer_limit_bytes.map(u64::from)),
+            rate_limits: rate_limit::limits(cx, "rate_limits", rate_limits).unwrap_or_default(),
         },
     };
     let routes = cx.each("routes", routes, |cx, written| route(cx, written, &around));
@@ -251,7 +253,7 @@ fn route(cx: &mut Cx, route: pb::Route, around: &Around) -> Option<Route> {
     let pb::Route {
         name: _,
         r#match: matched,
-        action,
+        mut action,
         metadata,
         request_headers_to_add,
         request_headers_to_remove,
@@ -264,7 +266,14 @@ fn route(cx: &mut Cx, route: pb::Route, around: &Around) -> Option<Route> {
     let matched = cx.required("match", matched);
     let matched = matched.and_then(|matched| cx.within("match", |cx| matches::matches(cx, matched)));
     let beside = any::ours::<ours::Route>(cx, metadata);
-    let policies = filters::of_route(cx, typed_per_filter_config);
+    let limits = limits_of(cx, &mut action);
+    let sent = matches!(action, Some(pb::route::Action::Route(_)));
+    let limits = limits.map(|(own, both)| {
+        // As in Envoy: what is not sent on counts as nothing that its host says.
+        let host = if sent { &*around.defaults.rate_limits } else { &[] };
+        filters::of_route(cx, typed_per_filter_config, rate_limit::Around { own: &own, host, both })
+    });
+    let policies = limits.flatten();
     let request = (request_headers_to_add, request_headers_to_remove);
     let response = (response_headers_to_add, response_headers_to_remove);
     let edits = edits::both(cx, request, response);
@@ -303,6 +312,20 @@ fn route(cx: &mut Cx, route: pb::Route, around: &Around) -> Option<Route> {
         response_headers: response,
         ..Route::new(matched, action)
     })
+}
+
+/// What requests count as, and whether that is beside what the host says.
+fn limits_of(cx: &mut Cx, action: &mut Option<pb::route::Action>) -> Option<(Vec<rate_limit::Limit>, bool)> {
+    match action {
+        Some(pb::route::Action::Route(to)) => {
+            let written = std::mem::take(&mut to.rate_limits);
+            let own = cx.within("route", |cx| rate_limit::limits(cx, "rate_limits", written))?;
+            Some((own, to.include_vh_rate_limits.unwrap_or(false)))
+        }
+        Some(pb::route::Action::Redirect(_) | pb::route::Action::DirectResponse(_)) | None => {
+            Some((Vec::new(), false))
+        }
+    }
 }
 
 /// What becomes of requests, and the changes that each share of them makes.

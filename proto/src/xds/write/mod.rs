@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod downstream_tls;
 pub(super) mod filters;
+mod hash;
 mod listener;
 mod route;
 mod tls;

@@ -25,6 +25,7 @@ fn http(tls: Option<DownstreamTls>) -> FilterChain {
     let filter = HttpFilter {
         jwt: Box::default(),
         external_authorization: None,
+        rate_limit_service: None,
         routes: name("web"),
         trusted_proxies: Vec::new(),
         merge_slashes: false,

@@ -15,12 +15,13 @@ use super::whole;
 use crate::model::{ChainMatch, Chains, FilterChain, Origin, Transport};
 
 /// What is said of chains alone, where there are several.
-const OF_CHAINS: [&str; 8] = [
+const OF_CHAINS: [&str; 9] = [
     "tls",
     "mtls",
     "jwt",
     "authorization",
     "external_authorization",
+    "global_rate_limit",
     "limits",
     "trusted_proxies",
     "merge_slashes",
@@ -91,6 +92,7 @@ fn when<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<ChainMatch> {
         protocols: some(&mut m, "alpn", |cx, node| {
             cx.one_or_more(node, "a protocol, or a list of protocols", protocol)
         }),
+        direct_sources: some(&mut m, "direct_source", networks),
         origin: m.optional("origin", |cx, node| cx.word(node, &origins)),
         sources: some(&mut m, "source", networks),
         source_ports: some(&mut m, "source_port", |cx, node| {

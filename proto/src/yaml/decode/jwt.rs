@@ -7,7 +7,7 @@ use super::super::fault::{Fault, show};
 use super::super::tree::{Node, View};
 use super::authorization::of_one_hop;
 use super::{duration, each_http_chain, headers, refuse_route, tls};
-use crate::model::{JwksSource, JwtAlgorithm, JwtIssuer, JwtUse, Mesh, Route};
+use crate::model::{InlineKeys, JwksSource, JwtAlgorithm, JwtIssuer, JwtUse, Mesh, Route};
 
 pub(super) fn issuers<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<[JwtIssuer]>> {
     let expected = "a list of issuers, as `[{ issuer: \"https://id.example.com\", jwks: jwks.json, audiences: [shop] }]`";
@@ -43,8 +43,13 @@ fn issuer<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<JwtIssuer> {
     let issuer = m.required("issuer", |cx, node| text(cx, node, "what tokens say in `iss`"));
     let trust = m.optional("jwks_trust", tls::file);
     let keys = m.required("jwks", |cx, node| keys(cx, node, trust.clone()));
-    if matches!(keys, Some(JwksSource::File(_))) {
-        m.refuse("jwks_trust", || Fault::new("a file needs nobody to vouch for it").hint("remove it"));
+    let there = match keys {
+        Some(JwksSource::File(_)) => Some("a file needs nobody to vouch for it"),
+        Some(JwksSource::Inline(_)) => Some("keys that are written here need nobody to vouch for them"),
+        Some(JwksSource::Url { .. }) | None => None,
+    };
+    if let Some(there) = there {
+        m.refuse("jwks_trust", || Fault::new(there).hint("remove it"));
     }
     let audiences = m.required("audiences", |cx, node| {
         let audiences = cx.one_or_more(node, "whom tokens are for, or a list of these", |cx, node| {
@@ -92,11 +97,12 @@ fn text<'a>(cx: &mut Cx<'a>, node: Node<'a>, expected: &str) -> Option<Box<str>>
     Some((&*text).into())
 }
 
-/// A file, or a URL; keys that come in the clear could be anybody's.
+/// A file, a URL, or the keys themselves; keys that come in the clear could be anybody's.
 fn keys<'a>(cx: &mut Cx<'a>, node: Node<'a>, trust: Option<PathBuf>) -> Option<JwksSource> {
     let is_url = match node.view() {
         View::Plain(text) | View::Quoted(text) => text.contains("://"),
-        View::List | View::Map | View::Broken => false,
+        View::Map => return inline(cx, node),
+        View::List | View::Broken => false,
     };
     if !is_url {
         return tls::file(cx, node).map(JwksSource::File);
@@ -115,4 +121,17 @@ fn keys<'a>(cx: &mut Cx<'a>, node: Node<'a>, trust: Option<PathBuf>) -> Option<J
         }
     })?;
     Some(JwksSource::Url { url, trust })
+}
+
+fn inline<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<JwksSource> {
+    let mut m = cx.fields(node, "jwks")?;
+    let keys = m.required("inline", |cx, node| {
+        let text = cx.string(node, "a set of keys, as `'{\"keys\": [...]}'`")?;
+        InlineKeys::new(text).map_or_else(
+            |error| cx.fail(node, Fault::new(format!("these keys cannot be used: {error}"))),
+            Some,
+        )
+    });
+    m.finish();
+    keys.map(JwksSource::Inline)
 }

@@ -8,7 +8,9 @@ use super::super::fault::{Fault, show};
 use super::super::scalar;
 use super::super::tree::{Node, View};
 use super::authorization::{self, Around};
-use super::{address, chains, count, external_authorization, jwt, route, some_time, split, tls};
+use super::{
+    address, chains, count, external_authorization, global_rate_limit, jwt, route, some_time, split, tls,
+};
 use crate::model::{
     Address, DestinationSource, Direction, DownstreamTls, Filter, FilterChain, HttpFilter, Limits, Listener,
     Name, RouteTable, TcpFilter,
@@ -72,10 +74,12 @@ pub(super) fn chain(
     let authorization =
         m.optional("authorization", |cx, node| authorization::authorization(cx, node, around));
     let external = m.optional("external_authorization", external_authorization::of_listener);
+    let counts = m.optional("global_rate_limit", global_rate_limit::of_listener);
     // Without it, what was meant to be guarded would stand open.
     let unguarded = (m.has("authorization") && authorization.is_none())
         || (m.has("jwt") && jwt.is_none())
-        || (m.has("external_authorization") && external.is_none());
+        || (m.has("external_authorization") && external.is_none())
+        || (m.has("global_rate_limit") && counts.is_none());
     let limits = m.optional("limits", limits).unwrap_or_default();
     let idle_timeout = limits.idle_timeout;
     let trusted = m.optional("trusted_proxies", |cx, node| {
@@ -96,8 +100,14 @@ pub(super) fn chain(
         (Some((routes, table)), _) => {
             let trusted_proxies = trusted.unwrap_or_default();
             let jwt = jwt.unwrap_or_default();
-            let http =
-                HttpFilter { jwt, external_authorization: external, routes, trusted_proxies, merge_slashes };
+            let http = HttpFilter {
+                jwt,
+                external_authorization: external,
+                rate_limit_service: counts,
+                routes,
+                trusted_proxies,
+                merge_slashes,
+            };
             (Filter::Http(http), table)
         }
         (None, tcp) => (Filter::Tcp(tcp?), None),
@@ -106,7 +116,7 @@ pub(super) fn chain(
 }
 
 fn refuse_http(m: &mut Fields<'_, '_>) {
-    for key in ["trusted_proxies", "merge_slashes", "jwt", "external_authorization"] {
+    for key in ["trusted_proxies", "merge_slashes", "jwt", "external_authorization", "global_rate_limit"] {
         m.refuse(key, || {
             Fault::new("this is about HTTP, and the listener passes bytes")
                 .hint("remove it, or write `routes`")

@@ -17,19 +17,8 @@ pub(super) fn matches<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Match> {
     let path = m.optional("path", path);
     let path_is_wrong = m.has("path") && path.is_none();
     let methods = m.optional("methods", methods);
-    let headers = m.optional("headers", |cx, node| {
-        let mut seen = Vec::new();
-        cx.entries(node, "values by header name, as `{ x-beta: \"1\" }`", |cx, key, place, node| {
-            let name = headers::name(cx, key, place, &mut seen);
-            let value = string_match(cx, node);
-            Some(HeaderMatch { name: name?, value: value? })
-        })
-    });
-    let query = m.optional("query", |cx, node| {
-        cx.entries(node, "values by parameter, as `{ debug: \"true\" }`", |cx, key, _, node| {
-            Some(QueryMatch { name: key.into(), value: string_match(cx, node)? })
-        })
-    });
+    let headers = m.optional("headers", headers);
+    let query = m.optional("query", query);
     m.finish();
     if path_is_wrong {
         return None;
@@ -40,6 +29,21 @@ pub(super) fn matches<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Match> {
         methods: methods.unwrap_or_default(),
         headers: headers.unwrap_or_default(),
         query: query.unwrap_or_default(),
+    })
+}
+
+pub(super) fn headers<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Vec<HeaderMatch>> {
+    let mut seen = Vec::new();
+    cx.entries(node, "values by header name, as `{ x-beta: \"1\" }`", |cx, key, place, node| {
+        let name = headers::name(cx, key, place, &mut seen);
+        let value = string_match(cx, node);
+        Some(HeaderMatch { name: name?, value: value? })
+    })
+}
+
+pub(super) fn query<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Vec<QueryMatch>> {
+    cx.entries(node, "values by parameter, as `{ debug: \"true\" }`", |cx, key, _, node| {
+        Some(QueryMatch { name: key.into(), value: string_match(cx, node)? })
     })
 }
 

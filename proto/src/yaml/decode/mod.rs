@@ -10,6 +10,7 @@ mod control;
 mod external_authorization;
 mod fleet;
 mod global_rate_limit;
+mod hash;
 mod headers;
 mod jwt;
 mod listener;
@@ -133,6 +134,7 @@ fn look_over<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh) {
     jwt::refuse_unlooked(cx, root, mesh);
     lint::no_budget(cx, root, mesh);
     lint::no_high(cx, root, mesh);
+    lint::no_hash(cx, root, mesh);
 }
 
 /// The names of a mapping; what is wrong with it is said when it is read.

@@ -8,10 +8,11 @@ use super::super::fault::{Fault, show};
 use super::super::lint;
 use super::super::tree::Node;
 use super::super::words;
-use super::matches::{canonical_path, matches};
-use super::{external_authorization, global_rate_limit, headers, policy, some_time, split};
+use super::matches::{self, canonical_path};
+use super::{external_authorization, global_rate_limit, hash, headers, policy, some_time, split};
 use crate::model::{
-    Action, Forward, JwtUse, Name, PathMatch, PathRewrite, Redirect, Respond, Rewrite, Route, RouteTable,
+    Action, Forward, JwtUse, Match, Name, PathMatch, PathRewrite, Redirect, Replace, ReplaceError, Respond,
+    Rewrite, Route, RouteTable, drops,
 };
 
 /// The statuses that a redirect may have (RFC 9110 section 15.4).
@@ -22,7 +23,8 @@ const NO_BODY: [StatusCode; 3] =
     [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
 
 /// What makes sense only where a request is sent on.
-const FORWARD_ONLY: [&str; 7] = ["timeout", "rewrite", "retry", "hedge", "priority", "mirror", "fallback"];
+const FORWARD_ONLY: [&str; 8] =
+    ["timeout", "rewrite", "retry", "hedge", "priority", "mirror", "fallback", "hash"];
 
 pub(super) fn table<'a>(cx: &mut Cx<'a>, _: &Name, node: Node<'a>) -> Option<RouteTable> {
     let routes = cx.list(node, "a list of routes", route)?;
@@ -33,13 +35,13 @@ pub(super) fn table<'a>(cx: &mut Cx<'a>, _: &Name, node: Node<'a>) -> Option<Rou
 fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Route> {
     let mut m = cx.fields(node, "route")?;
     m.exactly_one(&["to", "redirect", "respond"]);
-    let matched = m.optional("match", matches);
+    let matched = m.optional("match", matches::matches);
     // Nothing is known about a match that is wrong: what depends on it is not complained of as well.
     let prefixed = match &matched {
         Some(matched) => matches!(matched.path, PathMatch::Prefix(_)),
         None => m.has("match"),
     };
-    let forward = forward(&mut m, prefixed);
+    let forward = forward(&mut m, (prefixed, matched.as_ref()));
     let redirect = m.optional("redirect", redirect);
     let respond = m.optional("respond", respond);
     let uses = [("required", JwtUse::Required), ("optional", JwtUse::Optional), ("none", JwtUse::None)];
@@ -82,15 +84,16 @@ fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Route> {
 }
 
 /// What a route does with the requests that it sends on.
-fn forward(m: &mut Fields<'_, '_>, prefixed: bool) -> Option<Forward> {
+fn forward(m: &mut Fields<'_, '_>, (prefixed, matched): (bool, Option<&Match>)) -> Option<Forward> {
     let to = m.optional("to", split::http);
     let timeout = m.optional("timeout", some_time);
-    let rewrite = m.optional("rewrite", |cx, node| rewrite(cx, node, prefixed));
+    let rewrite = m.optional("rewrite", |cx, node| rewrite(cx, node, (prefixed, matched)));
     let retry = m.optional("retry", policy::retry).map(Box::new);
     let hedge = m.optional("hedge", policy::hedge);
     let priority = m.optional("priority", |cx, node| cx.word(node, &words::PRIORITIES));
     let mirror = m.optional("mirror", policy::mirror).map(Box::new);
     let fallback = m.optional("fallback", |cx, node| policy::fallback(cx, node, to.as_ref())).map(Box::new);
+    let hash = m.optional("hash", hash::keys).unwrap_or_default();
     Some(Forward {
         to: to?,
         rewrite: rewrite.unwrap_or_default(),
@@ -100,13 +103,19 @@ fn forward(m: &mut Fields<'_, '_>, prefixed: bool) -> Option<Forward> {
         priority: priority.unwrap_or_default(),
         mirror,
         fallback,
+        hash,
     })
 }
 
-fn rewrite<'a>(cx: &mut Cx<'a>, node: Node<'a>, prefixed: bool) -> Option<Rewrite> {
+fn rewrite<'a>(
+    cx: &mut Cx<'a>,
+    node: Node<'a>,
+    (prefixed, matched): (bool, Option<&Match>),
+) -> Option<Rewrite> {
     let mut m = cx.fields(node, "rewrite")?;
-    if m.has("path") && m.has("prefix") {
-        m.exactly_one(&["path", "prefix"]);
+    let several = ["path", "prefix", "regex"].into_iter().filter(|key| m.has(key)).count() > 1;
+    if several {
+        m.exactly_one(&["path", "prefix", "regex"]);
     }
     let path = m.optional("path", |cx, node| Some(PathRewrite::Whole(sendable_path(cx, node)?.into())));
     let prefix = m.optional("prefix", |cx, node| {
@@ -126,8 +135,37 @@ fn rewrite<'a>(cx: &mut Cx<'a>, node: Node<'a>, prefixed: bool) -> Option<Rewrit
         let fault = || Fault::new(format!("{} is not a host", show(&text)));
         value.or_else(|| cx.fail(node, fault().hint("expected a name or an address, with or without a port")))
     });
+    let found = m.optional("regex", |cx, node| found(cx, node, matched)).map(PathRewrite::Found);
+    let path_is_wrong = m.has("regex") && found.is_none();
     m.finish();
-    Some(Rewrite { path: path.or(prefix), host })
+    // The path would go as it came.
+    if path_is_wrong {
+        return None;
+    }
+    Some(Rewrite { path: path.or(prefix).or(found), host })
+}
+
+fn found<'a>(cx: &mut Cx<'a>, node: Node<'a>, matched: Option<&Match>) -> Option<Replace> {
+    let mut m = cx.fields(node, "rewrite_regex")?;
+    let pattern = m.required("pattern", matches::pattern);
+    let with = m.required("with", |cx, node| cx.string(node, "what is put in its place, as `/\\1`"));
+    m.finish();
+    let (pattern, with) = (pattern?, with?);
+    let replace = match Replace::new(pattern, &with) {
+        Ok(replace) => replace,
+        Err(error) => {
+            let fault = Fault::new(error.to_string());
+            let whole = error == ReplaceError::Whole;
+            return cx.fail(node, if whole { fault.hint("write `path` for it") } else { fault });
+        }
+    };
+    if let Some(PathMatch::Prefix(prefix)) = matched.map(|matched| &matched.path)
+        && drops(prefix, replace.pattern().as_str(), &replace.with())
+    {
+        let fault = Fault::new("this drops the prefix that matched");
+        return cx.fail(node, fault.hint("write `prefix: /` for it"));
+    }
+    Some(replace)
 }
 
 /// A path that a request can be sent with.

@@ -9,10 +9,9 @@ use super::super::fault::{Fault, show};
 use super::super::scalar::show_duration;
 use super::super::tree::{Node, View};
 use super::super::{ratio, scalar};
-use super::policy::header;
-use super::{count, crossed, percent, some_time, whole};
+use super::{count, crossed, hash, percent, some_time, whole};
 use crate::model::{
-    Balance, BreakerLimits, CircuitBreaker, HashOn, HealthCheck, OutlierDetection, Probe, RetryBudget,
+    Balance, BreakerLimits, CircuitBreaker, HealthCheck, OutlierDetection, Probe, RetryBudget,
 };
 
 /// Beyond this a slip of the pen is likelier than a plan.
@@ -32,100 +31,17 @@ pub(in super::super) const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 pub(super) fn balance<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Balance> {
     if matches!(node.view(), View::Map) {
-        return hash_balance(cx, node);
+        return hash::balance(cx, node);
     }
     let words = [
-        ("peak-ewma", Some(Balance::PeakEwma)),
-        ("least-request", Some(Balance::LeastRequest)),
-        ("round-robin", Some(Balance::RoundRobin)),
-        ("random", Some(Balance::Random)),
-        ("ring-hash", None),
-        ("maglev", None),
+        ("peak-ewma", Balance::PeakEwma),
+        ("least-request", Balance::LeastRequest),
+        ("round-robin", Balance::RoundRobin),
+        ("random", Balance::Random),
+        ("ring-hash", Balance::RingHash(Box::default())),
+        ("maglev", Balance::Maglev(Box::default())),
     ];
-    let balance = cx.word(node, &words)?;
-    balance.or_else(|| {
-        let fault = Fault::new("it is not said what is hashed");
-        cx.fail(node, fault.hint("write a mapping, as `{ maglev: { hash: [{ header: x-user }] } }`"))
-    })
-}
-
-fn hash_balance<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Balance> {
-    let mut m = cx.fields(node, "hash_balance")?;
-    m.exactly_one(&["ring-hash", "maglev"]);
-    let ring = m.optional("ring-hash", hash).map(Balance::RingHash);
-    let maglev = m.optional("maglev", hash).map(Balance::Maglev);
-    m.finish();
-    ring.or(maglev)
-}
-
-fn hash<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<[HashOn]>> {
-    let mut m = cx.fields(node, "hash")?;
-    let on = m.required("hash", |cx, node| {
-        let mut seen = Vec::new();
-        let expected = "a list of what is hashed, as `[{ header: x-user }, source]`";
-        let on = cx.list(node, expected, |cx, node| {
-            let on = hash_on(cx, node)?;
-            if seen.contains(&on) {
-                return cx.fail(node, Fault::new("this is written twice"));
-            }
-            seen.push(on.clone());
-            Some(on)
-        })?;
-        if on.is_empty() {
-            return cx.fail(node, Fault::new("the list is empty").hint(format!("expected {expected}")));
-        }
-        Some(on.into())
-    });
-    m.finish();
-    on
-}
-
-fn hash_on<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<HashOn> {
-    if !matches!(node.view(), View::Map) {
-        let expected = "`source`, or one of `{ header: x-user }`, `{ cookie: session }`, `{ query: user }`";
-        let text = cx.string(node, expected)?;
-        if text == "source" {
-            return Some(HashOn::Source);
-        }
-        let fault = Fault::new(format!("{} does not say what is hashed", show(&text)));
-        return cx.fail(node, fault.hint(format!("expected {expected}")));
-    }
-    let mut m = cx.fields(node, "hash_on")?;
-    m.exactly_one(&["header", "cookie", "query"]);
-    let header = m.optional("header", header).map(HashOn::Header);
-    let cookie = m.optional("cookie", cookie);
-    let query = m.optional("query", |cx, node| {
-        let name = cx.string(node, "a parameter's name")?;
-        if name.is_empty() {
-            return cx.fail(node, Fault::new("a name is empty"));
-        }
-        Some(HashOn::Query(name.into()))
-    });
-    m.finish();
-    header.or(cookie).or(query)
-}
-
-/// A cookie's name, or `{name, ttl}`.
-fn cookie<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<HashOn> {
-    if !matches!(node.view(), View::Map) {
-        return Some(HashOn::Cookie { name: cookie_name(cx, node)?, ttl: None });
-    }
-    let mut m = cx.fields(node, "cookie")?;
-    let name = m.required("name", cookie_name);
-    let ttl = m.optional("ttl", some_time);
-    m.finish();
-    Some(HashOn::Cookie { name: name?, ttl })
-}
-
-/// A token (RFC 6265 section 4.1.1), in which letter case counts.
-fn cookie_name<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<str>> {
-    let text = cx.string(node, "a cookie's name")?;
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if text.is_empty() || !text.bytes().all(token) {
-        let fault = Fault::new(format!("{} is not a cookie's name", show(&text)));
-        return cx.fail(node, fault.hint("expected letters, digits, `-` and `_`"));
-    }
-    Some(text.into())
+    cx.word(node, &words)
 }
 
 pub(super) fn retry_budget<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<RetryBudget> {

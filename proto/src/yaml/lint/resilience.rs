@@ -64,10 +64,19 @@ pub(in super::super) fn route<'a>(cx: &mut Cx<'a>, node: Node<'a>, route: &Route
         warn(cx, node, &["fault"], fault.hint("choose requests: `when: { header: x-chaos }`"));
     }
     let Action::Forward(forward) = &route.action else { return };
-    let Forward { to: _, rewrite: _, timeout, retry: again, hedge, priority: _, mirror: _, fallback } =
-        forward;
-    if let Some(limit) = &route.global_rate_limit
-        && timeout.is_some_and(|whole| limit.timeout >= whole)
+    let Forward {
+        to: _,
+        rewrite: _,
+        timeout,
+        retry: again,
+        hedge,
+        priority: _,
+        mirror: _,
+        fallback,
+        hash: _,
+    } = forward;
+    if let Some(service) = route.global_rate_limit.as_ref().and_then(|limit| limit.service.as_ref())
+        && timeout.is_some_and(|whole| service.timeout >= whole)
     {
         let fault = Fault::new("the route's `timeout` ends a request before this has an effect");
         warn(cx, node, &["global_rate_limit", "timeout"], fault.hint("write a time below `timeout`"));
@@ -243,6 +252,47 @@ pub(in super::super) fn no_high<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh
             let steps = [Step::Key(clusters.key), Step::Key(cluster.key)];
             cx.within_all(&steps, |cx| warn(cx, cluster.value, &keys, fault));
         }
+    }
+}
+
+/// What is hashed, where no cluster of the route takes it; and clusters that nobody tells what is hashed.
+pub(in super::super) fn no_hash<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh) {
+    let mut told = HashSet::new();
+    each_route(cx, root, mesh, |cx, node, route| {
+        let Action::Forward(forward) = &route.action else { return };
+        if forward.hash.is_empty() {
+            return;
+        }
+        let clusters = || forward.to.targets.iter().map(|target| &target.to.cluster);
+        told.extend(clusters().cloned());
+        // Of one that is not here nothing is known.
+        if clusters().all(|name| mesh.clusters.get(name).is_some_and(|cluster| !asks_routes(cluster))) {
+            let fault = Fault::new(
+                "no cluster of the route takes this: they balance otherwise, or say it themselves",
+            );
+            let fault = fault.hint("write `balance: maglev` at the cluster, or remove this");
+            warn(cx, node, &["hash"], fault);
+        }
+    });
+    let Some(clusters) = root.get("clusters") else { return };
+    for entry in clusters.value.entries() {
+        let Some((name, cluster)) = mesh.clusters.get_key_value(entry.key) else { continue };
+        if asks_routes(cluster) && !told.contains(name) {
+            let fault = Fault::new(
+                "neither this cluster nor a route to it says what is hashed: each request goes anywhere",
+            );
+            let fault =
+                fault.hint("write `{ maglev: { hash: [{ header: x-user }] } }`, or `hash` at its routes");
+            let steps = [Step::Key(clusters.key), Step::Key(entry.key)];
+            cx.within_all(&steps, |cx| warn(cx, entry.value, &["balance"], fault));
+        }
+    }
+}
+
+fn asks_routes(cluster: &Cluster) -> bool {
+    match &cluster.balance {
+        Balance::RingHash(keys) | Balance::Maglev(keys) => keys.is_empty(),
+        Balance::PeakEwma | Balance::LeastRequest | Balance::RoundRobin | Balance::Random => false,
     }
 }
 

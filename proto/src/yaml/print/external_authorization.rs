@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::HeaderName;
 
 use super::super::scalar::{show_duration, show_size};
-use super::resilience::on_failure;
+use super::global_rate_limit::on_failure;
 use super::writer::{Out, key, list, text};
 use crate::model::{CheckBody, CheckProtocol, CheckUse, ExternalAuthorization};
 

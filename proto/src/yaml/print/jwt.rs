@@ -10,6 +10,7 @@ pub(super) fn issuers(out: &mut Out, issuers: &[JwtIssuer]) {
         let JwtIssuer { issuer, keys, audiences, required, algorithms, leeway, claims_to_headers } = issuer;
         out.field("issuer", text(issuer));
         match keys {
+            JwksSource::Inline(keys) => out.field("jwks", format!("{{ inline: {} }}", text(keys.text()))),
             JwksSource::File(file) => out.field("jwks", path(file, "")),
             JwksSource::Url { url, trust } => {
                 out.field("jwks", text(url));

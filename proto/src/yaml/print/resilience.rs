@@ -8,10 +8,9 @@ use super::super::words::{show_condition, show_grpc};
 use super::respond;
 use super::writer::{Out, key, list, text};
 use crate::model::{
-    AbortWith, Adaptive, Backoff, Balance, BreakerLimits, CircuitBreaker, Concurrency, DescriptorEntry,
-    Fallback, Fault, FaultAbort, FaultDelay, GlobalRateLimit, HashOn, HealthCheck, Hedge, HedgeAfter,
-    Instead, Labels, LimitKey, Mirror, Name, OnFailure, OutlierDetection, Probe, RateLimit, Retry,
-    RetryBudget, Stale, SubsetFallback,
+    AbortWith, Adaptive, Backoff, Balance, BreakerLimits, CircuitBreaker, Concurrency, Fallback, Fault,
+    FaultAbort, FaultDelay, HashKey, HashOn, HealthCheck, Hedge, HedgeAfter, Instead, Labels, LimitKey,
+    MadeCookie, Mirror, Name, OutlierDetection, Probe, RateLimit, Retry, RetryBudget, Stale, SubsetFallback,
 };
 
 pub(super) fn retry(out: &mut Out, retry: &Retry) {
@@ -63,32 +62,6 @@ pub(super) fn fallback(out: &mut Out, fallback: &Fallback) {
             None => {}
         }
     });
-}
-
-pub(super) fn global_rate_limit(out: &mut Out, limit: &GlobalRateLimit) {
-    let GlobalRateLimit { cluster, domain, descriptors, timeout, on_failure, hits, cache } = limit;
-    let entry = |entry: &DescriptorEntry| match entry {
-        DescriptorEntry::Header(name) => format!("{{ header: {} }}", text(name.as_str())),
-        DescriptorEntry::Source => "source".to_owned(),
-        DescriptorEntry::Fixed { key, value } => format!("{{ key: {}, value: {} }}", text(key), text(value)),
-    };
-    out.block("global_rate_limit", |out| {
-        out.field("cluster", text(cluster.as_str()));
-        out.field("domain", text(domain));
-        out.field("descriptors", list(descriptors.iter().map(|entries| list(entries.iter().map(entry)))));
-        out.field("timeout", show_duration(*timeout));
-        out.field("on_failure", self::on_failure(*on_failure));
-        out.field("hits", hits);
-        out.field("cache", cache);
-    });
-}
-
-/// What becomes of requests without a service's answer.
-pub(super) fn on_failure(on_failure: OnFailure) -> &'static str {
-    match on_failure {
-        OnFailure::Allow => "allow",
-        OnFailure::Deny => "deny",
-    }
 }
 
 /// What is decided before a route's action.
@@ -164,23 +137,36 @@ pub(super) fn balance(out: &mut Out, balance: &Balance) {
         Balance::LeastRequest => "least-request",
         Balance::RoundRobin => "round-robin",
         Balance::Random => "random",
-        Balance::RingHash(on) => return hash(out, "ring-hash", on),
-        Balance::Maglev(on) => return hash(out, "maglev", on),
+        Balance::RingHash(keys) => return hash_balance(out, "ring-hash", keys),
+        Balance::Maglev(keys) => return hash_balance(out, "maglev", keys),
     };
     out.field("balance", word);
 }
 
-fn hash(out: &mut Out, kind: &str, on: &[HashOn]) {
-    let on = on.iter().map(|on| match on {
-        HashOn::Header(name) => format!("{{ header: {} }}", text(name.as_str())),
-        HashOn::Cookie { name, ttl: None } => format!("{{ cookie: {} }}", text(name)),
-        HashOn::Cookie { name, ttl: Some(ttl) } => {
-            format!("{{ cookie: {{ name: {}, ttl: {} }} }}", text(name), show_duration(*ttl))
-        }
-        HashOn::Source => "source".to_owned(),
-        HashOn::Query(name) => format!("{{ query: {} }}", text(name)),
+fn hash_balance(out: &mut Out, kind: &str, keys: &[HashKey]) {
+    if keys.is_empty() {
+        return out.field("balance", kind);
+    }
+    out.block("balance", |out| out.block(kind, |out| hash(out, keys)));
+}
+
+pub(super) fn hash(out: &mut Out, keys: &[HashKey]) {
+    let keys = keys.iter().map(|HashKey { on, terminal }| {
+        let on = match on {
+            HashOn::Source if !terminal => return "source".to_owned(),
+            HashOn::Source => "source: true".to_owned(),
+            HashOn::Header(name) => format!("header: {}", text(name.as_str())),
+            HashOn::Cookie { name, made: None } => format!("cookie: {}", text(name)),
+            HashOn::Cookie { name, made: Some(MadeCookie { ttl, path }) } => {
+                let path = path.as_deref().map_or("none".to_owned(), text);
+                let (name, ttl) = (text(name), show_duration(*ttl));
+                format!("cookie: {{ name: {name}, ttl: {ttl}, path: {path} }}")
+            }
+            HashOn::Query(name) => format!("query: {}", text(name)),
+        };
+        format!("{{ {on}{} }}", if *terminal { ", terminal: true" } else { "" })
     });
-    out.block("balance", |out| out.block(kind, |out| out.field("hash", list(on))));
+    out.field("hash", list(keys));
 }
 
 pub(super) fn retry_budget(out: &mut Out, RetryBudget { percent, min }: RetryBudget) {

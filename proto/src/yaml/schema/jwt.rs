@@ -19,6 +19,16 @@ pub(super) fn of_route() -> Value {
     )
 }
 
+pub(super) fn keys() -> Value {
+    object(
+        "Keys that are written down here.",
+        &["inline"],
+        json!({
+            "inline": described("A JSON object with keys (RFC 7517); none may be there that cannot be used.", string()),
+        }),
+    )
+}
+
 pub(super) fn issuer() -> Value {
     let names: Vec<_> = JwtAlgorithm::ALL.iter().map(|(name, _)| *name).collect();
     object(
@@ -26,7 +36,9 @@ pub(super) fn issuer() -> Value {
         &["issuer", "jwks", "audiences"],
         json!({
             "issuer": described("What tokens say in iss.", string()),
-            "jwks": described("File of the keys, or their https:// address.", string()),
+            "jwks": described("File of the keys, their https:// address, or the keys themselves.", json!({
+                "anyOf": [string(), reference("jwks")],
+            })),
             "jwks_trust": described("PEM file of the roots that the server of the keys is checked against.", string()),
             "audiences": described("Whom tokens are for.", one_or_list()),
             "required": with_default("Whether every request must have a good token.", json!({ "type": "boolean" }), false),

@@ -7,10 +7,10 @@ use super::super::ratio::MAX_TOKENS;
 use super::super::scalar::show_size;
 use super::super::words::{GRPC, conditions, show_condition};
 use super::parts::{
-    any_count, boolean, count, described, duration, object, one_of, one_or_some, percent, reference, some,
-    string, tenths, whole, with_default, words,
+    any_count, boolean, by_name, count, described, duration, object, one_of, one_or_some, percent, reference,
+    some, string, tenths, whole, with_default, words,
 };
-use crate::model::{Adaptive, Backoff, Concurrency, GlobalRateLimit, Percent, RateLimit, Retry, Stale};
+use crate::model::{Adaptive, Backoff, Concurrency, Percent, RateLimit, RateLimitService, Retry, Stale};
 
 pub(super) fn retry() -> Value {
     let Retry { attempts, conditions, per_try_timeout: _, backoff: _, non_idempotent, max_body } =
@@ -149,44 +149,81 @@ pub(super) fn rate_limit() -> Value {
     )
 }
 
+fn service() -> Value {
+    json!({
+        "cluster": described("The service; a cluster of protocol: http2.", string()),
+        "domain": described("Under which name the service keeps its limits.", string()),
+        "timeout": duration("For an answer.", RateLimitService::TIMEOUT),
+        "on_failure": words("What becomes of a request without an answer.", &["allow", "deny"], "allow"),
+        "cache": with_default(
+            "Refusals that are remembered at once, a second at the most.",
+            whole(0, MAX_KEYS.into()),
+            RateLimitService::CACHE,
+        ),
+    })
+}
+
+pub(super) fn rate_limit_service() -> Value {
+    object(
+        "A service that counts requests (Envoy's rate limit service), of routes that say what they count as.",
+        &["cluster", "domain"],
+        service(),
+    )
+}
+
 pub(super) fn global_rate_limit() -> Value {
     let descriptors = some(some(reference("descriptor")));
+    let mut keys = service();
+    keys["descriptors"] = described("What a request counts as; each apart.", descriptors);
+    keys["hits"] = with_default("So much a request counts.", whole(1, MAX_HITS.into()), 1);
     object(
-        "A service that is asked whether a request is taken (Envoy's rate limit service).",
-        &["cluster", "domain", "descriptors"],
-        json!({
-            "cluster": described("The service; a cluster of protocol: http2.", string()),
-            "domain": described("Under which name the service keeps its limits.", string()),
-            "descriptors": described("What a request counts as; each apart.", descriptors),
-            "timeout": duration("For an answer.", GlobalRateLimit::TIMEOUT),
-            "on_failure": words("What becomes of a request without an answer.", &["allow", "deny"], "allow"),
-            "hits": with_default("So much a request counts.", whole(1, MAX_HITS.into()), 1),
-            "cache": with_default(
-                "Refusals that are remembered at once, a second at the most.",
-                whole(0, MAX_KEYS.into()),
-                GlobalRateLimit::CACHE,
-            ),
-        }),
+        "A service is asked whether a request is taken; without cluster and domain it is the listener's.",
+        &["descriptors"],
+        keys,
     )
 }
 
 pub(super) fn descriptor() -> Value {
     json!({
         "description": "A key and a value that a request is counted by.",
-        "anyOf": [{ "const": "source" }, reference("variable"), reference("descriptor_entry")],
+        "anyOf": [
+            { "enum": ["source", "source_cluster", "destination_cluster"] },
+            reference("variable"),
+            reference("descriptor_entry"),
+        ],
     })
 }
 
 pub(super) fn descriptor_entry() -> Value {
     one_of(
-        &["header", "key"],
+        &["header", "query", "key"],
         object(
-            "A header field, or a key and its value.",
+            "A header field, a parameter, or a key and its value.",
             &[],
             json!({
-                "header": described("The field's name is the key; without it the descriptor is left out.", string()),
+                "header": described("The value of this field; without it the descriptor is left out.", string()),
+                "query": described("The value of this parameter; without it the descriptor is left out.", string()),
+                "as": described("The key, in place of the name.", string()),
+                "optional": with_default("Whether without a value the entry alone is left out.", boolean(), false),
                 "key": described("A key.", string()),
                 "value": described("The value of that key.", string()),
+                "when": described("Of these requests alone.", reference("descriptor_when")),
+                "unless": described("Of all requests but these.", reference("descriptor_when")),
+            }),
+        ),
+    )
+}
+
+pub(super) fn descriptor_when() -> Value {
+    let strings = |description| by_name(description, reference("string"));
+    one_of(
+        &["headers", "query"],
+        object(
+            "Which requests; all must match.",
+            &[],
+            json!({
+                "headers": strings("Header fields."),
+                "query": strings("Query parameters."),
             }),
         ),
     )

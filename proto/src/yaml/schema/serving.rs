@@ -9,7 +9,7 @@ use super::parts::{
     boolean, by_name, count, described, duration, object, one_of, one_or_list, one_or_some, reference, some,
     string, whole, with_default, words,
 };
-use super::{authorization, external_authorization, jwt, tls};
+use super::{authorization, external_authorization, jwt, tls, upstream};
 use crate::model::{Admin, Limits, Overload, Percent, Shutdown};
 
 pub(super) fn config() -> Value {
@@ -167,6 +167,7 @@ fn of_chain(routes: Value) -> Value {
         "jwt": jwt::issuers(),
         "authorization": authorization::authorization(),
         "external_authorization": reference("external_authorization"),
+        "global_rate_limit": reference("rate_limit_service"),
         "limits": reference("limits"),
         "trusted_proxies": with_default("Whose forwarded headers are believed.", networks, json!([])),
         "merge_slashes": with_default("Whether // in a path is read as /.", slashes, true),
@@ -194,6 +195,7 @@ pub(super) fn chain_when() -> Value {
             "sni": described("The host that TLS names.", one_or_list()),
             "transport": described("Whether they begin with TLS.", word(&["tls", "clear"])),
             "alpn": described("What TLS offers to speak.", one_or_list()),
+            "direct_source": described("The network of their other end.", one_or_list()),
             "origin": described("Whether they come from this machine.", word(&["local", "external"])),
             "source": described("The network that they come from.", one_or_list()),
             "source_port": described("The port that they come from.", one_or_some(port())),
@@ -252,6 +254,9 @@ pub(super) fn route() -> Value {
                 "priority": words("Which limits of the cluster's circuit_breaker hold.", &["default", "high"], "default"),
                 "mirror": reference("mirror"),
                 "fallback": reference("fallback"),
+                "hash": upstream::hash_keys(
+                    "What makes requests alike for clusters that balance by hash and do not say it themselves.",
+                ),
                 "jwt": jwt::of_route(),
                 "external_authorization": external_authorization::of_route(),
                 "rate_limit": reference("rate_limit"),
@@ -330,7 +335,19 @@ pub(super) fn rewrite() -> Value {
         json!({
             "path": described("The whole path.", string()),
             "prefix": described("Put in place of the prefix that matched.", string()),
+            "regex": reference("rewrite_regex"),
             "host": described("The host.", string()),
+        }),
+    )
+}
+
+pub(super) fn rewrite_regex() -> Value {
+    object(
+        "What an expression finds in the path is replaced, as often as it is found.",
+        &["pattern", "with"],
+        json!({
+            "pattern": described("A regular expression; anchor it with ^ and $.", string()),
+            "with": described("Put in place; \\\\1 to \\\\9 are what stands in brackets of the pattern.", string()),
         }),
     )
 }

@@ -8,8 +8,8 @@ use super::super::decode::{
 };
 use super::super::scalar::show_duration;
 use super::parts::{
-    any_count, by_name, count, described, duration, object, one_of, one_or_object, percent, reference, some,
-    string, tenths, whole, with_default, words,
+    any_count, boolean, by_name, count, described, duration, object, one_of, one_or_object, percent,
+    reference, some, string, tenths, whole, with_default, words,
 };
 use crate::model::{
     BreakerLimits, Cluster, HealthCheck, Original, OutlierDetection, Probe, RetryBudget, Source,
@@ -140,7 +140,7 @@ fn labels(description: &str) -> Value {
 }
 
 pub(super) fn balance() -> Value {
-    let kinds = ["peak-ewma", "least-request", "round-robin", "random"];
+    let kinds = ["peak-ewma", "least-request", "round-robin", "random", "ring-hash", "maglev"];
     let mut balance = words("How an endpoint is chosen.", &kinds, "peak-ewma");
     balance["anyOf"].as_array_mut().expect("words are alternatives").push(reference("hash_balance"));
     balance
@@ -164,8 +164,12 @@ pub(super) fn hash() -> Value {
     object(
         "What is hashed.",
         &["hash"],
-        json!({ "hash": described("What makes requests alike.", some(reference("hash_key"))) }),
+        json!({ "hash": hash_keys("What makes requests alike; without it, what routes say.") }),
     )
+}
+
+pub(super) fn hash_keys(description: &str) -> Value {
+    described(description, some(reference("hash_key")))
 }
 
 pub(super) fn hash_key() -> Value {
@@ -177,14 +181,16 @@ pub(super) fn hash_key() -> Value {
 
 pub(super) fn hash_on() -> Value {
     one_of(
-        &["header", "cookie", "query"],
+        &["header", "cookie", "query", "source"],
         object(
-            "A part of a request that has a name.",
+            "A part of a request.",
             &[],
             json!({
                 "header": described("The value of this header field.", string()),
                 "cookie": one_or_object("The value of this cookie.", "cookie"),
                 "query": described("The value of this query parameter.", string()),
+                "source": described("The client's address.", json!({ "const": true })),
+                "terminal": with_default("Whether nothing behind it counts, once there is something to be hashed.", boolean(), false),
             }),
         ),
     )
@@ -197,6 +203,7 @@ pub(super) fn cookie() -> Value {
         json!({
             "name": described("Its name.", string()),
             "ttl": described("How long one that is made lives; none is made without it.", reference("duration")),
+            "path": with_default("Below which path it comes back; none leaves that to the client.", string(), "/"),
         }),
     )
 }

@@ -28,27 +28,34 @@ fn limit(route: &str) -> GlobalRateLimit {
 
 #[test]
 fn in_full_and_with_defaults() {
-    let header = |name| DescriptorEntry::Header(HeaderName::from_static(name));
-    let fixed = DescriptorEntry::Fixed { key: "path".into(), value: "cart".into() };
-    let full = GlobalRateLimit {
+    let key = DescriptorEntry::Header {
+        name: HeaderName::from_static("x-api-key"),
+        key: "x-api-key".into(),
+        absent: Absent::Descriptor,
+    };
+    let fixed = DescriptorEntry::Fixed { key: "path".into(), value: "cart".into(), only: None };
+    let service = RateLimitService {
         cluster: Name::new("rls").unwrap(),
         domain: "shop".into(),
-        descriptors: vec![vec![header("x-api-key"), fixed], vec![DescriptorEntry::Source]],
         timeout: Duration::from_millis(20),
         on_failure: OnFailure::Deny,
-        hits: NonZeroU32::new(3).unwrap(),
         cache: 0,
+    };
+    let full = GlobalRateLimit {
+        service: Some(service.clone()),
+        descriptors: vec![vec![key, fixed], vec![DescriptorEntry::Source]],
+        hits: NonZeroU32::new(3).unwrap(),
     };
     let said = "cluster: rls, domain: shop, descriptors: [[{ header: X-Api-Key }, { key: path, value: cart }], [source]]";
     let rest = "timeout: 20ms, on_failure: deny, hits: 3, cache: 0";
     assert_eq!(limit(&format!("{{ to: app, global_rate_limit: {{ {said}, {rest} }} }}")), full);
-    let default = GlobalRateLimit {
+    let service = RateLimitService {
         timeout: Duration::from_millis(50),
         on_failure: OnFailure::Allow,
-        hits: NonZeroU32::MIN,
         cache: 1_000,
-        ..full
+        ..service
     };
+    let default = GlobalRateLimit { service: Some(service), hits: NonZeroU32::MIN, ..full };
     // Any route may ask.
     assert_eq!(limit(&format!("{{ respond: {{}}, global_rate_limit: {{ {said} }} }}")), default);
 }
@@ -57,11 +64,11 @@ const PRINTED: &str = "
         global_rate_limit:
           cluster: rls
           domain: shop
-          descriptors: [[source, { header: x-a }], [{ key: path, value: \"a b\" }]]
           timeout: 50ms
           on_failure: allow
-          hits: 1
           cache: 1000
+          descriptors: [[source, { header: x-a }], [{ key: path, value: \"a b\" }]]
+          hits: 1
 ";
 
 #[test]

@@ -113,9 +113,10 @@ fn clusters_in_full() {
     let Config { mesh, endpoints } = read(RESILIENCE).unwrap().config;
     let hash = [
         HashOn::Header(header("x-user")),
-        HashOn::Cookie { name: "session".into(), ttl: Some(ms(3_600_000)) },
+        HashOn::Cookie { name: "session".into(), made: Some(MadeCookie::new(ms(3_600_000))) },
         HashOn::Source,
-    ];
+    ]
+    .map(HashKey::from);
     let outliers = OutlierDetection {
         consecutive_5xx: 6,
         consecutive_gateway: 4,
@@ -171,7 +172,8 @@ fn clusters_in_full() {
 fn clusters_with_defaults() {
     let mesh = read(RESILIENCE).unwrap().config.mesh;
     let next = &mesh.clusters["cart-next"];
-    let hash = [HashOn::Cookie { name: "session".into(), ttl: None }, HashOn::Query("user".into())];
+    let hash = [HashOn::Cookie { name: "session".into(), made: None }, HashOn::Query("user".into())]
+        .map(HashKey::from);
     assert_eq!(next.balance, Balance::RingHash(Box::new(hash)));
     assert_eq!(next.outlier_detection, Some(OutlierDetection::default()));
     assert_eq!(next.health_check.as_deref(), Some(&HealthCheck::new(Probe::Grpc("".into()))));

@@ -31,15 +31,16 @@ listeners:
     routes:
       - match: { path: { exact: /a }, headers: { x: { present: true } } }
         to: { c: { request_headers: {} } }
-        rewrite: {}
+        rewrite: { regex: { pattern: a, with: b } }
         retry: { backoff: {} }
         hedge: { after: p95 }
         mirror: { to: c }
         fallback: { stale: { for: 1s }, respond: {} }
         rate_limit: { rate: 1/s, per: { header: x } }
-        global_rate_limit: { cluster: c, domain: d, descriptors: [[{ key: a, value: b }]] }
+        global_rate_limit: { cluster: c, domain: d, descriptors: [[{ key: a, value: b, unless: { query: { a: b } } }, { key: a, value: b, when: { headers: { a: b } } }, { header: a, as: b, optional: true }, { query: a }, source_cluster]] }
         concurrency: { max: 1, adaptive: {} }
         priority: high
+        hash: [{ header: x, terminal: true }, { cookie: { name: a, ttl: 1s, path: /a } }, source]
         fault: { delay: { fixed: 1s }, abort: { grpc: 14 }, when: { header: x } }
       - redirect: { to: /b }
       - respond: {}
@@ -61,9 +62,9 @@ const INSTEAD: &str = "
 identity: { csr: { server: 'https://a:1' } }
 listeners:
   a: { bind: 127.0.0.1:0, original_destination: redirect, mtls: permissive, tcp: { to: c } }
-  c: { bind: 127.0.0.1:0, jwt: [{ issuer: a, jwks: 'https://a/b', jwks_trust: c, audiences: d }], external_authorization: { grpc: c, body: { max: 1B } }, authorization: [{ audit: {} }, { allow: { paths: [/a, { exact: /b }], headers: { x: y }, ports: [1], claims: { a: b } } }], routes: [{ respond: {}, external_authorization: { context: {} } }] }
+  c: { bind: 127.0.0.1:0, jwt: [{ issuer: a, jwks: 'https://a/b', jwks_trust: c, audiences: d }], global_rate_limit: { cluster: c, domain: d }, external_authorization: { grpc: c, body: { max: 1B } }, authorization: [{ audit: {} }, { allow: { paths: [/a, { exact: /b }], headers: { x: y }, ports: [1], claims: { a: b } } }], routes: [{ respond: {}, global_rate_limit: { descriptors: [[source]] }, external_authorization: { context: {} } }] }
   b: { bind: 127.0.0.1:0, tls: { certificate: a, private_key: b }, tcp: { to: c } }
-  d: { bind: 127.0.0.1:0, chains: [{ when: { port: 1, destination: ::1, sni: [a.b, '*.b'], transport: tls, alpn: h2, origin: local, source: 10.0.0.0/8, source_port: [1, 2] }, jwt: [{ issuer: a, jwks: b, audiences: c }], mtls: strict, external_authorization: { grpc: c }, authorization: [{ allow: {} }], limits: {}, trusted_proxies: [], merge_slashes: true, routes: t }, { tls: { certificate: a, private_key: b }, tcp: { to: c } }], rest: { tcp: { to: c } } }
+  d: { bind: 127.0.0.1:0, chains: [{ when: { port: 1, destination: ::1, sni: [a.b, '*.b'], transport: tls, alpn: h2, direct_source: ::1, origin: local, source: 10.0.0.0/8, source_port: [1, 2] }, jwt: [{ issuer: a, jwks: { inline: '{\"keys\":[{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}]}' }, audiences: c }], mtls: strict, global_rate_limit: { cluster: c, domain: d }, external_authorization: { grpc: c }, authorization: [{ allow: {} }], limits: {}, trusted_proxies: [], merge_slashes: true, routes: t }, { tls: { certificate: a, private_key: b }, tcp: { to: c } }], rest: { tcp: { to: c } } }
 route_tables: { t: [{ respond: {} }] }
 clusters: { c: { endpoints: [127.0.0.1:1], protocol: http2, mtls: { peers: ['spiffe://t/*'] } }, d: { dns: { host: 'a:1', use: first } }, e: { original_destination: { header: x-a, port: 1, cleanup: 1s, max_endpoints: 2 } } }
 ";
@@ -141,7 +142,8 @@ fn documents_fit_the_schema() {
     check(&cluster("zone_weights: { a: 0, b: 80 }"), true);
     check(&cluster("zone_weights: { a: -1 }"), false);
     check(&cluster("health_check: {}"), false);
-    check(&cluster("balance: maglev"), false);
+    check(&cluster("balance: maglev"), true);
+    check(&cluster("balance: { maglev: {} }"), false);
     check(&cluster("balance: { maglev: { hash: [] } }"), false);
 }
 

@@ -15,6 +15,7 @@ use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
 use crate::http::headers;
+use crate::routing::path::PathError;
 use crate::routing::rewritten;
 
 /// See the module.
@@ -48,9 +49,11 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
         let Call { request, tunnel: _, ledger } = &mut call;
         let ledger = ledger.clone();
         let route = ledger.route().expect("the route is found before its changes are made");
-        rewrite(request, route, &ledger);
+        if let Err(error) = rewrite(request, route, &ledger) {
+            return Edited { inner: None, refused: Some(ProxyError::Path(error)), ledger };
+        }
         apply(request.headers_mut(), &route.request_headers);
-        Edited { inner: self.inner.call(call), ledger }
+        Edited { inner: Some(self.inner.call(call)), refused: None, ledger }
     }
 }
 
@@ -59,7 +62,8 @@ pin_project! {
     #[derive(Debug)]
     pub struct Edited<F> {
         #[pin]
-        inner: F,
+        inner: Option<F>,
+        refused: Option<ProxyError>,
         ledger: Rc<Ledger>,
     }
 }
@@ -69,25 +73,31 @@ impl<F: Future<Output = Outcome>> Future for Edited<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let this = self.project();
-        let mut response = ready!(this.inner.poll(cx))?;
+        let Some(inner) = this.inner.as_pin_mut() else {
+            return Poll::Ready(Err(this.refused.take().expect("it is asked once")));
+        };
+        let mut response = ready!(inner.poll(cx))?;
         let route = this.ledger.route().expect("the route is found before its changes are made");
         apply(response.headers_mut(), &route.response_headers);
         Poll::Ready(Ok(response))
     }
 }
 
-fn rewrite(request: &mut Request<Body>, route: &Route, ledger: &Ledger) {
-    let Action::Forward(forward) = &route.action else { return };
+fn rewrite(request: &mut Request<Body>, route: &Route, ledger: &Ledger) -> Result<(), PathError> {
+    let Action::Forward(forward) = &route.action else { return Ok(()) };
     if forward.fallback.as_ref().is_some_and(|fallback| fallback.stale().is_some()) {
         // Answers are kept under what was asked for, and not under what it is rewritten to.
         ledger.set_asked(stale::key(request));
     }
-    if let Some(path) = rewritten(route, request.uri().path()) {
-        headers::set_path(request, &path);
+    if let Some(path) = rewritten(route, request.uri().path())?
+        && !headers::set_path(request, &path)
+    {
+        return Err(PathError::NotEncoded);
     }
     if let Some(host) = &forward.rewrite.host {
         headers::set_host(request, host);
     }
+    Ok(())
 }
 
 /// First removes, then sets, then adds.

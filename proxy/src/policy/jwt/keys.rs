@@ -1,216 +1,36 @@
-//! The keys of an issuer (RFC 7517), and what each may be used for.
-
-use std::fmt;
+//! Signatures, by the key that they are checked with.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
     RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
     RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaPublicKeyComponents, UnparsedPublicKey,
 };
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use outrigger_proto::model::JwtAlgorithm;
-use serde_json::{Map, Value};
+use outrigger_proto::model::{JwtAlgorithm, Key, KeyMaterial};
 
-use super::json;
-
-/// Keys of one issuer. More would make every token without a name for its key expensive.
-const MAX_KEYS: usize = 100;
-
-/// Bytes of an RSA modulus: 2048 to 8192 bits.
-const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
-
-/// The keys of an issuer.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct KeySet(Vec<Key>);
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    id: Option<String>,
-    /// What it is for, where it says so.
-    algorithm: Option<JwtAlgorithm>,
-    material: Material,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Material {
-    Rsa {
-        n: Vec<u8>,
-        e: Vec<u8>,
-    },
-    /// Points as they are sent, uncompressed.
-    P256(Vec<u8>),
-    P384(Vec<u8>),
-    Ed25519(Vec<u8>),
-}
-
-/// Why a text holds no keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeySetError {
-    /// It is not a JSON object with a list `keys`.
-    NotASet,
-    /// It holds too many.
-    TooMany,
-    /// One of them cannot be used; by its place, and why.
-    Key(usize, &'static str),
-    /// None of them is for checking signatures.
-    None,
-}
-
-impl fmt::Display for KeySetError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotASet => write!(f, "it is no set of keys (RFC 7517): expected a JSON object with `keys`"),
-            Self::TooMany => write!(f, "it holds more than {MAX_KEYS} keys"),
-            Self::Key(place, why) => write!(f, "keys[{place}] cannot be used: {why}"),
-            Self::None => write!(f, "it holds no key that signatures could be checked with"),
+/// Whether a signature is good; the algorithm is one that the key is for.
+pub(super) fn verifies(key: &Key, algorithm: JwtAlgorithm, message: &[u8], signature: &[u8]) -> bool {
+    use JwtAlgorithm as A;
+    match &key.material {
+        KeyMaterial::Rsa { n, e } => {
+            let parameters = match algorithm {
+                A::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
+                A::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
+                A::Rs512 => &RSA_PKCS1_2048_8192_SHA512,
+                A::Ps256 => &RSA_PSS_2048_8192_SHA256,
+                A::Ps384 => &RSA_PSS_2048_8192_SHA384,
+                A::Ps512 => &RSA_PSS_2048_8192_SHA512,
+                A::Es256 | A::Es384 | A::EdDsa => return false,
+            };
+            RsaPublicKeyComponents { n, e }.verify(parameters, message, signature).is_ok()
         }
-    }
-}
-
-impl std::error::Error for KeySetError {}
-
-impl KeySet {
-    /// Keys of which each must be usable, as in a file of one's own. Those of kinds that are not known here, or that are for
-    /// something else, are left out.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
-        let (set, unusable) = Self::published(text)?;
-        unusable.into_iter().next().map_or(Ok(set), Err)
-    }
-
-    /// Keys as somebody else publishes them, and what is wrong with those that are left out: one of them may not keep us
-    /// from the others, as issuers add keys that are not for us (RFC 7517 section 5).
-    ///
-    /// # Errors
-    /// Why nothing is left.
-    pub fn published(text: &[u8]) -> Result<(Self, Vec<KeySetError>), KeySetError> {
-        let set = json::object(text).ok_or(KeySetError::NotASet)?;
-        let Some(Value::Array(keys)) = set.get("keys") else { return Err(KeySetError::NotASet) };
-        if keys.len() > MAX_KEYS {
-            return Err(KeySetError::TooMany);
+        KeyMaterial::P256(point) => {
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature).is_ok()
         }
-        let (mut all, mut unusable) = (Vec::new(), Vec::new());
-        for (place, key) in keys.iter().enumerate() {
-            match key.as_object().ok_or("it is no object").and_then(read) {
-                Ok(key) => all.extend(key),
-                Err(why) => unusable.push(KeySetError::Key(place, why)),
-            }
+        KeyMaterial::P384(point) => {
+            UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(message, signature).is_ok()
         }
-        if all.is_empty() {
-            return Err(unusable.into_iter().next().unwrap_or(KeySetError::None));
-        }
-        Ok((Self(all), unusable))
-    }
-
-    /// The key of this name; without a name the only one that fits.
-    pub(super) fn find(&self, id: Option<&str>, algorithm: JwtAlgorithm) -> Option<&Key> {
-        let mut fitting = self
-            .0
-            .iter()
-            .filter(|key| key.fits(algorithm) && id.is_none_or(|id| key.id.as_deref() == Some(id)));
-        let first = fitting.next()?;
-        if fitting.next().is_some() { None } else { Some(first) }
-    }
-}
-
-fn read(key: &Map<String, Value>) -> Result<Option<Key>, &'static str> {
-    // What could not be read might have forbidden something.
-    if ["kid", "use", "alg"].into_iter().any(|name| key.get(name).is_some_and(|value| !value.is_string())) {
-        return Err("`kid`, `use` and `alg` are texts");
-    }
-    if key.get("key_ops").is_some_and(|operations| !operations.is_array()) {
-        return Err("`key_ops` is a list");
-    }
-    let text = |name: &str| key.get(name).and_then(Value::as_str);
-    if text("use").is_some_and(|is_for| is_for != "sig") {
-        return Ok(None);
-    }
-    if let Some(Value::Array(operations)) = key.get("key_ops")
-        && !operations.iter().any(|operation| operation == "verify")
-    {
-        return Ok(None);
-    }
-    let bytes = |name: &str| text(name).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
-    let point = |size: usize| {
-        let (x, y) = bytes("x").zip(bytes("y"))?;
-        (x.len() == size && y.len() == size).then(|| [&[4], &x[..], &y[..]].concat())
-    };
-    let material = match (text("kty"), text("crv")) {
-        (Some("RSA"), _) => {
-            let (n, e) = bytes("n").zip(bytes("e")).ok_or("`n` and `e` are not there, or not base64url")?;
-            let [n, e] =
-                [n, e].map(|number| number.into_iter().skip_while(|byte| *byte == 0).collect::<Vec<_>>());
-            if !RSA_BYTES.contains(&n.len()) || (n.len() == *RSA_BYTES.start() && n[0] < 0x80) {
-                return Err("RSA keys have 2048 to 8192 bits");
-            }
-            // With an exponent of one everything is its own signature.
-            if e == [1] || e.last().is_none_or(|byte| byte % 2 == 0) {
-                return Err("`e` is odd, and more than one");
-            }
-            Material::Rsa { n, e }
-        }
-        (Some("EC"), Some("P-256")) => Material::P256(point(32).ok_or("`x` and `y` are not a point")?),
-        (Some("EC"), Some("P-384")) => Material::P384(point(48).ok_or("`x` and `y` are not a point")?),
-        (Some("OKP"), Some("Ed25519")) => {
-            Material::Ed25519(bytes("x").filter(|x| x.len() == 32).ok_or("`x` is not a point")?)
-        }
-        (Some(_), _) => return Ok(None),
-        (None, _) => return Err("it says no `kty`"),
-    };
-    let algorithm = match text("alg").map(JwtAlgorithm::named) {
-        None => None,
-        Some(None) => return Ok(None),
-        Some(known) => known,
-    };
-    let key = Key { id: text("kid").map(str::to_owned), algorithm, material };
-    if algorithm.is_some_and(|algorithm| !key.fits(algorithm)) {
-        return Err("`alg` is not for this kind of key");
-    }
-    Ok(Some(key))
-}
-
-impl Key {
-    /// Whether it is for this algorithm: the token's word alone never decides that.
-    fn fits(&self, algorithm: JwtAlgorithm) -> bool {
-        use JwtAlgorithm as A;
-        let kind = match self.material {
-            Material::Rsa { .. } => {
-                matches!(algorithm, A::Rs256 | A::Rs384 | A::Rs512 | A::Ps256 | A::Ps384 | A::Ps512)
-            }
-            Material::P256(_) => algorithm == A::Es256,
-            Material::P384(_) => algorithm == A::Es384,
-            Material::Ed25519(_) => algorithm == A::EdDsa,
-        };
-        kind && self.algorithm.is_none_or(|own| own == algorithm)
-    }
-
-    pub(super) fn verifies(&self, algorithm: JwtAlgorithm, message: &[u8], signature: &[u8]) -> bool {
-        use JwtAlgorithm as A;
-        match &self.material {
-            Material::Rsa { n, e } => {
-                let parameters = match algorithm {
-                    A::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
-                    A::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
-                    A::Rs512 => &RSA_PKCS1_2048_8192_SHA512,
-                    A::Ps256 => &RSA_PSS_2048_8192_SHA256,
-                    A::Ps384 => &RSA_PSS_2048_8192_SHA384,
-                    A::Ps512 => &RSA_PSS_2048_8192_SHA512,
-                    A::Es256 | A::Es384 | A::EdDsa => return false,
-                };
-                RsaPublicKeyComponents { n, e }.verify(parameters, message, signature).is_ok()
-            }
-            Material::P256(point) => {
-                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature).is_ok()
-            }
-            Material::P384(point) => {
-                UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(message, signature).is_ok()
-            }
-            Material::Ed25519(point) => {
-                UnparsedPublicKey::new(&ED25519, point).verify(message, signature).is_ok()
-            }
+        KeyMaterial::Ed25519(point) => {
+            UnparsedPublicKey::new(&ED25519, point).verify(message, signature).is_ok()
         }
     }
 }

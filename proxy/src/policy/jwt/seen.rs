@@ -8,9 +8,9 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use hashbrown::HashMap;
-use outrigger_proto::model::JwtIssuer;
+use outrigger_proto::model::{JwtIssuer, KeySet};
 
-use super::{JwtError, KeySet, check_claims, verify};
+use super::{JwtError, check_claims, verify};
 use crate::facts::Claims;
 
 /// Tokens that are remembered; with their claims, at most some megabytes.
@@ -22,8 +22,8 @@ pub struct Keys(ArcSwapOption<KeySet>);
 
 impl Keys {
     /// These, from the beginning.
-    pub fn new(keys: KeySet) -> Self {
-        Self(ArcSwapOption::from_pointee(keys))
+    pub fn new(keys: impl Into<Arc<KeySet>>) -> Self {
+        Self(ArcSwapOption::from(Some(keys.into())))
     }
 
     /// From now on.

@@ -102,9 +102,14 @@ fn rows(signers: &Signers) -> Vec<Row> {
     };
     for (word, token) in signers.tokens() {
         let field = format!("Authorization: Bearer {token}");
-        for (listener, target) in
-            [("must", "/"), ("may", "/"), ("either", "/"), ("claims", "/"), ("claims", "/level")]
-        {
+        for (listener, target) in [
+            ("must", "/"),
+            ("may", "/"),
+            ("either", "/"),
+            ("claims", "/"),
+            ("claims", "/level"),
+            ("inline", "/"),
+        ] {
             ask(listener, target, word, &[&field]);
         }
     }
@@ -155,6 +160,7 @@ async fn of_tokens_all_three_mean_the_same() {
     let (signers, one) = (Signers::new(), Echo::start("one").await);
     let served = signers.serve().await;
     let document = include_str!("tokens.yaml").replace("KEYS", served.address());
+    let document = document.replace("INLINE", &keys(&[&signers.a]));
     let three = Three::start(&envoy, &document.replace("ONE", &one.address().to_string())).await;
     let good = row("either", "GET", "tokens.test", "/", &[]);
     for (signer, issuer, audience) in

@@ -126,7 +126,7 @@ fn what_is_hashed_stands_with_what_is_spoken() {
         use http::http_protocol_options as options;
         let version = options::explicit_http_config::ProtocolConfig::Http2ProtocolOptions(Default::default());
         let explicit = options::ExplicitHttpConfig { protocol_config: Some(version) };
-        let policy = |of| route::HashPolicy { policy_specifier: Some(of) };
+        let policy = |of| route::HashPolicy { policy_specifier: Some(of), terminal: true };
         let options = http::HttpProtocolOptions {
             upstream_protocol_options: Some(options::UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
             hash_policy: on.into_iter().map(policy).collect(),
@@ -144,22 +144,31 @@ fn what_is_hashed_stands_with_what_is_spoken() {
             cluster.typed_extension_protocol_options.insert(super::super::HTTP_OPTIONS.to_owned(), options);
         }
     };
-    let on = vec![header("X-User"), cookie(seconds(0), "/"), cookie(None, ""), source(true), query("q")];
+    let on = vec![
+        header("X-User"),
+        cookie(seconds(0), "/"),
+        cookie(seconds(1), ""),
+        cookie(None, "a"),
+        source(true),
+        query("q"),
+    ];
     let cluster = model(hashed(on));
-    let cookie_of = |ttl| HashOn::Cookie { name: "c".into(), ttl };
+    let cookie_of = |made| HashOn::Cookie { name: "c".into(), made };
     let expected = [
         HashOn::Header(::http::HeaderName::from_static("x-user")),
-        cookie_of(Some(Duration::ZERO)),
+        cookie_of(Some(MadeCookie::new(Duration::ZERO))),
+        cookie_of(Some(MadeCookie { ttl: Duration::from_secs(1), path: None })),
         cookie_of(None),
         HashOn::Source,
         HashOn::Query("q".into()),
     ];
+    let expected = expected.map(|on| HashKey { on, terminal: true });
     assert_eq!(cluster.balance, Balance::Maglev(expected.into()));
     assert_eq!((cluster.protocol, cluster.idle_timeout), (Protocol::Http2, Duration::from_secs(30)));
     let at = format!("typed_extension_protocol_options[{}].hash_policy[0]", super::super::HTTP_OPTIONS);
     for (on, expected) in [
         (header(":path"), "header.header_name: this is not the name of a header field"),
-        (cookie(None, "/a"), "cookie.path: `/` alone is supported"),
+        (cookie(seconds(1), "/a;b"), "cookie.path: this is not a cookie's path"),
         (source(false), "connection_properties: nothing is hashed: write `source_ip`"),
         (query(""), "query_parameter.name: a name is empty"),
     ] {

@@ -27,7 +27,9 @@ fn of_several(mut chains: Chains) -> ListenerResource {
         });
         if let Filter::Http(http) = &mut chain.filter {
             for issuer in &mut http.jwt {
-                issuer.keys = JwksSource::Url { url: "https://id.example/keys".into(), trust: None };
+                if !matches!(issuer.keys, JwksSource::Inline(_)) {
+                    issuer.keys = JwksSource::Url { url: "https://id.example/keys".into(), trust: None };
+                }
             }
         }
     }

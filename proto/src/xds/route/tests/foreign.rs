@@ -7,7 +7,7 @@ use super::super::super::generated::envoy::config::core::v3 as core;
 use super::super::super::generated::envoy::r#type::matcher::v3 as matcher;
 use super::super::super::generated::envoy::r#type::v3 as kind;
 use super::*;
-use crate::model::{Backoff, Hedge, HedgeAfter, Redirect, RetryCondition};
+use crate::model::{Backoff, DescriptorEntry, Hedge, HedgeAfter, Redirect, RetryCondition};
 
 #[test]
 fn a_route_of_istio() {
@@ -189,6 +189,18 @@ fn paths_are_rewritten() {
     check(prefix("/"), "/new/", None, PathRewrite::Prefix("/new".into()));
     check(P::Path("/cart".to_owned()), "/new", None, PathRewrite::Whole("/new".into()));
     check(cart(), "", Some(("^/.*$", "/new")), PathRewrite::Whole("/new".into()));
+    let found = |pattern: &str, with: &str| {
+        PathRewrite::Found(crate::model::Replace::new(Pattern::new(pattern).unwrap(), with).unwrap())
+    };
+    check(prefix("/cart"), "/new", None, found("^/cart", "/new"));
+    check(
+        P::SafeRegex(matcher::RegexMatcher { regex: "/v[0-9]+/.*".to_owned() }),
+        "/new",
+        None,
+        PathRewrite::Whole("/new".into()),
+    );
+    check(cart(), "", Some(("^/([^/]+)/([0-9]+)", r"/\2/\1")), found("^/([^/]+)/([0-9]+)", r"/\2/\1"));
+    check(cart(), "", Some(("/cart", "")), found("/cart", ""));
     check(cart(), "", Some(("^/cart(/?)(.*)", r"/\2")), PathRewrite::Prefix("".into()));
     check(cart(), "", Some(("^/cart/?", "/")), PathRewrite::Prefix("".into()));
     let rewritten = one(sent(prefix("/"), pb::RouteAction { prefix_rewrite: "/x/".to_owned(), ..to("a") }));
@@ -264,4 +276,54 @@ fn times_of_calls() {
     );
     check_refused(timed(seconds(2), None, None, seconds(0)), "route.max_grpc_timeout: ");
     check_refused(timed(seconds(-1), None, None, None), "route.timeout: ");
+}
+
+/// A limit by this value.
+fn limit(value: &str) -> pb::RateLimit {
+    use pb::rate_limit::action::{ActionSpecifier, GenericKey};
+    let key = GenericKey { descriptor_value: value.to_owned(), descriptor_key: String::new() };
+    pb::RateLimit {
+        actions: vec![pb::rate_limit::Action { action_specifier: Some(ActionSpecifier::GenericKey(key)) }],
+        ..Default::default()
+    }
+}
+
+/// As Envoy documents it: those of a host count where the route has none, or where it says so.
+#[test]
+fn limits_of_a_host_count_where_its_routes_have_none() {
+    let own = |include| pb::RouteAction {
+        rate_limits: vec![limit("route")],
+        include_vh_rate_limits: include,
+        ..to("a")
+    };
+    let answer = pb::DirectResponseAction { status: 200, body: None };
+    let routes = vec![
+        sent(prefix("/a"), to("a")),
+        sent(prefix("/b"), own(None)),
+        sent(prefix("/c"), own(Some(true))),
+        route_of(prefix("/d"), pb::route::Action::DirectResponse(answer)),
+    ];
+    let mut table = table_of(routes);
+    table.virtual_hosts[0].rate_limits = vec![limit("host")];
+    let counted = |route: &Route| {
+        let limit = route.global_rate_limit.as_deref()?;
+        assert_eq!(limit.service, None);
+        let value = |entries: &Vec<DescriptorEntry>| match &entries[0] {
+            DescriptorEntry::Fixed { key, value, only: None } if &**key == "generic_key" => value.to_string(),
+            other => panic!("{other:?}"),
+        };
+        Some(limit.descriptors.iter().map(value).collect::<Vec<_>>())
+    };
+    let read = read_table(&table).unwrap();
+    let read: Vec<_> = read.routes.iter().map(counted).collect();
+    let all = |values: &[&str]| Some(values.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(read[..4], [all(&["host"]), all(&["route"]), all(&["route", "host"]), None]);
+    let mut more = limit("more");
+    more.hits_addend = Some(pb::rate_limit::HitsAddend { number: Some(2) });
+    table.virtual_hosts[0].rate_limits.push(more);
+    let said = read_table(&table).unwrap_err();
+    assert!(said.contains("rate_limits: a request counts as much in each"), "{said}");
+    table.virtual_hosts[0].rate_limits[1].stage = Some(1);
+    let said = read_table(&table).unwrap_err();
+    assert!(said.contains("virtual_hosts[0].rate_limits[1].stage: 0 alone is supported"), "{said}");
 }

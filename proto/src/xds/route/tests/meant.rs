@@ -9,7 +9,7 @@ use super::super::super::generated::envoy::r#type::matcher::v3 as matcher;
 use super::super::super::generated::envoy::r#type::v3 as kind;
 use super::super::super::generated::outrigger::extensions::v1 as ours;
 use super::*;
-use crate::model::{Destination, HeaderMatch, Hedge, HedgeAfter, Retry, StringMatch};
+use crate::model::{Destination, HashKey, HashOn, HeaderMatch, Hedge, HedgeAfter, Retry, StringMatch};
 
 fn headed(name: &str, of: pb::header_matcher::HeaderMatchSpecifier, invert_match: bool) -> pb::Route {
     let mut route = sent(prefix("/"), to("a"));
@@ -100,7 +100,17 @@ fn what_cannot_be_meant_is_named() {
         change(&mut action);
         sent(prefix("/a"), action)
     };
-    check_refused(at(|to| to.prefix_rewrite = "/b".to_owned()), "route.prefix_rewrite: ");
+    check_refused(at(|to| to.prefix_rewrite = "b".to_owned()), "route.prefix_rewrite: ");
+    let found = |regex: &str, substitution: &str| {
+        let pattern = Some(matcher::RegexMatcher { regex: regex.to_owned() });
+        let regex_rewrite =
+            Some(matcher::RegexMatchAndSubstitute { pattern, substitution: substitution.to_owned() });
+        sent(prefix("/a"), pb::RouteAction { regex_rewrite, ..to("a") })
+    };
+    check_refused(found("(", "/b"), "route.regex_rewrite.pattern.regex: ");
+    check_refused(found("a", r"\1"), "route.regex_rewrite.substitution: the expression has no bracket 1");
+    check_refused(found("^.*$", r"/\1"), "route.regex_rewrite.substitution: the expression has no bracket 1");
+    check_refused(found("a", "/b?c"), "route.regex_rewrite.substitution: `?` cannot stand in a path");
     check_refused(at(|to| to.metadata_match = Some(core::Metadata::default())), "route.metadata_match: ");
     let upgrade =
         pb::route_action::UpgradeConfig { upgrade_type: "websocket".to_owned(), enabled: Some(false) };
@@ -142,17 +152,38 @@ fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn what_is_hashed_is_read_in_its_order() {
+    use pb::route_action::hash_policy::{ConnectionProperties, Header, PolicySpecifier};
+    let hashed = |on: Vec<(PolicySpecifier, bool)>| {
+        let policy = |(of, terminal)| pb::route_action::HashPolicy { policy_specifier: Some(of), terminal };
+        sent(prefix("/"), pb::RouteAction { hash_policy: on.into_iter().map(policy).collect(), ..to("a") })
+    };
+    let header = |name: &str| PolicySpecifier::Header(Header { header_name: name.to_owned() });
+    let source = |source_ip| PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip });
+    let expected = [
+        HashKey { on: HashOn::Header(HeaderName::from_static("x-user")), terminal: true },
+        HashKey { on: HashOn::Source, terminal: false },
+    ];
+    let read = forward_of(hashed(vec![(header("X-User"), true), (source(true), false)]));
+    assert_eq!(*read.hash, expected);
+    let at = "route.hash_policy[0].";
+    check_refused(hashed(vec![(header(":path"), false)]), &format!("{at}header.header_name: "));
+    check_refused(hashed(vec![(source(false), false)]), &format!("{at}connection_properties: "));
+}
+
+#[test]
 fn what_is_not_in_the_subset_is_named() {
     // A second host, with a route; a match, an action.
     const HOST: &[u32] = &[2];
     const ROUTE: &[u32] = &[2, 3];
     const MATCH: &[u32] = &[2, 3, 1];
     const ACTION: &[u32] = &[2, 3, 2];
-    let rows: [(&[u32], u32, &str); 18] = [
+    let rows: [(&[u32], u32, &str); 21] = [
         (&[], 3, "internal_only_headers"),
         (&[], 12, "cluster_specifier_plugins"),
         (&[], 16, "typed_per_filter_config"),
-        (HOST, 6, "virtual_hosts[1].rate_limits"),
+        (&[2, 6], 6, "virtual_hosts[1].rate_limits[0].apply_on_stream_done"),
+        (&[2, 6, 3], 10, "virtual_hosts[1].rate_limits[0].actions[0].masked_remote_address"),
         (HOST, 8, "virtual_hosts[1].cors"),
         (HOST, 15, "virtual_hosts[1].typed_per_filter_config"),
         (HOST, 21, "virtual_hosts[1].matcher"),
@@ -162,7 +193,9 @@ fn what_is_not_in_the_subset_is_named() {
         (MATCH, 13, "virtual_hosts[1].routes[0].match.dynamic_metadata"),
         (&[2, 3, 1, 6], 6, "virtual_hosts[1].routes[0].match.headers[0].range_match"),
         (ACTION, 2, "virtual_hosts[1].routes[0].route.cluster_header"),
-        (ACTION, 15, "virtual_hosts[1].routes[0].route.hash_policy"),
+        (&[2, 3, 2, 15], 6, "virtual_hosts[1].routes[0].route.hash_policy[0].filter_state"),
+        (&[2, 3, 2, 15, 1], 2, "virtual_hosts[1].routes[0].route.hash_policy[0].header.regex_rewrite"),
+        (&[2, 3, 2, 15, 2], 4, "virtual_hosts[1].routes[0].route.hash_policy[0].cookie.attributes"),
         (ACTION, 24, "virtual_hosts[1].routes[0].route.idle_timeout"),
         (ACTION, 29, "virtual_hosts[1].routes[0].route.host_rewrite_header"),
         (&[2, 3, 2, 9], 4, "virtual_hosts[1].routes[0].route.retry_policy.retry_priority"),

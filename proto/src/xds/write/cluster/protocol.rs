@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use super::super::super::generated::envoy::config::core::v3 as core;
-use super::super::super::generated::envoy::config::route::v3::route_action as route;
 use super::super::super::generated::envoy::extensions::upstreams::http::v3 as http;
 use super::super::super::generated::envoy::extensions::upstreams::http::v3::http_protocol_options as options;
-use super::super::Cx;
+use super::super::{Cx, hash};
 use super::time;
-use crate::model::{Balance, HashOn, Protocol};
+use crate::model::{Balance, Protocol};
 
 pub(super) fn options(
     cx: &mut Cx,
@@ -32,8 +31,8 @@ pub(super) fn options(
             explicit(ProtocolConfig::Http2ProtocolOptions(core::Http2ProtocolOptions::default()))
         }
     };
-    let hash = match balance {
-        Balance::RingHash(on) | Balance::Maglev(on) => &**on,
+    let keys = match balance {
+        Balance::RingHash(keys) | Balance::Maglev(keys) => &**keys,
         Balance::PeakEwma | Balance::LeastRequest | Balance::RoundRobin | Balance::Random => &[],
     };
     let common = core::HttpProtocolOptions {
@@ -42,24 +41,7 @@ pub(super) fn options(
     };
     Some(http::HttpProtocolOptions {
         common_http_protocol_options: Some(common),
-        hash_policy: hash.iter().map(|on| hash_on(cx, on)).collect::<Option<_>>()?,
+        hash_policy: keys.iter().map(|key| hash::key(cx, key)).collect::<Option<_>>()?,
         upstream_protocol_options: Some(spoken),
     })
-}
-
-fn hash_on(cx: &mut Cx, on: &HashOn) -> Option<route::HashPolicy> {
-    use route::hash_policy::{ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter};
-    let on = match on {
-        HashOn::Header(name) => PolicySpecifier::Header(Header { header_name: name.to_string() }),
-        HashOn::Cookie { name, ttl } => {
-            let ttl = match ttl {
-                Some(ttl) => Some(time(cx, "hash_policy", *ttl)?),
-                None => None,
-            };
-            PolicySpecifier::Cookie(Cookie { name: name.to_string(), ttl, path: "/".to_owned() })
-        }
-        HashOn::Source => PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }),
-        HashOn::Query(name) => PolicySpecifier::QueryParameter(QueryParameter { name: name.to_string() }),
-    };
-    Some(route::HashPolicy { policy_specifier: Some(on) })
 }

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::super::super::{ClusterResource, EndpointSource, Kind, Resource, read, write};
 use crate::model::random;
 use crate::model::{
-    Address, Assignment, Balance, BreakerLimits, CircuitBreaker, Cluster, DnsUse, Endpoint, HashOn, Name,
-    OutlierDetection, Percent, RetryBudget, Source,
+    Address, Assignment, Balance, BreakerLimits, CircuitBreaker, Cluster, DnsUse, Endpoint, HashKey, HashOn,
+    MadeCookie, Name, OutlierDetection, Percent, RetryBudget, Source,
 };
 
 fn name(text: &str) -> Name {
@@ -99,10 +99,8 @@ fn what_is_as_good_as_a_default_is_kept() {
             }
         }
     }
-    let hash: [HashOn; 2] = [
-        HashOn::Cookie { name: "a".into(), ttl: Some(Duration::ZERO) },
-        HashOn::Cookie { name: "a".into(), ttl: None },
-    ];
+    let made = MadeCookie { ttl: Duration::ZERO, path: None };
+    let hash = [Some(made), None].map(|made| HashKey::from(HashOn::Cookie { name: "a".into(), made }));
     for on in [&hash[..], &[]] {
         let slow_start = Duration::from_secs(1);
         check_cluster(Cluster { balance: Balance::RingHash(on.into()), slow_start, ..cluster() });

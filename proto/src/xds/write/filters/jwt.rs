@@ -10,6 +10,7 @@ use super::super::super::filters::jwt::{OPTIONAL, REQUIRED};
 use super::super::super::generated::envoy::config::core::v3 as core;
 use super::super::super::generated::envoy::config::route::v3 as route;
 use super::super::super::generated::envoy::extensions::filters::http::jwt_authn::v3 as pb;
+use super::super::super::generated::envoy::extensions::filters::http::jwt_authn::v3::jwt_provider::JwksSourceSpecifier as Jwks;
 use super::super::super::generated::envoy::extensions::filters::http::jwt_authn::v3::jwt_requirement::RequiresType;
 use super::super::super::generated::outrigger::extensions::v1 as ext;
 use super::super::Cx;
@@ -67,22 +68,18 @@ fn requirement(names: &[String], required: bool) -> pb::JwtRequirement {
 
 fn provider(cx: &mut Cx, issuer: &JwtIssuer) -> Option<pb::JwtProvider> {
     let JwtIssuer { issuer, keys, audiences, required: _, algorithms: _, leeway, claims_to_headers } = issuer;
-    let url = match keys {
-        JwksSource::Url { url, trust: None } => url,
+    let keys = match keys {
+        JwksSource::Inline(keys) => {
+            let text = core::data_source::Specifier::InlineString(keys.text().to_owned());
+            Jwks::LocalJwks(core::DataSource { specifier: Some(text) })
+        }
+        JwksSource::Url { url, trust: None } => Jwks::RemoteJwks(remote(url)),
         JwksSource::Url { url: _, trust: Some(_) } | JwksSource::File(_) => {
             return cx.fail(
                 "remote_jwks",
-                "files are the reader's own: keys have an address, and the system's roots",
+                "files are the reader's own: keys have an address, and the system's roots, or stand here",
             );
         }
-    };
-    let uri = url.parse::<http::Uri>().ok();
-    // Whoever asks by a cluster finds it under the address that is asked.
-    let cluster = uri.as_ref().and_then(|uri| uri.authority()).map_or(OURS.to_owned(), ToString::to_string);
-    let http_uri = core::HttpUri {
-        uri: url.to_string(),
-        timeout: time(TIMEOUT),
-        http_upstream_type: Some(core::http_uri::HttpUpstreamType::Cluster(cluster)),
     };
     let plain = |(claim, _): &&(Box<str>, HeaderName)| !claim.contains('.');
     let claim = |(claim, header): &(Box<str>, HeaderName)| pb::JwtClaimToHeader {
@@ -101,10 +98,20 @@ fn provider(cx: &mut Cx, issuer: &JwtIssuer) -> Option<pb::JwtProvider> {
         clock_skew_seconds: u32::try_from(leeway.as_secs().max(1)).unwrap_or(u32::MAX),
         claim_to_headers: claims_to_headers.iter().filter(plain).map(claim).collect(),
         require_expiration: true,
-        jwks_source_specifier: Some(pb::jwt_provider::JwksSourceSpecifier::RemoteJwks(pb::RemoteJwks {
-            http_uri: Some(http_uri),
-        })),
+        jwks_source_specifier: Some(keys),
     })
+}
+
+fn remote(url: &str) -> pb::RemoteJwks {
+    let uri = url.parse::<http::Uri>().ok();
+    // Whoever asks by a cluster finds it under the address that is asked.
+    let cluster = uri.as_ref().and_then(|uri| uri.authority()).map_or(OURS.to_owned(), ToString::to_string);
+    let http_uri = core::HttpUri {
+        uri: url.to_owned(),
+        timeout: time(TIMEOUT),
+        http_upstream_type: Some(core::http_uri::HttpUpstreamType::Cluster(cluster)),
+    };
+    pb::RemoteJwks { http_uri: Some(http_uri) }
 }
 
 fn unsaid(issuer: &JwtIssuer, required: bool) -> ext::JwtIssuer {

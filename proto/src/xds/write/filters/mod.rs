@@ -4,6 +4,7 @@ mod ext_authz;
 mod fault;
 mod jwt;
 mod limits;
+mod rate_limit;
 pub(super) mod rbac;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use super::super::generated::envoy::r#type::matcher::v3 as matcher;
 use super::super::generated::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use super::super::generated::outrigger::extensions::v1 as ext;
 use super::{Cx, OURS, packed};
-use crate::model::{Authorization, ExternalAuthorization, JwtIssuer, Route};
+use crate::model::{Authorization, ExternalAuthorization, JwtIssuer, RateLimitService, Route};
 
 const JWT: &str = "envoy.filters.http.jwt_authn";
 const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
@@ -41,13 +42,19 @@ fn expression(regex: String) -> MatchPattern {
     MatchPattern::SafeRegex(matcher::RegexMatcher { regex })
 }
 
-type Guards<'a> = (&'a [JwtIssuer], Option<&'a Authorization>, Option<&'a ExternalAuthorization>);
+/// What a listener has of filters.
+pub(super) struct Guards<'a> {
+    pub(super) issuers: &'a [JwtIssuer],
+    pub(super) authorization: Option<&'a Authorization>,
+    pub(super) asked: Option<&'a ExternalAuthorization>,
+    pub(super) counts: Option<&'a RateLimitService>,
+}
 
 /// The filters of a listener in the order in which requests pass them. Which of its routes have limits and faults is not
 /// known here, and a filter that no route speaks of does nothing: so those stand there always.
 pub(super) fn of_listener(
     cx: &mut Cx,
-    (issuers, authorization, asked): Guards<'_>,
+    Guards { issuers, authorization, asked, counts }: Guards<'_>,
     said: &mut ext::Listener,
 ) -> Option<Vec<manager::HttpFilter>> {
     let mut filters = Vec::new();
@@ -65,6 +72,9 @@ pub(super) fn of_listener(
         filters.push(filter_of(EXT_AUTHZ, &ext_authz::filter(asked, &mut said.external_authorization)));
     }
     filters.push(filter_of(LOCAL_RATE_LIMIT, &limits::none()));
+    if let Some(counts) = counts {
+        filters.push(filter_of(RATE_LIMIT, &rate_limit::filter(counts, &mut said.rate_limit_cache)));
+    }
     filters.push(filter_of(FAULT, &http::fault::v3::HttpFault::default()));
     filters.push(filter_of("envoy.filters.http.router", &http::router::v3::Router {}));
     Some(filters)
@@ -107,9 +117,9 @@ pub(in super::super) fn of_route(route: &Route) -> BTreeMap<String, Any> {
         }
     }
     if let Some(limit) = global_rate_limit {
-        let (counted, service) = limits::of_service(limit);
+        let (counted, service) = rate_limit::of_route(limit);
         say(RATE_LIMIT, packed(&counted));
-        ours.global_rate_limit = Some(service);
+        ours.global_rate_limit = service;
     }
     if let Some(fault) = fault {
         say(FAULT, packed(&fault::fault(fault)));

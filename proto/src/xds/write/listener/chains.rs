@@ -7,8 +7,17 @@ use super::super::filters;
 use crate::model::{ChainMatch, HostPattern, Origin, Transport};
 
 pub(super) fn matches(matches: &ChainMatch) -> pb::FilterChainMatch {
-    let ChainMatch { port, destinations, hosts, transport, protocols, origin, sources, source_ports } =
-        matches;
+    let ChainMatch {
+        port,
+        destinations,
+        hosts,
+        transport,
+        protocols,
+        direct_sources,
+        origin,
+        sources,
+        source_ports,
+    } = matches;
     let host = |host: &HostPattern| match host {
         HostPattern::Exact(name) => name.to_string(),
         HostPattern::Suffix(domain) => format!("*{domain}"),
@@ -32,5 +41,6 @@ pub(super) fn matches(matches: &ChainMatch) -> pb::FilterChainMatch {
         application_protocols: protocols.iter().map(ToString::to_string).collect(),
         server_names: hosts.iter().map(host).collect(),
         source_type: source_type.into(),
+        direct_source_prefix_ranges: direct_sources.iter().map(filters::network).collect(),
     }
 }

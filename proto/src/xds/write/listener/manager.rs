@@ -10,6 +10,7 @@ use super::super::super::generated::envoy::extensions::http::original_ip_detecti
 use super::super::super::generated::outrigger::extensions::v1 as ext;
 use super::super::super::listener::Fields;
 use super::super::super::RouteSource;
+use super::super::filters::Guards;
 use super::super::{Cx, filters, packed, route, stream};
 use crate::model::{Authorization, HttpFilter, Limits, Name};
 
@@ -20,12 +21,24 @@ pub(super) fn manager(
     (authorization, limits): (Option<&Authorization>, &Limits),
     said: &mut ext::Listener,
 ) -> Option<pb::HttpConnectionManager> {
-    let HttpFilter { jwt, external_authorization, routes, trusted_proxies, merge_slashes } = http;
+    let HttpFilter {
+        jwt,
+        external_authorization,
+        rate_limit_service,
+        routes,
+        trusted_proxies,
+        merge_slashes,
+    } = http;
     let (fields, unsaid) = super::of_limits(cx, limits)?;
     said.limits = unsaid;
     let Fields { kib, headers_timeout, stream_idle, common, http2 } = fields;
-    let http_filters =
-        filters::of_listener(cx, (jwt, authorization, external_authorization.as_deref()), said)?;
+    let guards = Guards {
+        issuers: jwt,
+        authorization,
+        asked: external_authorization.as_deref(),
+        counts: rate_limit_service.as_deref(),
+    };
+    let http_filters = filters::of_listener(cx, guards, said)?;
     let detection = (!trusted_proxies.is_empty()).then(|| {
         let cidrs = trusted_proxies.iter().map(filters::network).collect();
         let xff_trusted_cidrs = Some(xff::XffTrustedCidrs { cidrs });

@@ -9,14 +9,16 @@ use super::super::super::generated::envoy::r#type::matcher::v3 as matcher;
 use super::super::super::generated::envoy::r#type::v3 as kind;
 use super::super::super::generated::outrigger::extensions::v1 as ours;
 use super::super::super::route::{
-    MAX_BODY, PREVIOUS_HOSTS, STATUSES, conditions, default_backoff, exact_word, then, touch_alike, word,
+    MAX_BODY, PREVIOUS_HOSTS, STATUSES, conditions, default_backoff, exact_word, prefix_of, then,
+    touch_alike, word,
 };
 use super::matches::regex_of;
-use super::{Cx, edits, extension, packed, time};
+use super::{Cx, edits, extension, hash, packed, time};
 use crate::model::{
     Backoff, Destination, Forward, HeaderEdits, Hedge, HedgeAfter, Mirror, PathMatch, PathRewrite, Percent,
     Priority, Retry, RetryCondition, Rewrite, Split, Target,
 };
+use crate::yaml::canonical_path;
 
 /// How often Envoy looks for a host that a request has not been sent to.
 const HOST_SELECTIONS: i64 = 5;
@@ -27,8 +29,17 @@ pub(super) fn forward(
     matched: &PathMatch,
     (request, beside): (&mut HeaderEdits, &mut ours::Route),
 ) -> Option<pb::RouteAction> {
-    let Forward { to, rewrite: Rewrite { path, host }, timeout, retry, hedge, priority, mirror, fallback } =
-        forward;
+    let Forward {
+        to,
+        rewrite: Rewrite { path, host },
+        timeout,
+        retry,
+        hedge,
+        priority,
+        mirror,
+        fallback,
+        hash,
+    } = forward;
     let timeout = time(cx, "timeout", timeout.unwrap_or_default())?;
     let mut out = pb::RouteAction {
         cluster_specifier: Some(split(cx, to, request)?),
@@ -68,6 +79,7 @@ pub(super) fn forward(
         beside.mirror_subset = subset(&mirror.to);
         out.request_mirror_policies = vec![copy(mirror)];
     }
+    out.hash_policy = hash.iter().map(|key| hash::key(cx, key)).collect::<Option<_>>()?;
     if let Some(fallback) = fallback {
         beside.fallback = Some(extension::fallback(cx, fallback)?);
     }
@@ -138,8 +150,20 @@ fn rewritten(path: &PathRewrite, matched: &PathMatch) -> Rewritten {
         // What matched is the whole.
         (PathRewrite::Whole(path), PathMatch::Exact(_)) => Rewritten::Prefix(path.to_string()),
         (PathRewrite::Whole(path), PathMatch::Any | PathMatch::Prefix(_) | PathMatch::Regex(_)) => {
-            expression("^.*$".to_owned(), path.replace('\\', r"\\"))
+            expression("^.*$".to_owned(), path.to_string())
         }
+        // A prefix that ends anywhere, and what stands in its place.
+        (PathRewrite::Found(replace), PathMatch::Regex(pattern))
+            if replace.pattern() == pattern
+                && prefix_of(pattern).is_some()
+                && replace.text().is_some_and(|text| canonical_path(text).is_ok()) =>
+        {
+            Rewritten::Prefix(replace.with())
+        }
+        (
+            PathRewrite::Found(replace),
+            PathMatch::Regex(_) | PathMatch::Any | PathMatch::Prefix(_) | PathMatch::Exact(_),
+        ) => expression(replace.pattern().as_str().to_owned(), replace.with()),
         // In place of nothing but a slash there is one at the end, too.
         (PathRewrite::Prefix(path), PathMatch::Prefix(prefix)) if prefix.is_empty() => {
             Rewritten::Prefix(format!("{path}/"))

@@ -1,11 +1,10 @@
 //! Which requests a route takes.
 
-use super::super::super::expression::{literal, write as expression};
+use super::super::super::expression::write as expression;
 use super::super::super::generated::envoy::config::route::v3 as pb;
 use super::super::super::generated::envoy::r#type::matcher::v3 as matcher;
-use super::super::super::route::{beginning, encode};
-use crate::model::{Action, HeaderMatch, Match, PathMatch, PathRewrite, Pattern, QueryMatch, StringMatch};
-use crate::yaml::canonical_path;
+use super::super::super::route::{encode, prefix_of};
+use crate::model::{Action, HeaderMatch, Match, PathMatch, PathRewrite, QueryMatch, StringMatch};
 
 pub(super) fn matches(matches: &Match, action: &Action) -> pb::RouteMatch {
     let Match { hosts: _, path, methods, headers, query } = matches;
@@ -22,14 +21,6 @@ pub(super) fn matches(matches: &Match, action: &Action) -> pb::RouteMatch {
         header_match_specifier: Some(pb::header_matcher::HeaderMatchSpecifier::StringMatch(text(of))),
         invert_match: false,
     });
-    let parameter = |QueryMatch { name, value }: &QueryMatch| {
-        use pb::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
-        let of = match wanted(&as_sent(value)) {
-            Wanted::There(there) => Q::PresentMatch(there),
-            Wanted::Text(text) => Q::StringMatch(text),
-        };
-        pb::QueryParameterMatcher { name: encode(name, true), query_parameter_match_specifier: Some(of) }
-    };
     pb::RouteMatch {
         path_specifier: Some(path_of(path, action)),
         headers: method.into_iter().chain(headers.iter().map(header)).collect(),
@@ -63,14 +54,7 @@ fn replaces_prefix(action: &Action) -> bool {
     }
 }
 
-/// What all paths begin with that an expression fits, where nothing else decides.
-fn prefix_of(pattern: &Pattern) -> Option<String> {
-    let prefix = literal(pattern.as_str().strip_prefix('^')?)?;
-    let is_same = prefix != "/" && canonical_path(&prefix).is_ok() && beginning(&prefix) == pattern.as_str();
-    is_same.then_some(prefix)
-}
-
-fn header(HeaderMatch { name, value }: &HeaderMatch) -> pb::HeaderMatcher {
+pub(in super::super) fn header(HeaderMatch { name, value }: &HeaderMatch) -> pb::HeaderMatcher {
     use pb::header_matcher::HeaderMatchSpecifier as H;
     let of = match wanted(value) {
         Wanted::There(there) => H::PresentMatch(there),
@@ -78,6 +62,15 @@ fn header(HeaderMatch { name, value }: &HeaderMatch) -> pb::HeaderMatcher {
     };
     let name = if *name == ::http::header::HOST { ":authority".to_owned() } else { name.to_string() };
     pb::HeaderMatcher { name, header_match_specifier: Some(of), invert_match: false }
+}
+
+pub(in super::super) fn parameter(QueryMatch { name, value }: &QueryMatch) -> pb::QueryParameterMatcher {
+    use pb::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
+    let of = match wanted(&as_sent(value)) {
+        Wanted::There(there) => Q::PresentMatch(there),
+        Wanted::Text(text) => Q::StringMatch(text),
+    };
+    pb::QueryParameterMatcher { name: encode(name, true), query_parameter_match_specifier: Some(of) }
 }
 
 /// What a query holds is compared there as it stands in it.

@@ -8,6 +8,8 @@ mod forward;
 mod matches;
 mod respond;
 
+pub(super) use self::matches::{header, parameter};
+
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +18,7 @@ use super::super::generated::envoy::config::core::v3::header_value_option::Heade
 use super::super::generated::envoy::config::route::v3 as pb;
 use super::super::generated::outrigger::extensions::v1 as ours;
 use super::super::route::{nothing, takes_all};
-use super::{Cx, filters, noted, packed, stream, time};
+use super::{Cx, filters, hash, noted, packed, stream, time};
 use crate::model::{Action, HeaderEdits, HostPattern, Name, Respond, Route, RouteTable};
 
 /// The longest answer that Envoy takes where no other length is written.

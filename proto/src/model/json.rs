@@ -6,7 +6,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 /// An object, the whole of the text.
-pub(super) fn object(text: &[u8]) -> Option<Map<String, Value>> {
+pub fn object(text: &[u8]) -> Option<Map<String, Value>> {
     match serde_json::from_slice(text).ok()? {
         Strict(Value::Object(object)) => Some(object),
         Strict(_) => None,
