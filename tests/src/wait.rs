@@ -18,14 +18,13 @@ pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
 /// The same, with a patience of its own. A look that hangs is given up with the rest.
 pub async fn until_for<T>(patience: Duration, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + patience;
-    loop {
-        match tokio::time::timeout_at(end, look()).await {
-            Ok(Some(value)) => return value,
-            Ok(None) => assert!(Instant::now() < end, "still waiting after {patience:?}: {what}"),
-            Err(_) => panic!("still waiting after {patience:?}, within a look: {what}"),
+    while Instant::now() < end {
+        if let Ok(Some(value)) = tokio::time::timeout_at(end, look()).await {
+            return value;
         }
         tokio::time::sleep(LOOK).await;
     }
+    panic!("still waiting after {patience:?}: {what}")
 }
 
 /// The future's value; panics with `what` when it takes longer than anything should.

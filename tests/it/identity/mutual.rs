@@ -284,13 +284,13 @@ async fn a_session_is_resumed_by_whom_it_began() {
     assert!(!resumed().await);
     assert!(resumed().await);
     // A renewed certificate of ours changes nothing about whom we believe.
-    authority.svid("/app").write(&dir, "own");
     let version = proxy.version().await;
+    authority.svid("/app").write(&dir, "own");
     outrigger_tests::until("a new version", async || (proxy.version().await > version).then_some(())).await;
     assert!(resumed().await);
     // A root more, and everybody proves itself anew.
-    dir.write("ca.crt", &format!("{}{}", authority.pem(), Authority::new(DOMAIN).pem()));
     let version = proxy.version().await;
+    dir.write("ca.crt", &format!("{}{}", authority.pem(), Authority::new(DOMAIN).pem()));
     outrigger_tests::until("a new version", async || (proxy.version().await > version).then_some(())).await;
     assert!(!resumed().await);
     assert!(resumed().await);
