@@ -424,7 +424,8 @@ impl Subscription {
         let news = self.wanted(items).filter(|(name, item)| !self.has(name, item));
         let (mut put, more) = first(news.map(owned), most);
         let gone = if holds || more { Vec::new() } else { self.gone(items) };
-        if put.is_empty() && gone.is_empty() && !self.owed {
+        // What was begun is ended, even where the rest of it is no more: no part of it counts before.
+        if put.is_empty() && gone.is_empty() && !self.owed && self.unfinished.is_none() {
             return None;
         }
         match way {

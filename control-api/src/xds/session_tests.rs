@@ -143,6 +143,18 @@ fn what_is_too_much_for_one_answer_comes_in_several_that_count_as_one() {
 }
 
 #[test]
+fn what_was_begun_is_ended_where_the_rest_of_it_is_no_more() {
+    let mut session = settled(&view(1, &[("a", "1")], &[], "1"));
+    let larger = view(2, &[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")], &[], "1");
+    let told = session.tell(&larger).unwrap();
+    assert_eq!(hear(&mut session, request(Kind::Cluster, &[], &told.nonce)), None);
+    assert_eq!(names(told), (vec!["b".into(), "c".into()], vec![]));
+    let smaller = view(3, &[("a", "1"), ("b", "1"), ("c", "1")], &[], "1");
+    assert_eq!(take(&mut session, &smaller, Kind::Cluster), (vec![], vec![]));
+    assert_eq!(session.tell(&smaller), None);
+}
+
+#[test]
 fn whoever_comes_back_is_told_what_differs() {
     let view = view(7, &[("a", "1"), ("b", "2")], &[], "1");
     let mut session = Session::new(Way::Delta);

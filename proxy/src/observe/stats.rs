@@ -46,6 +46,10 @@ impl Classes {
         &self.0[usize::from(status / 100).min(CLASSES.len() - 1)]
     }
 
+    fn sum(&self) -> u64 {
+        self.0.iter().map(Counter::get).sum()
+    }
+
     fn write(&self, labels: &str, lines: &mut Lines<'_>) -> fmt::Result {
         for (class, counter) in CLASSES.iter().zip(&self.0) {
             if counter.get() > 0 || ALWAYS.contains(class) {

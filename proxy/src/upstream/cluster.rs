@@ -368,14 +368,10 @@ impl Clusters {
     }
 
     /// How many requests and connections were led to the cluster of this name, and whether some are under way; `None` where
-    /// there is none. Of endpoints that are gone nothing is counted.
+    /// there is none.
     pub fn used(&self, name: &Name) -> Option<(u64, bool)> {
         let cluster = self.lock().get(name).cloned()?;
-        let endpoints = cluster.endpoints();
-        let each = endpoints.endpoints().iter();
-        Some(each.fold((0, false), |(requests, is_busy), it| {
-            (requests + it.requests(), is_busy || it.active() > 0)
-        }))
+        Some(cluster.stats_in_use().map(|stats| stats.used()).unwrap_or_default())
     }
 
     /// All of them, in the order of their names.

@@ -265,7 +265,11 @@ async fn lapses(way: Way) {
     let one = Echo::start("one").await;
     let mut said = state("1", &[one.address().port()]);
     said["Listener"].as_array_mut().unwrap().push(listener("short", "table"));
-    said["Ttl"] = json!({ "Listener": { "short": 1500, "web": 600_000 } });
+    said["Cluster"].as_array_mut().unwrap().push(cluster("brief", &json!({})));
+    said["ClusterLoadAssignment"].as_array_mut().unwrap().push(endpoints("brief", &[one.address().port()]));
+    let routes_to = json!([to(&json!({ "path": "/brief" }), "brief"), to(&json!({ "prefix": "/" }), "app")]);
+    said["RouteConfiguration"] = json!([routes("table", &routes_to)]);
+    said["Ttl"] = json!({ "Listener": { "short": 1500, "web": 600_000 }, "Cluster": { "brief": 1500 } });
     let (control, port) = control(&python, way, 0, &said).await;
     let proxy = Proxy::start(&file(port)).await;
     answered_by(&proxy, "one").await;
@@ -274,6 +278,9 @@ async fn lapses(way: Way) {
     drop(control);
     proxy.wait_log("Listener[short]: not said again in its time to live, and gone").await;
     proxy.wait_log("no longer listening listener=short").await;
+    // Routes to it do not wait for it.
+    proxy.wait_log("Cluster[brief]: not said again in its time to live, and gone").await;
+    until("it is gone", async || (proxy.get("web", "/brief").await.status == 503).then_some(())).await;
     answered_by(&proxy, "one").await;
 }
 

@@ -40,6 +40,12 @@ impl Ahead {
         self.given_up.append(&mut self.awaited);
     }
 
+    /// Nor is this.
+    pub(super) fn give_up_on(&mut self, name: Name) {
+        self.awaited.remove(&name);
+        self.given_up.insert(name);
+    }
+
     /// The control plane has taken a cluster away.
     pub(super) fn note_gone(&mut self, name: &Name) {
         self.gone.insert(name.clone());

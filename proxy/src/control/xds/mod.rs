@@ -133,6 +133,7 @@ pub async fn follow(
         waits,
         used,
         idle,
+        missing_since: None,
         in_force,
         unfit,
         tried,
@@ -216,6 +217,8 @@ struct Client {
     waits: Waits,
     used: Box<Used>,
     idle: Option<Idle>,
+    /// Since when something is waited for that others refer to.
+    missing_since: Option<Instant>,
     /// Whether what was told last of all came into force: nothing else is kept for the next start.
     in_force: bool,
     /// What of it did not.
@@ -348,9 +351,10 @@ impl Client {
     /// One stream, to its end; `Ok` when nobody listens any more.
     async fn stream<P: Speaks>(&mut self, speaks: &mut P, state: &mut State) -> Result<(), StreamError> {
         let (requests, mut inbound) = self.open(speaks, state).await?;
-        let (mut since, mut again): (Option<Instant>, _) = (None, Again::default());
+        let mut again = Again::default();
+        // What was waited for when it went away is waited for anew: meanwhile nobody could have said it.
+        self.missing_since = state.is_missing().then(Instant::now);
         loop {
-            let late = since.map(|since| since + WARM);
             let mut waited = false;
             let answers = tokio::select! {
                 message = inbound.message() => {
@@ -367,7 +371,7 @@ impl Client {
                     Vec::new()
                 }
                 () = at(again.due()) => again.let_go(Instant::now()),
-                () = at(late) => {
+                () = at(self.missing_since.map(|since| since + WARM)) => {
                     waited = true;
                     Vec::new()
                 }
@@ -396,13 +400,9 @@ impl Client {
             for answer in answers {
                 requests.send(answer).await.map_err(|_| StreamError::Ended)?;
             }
-            if waited && state.is_missing() {
-                tracing::warn!(after = ?WARM, missing = state.missing(), "going on without what has not come");
-            }
             if !self.pass_on(state, waited).await {
                 return Ok(());
             }
-            since = if state.is_missing() { since.or_else(|| Some(Instant::now())) } else { None };
         }
     }
 
@@ -436,12 +436,17 @@ impl Client {
 
     /// Says what of it is new, and sees to it that it is kept; `false` when nobody listens any more.
     async fn pass_on(&mut self, state: &mut State, waited: bool) -> bool {
+        if waited && state.is_missing() {
+            tracing::warn!(after = ?WARM, missing = state.missing(), "going on without what has not come");
+        }
         state.look_ahead(|name| (self.used)(name).is_some());
         if let Some(found) = state.news(waited)
             && !self.tell(found, false).await
         {
             return false;
         }
+        let missing = state.is_missing();
+        self.missing_since = missing.then(|| self.missing_since.unwrap_or_else(Instant::now));
         self.waits.answer(state);
         if state.take_unsaved()
             && let Some(cache) = &mut self.cache

@@ -261,6 +261,10 @@ impl State {
         while let Some((kind, name)) = self.lapses.pop(now) {
             tracing::info!("{kind}[{name}]: not said again in its time to live, and gone");
             self.remove(kind, &name);
+            // Nobody takes it back: routes to it wait for nothing.
+            if kind == Kind::Cluster {
+                self.ahead.give_up_on(name);
+            }
         }
     }
 

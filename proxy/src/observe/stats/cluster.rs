@@ -77,6 +77,12 @@ impl ClusterStats {
         self.duration.record(took);
     }
 
+    /// How much was led there so far, requests and connections, and whether something of it is under way.
+    pub fn used(&self) -> (u64, bool) {
+        let busy = self.active.get() > 0 || self.connections.get() > self.idle.get();
+        (self.requests.sum() + self.connections_total.get(), busy)
+    }
+
     /// An endpoint was ejected, for this cause.
     pub fn ejected(&self, cause: &'static str) {
         self.ejections.of(cause).increment(1);
