@@ -14,7 +14,7 @@ use outrigger_proto::model::{self, Labels, Name};
 use outrigger_proto::xds::Kind;
 use outrigger_proto::xds::shadow::Shadow;
 use prost::Message as _;
-use prost::bytes::Bytes;
+use prost::bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -23,6 +23,9 @@ pub use self::server::router;
 use crate::serving::{Asks, Serving, View};
 use crate::store::Entry;
 
+/// What is told where nothing is on trial: a message that says nothing, as gRPC frames it.
+const NOTHING: [u8; 5] = [0; 5];
+
 /// A revision on trial, ready to be told.
 #[derive(Debug)]
 pub struct Trial {
@@ -30,7 +33,7 @@ pub struct Trial {
     pub entry: Entry,
     /// What it says.
     pub serving: Arc<Serving>,
-    /// What each group is told, encoded once.
+    /// What each group is told, encoded once, as it goes over the wire.
     told: BTreeMap<Name, Bytes>,
 }
 
@@ -55,7 +58,18 @@ fn message(view: &View) -> Bytes {
         routes: all(Kind::Routes),
         interval: Some(server::INTERVAL.try_into().unwrap_or_default()),
     };
-    shadow.encode_to_vec().into()
+    framed(&shadow)
+}
+
+/// A message as gRPC frames it, without compression.
+/// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
+fn framed(message: &Shadow) -> Bytes {
+    let length = message.encoded_len();
+    let mut out = BytesMut::with_capacity(NOTHING.len() + length);
+    out.put_u8(0);
+    out.put_u32(u32::try_from(length).expect("no longer than a proxy takes"));
+    message.encode(&mut out).expect("there is room");
+    out.freeze()
 }
 
 /// What is on trial, and what nodes say of it.
@@ -153,7 +167,7 @@ mod tests {
         let trial = Trial::new(entry, Arc::new(serving));
         let of = |id: &str| {
             let node = model::Node { id: id.into(), ..model::Node::default() };
-            Some(Shadow::decode(trial.of(&node, &Labels::default())?.clone()).unwrap())
+            Some(Shadow::decode(trial.of(&node, &Labels::default())?.slice(NOTHING.len()..)).unwrap())
         };
         let (a, b) = (of("a").unwrap(), of("b").unwrap());
         for told in [&a, &b] {
