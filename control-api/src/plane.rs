@@ -22,7 +22,7 @@ use crate::nats::Standing;
 use crate::nodes::{NodeStatus, Nodes};
 use crate::rollout::{Candidate, Published};
 use crate::serving::Serving;
-use crate::shadow::{Shadows, Trial};
+use crate::shadow::{Shadows, Trial, unsayable};
 use crate::store::{Accepted, Course, Noted, Revision, Store, StoreError};
 
 /// What stands before the names of documents that come from the directory; nobody else can change these.
@@ -490,6 +490,9 @@ impl Plane {
         let Current { last, number, documents: before } = current;
         let (time, diff) = (rfc3339(SystemTime::now()), diff(before, &documents));
         let (serving, warnings) = checked(last + 1, &documents).map_err(ChangeError::Invalid)?;
+        if let Some(why) = Some(&serving).filter(|_| shadow).and_then(unsayable) {
+            return Err(ChangeError::Invalid(why));
+        }
         if dry_run || (diff.is_empty() && directory.is_none()) {
             return Ok(Some(Outcome { revision: *number, diff, warnings }));
         }

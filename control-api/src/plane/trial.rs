@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{ChangeError, Current, Draft, Outcome, Plane, Shown};
 use crate::events::{Happened, OfShadow};
 use crate::serving::Serving;
-use crate::shadow::{Trial, TrialNode, TrialStatus};
+use crate::shadow::{Trial, TrialNode, TrialStatus, unsayable};
 use crate::store::{Revision, StoreError};
 
 /// What is on trial is to come into force.
@@ -83,6 +83,12 @@ impl Plane {
             None => self.prepared(number, &mut shown.unfit)?,
         };
         let Some(serving) = serving else { return Ok(None) };
+        // An earlier version has accepted it.
+        if let Some(why) = unsayable(&serving) {
+            tracing::error!(revision = number, why, "this revision is not put on trial");
+            shown.unfit.insert(number);
+            return Ok(None);
+        }
         let revision = self.store.revision(number)?;
         Ok(revision.map(|revision| Arc::new(Trial::new(revision.into(), serving))))
     }

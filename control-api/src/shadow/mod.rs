@@ -13,8 +13,8 @@ use std::sync::Arc;
 use outrigger_proto::model::{self, Labels, Name};
 use outrigger_proto::xds::Kind;
 use outrigger_proto::xds::shadow::Shadow;
-use prost::Message as _;
 use prost::bytes::{BufMut as _, Bytes, BytesMut};
+use prost::{Message as _, length_delimiter_len};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -25,6 +25,11 @@ use crate::store::Entry;
 
 /// What is told where nothing is on trial: a message that says nothing, as gRPC frames it.
 const NOTHING: [u8; 5] = [0; 5];
+
+/// What a proxy is told of.
+const KINDS: [Kind; 2] = [Kind::Listener, Kind::Routes];
+/// Bytes of a message that a proxy takes, here as in ADS.
+const MOST: usize = 32 << 20;
 
 /// A revision on trial, ready to be told.
 #[derive(Debug)]
@@ -50,12 +55,33 @@ impl Trial {
     }
 }
 
+/// Why a group could not be told of it, if that is so: what a proxy does not take it would ask for again, for ever.
+pub fn unsayable(serving: &Serving) -> Option<String> {
+    let (view, length) =
+        serving.proxies().map(|view| (view, length(view))).find(|(_, length)| *length > MOST)?;
+    Some(format!(
+        "on trial, proxies of the group `{}` would be told {length} bytes of listeners and routes at once, and they take {MOST} \
+         at the most; name what they listen on (`listeners` of the group)",
+        view.group
+    ))
+}
+
+/// Bytes of what a group is told, at the most.
+fn length(view: &View) -> usize {
+    let all = KINDS.into_iter().flat_map(|kind| view.kind(kind).all());
+    let each =
+        all.map(|(_, item)| item.any.encoded_len()).map(|length| 1 + length_delimiter_len(length) + length);
+    // Beside them stand the number and the interval.
+    each.sum::<usize>() + 64
+}
+
 fn message(view: &View) -> Bytes {
     let all = |kind| view.kind(kind).all().map(|(_, item)| item.any.clone()).collect();
+    let [listeners, routes] = KINDS.map(all);
     let shadow = Shadow {
         revision: view.revision,
-        listeners: all(Kind::Listener),
-        routes: all(Kind::Routes),
+        listeners,
+        routes,
         interval: Some(server::INTERVAL.try_into().unwrap_or_default()),
     };
     framed(&shadow)
@@ -177,6 +203,27 @@ mod tests {
         }
         assert_ne!(a.listeners, b.listeners);
         assert!(of("c").is_none());
+    }
+
+    #[test]
+    fn what_a_proxy_would_not_take_is_known_before() {
+        let of = |tables: usize| {
+            let names: Vec<_> = (0..tables).map(|n| n.to_string()).collect();
+            let tables: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+            View::of(
+                7,
+                &[
+                    (Kind::Listener, &[("web", "1")]),
+                    (Kind::Routes, &tables),
+                    (Kind::Cluster, &[("app", "1")]),
+                ],
+            )
+        };
+        for tables in [0, 3] {
+            let (view, told) = (of(tables), message(&of(tables)));
+            assert!((told.len()..told.len() + 80).contains(&length(&view)), "{tables}");
+        }
+        assert!(length(&of(160)) < MOST && length(&of(170)) > MOST);
     }
 
     #[test]
