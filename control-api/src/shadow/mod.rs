@@ -10,7 +10,7 @@ mod server;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use outrigger_proto::model::{self, Labels, Name};
+use outrigger_proto::model::Name;
 use outrigger_proto::xds::Kind;
 use outrigger_proto::xds::shadow::Shadow;
 use prost::bytes::{BufMut as _, Bytes, BytesMut};
@@ -20,6 +20,7 @@ use utoipa::ToSchema;
 
 pub use self::findings::{DifferenceStatus, Findings, Following, Shadows};
 pub use self::server::router;
+use crate::nodes::Identity;
 use crate::serving::{Asks, Serving, View};
 use crate::store::Entry;
 
@@ -40,25 +41,32 @@ pub struct Trial {
     pub serving: Arc<Serving>,
     /// What each group is told, encoded once, as it goes over the wire.
     told: BTreeMap<Name, Bytes>,
+    /// What of each those are told that ask for routes on demand: that there are some. They keep no whole tables.
+    on_demand: BTreeMap<Name, Bytes>,
 }
 
 impl Trial {
     /// Encodes what nodes are told of it.
     pub fn new(entry: Entry, serving: Arc<Serving>) -> Self {
-        let told = serving.proxies().map(|view| (view.group.clone(), message(view))).collect();
-        Self { entry, serving, told }
+        let each = |asks| serving.views(asks).map(|view| (view.group.clone(), message(view))).collect();
+        let [told, on_demand] = [Asks::All, Asks::OnDemand].map(each);
+        Self { entry, serving, told, on_demand }
     }
 
     /// What this node is told; `None` where no group of it takes the node.
-    fn of(&self, node: &model::Node, labels: &Labels) -> Option<&Bytes> {
-        self.told.get(&self.serving.view(node, labels, Asks::All)?.group)
+    fn of(&self, Identity { node, labels, agent: _, asks }: &Identity) -> Option<&Bytes> {
+        let group = &self.serving.view(node, labels, *asks)?.group;
+        match asks {
+            Asks::All | Asks::Client => self.told.get(group),
+            Asks::OnDemand => self.on_demand.get(group),
+        }
     }
 }
 
 /// Why a group could not be told of it, if that is so: what a proxy does not take it would ask for again, for ever.
 pub fn unsayable(serving: &Serving) -> Option<String> {
     let (view, length) =
-        serving.proxies().map(|view| (view, length(view))).find(|(_, length)| *length > MOST)?;
+        serving.views(Asks::All).map(|view| (view, length(view))).find(|(_, length)| *length > MOST)?;
     Some(format!(
         "on trial, proxies of the group `{}` would be told {length} bytes of listeners and routes at once, and they take {MOST} \
          at the most; name what they listen on (`listeners` of the group)",
@@ -169,7 +177,9 @@ impl TrialNode {
 
 #[cfg(test)]
 mod tests {
-    use outrigger_proto::xds::shadow::Shadow;
+    use outrigger_proto::model::RouteTable;
+    use outrigger_proto::xds::discovery::Node;
+    use outrigger_proto::xds::{ON_DEMAND, Resource, read};
 
     use super::*;
     use crate::documents::{Documents, checked};
@@ -191,10 +201,12 @@ mod tests {
             before: Some(6),
         };
         let trial = Trial::new(entry, Arc::new(serving));
-        let of = |id: &str| {
-            let node = model::Node { id: id.into(), ..model::Node::default() };
-            Some(Shadow::decode(trial.of(&node, &Labels::default())?.slice(NOTHING.len()..)).unwrap())
+        let asking = |id: &str, features: &[&str]| {
+            let client_features = features.iter().map(|feature| (*feature).to_owned()).collect();
+            let node = Node { id: id.to_owned(), client_features, ..Node::default() };
+            Some(Shadow::decode(trial.of(&node.into())?.slice(NOTHING.len()..)).unwrap())
         };
+        let of = |id: &str| asking(id, &[]);
         let (a, b) = (of("a").unwrap(), of("b").unwrap());
         for told in [&a, &b] {
             assert_eq!((told.revision, told.listeners.len(), told.routes.len()), (7, 1, 1));
@@ -203,6 +215,12 @@ mod tests {
         }
         assert_ne!(a.listeners, b.listeners);
         assert!(of("c").is_none());
+        // Who asks for routes one by one is told that there are some.
+        let by_need = asking("a", &[ON_DEMAND]).unwrap();
+        assert_eq!((&by_need.listeners, by_need.routes.len()), (&a.listeners, 1));
+        let (_, table) = read(Kind::Routes, &by_need.routes[0]).unwrap();
+        let empty = RouteTable { on_demand: true, ..RouteTable::default() };
+        assert_eq!(table, Resource::Routes(empty));
     }
 
     #[test]

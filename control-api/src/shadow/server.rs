@@ -90,14 +90,14 @@ async fn follow(
     let mut told = None;
     loop {
         let now = trial.borrow_and_update().clone();
-        let (node, labels) = (&stream.identity.node, &stream.identity.labels);
-        let message = now.as_ref().and_then(|trial| Some((trial.serving.revision, trial.of(node, labels)?)));
+        let message =
+            now.as_ref().and_then(|trial| Some((trial.serving.revision, trial.of(&stream.identity)?)));
         // An empty message: nothing is on trial.
         let (revision, message) =
             message.map_or((0, Bytes::from_static(&super::NOTHING)), |(of, it)| (of, it.clone()));
         if told.replace(revision) != Some(revision) {
             // What it says of it may come at once.
-            stream.plane.shadows.note_told(&node.id, revision);
+            stream.plane.shadows.note_told(&stream.identity.node.id, revision);
             if answers.send(Ok(message)).await.is_err() {
                 return;
             }
