@@ -219,6 +219,7 @@ impl Plane {
         known: Option<&Arc<Serving>>,
     ) -> Result<(), StoreError> {
         let now = self.published.borrow().clone();
+        let before = now.digests();
         let candidate = now.candidate.as_ref().map(|candidate| &candidate.serving);
         let known: Vec<_> = [known, Some(&now.stable), candidate].into_iter().flatten().collect();
         let mut ready = |number: u64| match known.iter().find(|of| of.revision == number) {
@@ -243,7 +244,11 @@ impl Plane {
                 Published { stable, candidate: Some(Candidate { serving, nodes }) }
             }
         };
+        let is_other = published.digests() != before;
         self.published.send_replace(published);
+        if is_other {
+            self.shadows.begin_again();
+        }
         Ok(())
     }
 

@@ -38,6 +38,8 @@ struct State {
     evaluated: u64,
     others: u64,
     kinds: BTreeMap<Way, Kept>,
+    /// Those of them, and of what was forgotten, that were told as events.
+    told: BTreeSet<Way>,
     followers: BTreeMap<String, Follower>,
 }
 
@@ -70,6 +72,8 @@ struct Follower {
     has_refused: bool,
     /// The numbers of those ways that it has found.
     kinds: BTreeSet<usize>,
+    /// What it says next may be of what was in force before.
+    is_late: bool,
 }
 
 /// What a node makes of what is on trial, that asks for it.
@@ -145,10 +149,23 @@ impl Shadows {
         let mut followers = std::mem::take(&mut state.followers);
         followers.retain(|_, follower| follower.streams > 0);
         for follower in followers.values_mut() {
-            let Follower { streams: _, agent: _, told, refused, has_refused, kinds } = follower;
-            (*told, *refused, *has_refused, *kinds) = (0, Vec::new(), false, BTreeSet::new());
+            let (streams, agent) = (follower.streams, std::mem::take(&mut follower.agent));
+            *follower = Follower { streams, agent, ..Follower::default() };
         }
         *state = State { revision, followers, ..State::default() };
+    }
+
+    /// Something else is in force, or about to be, and what was found differs from what is not any more: what is on trial goes on
+    /// without it. A node that has not heard of it yet may say such things once more.
+    pub fn begin_again(&self) {
+        let mut state = self.lock();
+        let State { revision: _, evaluated, others, kinds, told: _, followers } = &mut *state;
+        (*evaluated, *others) = (0, 0);
+        kinds.clear();
+        for follower in followers.values_mut() {
+            follower.kinds.clear();
+            follower.is_late = follower.told != 0;
+        }
     }
 
     /// A stream has begun; whether there is room for its node.
@@ -186,13 +203,12 @@ impl Shadows {
     pub(super) fn note(&self, node: &str, found: Found) -> Vec<Happened> {
         let Found { node: _, revision, evaluated, differences, others, refused } = found;
         let mut state = self.lock();
-        let State { revision: on_trial, evaluated: all, others: uncounted, kinds, followers } = &mut *state;
+        let State { revision: on_trial, evaluated: all, others: uncounted, kinds, told, followers } =
+            &mut *state;
         let follower = followers.get_mut(node).filter(|follower| follower.told == revision);
         let Some(follower) = follower.filter(|_| revision != 0 && revision == *on_trial) else {
             return Vec::new();
         };
-        *all = all.saturating_add(evaluated);
-        *uncounted = uncounted.saturating_add(others);
         let mut happened = Vec::new();
         // Of one that holds requests up against it nothing is in the way any more.
         if !refused.is_empty() || evaluated > 0 {
@@ -202,6 +218,11 @@ impl Shadows {
             let (node, why) = (node.to_owned(), follower.refused.clone());
             happened.push(Happened::Shadow { revision, what: OfShadow::Refused { node, why } });
         }
+        if std::mem::take(&mut follower.is_late) {
+            return happened;
+        }
+        *all = all.saturating_add(evaluated);
+        *uncounted = uncounted.saturating_add(others);
         for difference in differences {
             let Difference { listener, in_force, shadow, requests, example } = difference;
             let words = |text: &str| shown(text, WORDS);
@@ -213,7 +234,7 @@ impl Shadows {
                 continue;
             }
             follower.kinds.insert(number);
-            if number == kinds.len() && number < TOLD {
+            if number == kinds.len() && told.len() < TOLD && told.insert(way.clone()) {
                 happened.push(difference_of((revision, node), &way, shown(&example, TEXT)));
             }
             let kept = kinds.entry(way).or_insert_with(|| Kept {
@@ -233,7 +254,8 @@ impl Shadows {
         let state = self.lock();
         let asking = state.followers.iter().filter(|(_, follower)| follower.streams > 0);
         let asking = asking.map(|(node, follower)| {
-            let Follower { streams: _, agent, told, refused, has_refused: _, kinds: _ } = follower;
+            let Follower { streams: _, agent, told, refused, has_refused: _, kinds: _, is_late: _ } =
+                follower;
             let (agent, refused) = (agent.clone(), refused.clone());
             (node.clone(), Following { agent, revision: *told, refused })
         });
@@ -243,7 +265,7 @@ impl Shadows {
     /// What nodes of this control plane have found so far.
     pub fn findings(&self) -> Findings {
         let state = self.lock();
-        let State { revision, evaluated, others, kinds, followers: _ } = &*state;
+        let State { revision, evaluated, others, kinds, told: _, followers: _ } = &*state;
         let differences = kinds.iter().map(|(way, kept)| {
             let Way { listener, in_force, shadow } = way.clone();
             let Kept { number: _, requests, nodes, example } = kept;

@@ -82,6 +82,27 @@ fn who_goes_is_not_forgotten_with_what_it_said() {
 }
 
 #[test]
+fn what_was_found_is_forgotten_when_something_else_is_in_force() {
+    let shadows = on_trial(&["a", "b"]);
+    shadows.connect("late", "");
+    let say = |node| shadows.note(node, Found { others: 1, ..found(7, 10, &[difference("to b", 2)]) }).len();
+    assert_eq!((say("a"), say("b")), (1, 0));
+    shadows.begin_again();
+    assert_eq!(shadows.findings(), Findings { revision: 7, ..Findings::default() });
+    let told: Vec<_> = shadows.followers().into_values().map(|following| following.revision).collect();
+    assert_eq!(told, [7, 7, 0]);
+    // What comes first may be of before, and an event is no news.
+    assert_eq!((say("a"), shadows.findings().evaluated), (0, 0));
+    assert_eq!(say("a"), 0);
+    // Who is told of it only now compares with what is in force now.
+    shadows.note_told("late", 7);
+    assert_eq!(say("late"), 0);
+    let findings = shadows.findings();
+    assert_eq!((findings.evaluated, findings.others), (20, 2));
+    assert_eq!((findings.differences[0].requests, findings.differences[0].nodes), (4, 2));
+}
+
+#[test]
 fn that_one_refuses_it_is_told_once() {
     let shadows = on_trial(&["a"]);
     let refused = |lines: &[&str]| Found {
