@@ -67,6 +67,8 @@ struct Follower {
     agent: String,
     /// What it was told of; 0 where it is nothing.
     told: u64,
+    /// Of what it has said last that it holds requests up against it.
+    heard: u64,
     refused: Vec<String>,
     /// That it refuses is told once.
     has_refused: bool,
@@ -83,6 +85,9 @@ pub struct Following {
     pub agent: String,
     /// What it was told of; 0 where nothing is on trial, or no group of it takes the node.
     pub revision: u64,
+    /// Of what it has said last that it holds requests up against it; 0 before that.
+    #[serde(default)]
+    pub heard: u64,
     /// Why it would refuse it, line by line.
     pub refused: Vec<String>,
 }
@@ -210,6 +215,9 @@ impl Shadows {
             return Vec::new();
         };
         let mut happened = Vec::new();
+        if refused.is_empty() {
+            follower.heard = revision;
+        }
         // Of one that holds requests up against it nothing is in the way any more.
         if !refused.is_empty() || evaluated > 0 {
             follower.refused = refused.iter().take(LINES).map(|line| shown(line, TEXT)).collect();
@@ -254,10 +262,10 @@ impl Shadows {
         let state = self.lock();
         let asking = state.followers.iter().filter(|(_, follower)| follower.streams > 0);
         let asking = asking.map(|(node, follower)| {
-            let Follower { streams: _, agent, told, refused, has_refused: _, kinds: _, is_late: _ } =
+            let Follower { streams: _, agent, told, heard, refused, has_refused: _, kinds: _, is_late: _ } =
                 follower;
             let (agent, refused) = (agent.clone(), refused.clone());
-            (node.clone(), Following { agent, revision: *told, refused })
+            (node.clone(), Following { agent, revision: *told, heard: *heard, refused })
         });
         asking.collect()
     }

@@ -64,7 +64,7 @@ fn what_is_not_on_trial_for_a_node_is_left_out_of_account() {
     shadows.begin(8);
     shadows.note("a", found(7, 10, &[]));
     assert_eq!(shadows.findings(), Findings { revision: 8, ..Findings::default() });
-    let a = Following { agent: "outrigger 1".to_owned(), revision: 0, refused: Vec::new() };
+    let a = Following { agent: "outrigger 1".to_owned(), revision: 0, heard: 0, refused: Vec::new() };
     assert_eq!(shadows.followers()["a"], a);
 }
 
@@ -79,6 +79,15 @@ fn who_goes_is_not_forgotten_with_what_it_said() {
     shadows.note("a", found(7, 1, &[difference("to b", 1)]));
     let findings = shadows.findings();
     assert_eq!((findings.differences[0].requests, findings.differences[0].nodes), (2, 1));
+}
+
+#[test]
+fn whoever_is_told_is_not_heard_by_that() {
+    let shadows = on_trial(&["a", "b", "c"]);
+    shadows.note("a", found(7, 0, &[]));
+    shadows.note("b", Found { refused: vec!["no".to_owned()], ..found(7, 0, &[]) });
+    let heard: Vec<_> = shadows.followers().into_values().map(|following| following.heard).collect();
+    assert_eq!(heard, [7, 0, 0]);
 }
 
 #[test]

@@ -150,6 +150,8 @@ pub struct TrialNode {
 pub enum TrialState {
     /// It does.
     Follows,
+    /// It was told what that is, and has not said yet what it makes of it.
+    Told,
     /// It would refuse it.
     Refuses,
     /// No group of what is on trial takes it.
@@ -160,11 +162,12 @@ pub enum TrialState {
 
 impl TrialNode {
     /// It asks for what is on trial, which is of this revision.
-    pub fn following(trial: u64, id: String, Following { agent, revision, refused }: Following) -> Self {
+    pub fn following(trial: u64, id: String, Following { agent, revision, heard, refused }: Following) -> Self {
         let state = match refused.is_empty() {
             _ if revision != trial => TrialState::NoGroup,
-            true => TrialState::Follows,
             false => TrialState::Refuses,
+            true if heard == trial => TrialState::Follows,
+            true => TrialState::Told,
         };
         Self { id, agent, state, refused }
     }
@@ -246,11 +249,17 @@ mod tests {
 
     #[test]
     fn what_a_node_makes_of_it_is_told_apart() {
-        let rows: [(u64, &[&str], _); 3] =
-            [(7, &[], TrialState::Follows), (7, &["no"], TrialState::Refuses), (0, &[], TrialState::NoGroup)];
-        for (revision, refused, expected) in rows {
+        let rows: [([u64; 2], &[&str], _); 6] = [
+            ([7, 7], &[], TrialState::Follows),
+            ([7, 0], &[], TrialState::Told),
+            ([7, 6], &[], TrialState::Told),
+            ([7, 0], &["no"], TrialState::Refuses),
+            ([7, 7], &["no"], TrialState::Refuses),
+            ([0, 0], &[], TrialState::NoGroup),
+        ];
+        for ([revision, heard], refused, expected) in rows {
             let refused = refused.iter().map(|line| (*line).to_owned()).collect();
-            let following = Following { agent: String::new(), revision, refused };
+            let following = Following { agent: String::new(), revision, heard, refused };
             assert_eq!(TrialNode::following(7, "a".to_owned(), following).state, expected);
         }
     }
