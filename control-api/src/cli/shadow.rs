@@ -83,6 +83,7 @@ pub(super) fn show(remote: &Remote) -> Done {
         text("message")
     );
     nodes(trial, &mut out);
+    listeners(trial, &mut out);
     differences(trial, &mut out);
     let promote = if trial["current"] == true {
         format!("`shadow promote {number}` puts it into force")
@@ -119,6 +120,25 @@ fn nodes(trial: &Value, out: &mut String) {
                 let _ = writeln!(out, "    {}: {line}", node["id"].as_str().unwrap_or_default());
             }
         }
+    }
+}
+
+fn listeners(trial: &Value, out: &mut String) {
+    let all = trial["listeners"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if all.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "listeners that come, go or move, which no request tells of: {}", all.len());
+    for row in all {
+        let of = |key: &str| row[key].as_str().unwrap_or("nowhere");
+        let _ = writeln!(
+            out,
+            "    {} of {}: {}, then {}",
+            of("listener"),
+            of("group"),
+            of("in_force"),
+            of("shadow")
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{ChangeError, Current, Draft, Outcome, Plane, Shown};
 use crate::events::{Happened, OfShadow};
 use crate::serving::Serving;
-use crate::shadow::{Trial, TrialNode, TrialStatus, unsayable};
+use crate::shadow::{ListenerChange, Trial, TrialNode, TrialStatus, unsayable};
 use crate::store::{Revision, StoreError};
 
 /// What is on trial is to come into force.
@@ -175,6 +175,8 @@ impl Plane {
         let others = self.store.shared().map(|shared| shared.findings(revision)).unwrap_or_default();
         others.into_iter().for_each(|other| findings.add(other));
         findings.differences.sort_by_key(|of| Reverse(of.requests));
+        let published = self.published.borrow().clone();
+        let in_force = published.candidate.map_or(published.stable, |candidate| candidate.serving);
         let entry = trial.entry.clone();
         Ok(Some(TrialStatus {
             revision,
@@ -183,6 +185,7 @@ impl Plane {
             message: entry.message,
             before: entry.before.unwrap_or_default(),
             current,
+            listeners: ListenerChange::between(in_force.fleet(), trial.serving.fleet()),
             evaluated: findings.evaluated,
             differences: findings.differences,
             others: findings.others,

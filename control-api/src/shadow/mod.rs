@@ -7,10 +7,10 @@
 mod findings;
 mod server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use outrigger_proto::model::Name;
+use outrigger_proto::model::{Fleet, Name};
 use outrigger_proto::xds::Kind;
 use outrigger_proto::xds::shadow::Shadow;
 use prost::bytes::{BufMut as _, Bytes, BytesMut};
@@ -121,6 +121,8 @@ pub struct TrialStatus {
     pub before: u64,
     /// What that says is still in force, and so it can be promoted.
     pub current: bool,
+    /// Where nodes would listen otherwise than by what was accepted last: no request tells of that.
+    pub listeners: Vec<ListenerChange>,
     /// Requests (of TCP: connections) that both were asked about.
     pub evaluated: u64,
     /// Those of them that would fare otherwise, by how, the most first.
@@ -129,6 +131,39 @@ pub struct TrialStatus {
     pub others: u64,
     /// Who is connected, and what it makes of it.
     pub nodes: Vec<TrialNode>,
+}
+
+/// A listener that would come, go or move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ListenerChange {
+    /// Whose: the name of a group.
+    pub group: String,
+    /// Its name.
+    pub listener: String,
+    /// Where it listens; nothing where it is new.
+    pub in_force: Option<String>,
+    /// Where it would; nothing where it would be gone.
+    pub shadow: Option<String>,
+}
+
+impl ListenerChange {
+    /// All of them, by group and name.
+    pub fn between(in_force: &Fleet, shadow: &Fleet) -> Vec<Self> {
+        let [now, then] = [in_force, shadow].map(|fleet| {
+            let of = |group| {
+                fleet.listeners(group).map(move |(name, listener)| ((&group.name, name), &listener.bind))
+            };
+            fleet.groups.iter().flat_map(of).collect::<BTreeMap<_, _>>()
+        });
+        let all: BTreeSet<_> = now.keys().chain(then.keys()).copied().collect();
+        let others = all.into_iter().filter(|key| now.get(key) != then.get(key));
+        let said = others.map(|key| {
+            let [in_force, shadow] = [&now, &then].map(|of| of.get(&key).map(ToString::to_string));
+            let (group, listener) = (key.0.to_string(), key.1.to_string());
+            Self { group, listener, in_force, shadow }
+        });
+        said.collect()
+    }
 }
 
 /// What a node makes of what is on trial.
@@ -162,7 +197,11 @@ pub enum TrialState {
 
 impl TrialNode {
     /// It asks for what is on trial, which is of this revision.
-    pub fn following(trial: u64, id: String, Following { agent, revision, heard, refused }: Following) -> Self {
+    pub fn following(
+        trial: u64,
+        id: String,
+        Following { agent, revision, heard, refused }: Following,
+    ) -> Self {
         let state = match refused.is_empty() {
             _ if revision != trial => TrialState::NoGroup,
             false => TrialState::Refuses,
@@ -245,6 +284,35 @@ mod tests {
             assert!((told.len()..told.len() + 80).contains(&length(&view)), "{tables}");
         }
         assert!(length(&of(160)) < MOST && length(&of(170)) > MOST);
+    }
+
+    #[test]
+    fn where_would_be_listened_otherwise_is_told() {
+        let of = |front: &str, back: &str, groups: &str| {
+            let text = format!(
+                "listeners:\n  front: {{ bind: 127.0.0.1:{front}, routes: [{{ to: app }}] }}\n  {back}: {{ bind: 127.0.0.1:9, routes: [{{ to: app }}] }}\n\
+                 clusters:\n  app: {{ endpoints: [127.0.0.1:3] }}\n{groups}"
+            );
+            checked(1, &[("a.yaml".to_owned(), text)].into()).unwrap().0
+        };
+        let told = |now: &Serving, then: &Serving| {
+            let all = ListenerChange::between(now.fleet(), then.fleet()).into_iter();
+            let words = all.map(|ListenerChange { group, listener, in_force, shadow }| {
+                let of = |bind: Option<String>| bind.unwrap_or_default();
+                format!("{group} {listener} {} {}", of(in_force), of(shadow))
+            });
+            words.collect::<Vec<_>>()
+        };
+        let groups = "proxies:\n  a: { select: { id: a }, listeners: [front] }\n  b: { select: { id: b } }\n";
+        let now = of("1", "back", groups);
+        assert!(told(&now, &now).is_empty());
+        let moved = ["a front 127.0.0.1:1 127.0.0.1:2", "b front 127.0.0.1:1 127.0.0.1:2"];
+        assert_eq!(told(&now, &of("2", "back", groups)), moved);
+        assert_eq!(told(&now, &of("1", "side", groups)), ["b back 127.0.0.1:9 ", "b side  127.0.0.1:9"]);
+        // Of a group that is gone all is.
+        let one = "proxies:\n  b: {}\n";
+        assert_eq!(told(&now, &of("1", "back", one)), ["a front 127.0.0.1:1 "]);
+        assert_eq!(told(&Serving::nothing(), &of("1", "back", one)).len(), 2);
     }
 
     #[test]
