@@ -73,6 +73,8 @@ struct Shown {
     course: Option<Course>,
     /// Revisions that are not what this version accepts.
     unfit: BTreeSet<u64>,
+    /// It is told to all, and that is not noted yet.
+    is_owed: bool,
 }
 
 /// What somebody wants to be otherwise.
@@ -196,15 +198,22 @@ impl Plane {
         course: &Course,
         known: Option<&Arc<Serving>>,
     ) -> Result<(), StoreError> {
-        if shown.course.as_ref().is_some_and(|last| course.at < last.at || course == last) {
-            return Ok(());
+        let Course { at, stable, candidate, shadow } = course;
+        if let Some(last) = &mut shown.course {
+            if *at < last.at {
+                return Ok(());
+            }
+            // Whatever nodes say to any control plane is counted too: all that would wake every stream for nothing.
+            let is_same = (stable, candidate, shadow) == (&last.stable, &last.candidate, &last.shadow);
+            if is_same && !shown.is_owed {
+                last.at = *at;
+                return Ok(());
+            }
         }
         // Nodes are not even looked at for what is on trial alone.
-        let is_of_trial = shown.course.as_ref().is_some_and(|last| {
-            last.shadow != course.shadow
-                && (last.stable, &last.candidate) == (course.stable, &course.candidate)
-        });
-        if !is_of_trial {
+        let is_of_trial =
+            shown.course.as_ref().is_some_and(|last| (stable, candidate) == (&last.stable, &last.candidate));
+        if !is_of_trial || shown.is_owed {
             self.publish(shown, course, known)?;
         }
         self.try_out(shown, course.shadow, known)?;
@@ -229,13 +238,16 @@ impl Plane {
         let stable = course.stable.map_or(Ok(None), &mut ready)?;
         let latest = course.candidate.as_ref().map_or(Ok(None), |(number, _)| ready(*number))?;
         let nodes = course.candidate.as_ref().map(|(_, nodes)| Arc::new(nodes.clone())).unwrap_or_default();
+        shown.is_owed = false;
         let published = match (stable, latest) {
             // Nodes keep what they have, as nothing is told to them.
             (None, None) => now,
             (Some(only), None) => Published::to_all(only),
             // There is nothing to be told to the others.
             (None, Some(only)) => {
-                if let Err(error) = self.store.note_stable(only.revision) {
+                let noted = self.store.note_stable(only.revision);
+                shown.is_owed = !matches!(noted, Ok(true));
+                if let Err(error) = noted {
                     tracing::debug!(%error, "this revision is led to all once more");
                 }
                 Published::to_all(only)

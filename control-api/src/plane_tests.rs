@@ -66,6 +66,29 @@ async fn what_is_noted_before_the_end_is_written() {
     std::fs::remove_file(&file).unwrap();
 }
 
+/// In an etcd it does with whatever nodes say, and to whomever.
+#[tokio::test]
+async fn that_time_passes_wakes_nobody() {
+    let file = file("at");
+    let plane = Plane::open(Arc::new(File::open(&file).unwrap()), None, None).unwrap();
+    changed(&plane, "a", false);
+    changed(&plane, "b", true);
+    let (mut published, mut trial) = (plane.published(), plane.trial());
+    published.borrow_and_update();
+    trial.borrow_and_update();
+    let mut course = plane.store().course().unwrap();
+    let show = |course: &Course| plane.show(&mut plane.shown(), course, None).unwrap();
+    course.at += 7;
+    show(&course);
+    assert!(!published.has_changed().unwrap() && !trial.has_changed().unwrap());
+    // And what was heard of before is not taken for news.
+    show(&Course { at: 6, shadow: None, ..course.clone() });
+    assert!(!trial.has_changed().unwrap());
+    show(&Course { at: 8, shadow: None, ..course });
+    assert!(!published.has_changed().unwrap() && trial.has_changed().unwrap());
+    std::fs::remove_file(&file).unwrap();
+}
+
 #[tokio::test]
 async fn what_is_on_trial_is_told_to_nobody_and_stays_until_all_are_told_the_same() {
     let (file, rollout) = (file("trial"), rollout());
