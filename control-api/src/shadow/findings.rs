@@ -18,6 +18,8 @@ const KINDS: usize = 500;
 const KINDS_OF_NODE: usize = 100;
 /// Those that are told as events: the others are shown.
 const TOLD: usize = 2 * KINDS_OF_NODE;
+/// Refusals that are told as events: they push others out, and are shown all.
+const REFUSALS: usize = 20;
 /// Lines of one node, why it would refuse it.
 const LINES: usize = 20;
 /// Bytes of a name or of the words for what becomes of a request.
@@ -40,6 +42,8 @@ struct State {
     kinds: BTreeMap<Way, Kept>,
     /// Those of them, and of what was forgotten, that were told as events.
     told: BTreeSet<Way>,
+    /// Refusals that were.
+    refusals: usize,
     followers: BTreeMap<String, Follower>,
 }
 
@@ -164,7 +168,7 @@ impl Shadows {
     /// without it. A node that has not heard of it yet may say such things once more.
     pub fn begin_again(&self) {
         let mut state = self.lock();
-        let State { revision: _, evaluated, others, kinds, told: _, followers } = &mut *state;
+        let State { revision: _, evaluated, others, kinds, told: _, refusals: _, followers } = &mut *state;
         (*evaluated, *others) = (0, 0);
         kinds.clear();
         for follower in followers.values_mut() {
@@ -208,7 +212,7 @@ impl Shadows {
     pub(super) fn note(&self, node: &str, found: Found) -> Vec<Happened> {
         let Found { node: _, revision, evaluated, differences, others, refused } = found;
         let mut state = self.lock();
-        let State { revision: on_trial, evaluated: all, others: uncounted, kinds, told, followers } =
+        let State { revision: on_trial, evaluated: all, others: uncounted, kinds, told, refusals, followers } =
             &mut *state;
         let follower = followers.get_mut(node).filter(|follower| follower.told == revision);
         let Some(follower) = follower.filter(|_| revision != 0 && revision == *on_trial) else {
@@ -222,8 +226,12 @@ impl Shadows {
         if !refused.is_empty() || evaluated > 0 {
             follower.refused = refused.iter().take(LINES).map(|line| shown(line, TEXT)).collect();
         }
-        if !follower.refused.is_empty() && !std::mem::replace(&mut follower.has_refused, true) {
-            let (node, why) = (node.to_owned(), follower.refused.clone());
+        if let Some(why) = follower.refused.first()
+            && !std::mem::replace(&mut follower.has_refused, true)
+            && *refusals < REFUSALS
+        {
+            *refusals += 1;
+            let (node, why) = (node.to_owned(), why.clone());
             happened.push(Happened::Shadow { revision, what: OfShadow::Refused { node, why } });
         }
         if std::mem::take(&mut follower.is_late) {
@@ -243,7 +251,7 @@ impl Shadows {
             }
             follower.kinds.insert(number);
             if number == kinds.len() && told.len() < TOLD && told.insert(way.clone()) {
-                happened.push(difference_of((revision, node), &way, shown(&example, TEXT)));
+                happened.push(difference_of((revision, node), &way));
             }
             let kept = kinds.entry(way).or_insert_with(|| Kept {
                 number,
@@ -273,7 +281,7 @@ impl Shadows {
     /// What nodes of this control plane have found so far.
     pub fn findings(&self) -> Findings {
         let state = self.lock();
-        let State { revision, evaluated, others, kinds, told: _, followers: _ } = &*state;
+        let State { revision, evaluated, others, kinds, told: _, refusals: _, followers: _ } = &*state;
         let differences = kinds.iter().map(|(way, kept)| {
             let Way { listener, in_force, shadow } = way.clone();
             let Kept { number: _, requests, nodes, example } = kept;
@@ -293,9 +301,9 @@ impl Shadows {
     }
 }
 
-fn difference_of((revision, node): (u64, &str), way: &Way, example: String) -> Happened {
+fn difference_of((revision, node): (u64, &str), way: &Way) -> Happened {
     let (node, Way { listener, in_force, shadow }) = (node.to_owned(), way.clone());
-    Happened::Shadow { revision, what: OfShadow::Difference { node, listener, in_force, shadow, example } }
+    Happened::Shadow { revision, what: OfShadow::Difference { node, listener, in_force, shadow } }
 }
 
 /// As much of a node's words as is kept, and nothing that a terminal would take for orders.

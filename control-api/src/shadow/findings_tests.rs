@@ -152,6 +152,22 @@ fn a_node_that_makes_things_up_is_bounded() {
 }
 
 #[test]
+fn many_that_refuse_are_shown_and_not_all_told() {
+    let nodes: Vec<_> = (0..3 * REFUSALS).map(|n| n.to_string()).collect();
+    let shadows = on_trial(&nodes.iter().map(String::as_str).collect::<Vec<_>>());
+    let refused = || Found { refused: vec!["no".to_owned(), "never".to_owned()], ..found(7, 0, &[]) };
+    let told: Vec<_> = nodes.iter().flat_map(|node| shadows.note(node, refused())).collect();
+    assert_eq!(told.len(), REFUSALS);
+    let what = OfShadow::Refused { node: "0".to_owned(), why: "no".to_owned() };
+    assert_eq!(told[0], Happened::Shadow { revision: 7, what });
+    assert!(nodes.iter().all(|node| refused_by(&shadows, node).len() == 2));
+    // Of another they are told anew.
+    shadows.begin(8);
+    shadows.note_told("0", 8);
+    assert_eq!(shadows.note("0", Found { revision: 8, ..refused() }).len(), 1);
+}
+
+#[test]
 fn many_that_make_things_up_are_bounded_too() {
     let nodes: Vec<_> = (0..10).map(|n| n.to_string()).collect();
     let shadows = on_trial(&nodes.iter().map(String::as_str).collect::<Vec<_>>());
