@@ -114,6 +114,9 @@ async fn what_is_on_trial_is_told_to_nobody_and_stays_until_all_are_told_the_sam
     assert_eq!(is_there(), Some(false));
     assert_eq!((changed(&plane, "b", true), is_there()), (7, Some(true)));
     assert_eq!((promote().unwrap().revision, shown(&plane)), (8, [6, 8, 7]));
+    // It is on its way, and that is all that there is to say.
+    let is_led = || plane.trial_status().unwrap().map(|status| (status.current, status.promoted));
+    assert_eq!((promote().unwrap().revision, is_led()), (8, Some((false, Some(8)))));
     plane.close().await;
     drop(plane);
     let plane = open();

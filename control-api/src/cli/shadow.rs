@@ -85,7 +85,9 @@ pub(super) fn show(remote: &Remote) -> Done {
     nodes(trial, &mut out);
     listeners(trial, &mut out);
     differences(trial, &mut out);
-    let promote = if trial["current"] == true {
+    let promote = if let Some(revision) = trial["promoted"].as_u64() {
+        format!("revision {revision} says the same and is being rolled out")
+    } else if trial["current"] == true {
         format!("`shadow promote {number}` puts it into force")
     } else {
         format!(

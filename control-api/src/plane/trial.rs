@@ -119,7 +119,9 @@ impl Plane {
                 return refused(format!("revision {number} is on trial, not {meant}; look at it first"));
             }
             let current = self.current()?;
-            if !force && !self.is_current(&shadow, &current)? {
+            // What says the same is on its way already, and is the answer.
+            let is_led = shadow.documents == current.documents;
+            if !force && !is_led && !self.is_current(&shadow, &current)? {
                 return refused(format!(
                     "revision {} is in force, and {number} was written when {} was: to promote it would take back what was \
                      changed since; put it on trial anew, or promote it by force",
@@ -169,8 +171,9 @@ impl Plane {
     pub fn trial_status(&self) -> Result<Option<TrialStatus>, StoreError> {
         let Some(trial) = self.trial.borrow().clone() else { return Ok(None) };
         let revision = trial.entry.number;
-        let shadow = self.store.revision(revision)?;
-        let current = shadow.map_or(Ok(false), |shadow| self.is_current(&shadow, &self.current()?))?;
+        let (shadow, latest) = (self.store.revision(revision)?, self.current()?);
+        let current = shadow.as_ref().map_or(Ok(false), |shadow| self.is_current(shadow, &latest))?;
+        let promoted = shadow.filter(|shadow| shadow.documents == latest.documents).map(|_| latest.number);
         let mut findings = self.shadows.findings();
         let others = self.store.shared().map(|shared| shared.findings(revision)).unwrap_or_default();
         others.into_iter().for_each(|other| findings.add(other));
@@ -185,6 +188,7 @@ impl Plane {
             message: entry.message,
             before: entry.before.unwrap_or_default(),
             current,
+            promoted,
             listeners: ListenerChange::between(in_force.fleet(), trial.serving.fleet()),
             evaluated: findings.evaluated,
             differences: findings.differences,

@@ -121,6 +121,8 @@ pub struct TrialStatus {
     pub before: u64,
     /// What that says is still in force, and so it can be promoted.
     pub current: bool,
+    /// The revision that says the same and is on its way to all, if there is one: then there is nothing to be promoted.
+    pub promoted: Option<u64>,
     /// Where nodes would listen otherwise than by what was accepted last: no request tells of that.
     pub listeners: Vec<ListenerChange>,
     /// Requests (of TCP: connections) that both were asked about.
