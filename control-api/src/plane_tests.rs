@@ -66,6 +66,22 @@ async fn what_is_noted_before_the_end_is_written() {
     std::fs::remove_file(&file).unwrap();
 }
 
+#[tokio::test]
+async fn what_proxies_would_not_take_at_once_is_not_put_on_trial() {
+    let file = file("large");
+    let plane = Plane::open(Arc::new(File::open(&file).unwrap()), None, None).unwrap();
+    let text = format!(
+        "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes:\n      - respond: {{ status: 200, body: {} }}\n",
+        "x".repeat(33 << 20)
+    );
+    let documents = [("a.yaml".to_owned(), Some(text))].into();
+    let changed = plane.change(Change { documents, shadow: true, ..Change::default() });
+    let Err(ChangeError::Invalid(why)) = changed else { panic!("it is on trial") };
+    assert!(why.contains("the group `all` would be told 346"), "{why}");
+    assert_eq!(shown(&plane), [0, 0, 0]);
+    std::fs::remove_file(&file).unwrap();
+}
+
 /// In an etcd it does with whatever nodes say, and to whomever.
 #[tokio::test]
 async fn that_time_passes_wakes_nobody() {
