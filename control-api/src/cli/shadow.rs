@@ -104,6 +104,7 @@ fn nodes(trial: &Value, out: &mut String) {
     let of = |state: &str| all.iter().filter(|node| node["state"] == state).collect::<Vec<_>>();
     let _ = writeln!(out, "nodes that say what would change: {}", of("follows").len());
     let why = [
+        ("in-part", "that ask for routes on demand, and say it of connections alone (tcp)"),
         ("told", "that were told what is on trial, and have said nothing of it yet"),
         ("refuses", "that would refuse it, and say nothing more"),
         ("no-group", "that no group of it takes"),

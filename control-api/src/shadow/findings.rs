@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::events::{Happened, OfShadow};
+use crate::serving::Asks;
 
 /// Nodes that are remembered.
 const NODES: usize = 100_000;
@@ -69,6 +70,8 @@ struct Follower {
     /// Streams on which it asks: an older one may not have ended yet.
     streams: usize,
     agent: String,
+    /// It keeps no whole tables, and was told none.
+    on_demand: bool,
     /// What it was told of; 0 where it is nothing.
     told: u64,
     /// Of what it has said last that it holds requests up against it.
@@ -87,6 +90,9 @@ struct Follower {
 pub struct Following {
     /// What it says it is.
     pub agent: String,
+    /// It asks for routes on demand, and was told no tables.
+    #[serde(default)]
+    pub on_demand: bool,
     /// What it was told of; 0 where nothing is on trial, or no group of it takes the node.
     pub revision: u64,
     /// Of what it has said last that it holds requests up against it; 0 before that.
@@ -158,8 +164,9 @@ impl Shadows {
         let mut followers = std::mem::take(&mut state.followers);
         followers.retain(|_, follower| follower.streams > 0);
         for follower in followers.values_mut() {
-            let (streams, agent) = (follower.streams, std::mem::take(&mut follower.agent));
-            *follower = Follower { streams, agent, ..Follower::default() };
+            let (streams, on_demand) = (follower.streams, follower.on_demand);
+            let agent = std::mem::take(&mut follower.agent);
+            *follower = Follower { streams, agent, on_demand, ..Follower::default() };
         }
         *state = State { revision, followers, ..State::default() };
     }
@@ -178,7 +185,7 @@ impl Shadows {
     }
 
     /// A stream has begun; whether there is room for its node.
-    pub(super) fn connect(&self, node: &str, agent: &str) -> bool {
+    pub(super) fn connect(&self, node: &str, agent: &str, asks: Asks) -> bool {
         let followers = &mut self.lock().followers;
         if !followers.contains_key(node) && followers.len() >= NODES {
             followers.retain(|_, follower| follower.streams > 0);
@@ -188,7 +195,7 @@ impl Shadows {
         }
         let follower = followers.entry(node.to_owned()).or_default();
         follower.streams += 1;
-        follower.agent = shown(agent, WORDS);
+        (follower.agent, follower.on_demand) = (shown(agent, WORDS), asks == Asks::OnDemand);
         true
     }
 
@@ -270,10 +277,21 @@ impl Shadows {
         let state = self.lock();
         let asking = state.followers.iter().filter(|(_, follower)| follower.streams > 0);
         let asking = asking.map(|(node, follower)| {
-            let Follower { streams: _, agent, told, heard, refused, has_refused: _, kinds: _, is_late: _ } =
-                follower;
+            let Follower {
+                streams: _,
+                agent,
+                on_demand,
+                told,
+                heard,
+                refused,
+                has_refused: _,
+                kinds: _,
+                is_late: _,
+            } = follower;
             let (agent, refused) = (agent.clone(), refused.clone());
-            (node.clone(), Following { agent, revision: *told, heard: *heard, refused })
+            let following =
+                Following { agent, on_demand: *on_demand, revision: *told, heard: *heard, refused };
+            (node.clone(), following)
         });
         asking.collect()
     }

@@ -19,7 +19,7 @@ fn found(revision: u64, evaluated: u64, differences: &[Difference]) -> Found {
 fn on_trial(nodes: &[&str]) -> Shadows {
     let shadows = Shadows::default();
     for node in nodes {
-        assert!(shadows.connect(node, "outrigger 1"));
+        assert!(shadows.connect(node, "outrigger 1", Asks::All));
     }
     shadows.begin(7);
     nodes.iter().for_each(|node| shadows.note_told(node, 7));
@@ -54,7 +54,7 @@ fn what_nodes_find_is_added_up_by_way() {
 #[test]
 fn what_is_not_on_trial_for_a_node_is_left_out_of_account() {
     let shadows = on_trial(&["a"]);
-    shadows.connect("b", "");
+    shadows.connect("b", "", Asks::All);
     for (node, revision) in [("a", 6), ("a", 0), ("b", 7), ("c", 7)] {
         assert!(shadows.note(node, found(revision, 10, &[difference("to b", 1)])).is_empty());
     }
@@ -64,7 +64,8 @@ fn what_is_not_on_trial_for_a_node_is_left_out_of_account() {
     shadows.begin(8);
     shadows.note("a", found(7, 10, &[]));
     assert_eq!(shadows.findings(), Findings { revision: 8, ..Findings::default() });
-    let a = Following { agent: "outrigger 1".to_owned(), revision: 0, heard: 0, refused: Vec::new() };
+    let agent = "outrigger 1".to_owned();
+    let a = Following { agent, on_demand: false, revision: 0, heard: 0, refused: Vec::new() };
     assert_eq!(shadows.followers()["a"], a);
 }
 
@@ -74,7 +75,7 @@ fn who_goes_is_not_forgotten_with_what_it_said() {
     shadows.note("a", found(7, 1, &[difference("to b", 1)]));
     shadows.disconnect("a");
     assert!(shadows.followers().is_empty());
-    shadows.connect("a", "");
+    shadows.connect("a", "", Asks::All);
     shadows.note_told("a", 7);
     shadows.note("a", found(7, 1, &[difference("to b", 1)]));
     let findings = shadows.findings();
@@ -93,7 +94,7 @@ fn whoever_is_told_is_not_heard_by_that() {
 #[test]
 fn what_was_found_is_forgotten_when_something_else_is_in_force() {
     let shadows = on_trial(&["a", "b"]);
-    shadows.connect("late", "");
+    shadows.connect("late", "", Asks::All);
     let say = |node| shadows.note(node, Found { others: 1, ..found(7, 10, &[difference("to b", 2)]) }).len();
     assert_eq!((say("a"), say("b")), (1, 0));
     shadows.begin_again();

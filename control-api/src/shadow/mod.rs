@@ -187,6 +187,8 @@ pub struct TrialNode {
 pub enum TrialState {
     /// It does.
     Follows,
+    /// It does for connections, whose bytes are passed on. Of requests it says nothing, as it asks for routes on demand.
+    InPart,
     /// It was told what that is, and has not said yet what it makes of it.
     Told,
     /// It would refuse it.
@@ -202,13 +204,14 @@ impl TrialNode {
     pub fn following(
         trial: u64,
         id: String,
-        Following { agent, revision, heard, refused }: Following,
+        Following { agent, on_demand, revision, heard, refused }: Following,
     ) -> Self {
         let state = match refused.is_empty() {
             _ if revision != trial => TrialState::NoGroup,
             false => TrialState::Refuses,
-            true if heard == trial => TrialState::Follows,
-            true => TrialState::Told,
+            true if heard != trial => TrialState::Told,
+            true if on_demand => TrialState::InPart,
+            true => TrialState::Follows,
         };
         Self { id, agent, state, refused }
     }
@@ -329,8 +332,14 @@ mod tests {
         ];
         for ([revision, heard], refused, expected) in rows {
             let refused = refused.iter().map(|line| (*line).to_owned()).collect();
-            let following = Following { agent: String::new(), revision, heard, refused };
-            assert_eq!(TrialNode::following(7, "a".to_owned(), following).state, expected);
+            let mut following =
+                Following { agent: String::new(), on_demand: false, revision, heard, refused };
+            let state =
+                |following: &Following| TrialNode::following(7, "a".to_owned(), following.clone()).state;
+            assert_eq!(state(&following), expected);
+            following.on_demand = true;
+            let expected = if expected == TrialState::Follows { TrialState::InPart } else { expected };
+            assert_eq!(state(&following), expected);
         }
     }
 }

@@ -128,7 +128,7 @@ impl Stream {
             return Err(Status::invalid_argument(format!("`node.id` is longer than {ID} bytes")));
         }
         let identity = Identity::from(node);
-        if !plane.shadows.connect(&identity.node.id, &identity.agent) {
+        if !plane.shadows.connect(&identity.node.id, &identity.agent, identity.asks) {
             return Err(Status::resource_exhausted("more nodes ask than are remembered"));
         }
         Ok(Self { plane, identity })
