@@ -187,15 +187,13 @@ pub enum OfShadow {
         in_force: String,
         /// What would.
         shadow: String,
-        /// One of them.
-        example: String,
     },
     /// A node would refuse it.
     Refused {
         /// Its id.
         node: String,
-        /// Why, line by line.
-        why: Vec<String>,
+        /// The first of the lines that say why.
+        why: String,
     },
 }
 
@@ -212,10 +210,10 @@ impl OfShadow {
             Self::Promoted(by) => ended("promoted", Some(by), None),
             Self::Replaced(by) => ended("replaced", Some(by), None),
             Self::Ended(author) => ended("ended", None, Some(author)),
-            Self::Difference { node, listener, in_force, shadow, example } => {
+            // Without an example: hosts and paths of live requests are not for all who hear of events.
+            Self::Difference { node, listener, in_force, shadow } => {
                 let data = json!({
                     "revision": revision, "node": node, "listener": listener, "in_force": in_force, "shadow": shadow,
-                    "example": example,
                 });
                 ("shadow.difference.v1", data)
             }

@@ -22,7 +22,7 @@ use crate::nats::Standing;
 use crate::nodes::{NodeStatus, Nodes};
 use crate::rollout::{Candidate, Published};
 use crate::serving::Serving;
-use crate::shadow::{Shadows, Trial};
+use crate::shadow::{Shadows, Trial, unsayable};
 use crate::store::{Accepted, Course, Noted, Revision, Store, StoreError};
 
 /// What stands before the names of documents that come from the directory; nobody else can change these.
@@ -73,6 +73,8 @@ struct Shown {
     course: Option<Course>,
     /// Revisions that are not what this version accepts.
     unfit: BTreeSet<u64>,
+    /// It is told to all, and that is not noted yet.
+    is_owed: bool,
 }
 
 /// What somebody wants to be otherwise.
@@ -196,15 +198,22 @@ impl Plane {
         course: &Course,
         known: Option<&Arc<Serving>>,
     ) -> Result<(), StoreError> {
-        if shown.course.as_ref().is_some_and(|last| course.at < last.at || course == last) {
-            return Ok(());
+        let Course { at, stable, candidate, shadow } = course;
+        if let Some(last) = &mut shown.course {
+            if *at < last.at {
+                return Ok(());
+            }
+            // Whatever nodes say to any control plane is counted too: all that would wake every stream for nothing.
+            let is_same = (stable, candidate, shadow) == (&last.stable, &last.candidate, &last.shadow);
+            if is_same && !shown.is_owed {
+                last.at = *at;
+                return Ok(());
+            }
         }
         // Nodes are not even looked at for what is on trial alone.
-        let is_of_trial = shown.course.as_ref().is_some_and(|last| {
-            last.shadow != course.shadow
-                && (last.stable, &last.candidate) == (course.stable, &course.candidate)
-        });
-        if !is_of_trial {
+        let is_of_trial =
+            shown.course.as_ref().is_some_and(|last| (stable, candidate) == (&last.stable, &last.candidate));
+        if !is_of_trial || shown.is_owed {
             self.publish(shown, course, known)?;
         }
         self.try_out(shown, course.shadow, known)?;
@@ -219,6 +228,7 @@ impl Plane {
         known: Option<&Arc<Serving>>,
     ) -> Result<(), StoreError> {
         let now = self.published.borrow().clone();
+        let before = now.digests();
         let candidate = now.candidate.as_ref().map(|candidate| &candidate.serving);
         let known: Vec<_> = [known, Some(&now.stable), candidate].into_iter().flatten().collect();
         let mut ready = |number: u64| match known.iter().find(|of| of.revision == number) {
@@ -228,13 +238,16 @@ impl Plane {
         let stable = course.stable.map_or(Ok(None), &mut ready)?;
         let latest = course.candidate.as_ref().map_or(Ok(None), |(number, _)| ready(*number))?;
         let nodes = course.candidate.as_ref().map(|(_, nodes)| Arc::new(nodes.clone())).unwrap_or_default();
+        shown.is_owed = false;
         let published = match (stable, latest) {
             // Nodes keep what they have, as nothing is told to them.
             (None, None) => now,
             (Some(only), None) => Published::to_all(only),
             // There is nothing to be told to the others.
             (None, Some(only)) => {
-                if let Err(error) = self.store.note_stable(only.revision) {
+                let noted = self.store.note_stable(only.revision);
+                shown.is_owed = !matches!(noted, Ok(true));
+                if let Err(error) = noted {
                     tracing::debug!(%error, "this revision is led to all once more");
                 }
                 Published::to_all(only)
@@ -243,7 +256,11 @@ impl Plane {
                 Published { stable, candidate: Some(Candidate { serving, nodes }) }
             }
         };
+        let is_other = published.digests() != before;
         self.published.send_replace(published);
+        if is_other {
+            self.shadows.begin_again();
+        }
         Ok(())
     }
 
@@ -490,6 +507,9 @@ impl Plane {
         let Current { last, number, documents: before } = current;
         let (time, diff) = (rfc3339(SystemTime::now()), diff(before, &documents));
         let (serving, warnings) = checked(last + 1, &documents).map_err(ChangeError::Invalid)?;
+        if let Some(why) = Some(&serving).filter(|_| shadow).and_then(unsayable) {
+            return Err(ChangeError::Invalid(why));
+        }
         if dry_run || (diff.is_empty() && directory.is_none()) {
             return Ok(Some(Outcome { revision: *number, diff, warnings }));
         }

@@ -67,6 +67,45 @@ async fn what_is_noted_before_the_end_is_written() {
 }
 
 #[tokio::test]
+async fn what_proxies_would_not_take_at_once_is_not_put_on_trial() {
+    let file = file("large");
+    let plane = Plane::open(Arc::new(File::open(&file).unwrap()), None, None).unwrap();
+    let text = format!(
+        "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes:\n      - respond: {{ status: 200, body: {} }}\n",
+        "x".repeat(33 << 20)
+    );
+    let documents = [("a.yaml".to_owned(), Some(text))].into();
+    let changed = plane.change(Change { documents, shadow: true, ..Change::default() });
+    let Err(ChangeError::Invalid(why)) = changed else { panic!("it is on trial") };
+    assert!(why.contains("the group `all` would be told 346"), "{why}");
+    assert_eq!(shown(&plane), [0, 0, 0]);
+    std::fs::remove_file(&file).unwrap();
+}
+
+/// In an etcd it does with whatever nodes say, and to whomever.
+#[tokio::test]
+async fn that_time_passes_wakes_nobody() {
+    let file = file("at");
+    let plane = Plane::open(Arc::new(File::open(&file).unwrap()), None, None).unwrap();
+    changed(&plane, "a", false);
+    changed(&plane, "b", true);
+    let (mut published, mut trial) = (plane.published(), plane.trial());
+    published.borrow_and_update();
+    trial.borrow_and_update();
+    let mut course = plane.store().course().unwrap();
+    let show = |course: &Course| plane.show(&mut plane.shown(), course, None).unwrap();
+    course.at += 7;
+    show(&course);
+    assert!(!published.has_changed().unwrap() && !trial.has_changed().unwrap());
+    // And what was heard of before is not taken for news.
+    show(&Course { at: 6, shadow: None, ..course.clone() });
+    assert!(!trial.has_changed().unwrap());
+    show(&Course { at: 8, shadow: None, ..course });
+    assert!(!published.has_changed().unwrap() && trial.has_changed().unwrap());
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test]
 async fn what_is_on_trial_is_told_to_nobody_and_stays_until_all_are_told_the_same() {
     let (file, rollout) = (file("trial"), rollout());
     let open = || Plane::open(Arc::new(File::open(&file).unwrap()), None, Some(&rollout)).unwrap();
@@ -91,6 +130,9 @@ async fn what_is_on_trial_is_told_to_nobody_and_stays_until_all_are_told_the_sam
     assert_eq!(is_there(), Some(false));
     assert_eq!((changed(&plane, "b", true), is_there()), (7, Some(true)));
     assert_eq!((promote().unwrap().revision, shown(&plane)), (8, [6, 8, 7]));
+    // It is on its way, and that is all that there is to say.
+    let is_led = || plane.trial_status().unwrap().map(|status| (status.current, status.promoted));
+    assert_eq!((promote().unwrap().revision, is_led()), (8, Some((false, Some(8)))));
     plane.close().await;
     drop(plane);
     let plane = open();

@@ -60,6 +60,12 @@ impl Published {
         Self { stable: serving, candidate: None }
     }
 
+    /// The same for as long as the same is served, be it to others.
+    pub fn digests(&self) -> ([u8; 32], Option<[u8; 32]>) {
+        let Self { stable, candidate } = self;
+        (stable.digest, candidate.as_ref().map(|candidate| candidate.serving.digest))
+    }
+
     /// What a node of this id is told.
     pub fn of(&self, node: &str) -> &Arc<Serving> {
         let candidate = self.candidate.as_ref().filter(|candidate| candidate.nodes.contains(node));

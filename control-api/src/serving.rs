@@ -180,6 +180,16 @@ struct Views {
     clients: Arc<View>,
 }
 
+impl Views {
+    fn of(&self, asks: Asks) -> &Arc<View> {
+        match asks {
+            Asks::All => &self.proxies,
+            Asks::OnDemand => &self.on_demand,
+            Asks::Client => &self.clients,
+        }
+    }
+}
+
 /// A revision, ready to be told.
 #[derive(Debug)]
 pub struct Serving {
@@ -242,17 +252,12 @@ impl Serving {
     /// What a node with these labels is told, which asks so; `None` where no group takes it.
     pub fn view(&self, node: &Node, labels: &Labels, asks: Asks) -> Option<&Arc<View>> {
         let group = self.fleet.group(node, labels)?;
-        let views = self.views.iter().find(|views| views.proxies.group == group.name)?;
-        Some(match asks {
-            Asks::All => &views.proxies,
-            Asks::OnDemand => &views.on_demand,
-            Asks::Client => &views.clients,
-        })
+        Some(self.views.iter().find(|views| views.proxies.group == group.name)?.of(asks))
     }
 
-    /// What all proxies of each group are told.
-    pub fn proxies(&self) -> impl Iterator<Item = &Arc<View>> {
-        self.views.iter().map(|views| &views.proxies)
+    /// What nodes of each group are told that ask so.
+    pub fn views(&self, asks: Asks) -> impl Iterator<Item = &Arc<View>> {
+        self.views.iter().map(move |views| views.of(asks))
     }
 
     /// What it is made of.

@@ -26,6 +26,7 @@ const QUEUE: usize = 16;
 const ALIVE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     after: Option<u64>,
     most: Option<usize>,

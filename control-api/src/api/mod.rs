@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use outrigger_proto::model::{Reads, SpiffeId};
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
@@ -65,6 +66,9 @@ pub struct Apply {
     /// Only says what would be different.
     #[serde(default)]
     pub dry_run: bool,
+    /// It is put on trial, in place of any other: proxies say what would change, and nothing does.
+    #[serde(default)]
+    pub shadow: bool,
 }
 
 /// What is to be as it was.
@@ -242,8 +246,23 @@ pub fn router(plane: Arc<Plane>, reads: Reads) -> Router {
         .fallback(|| async {
             Failed(StatusCode::NOT_FOUND, "there is nothing here; see /v1/openapi.json".into())
         })
+        .layer(from_fn(refuse_asides))
         .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(api)
+}
+
+/// How something is to be changed, its body says: what is said beside that is misplaced or misspelt, and without it the change
+/// would be another.
+async fn refuse_asides(request: Request, next: Next) -> Result<Response, Failed> {
+    let query = request.uri().query().filter(|query| !query.is_empty());
+    match query.filter(|_| !matches!(*request.method(), Method::GET | Method::HEAD)) {
+        None => Ok(next.run(request).await),
+        Some(query) => {
+            let why =
+                format!("`{query}` is not looked at here: the body says what is wanted; nothing is changed");
+            Err(Failed(StatusCode::BAD_REQUEST, why))
+        }
+    }
 }
 
 /// Whether changes can be made: what is served is served all the same.
@@ -299,23 +318,14 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(gone)?
 }
 
-#[derive(Debug, Deserialize)]
-struct How {
-    #[serde(default)]
-    shadow: bool,
-}
-
 /// Checks documents, and makes a revision of them and those that stay.
-#[utoipa::path(post, path = "/v1/revisions", request_body = Apply, params(
-    ("shadow" = Option<bool>, Query, description = "It is put on trial, in place of any other: proxies say what would change, and \
-        nothing does. False by default")), responses(
+#[utoipa::path(post, path = "/v1/revisions", request_body = Apply, responses(
     (status = 200, body = Changed), (status = 401, body = Problem), (status = 409, body = Problem),
     (status = 422, description = "Something is wrong; nothing is changed", body = Problem)))]
 async fn apply(
     State(api): State<Api>,
     Author(author): Author,
-    Query(How { shadow }): Query<How>,
-    Json(Apply { documents, message, dry_run }): Json<Apply>,
+    Json(Apply { documents, message, dry_run, shadow }): Json<Apply>,
 ) -> Result<Json<Changed>, Failed> {
     let change = Change { author, message, documents, shadow, dry_run };
     blocking(move || Ok(Json(api.plane.change(change)?.into()))).await
@@ -333,6 +343,7 @@ async fn rollback(
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Most {
     most: Option<usize>,
 }
@@ -364,6 +375,7 @@ async fn revision(
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Against {
     from: Option<u64>,
 }

@@ -325,12 +325,13 @@ fn apply(
 ) -> Done {
     let put = documents(files)?.into_iter().map(|(name, text)| (name, Value::from(text)));
     let all: serde_json::Map<_, _> = put.chain(remove.into_iter().map(|name| (name, Value::Null))).collect();
-    let body = json!({ "documents": all, "message": message, "dry_run": dry_run });
-    let client = Client::new(remote)?;
+    let mut body = json!({ "documents": all, "message": message, "dry_run": dry_run });
+    // One that knows no trials refuses what it does not know.
     if shadow {
-        return shadow::begun(&client.post("/v1/revisions?shadow=true", &body)?, dry_run, remote);
+        body["shadow"] = true.into();
     }
-    changed(&client.post("/v1/revisions", &body)?, dry_run, remote)
+    let answer = Client::new(remote)?.post("/v1/revisions", &body)?;
+    if shadow { shadow::begun(&answer, dry_run, remote) } else { changed(&answer, dry_run, remote) }
 }
 
 /// Says what became of a change.

@@ -83,8 +83,11 @@ pub(super) fn show(remote: &Remote) -> Done {
         text("message")
     );
     nodes(trial, &mut out);
+    listeners(trial, &mut out);
     differences(trial, &mut out);
-    let promote = if trial["current"] == true {
+    let promote = if let Some(revision) = trial["promoted"].as_u64() {
+        format!("revision {revision} says the same and is being rolled out")
+    } else if trial["current"] == true {
         format!("`shadow promote {number}` puts it into force")
     } else {
         format!(
@@ -101,6 +104,8 @@ fn nodes(trial: &Value, out: &mut String) {
     let of = |state: &str| all.iter().filter(|node| node["state"] == state).collect::<Vec<_>>();
     let _ = writeln!(out, "nodes that say what would change: {}", of("follows").len());
     let why = [
+        ("in-part", "that ask for routes on demand, and say it of connections alone (tcp)"),
+        ("told", "that were told what is on trial, and have said nothing of it yet"),
         ("refuses", "that would refuse it, and say nothing more"),
         ("no-group", "that no group of it takes"),
         ("cannot", "that do not ask what is on trial"),
@@ -118,6 +123,25 @@ fn nodes(trial: &Value, out: &mut String) {
                 let _ = writeln!(out, "    {}: {line}", node["id"].as_str().unwrap_or_default());
             }
         }
+    }
+}
+
+fn listeners(trial: &Value, out: &mut String) {
+    let all = trial["listeners"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if all.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "listeners that come, go or move, which no request tells of: {}", all.len());
+    for row in all {
+        let of = |key: &str| row[key].as_str().unwrap_or("nowhere");
+        let _ = writeln!(
+            out,
+            "    {} of {}: {}, then {}",
+            of("listener"),
+            of("group"),
+            of("in_force"),
+            of("shadow")
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{ChangeError, Current, Draft, Outcome, Plane, Shown};
 use crate::events::{Happened, OfShadow};
 use crate::serving::Serving;
-use crate::shadow::{Trial, TrialNode, TrialStatus};
+use crate::shadow::{ListenerChange, Trial, TrialNode, TrialStatus, unsayable};
 use crate::store::{Revision, StoreError};
 
 /// What is on trial is to come into force.
@@ -83,6 +83,12 @@ impl Plane {
             None => self.prepared(number, &mut shown.unfit)?,
         };
         let Some(serving) = serving else { return Ok(None) };
+        // An earlier version has accepted it.
+        if let Some(why) = unsayable(&serving) {
+            tracing::error!(revision = number, why, "this revision is not put on trial");
+            shown.unfit.insert(number);
+            return Ok(None);
+        }
         let revision = self.store.revision(number)?;
         Ok(revision.map(|revision| Arc::new(Trial::new(revision.into(), serving))))
     }
@@ -113,7 +119,9 @@ impl Plane {
                 return refused(format!("revision {number} is on trial, not {meant}; look at it first"));
             }
             let current = self.current()?;
-            if !force && !self.is_current(&shadow, &current)? {
+            // What says the same is on its way already, and is the answer.
+            let is_led = shadow.documents == current.documents;
+            if !force && !is_led && !self.is_current(&shadow, &current)? {
                 return refused(format!(
                     "revision {} is in force, and {number} was written when {} was: to promote it would take back what was \
                      changed since; put it on trial anew, or promote it by force",
@@ -163,12 +171,15 @@ impl Plane {
     pub fn trial_status(&self) -> Result<Option<TrialStatus>, StoreError> {
         let Some(trial) = self.trial.borrow().clone() else { return Ok(None) };
         let revision = trial.entry.number;
-        let shadow = self.store.revision(revision)?;
-        let current = shadow.map_or(Ok(false), |shadow| self.is_current(&shadow, &self.current()?))?;
+        let (shadow, latest) = (self.store.revision(revision)?, self.current()?);
+        let current = shadow.as_ref().map_or(Ok(false), |shadow| self.is_current(shadow, &latest))?;
+        let promoted = shadow.filter(|shadow| shadow.documents == latest.documents).map(|_| latest.number);
         let mut findings = self.shadows.findings();
         let others = self.store.shared().map(|shared| shared.findings(revision)).unwrap_or_default();
         others.into_iter().for_each(|other| findings.add(other));
         findings.differences.sort_by_key(|of| Reverse(of.requests));
+        let published = self.published.borrow().clone();
+        let in_force = published.candidate.map_or(published.stable, |candidate| candidate.serving);
         let entry = trial.entry.clone();
         Ok(Some(TrialStatus {
             revision,
@@ -177,6 +188,8 @@ impl Plane {
             message: entry.message,
             before: entry.before.unwrap_or_default(),
             current,
+            promoted,
+            listeners: ListenerChange::between(in_force.fleet(), trial.serving.fleet()),
             evaluated: findings.evaluated,
             differences: findings.differences,
             others: findings.others,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::events::{Happened, OfShadow};
+use crate::serving::Asks;
 
 /// Nodes that are remembered.
 const NODES: usize = 100_000;
@@ -18,6 +19,8 @@ const KINDS: usize = 500;
 const KINDS_OF_NODE: usize = 100;
 /// Those that are told as events: the others are shown.
 const TOLD: usize = 2 * KINDS_OF_NODE;
+/// Refusals that are told as events: they push others out, and are shown all.
+const REFUSALS: usize = 20;
 /// Lines of one node, why it would refuse it.
 const LINES: usize = 20;
 /// Bytes of a name or of the words for what becomes of a request.
@@ -38,6 +41,10 @@ struct State {
     evaluated: u64,
     others: u64,
     kinds: BTreeMap<Way, Kept>,
+    /// Those of them, and of what was forgotten, that were told as events.
+    told: BTreeSet<Way>,
+    /// Refusals that were.
+    refusals: usize,
     followers: BTreeMap<String, Follower>,
 }
 
@@ -63,13 +70,19 @@ struct Follower {
     /// Streams on which it asks: an older one may not have ended yet.
     streams: usize,
     agent: String,
+    /// It keeps no whole tables, and was told none.
+    on_demand: bool,
     /// What it was told of; 0 where it is nothing.
     told: u64,
+    /// Of what it has said last that it holds requests up against it.
+    heard: u64,
     refused: Vec<String>,
     /// That it refuses is told once.
     has_refused: bool,
     /// The numbers of those ways that it has found.
     kinds: BTreeSet<usize>,
+    /// What it says next may be of what was in force before.
+    is_late: bool,
 }
 
 /// What a node makes of what is on trial, that asks for it.
@@ -77,8 +90,14 @@ struct Follower {
 pub struct Following {
     /// What it says it is.
     pub agent: String,
+    /// It asks for routes on demand, and was told no tables.
+    #[serde(default)]
+    pub on_demand: bool,
     /// What it was told of; 0 where nothing is on trial, or no group of it takes the node.
     pub revision: u64,
+    /// Of what it has said last that it holds requests up against it; 0 before that.
+    #[serde(default)]
+    pub heard: u64,
     /// Why it would refuse it, line by line.
     pub refused: Vec<String>,
 }
@@ -145,14 +164,28 @@ impl Shadows {
         let mut followers = std::mem::take(&mut state.followers);
         followers.retain(|_, follower| follower.streams > 0);
         for follower in followers.values_mut() {
-            let Follower { streams: _, agent: _, told, refused, has_refused, kinds } = follower;
-            (*told, *refused, *has_refused, *kinds) = (0, Vec::new(), false, BTreeSet::new());
+            let (streams, on_demand) = (follower.streams, follower.on_demand);
+            let agent = std::mem::take(&mut follower.agent);
+            *follower = Follower { streams, agent, on_demand, ..Follower::default() };
         }
         *state = State { revision, followers, ..State::default() };
     }
 
+    /// Something else is in force, or about to be, and what was found differs from what is not any more: what is on trial goes on
+    /// without it. A node that has not heard of it yet may say such things once more.
+    pub fn begin_again(&self) {
+        let mut state = self.lock();
+        let State { revision: _, evaluated, others, kinds, told: _, refusals: _, followers } = &mut *state;
+        (*evaluated, *others) = (0, 0);
+        kinds.clear();
+        for follower in followers.values_mut() {
+            follower.kinds.clear();
+            follower.is_late = follower.told != 0;
+        }
+    }
+
     /// A stream has begun; whether there is room for its node.
-    pub(super) fn connect(&self, node: &str, agent: &str) -> bool {
+    pub(super) fn connect(&self, node: &str, agent: &str, asks: Asks) -> bool {
         let followers = &mut self.lock().followers;
         if !followers.contains_key(node) && followers.len() >= NODES {
             followers.retain(|_, follower| follower.streams > 0);
@@ -162,7 +195,7 @@ impl Shadows {
         }
         let follower = followers.entry(node.to_owned()).or_default();
         follower.streams += 1;
-        follower.agent = shown(agent, WORDS);
+        (follower.agent, follower.on_demand) = (shown(agent, WORDS), asks == Asks::OnDemand);
         true
     }
 
@@ -186,22 +219,33 @@ impl Shadows {
     pub(super) fn note(&self, node: &str, found: Found) -> Vec<Happened> {
         let Found { node: _, revision, evaluated, differences, others, refused } = found;
         let mut state = self.lock();
-        let State { revision: on_trial, evaluated: all, others: uncounted, kinds, followers } = &mut *state;
+        let State { revision: on_trial, evaluated: all, others: uncounted, kinds, told, refusals, followers } =
+            &mut *state;
         let follower = followers.get_mut(node).filter(|follower| follower.told == revision);
         let Some(follower) = follower.filter(|_| revision != 0 && revision == *on_trial) else {
             return Vec::new();
         };
-        *all = all.saturating_add(evaluated);
-        *uncounted = uncounted.saturating_add(others);
         let mut happened = Vec::new();
+        if refused.is_empty() {
+            follower.heard = revision;
+        }
         // Of one that holds requests up against it nothing is in the way any more.
         if !refused.is_empty() || evaluated > 0 {
             follower.refused = refused.iter().take(LINES).map(|line| shown(line, TEXT)).collect();
         }
-        if !follower.refused.is_empty() && !std::mem::replace(&mut follower.has_refused, true) {
-            let (node, why) = (node.to_owned(), follower.refused.clone());
+        if let Some(why) = follower.refused.first()
+            && !std::mem::replace(&mut follower.has_refused, true)
+            && *refusals < REFUSALS
+        {
+            *refusals += 1;
+            let (node, why) = (node.to_owned(), why.clone());
             happened.push(Happened::Shadow { revision, what: OfShadow::Refused { node, why } });
         }
+        if std::mem::take(&mut follower.is_late) {
+            return happened;
+        }
+        *all = all.saturating_add(evaluated);
+        *uncounted = uncounted.saturating_add(others);
         for difference in differences {
             let Difference { listener, in_force, shadow, requests, example } = difference;
             let words = |text: &str| shown(text, WORDS);
@@ -213,8 +257,8 @@ impl Shadows {
                 continue;
             }
             follower.kinds.insert(number);
-            if number == kinds.len() && number < TOLD {
-                happened.push(difference_of((revision, node), &way, shown(&example, TEXT)));
+            if number == kinds.len() && told.len() < TOLD && told.insert(way.clone()) {
+                happened.push(difference_of((revision, node), &way));
             }
             let kept = kinds.entry(way).or_insert_with(|| Kept {
                 number,
@@ -233,9 +277,21 @@ impl Shadows {
         let state = self.lock();
         let asking = state.followers.iter().filter(|(_, follower)| follower.streams > 0);
         let asking = asking.map(|(node, follower)| {
-            let Follower { streams: _, agent, told, refused, has_refused: _, kinds: _ } = follower;
+            let Follower {
+                streams: _,
+                agent,
+                on_demand,
+                told,
+                heard,
+                refused,
+                has_refused: _,
+                kinds: _,
+                is_late: _,
+            } = follower;
             let (agent, refused) = (agent.clone(), refused.clone());
-            (node.clone(), Following { agent, revision: *told, refused })
+            let following =
+                Following { agent, on_demand: *on_demand, revision: *told, heard: *heard, refused };
+            (node.clone(), following)
         });
         asking.collect()
     }
@@ -243,7 +299,7 @@ impl Shadows {
     /// What nodes of this control plane have found so far.
     pub fn findings(&self) -> Findings {
         let state = self.lock();
-        let State { revision, evaluated, others, kinds, followers: _ } = &*state;
+        let State { revision, evaluated, others, kinds, told: _, refusals: _, followers: _ } = &*state;
         let differences = kinds.iter().map(|(way, kept)| {
             let Way { listener, in_force, shadow } = way.clone();
             let Kept { number: _, requests, nodes, example } = kept;
@@ -263,9 +319,9 @@ impl Shadows {
     }
 }
 
-fn difference_of((revision, node): (u64, &str), way: &Way, example: String) -> Happened {
+fn difference_of((revision, node): (u64, &str), way: &Way) -> Happened {
     let (node, Way { listener, in_force, shadow }) = (node.to_owned(), way.clone());
-    Happened::Shadow { revision, what: OfShadow::Difference { node, listener, in_force, shadow, example } }
+    Happened::Shadow { revision, what: OfShadow::Difference { node, listener, in_force, shadow } }
 }
 
 /// As much of a node's words as is kept, and nothing that a terminal would take for orders.

@@ -19,7 +19,7 @@ fn found(revision: u64, evaluated: u64, differences: &[Difference]) -> Found {
 fn on_trial(nodes: &[&str]) -> Shadows {
     let shadows = Shadows::default();
     for node in nodes {
-        assert!(shadows.connect(node, "outrigger 1"));
+        assert!(shadows.connect(node, "outrigger 1", Asks::All));
     }
     shadows.begin(7);
     nodes.iter().for_each(|node| shadows.note_told(node, 7));
@@ -54,7 +54,7 @@ fn what_nodes_find_is_added_up_by_way() {
 #[test]
 fn what_is_not_on_trial_for_a_node_is_left_out_of_account() {
     let shadows = on_trial(&["a"]);
-    shadows.connect("b", "");
+    shadows.connect("b", "", Asks::All);
     for (node, revision) in [("a", 6), ("a", 0), ("b", 7), ("c", 7)] {
         assert!(shadows.note(node, found(revision, 10, &[difference("to b", 1)])).is_empty());
     }
@@ -64,7 +64,8 @@ fn what_is_not_on_trial_for_a_node_is_left_out_of_account() {
     shadows.begin(8);
     shadows.note("a", found(7, 10, &[]));
     assert_eq!(shadows.findings(), Findings { revision: 8, ..Findings::default() });
-    let a = Following { agent: "outrigger 1".to_owned(), revision: 0, refused: Vec::new() };
+    let agent = "outrigger 1".to_owned();
+    let a = Following { agent, on_demand: false, revision: 0, heard: 0, refused: Vec::new() };
     assert_eq!(shadows.followers()["a"], a);
 }
 
@@ -74,11 +75,41 @@ fn who_goes_is_not_forgotten_with_what_it_said() {
     shadows.note("a", found(7, 1, &[difference("to b", 1)]));
     shadows.disconnect("a");
     assert!(shadows.followers().is_empty());
-    shadows.connect("a", "");
+    shadows.connect("a", "", Asks::All);
     shadows.note_told("a", 7);
     shadows.note("a", found(7, 1, &[difference("to b", 1)]));
     let findings = shadows.findings();
     assert_eq!((findings.differences[0].requests, findings.differences[0].nodes), (2, 1));
+}
+
+#[test]
+fn whoever_is_told_is_not_heard_by_that() {
+    let shadows = on_trial(&["a", "b", "c"]);
+    shadows.note("a", found(7, 0, &[]));
+    shadows.note("b", Found { refused: vec!["no".to_owned()], ..found(7, 0, &[]) });
+    let heard: Vec<_> = shadows.followers().into_values().map(|following| following.heard).collect();
+    assert_eq!(heard, [7, 0, 0]);
+}
+
+#[test]
+fn what_was_found_is_forgotten_when_something_else_is_in_force() {
+    let shadows = on_trial(&["a", "b"]);
+    shadows.connect("late", "", Asks::All);
+    let say = |node| shadows.note(node, Found { others: 1, ..found(7, 10, &[difference("to b", 2)]) }).len();
+    assert_eq!((say("a"), say("b")), (1, 0));
+    shadows.begin_again();
+    assert_eq!(shadows.findings(), Findings { revision: 7, ..Findings::default() });
+    let told: Vec<_> = shadows.followers().into_values().map(|following| following.revision).collect();
+    assert_eq!(told, [7, 7, 0]);
+    // What comes first may be of before, and an event is no news.
+    assert_eq!((say("a"), shadows.findings().evaluated), (0, 0));
+    assert_eq!(say("a"), 0);
+    // Who is told of it only now compares with what is in force now.
+    shadows.note_told("late", 7);
+    assert_eq!(say("late"), 0);
+    let findings = shadows.findings();
+    assert_eq!((findings.evaluated, findings.others), (20, 2));
+    assert_eq!((findings.differences[0].requests, findings.differences[0].nodes), (4, 2));
 }
 
 #[test]
@@ -119,6 +150,22 @@ fn a_node_that_makes_things_up_is_bounded() {
     // Others are still heard.
     shadows.note("a", found(7, 1, &[difference("to b", 1)]));
     assert_eq!(shadows.findings().differences.len(), KINDS_OF_NODE + 1);
+}
+
+#[test]
+fn many_that_refuse_are_shown_and_not_all_told() {
+    let nodes: Vec<_> = (0..3 * REFUSALS).map(|n| n.to_string()).collect();
+    let shadows = on_trial(&nodes.iter().map(String::as_str).collect::<Vec<_>>());
+    let refused = || Found { refused: vec!["no".to_owned(), "never".to_owned()], ..found(7, 0, &[]) };
+    let told: Vec<_> = nodes.iter().flat_map(|node| shadows.note(node, refused())).collect();
+    assert_eq!(told.len(), REFUSALS);
+    let what = OfShadow::Refused { node: "0".to_owned(), why: "no".to_owned() };
+    assert_eq!(told[0], Happened::Shadow { revision: 7, what });
+    assert!(nodes.iter().all(|node| refused_by(&shadows, node).len() == 2));
+    // Of another they are told anew.
+    shadows.begin(8);
+    shadows.note_told("0", 8);
+    assert_eq!(shadows.note("0", Found { revision: 8, ..refused() }).len(), 1);
 }
 
 #[test]

@@ -1,21 +1,24 @@
 //! The streams on which proxies are told what is on trial, and say what they find.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body, Frame};
 use outrigger_proto::xds::shadow::{FOLLOW, Found, Shadow};
-use prost::bytes::{BufMut as _, Bytes};
+use prost::bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::codec::{Codec, EncodeBuf, Encoder};
-use tonic::server::{Grpc, StreamingService};
-use tonic::{Request, Status, Streaming};
+use tonic::codec::Codec as _;
+use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use crate::nodes::Identity;
@@ -36,53 +39,40 @@ pub fn router(plane: Arc<Plane>) -> Router {
 }
 
 async fn answer(State(plane): State<Arc<Plane>>, request: axum::extract::Request) -> Response {
-    let mut grpc = Grpc::new(Encoded).max_decoding_message_size(LARGEST);
-    grpc.streaming(Streams(plane), request).await.map(axum::body::Body::new)
+    let decoder = ProstCodec::<Shadow, Found>::default().decoder();
+    let reports = Streaming::new_request(decoder, request.into_body(), None, Some(LARGEST));
+    let (answers, queued) = mpsc::channel(1);
+    tokio::spawn(follow(plane, reports, answers));
+    let mut response = Response::new(axum::body::Body::new(Answers(Some(queued))));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
 }
 
-/// What is told is encoded already: once for all nodes of a group.
-#[derive(Clone, Copy, Debug)]
-struct Encoded;
+/// What is told is encoded already, once for all nodes of a group, and goes out as it is: an encoder would copy it for each
+/// of them, all at once where something new is on trial. `None` after the end was said.
+#[derive(Debug)]
+struct Answers(Option<mpsc::Receiver<Result<Bytes, Status>>>);
 
-impl Codec for Encoded {
-    type Encode = Bytes;
-    type Decode = Found;
-    type Encoder = Self;
-    type Decoder = <ProstCodec<Shadow, Found> as Codec>::Decoder;
+impl Body for Answers {
+    type Data = Bytes;
+    type Error = Infallible;
 
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<Shadow, Found>::default().decoder()
-    }
-}
-
-impl Encoder for Encoded {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(item);
-        Ok(())
-    }
-}
-
-/// Begins streams.
-struct Streams(Arc<Plane>);
-
-type Answers = ReceiverStream<Result<Bytes, Status>>;
-
-impl StreamingService<Found> for Streams {
-    type Response = Bytes;
-    type ResponseStream = Answers;
-    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Answers>, Status>> + Send>>;
-
-    fn call(&mut self, request: Request<Streaming<Found>>) -> Self::Future {
-        let (answers, queued) = mpsc::channel(1);
-        tokio::spawn(follow(Arc::clone(&self.0), request.into_inner(), answers));
-        Box::pin(std::future::ready(Ok(tonic::Response::new(ReceiverStream::new(queued)))))
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(queued) = &mut self.0 else { return Poll::Ready(None) };
+        let status = match ready!(queued.poll_recv(context)) {
+            Some(Ok(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
+            Some(Err(status)) => status,
+            None => Status::ok(""),
+        };
+        self.0 = None;
+        let mut trailers = HeaderMap::new();
+        if let Err(unsayable) = status.add_header(&mut trailers) {
+            tracing::debug!(%unsayable, "a stream ends without a word");
+        }
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 }
 
@@ -100,13 +90,14 @@ async fn follow(
     let mut told = None;
     loop {
         let now = trial.borrow_and_update().clone();
-        let (node, labels) = (&stream.identity.node, &stream.identity.labels);
-        let message = now.as_ref().and_then(|trial| Some((trial.serving.revision, trial.of(node, labels)?)));
+        let message =
+            now.as_ref().and_then(|trial| Some((trial.serving.revision, trial.of(&stream.identity)?)));
         // An empty message: nothing is on trial.
-        let (revision, message) = message.map_or_else(Default::default, |(of, it)| (of, it.clone()));
+        let (revision, message) =
+            message.map_or((0, Bytes::from_static(&super::NOTHING)), |(of, it)| (of, it.clone()));
         if told.replace(revision) != Some(revision) {
             // What it says of it may come at once.
-            stream.plane.shadows.note_told(&node.id, revision);
+            stream.plane.shadows.note_told(&stream.identity.node.id, revision);
             if answers.send(Ok(message)).await.is_err() {
                 return;
             }
@@ -137,7 +128,7 @@ impl Stream {
             return Err(Status::invalid_argument(format!("`node.id` is longer than {ID} bytes")));
         }
         let identity = Identity::from(node);
-        if !plane.shadows.connect(&identity.node.id, &identity.agent) {
+        if !plane.shadows.connect(&identity.node.id, &identity.agent, identity.asks) {
             return Err(Status::resource_exhausted("more nodes ask than are remembered"));
         }
         Ok(Self { plane, identity })
@@ -152,5 +143,28 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.plane.shadows.disconnect(&self.identity.node.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_told_is_not_copied_and_the_end_is_said_once() {
+        let (sender, queued) = mpsc::channel(2);
+        let mut answers = Answers(Some(queued));
+        let message = Bytes::from(vec![0; 100]);
+        sender.send(Ok(message.clone())).await.unwrap();
+        sender.send(Err(Status::resource_exhausted("no"))).await.unwrap();
+        let mut frames = Vec::new();
+        while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut answers).poll_frame(context)).await {
+            frames.push(frame);
+        }
+        let [told, end] = &frames[..] else { panic!("{frames:?}") };
+        assert_eq!(told.data_ref().map(|data| data.as_ptr()), Some(message.as_ptr()));
+        assert_eq!(end.trailers_ref().unwrap()["grpc-status"], "8");
     }
 }

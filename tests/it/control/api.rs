@@ -2,7 +2,7 @@
 
 use outrigger_tests::control::outrigger_control;
 use outrigger_tests::{Client, Control, Echo, within};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
 use super::{answered_by, port, proxy, web};
@@ -119,6 +119,43 @@ async fn changes_need_a_token_and_reads_can_be_opened() {
     control.ok(&["token", "revoke", "ci"]);
     let refused = control.run(&["apply", "--remove", "web.yaml", "--token-file", &own]);
     assert!(String::from_utf8_lossy(&refused.stderr).starts_with("this token is not known here"));
+}
+
+/// Misspelt, a shadow would be in force.
+#[tokio::test]
+async fn what_is_not_understood_changes_nothing() {
+    let control = Control::start("", &[("web.yaml", &web(&[1]))]);
+    control.wait_revision(1).await;
+    let token = std::fs::read_to_string(control.dir().file("store/admin.token")).unwrap();
+    let ask = async |head: &str, body: &str| {
+        let mut client = Client::connect(control.api()).await;
+        let length = body.len();
+        let fields = format!("Content-Type: application/json\r\nContent-Length: {length}");
+        let head =
+            format!("{head} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n{fields}", token.trim());
+        client.send(format!("{head}\r\n\r\n{body}")).await;
+        client.reply().await.status
+    };
+    let put =
+        |key: &str| format!(r#"{{"documents": {{"a.yaml": "clusters: {{}}\n"}}, "message": "x"{key}}}"#);
+    let asks = [
+        ("POST /v1/revisions?Shadow=true", put(""), 400),
+        ("POST /v1/revisions?shadow=true", put(""), 400),
+        ("POST /v1/revisions", put(r#", "Shadow": true"#), 422),
+        ("POST /v1/rollback?dry_run=true", r#"{"to": 1}"#.to_owned(), 400),
+        ("POST /v1/shadow/promote?dry_run", "{}".to_owned(), 400),
+        ("DELETE /v1/tokens/admin?dry_run=true", String::new(), 400),
+        ("GET /v1/revisions?Most=1", String::new(), 400),
+        ("GET /v1/revisions/1/diff?form=1", String::new(), 400),
+        ("GET /v1/events?since=1", String::new(), 400),
+        ("GET /v1/revisions?most=1", String::new(), 200),
+    ];
+    for (head, body, status) in asks {
+        assert_eq!(ask(head, &body).await, status, "{head} {body}");
+    }
+    assert_eq!((&control.status()["revision"], &control.status()["shadow"]), (&1.into(), &Value::Null));
+    assert_eq!(ask("POST /v1/revisions", &put(r#", "shadow": true"#)).await, 200);
+    assert_eq!((&control.status()["revision"], &control.status()["shadow"]), (&1.into(), &2.into()));
 }
 
 #[tokio::test]

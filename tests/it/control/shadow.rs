@@ -226,11 +226,49 @@ async fn what_nodes_find_is_added_up_and_shown() {
         (told.len() == 101).then_some(told)
     })
     .await;
-    let example = "GET shop.example.com/cart";
-    let expected = json!({ "revision": 2, "node": "a", "listener": "web", "in_force": "to app", "shadow": "denied by rule 1", "example": example });
+    // Without an example, whoever may hear of it.
+    let expected = json!({ "revision": 2, "node": "a", "listener": "web", "in_force": "to app", "shadow": "denied by rule 1" });
     assert_eq!(told[1]["data"], expected);
     let refused = control.events("shadow.refused.v1");
-    assert_eq!(refused[0]["data"], json!({ "revision": 2, "node": "c", "why": ["Listener[web]: no"] }));
+    assert_eq!(refused[0]["data"], json!({ "revision": 2, "node": "c", "why": "Listener[web]: no" }));
+}
+
+/// What was found differs from what is not in force any more; what moves no request tells of.
+#[tokio::test]
+async fn what_was_found_is_forgotten_when_something_else_comes_into_force() {
+    let (control, file) = with_file([1, 2], "");
+    control.dir().write("web.yaml", &other([1, 2]).replace("127.0.0.1:0", "127.0.0.1:9"));
+    control.ok(&["apply", "--shadow", &file]);
+    let mut node = Follower::start(&control, "a").await;
+    assert_eq!(node.told().await.revision, 2);
+    let shown = until_shown(&control, "it was told", |shown| shown["nodes"][0]["state"] == "told").await;
+    let moved =
+        json!({ "group": "all", "listener": "web", "in_force": "127.0.0.1:0", "shadow": "127.0.0.1:9" });
+    assert_eq!(shown["listeners"], json!([moved]));
+    let said = control.ok(&["shadow"]);
+    assert!(
+        said.contains("nodes that were told what is on trial, and have said nothing of it yet: 1: a\n"),
+        "{said}"
+    );
+    assert!(said.contains("\n    web of all: 127.0.0.1:0, then 127.0.0.1:9\n"), "{said}");
+    // That it has seen no request is something.
+    node.say(found(2, 0, &[]));
+    until_shown(&control, "it follows", |shown| shown["nodes"][0]["state"] == "follows").await;
+    node.say(found(2, 10, &[("to app", "to rest", 7)]));
+    until_shown(&control, "what it has found", |shown| shown["evaluated"] == 10).await;
+    let mine = control.dir().write("mine.yaml", "clusters: { mine: { endpoints: [127.0.0.1:3] } }\n");
+    control.ok(&["apply", &mine.display().to_string()]);
+    let shown = control.json(&["shadow", "--json"])["on_trial"].take();
+    assert_eq!(
+        json!([shown["evaluated"], shown["differences"], shown["nodes"][0]["state"]]),
+        json!([0, [], "follows"])
+    );
+    // What it says first may be of before.
+    node.say(found(2, 10, &[("to app", "to rest", 7)]));
+    node.say(found(2, 5, &[("to app", "to rest", 1)]));
+    let shown = until_shown(&control, "what it finds now", |shown| shown["evaluated"] != 0).await;
+    assert_eq!((&shown["evaluated"], &shown["differences"][0]["requests"]), (&json!(5), &json!(1)));
+    assert_eq!(control.events("shadow.difference.v1").len(), 1);
 }
 
 #[tokio::test]
@@ -318,6 +356,8 @@ async fn a_restart_and_a_rollout_leave_it_on_trial() {
         (&status["revision"], &status["candidate"], &status["shadow"]),
         (&json!(1), &json!(3), &json!(2))
     );
+    assert!(control.ok(&["shadow"]).contains("; revision 3 says the same and is being rolled out; "));
+    assert_eq!(control.ok(&["shadow", "promote"]), "nothing is different from revision 3\n");
     let _proxy = proxy(&control, "a").await;
     control.wait_revision(3).await;
     assert_eq!(control.status()["shadow"], Value::Null);
