@@ -13,6 +13,7 @@ use tonic::client::Grpc;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::LARGEST;
 use crate::identity::backoff::Backoff;
 use crate::identity::{Identity, dial};
 
@@ -64,7 +65,8 @@ impl Aside {
     {
         let Self { control, identity } = self;
         let channel = dial::channel(&control.server, control.trust.as_deref(), Some(identity), PATIENCE);
-        let mut grpc = Grpc::new(channel.await.map_err(Status::unavailable)?);
+        let channel = channel.await.map_err(Status::unavailable)?;
+        let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST);
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let (say, queued) = mpsc::channel(1);
         say.send(first).await.map_err(|_| ended())?;

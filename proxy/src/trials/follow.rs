@@ -41,8 +41,9 @@ async fn stream(aside: &Aside, trials: &Trials, backoff: &mut Backoff) -> Result
     loop {
         tokio::select! {
             shadow = inbound.message() => {
+                let shadow = shadow?.ok_or_else(ended)?;
                 backoff.reset();
-                every = trials.hear(&shadow?.ok_or_else(ended)?);
+                every = trials.hear(&shadow);
                 // At once, where there is something to be said that no request need be waited for.
                 next = Instant::now() + every.filter(|_| trials.is_running()).unwrap_or_default();
             }

@@ -406,3 +406,21 @@ async fn a_proxy_says_what_would_change() {
     assert_eq!(proxy.get("web", "/admin").await.status, 403);
     answered_by(&proxy, "one").await;
 }
+
+/// More than gRPC takes by default.
+#[tokio::test]
+async fn a_proxy_takes_a_large_one() {
+    let one = Echo::start("one").await;
+    let (control, file) = with_file([port(&one), port(&one)], "");
+    let proxy = proxy(&control, "a").await;
+    answered_by(&proxy, "one").await;
+    let paths: Vec<_> = (0..600).map(|n| format!("/{n}/{}", "x".repeat(8000))).collect();
+    let rules = format!("authorization: [{{ allow: {{}} }}, {{ deny: {{ paths: {paths:?} }} }}], routes:");
+    control.dir().write("web.yaml", &web(&[port(&one)]).replacen("routes:", &rules, 1));
+    control.ok(&["apply", "--shadow", &file]);
+    until_shown(&control, "it follows", |shown| shown["nodes"][0]["state"] == "follows").await;
+    until("what is on trial", async || {
+        (proxy.ask_json("/shadow").await["listeners"] == json!(["web"])).then_some(())
+    })
+    .await;
+}

@@ -54,6 +54,7 @@ use self::said::Said;
 use self::sotw::Sotw;
 use self::speaks::{REFERRING, Speaks};
 use self::state::State;
+use super::LARGEST;
 use crate::demand::{Use, Wanted};
 use crate::identity::backoff::Backoff;
 use crate::identity::{Identity, dial};
@@ -67,8 +68,6 @@ const WARM: Duration = Duration::from_secs(5);
 const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Until what could not come into force is tried once more.
 const RETRY: Duration = Duration::from_secs(5);
-/// Bytes of an answer.
-const LARGEST: usize = 32 << 20;
 /// Requests on their way.
 const QUEUE: usize = 64;
 
