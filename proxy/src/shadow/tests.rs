@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use outrigger_proto::model::{Action, ChainMatch, Transport};
@@ -102,12 +103,12 @@ impl Said {
     }
 
     fn trial(&self) -> Trial {
-        let tables = BTreeMap::from([(name("web"), self.table())]);
+        let tables = BTreeMap::from([(name("web"), self.table().into())]);
         trial(Chains::from(self.chain()), &tables)
     }
 }
 
-fn trial(chains: Chains, tables: &BTreeMap<Name, RouteTable>) -> Trial {
+fn trial(chains: Chains, tables: &BTreeMap<Name, Arc<RouteTable>>) -> Trial {
     let bind = Address::Ip(([127, 0, 0, 1], 0).into());
     let listener = Listener { bind, direction: Direction::Inbound, destination: Default::default(), chains };
     Trial::new(1, [(&name("web"), &listener)], tables).unwrap()
@@ -306,7 +307,7 @@ fn connections_are_told_apart_too() {
 #[test]
 fn chains_are_found_by_what_is_known_of_a_connection() {
     let chain = Said::default().chain();
-    let tables = BTreeMap::from([(name("web"), RouteTable::default())]);
+    let tables = BTreeMap::from([(name("web"), Arc::default())]);
     let by_host =
         |host: &str| ChainMatch { hosts: [HostPattern::Exact(host.into())].into(), ..ChainMatch::default() };
     let tls = || ChainMatch { transport: Some(Transport::Tls), ..ChainMatch::default() };

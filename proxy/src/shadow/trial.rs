@@ -51,7 +51,7 @@ pub(super) enum Way {
 /// How requests are routed.
 #[derive(Debug)]
 pub(super) struct Http {
-    pub(super) routes: Arc<(RouteTable, RouteIndex)>,
+    pub(super) routes: Arc<(Arc<RouteTable>, RouteIndex)>,
     pub(super) issuers: Box<[JwtIssuer]>,
     pub(super) asks: Option<Name>,
 }
@@ -86,7 +86,7 @@ impl Trial {
     pub fn new<'m>(
         number: u64,
         listeners: impl IntoIterator<Item = (&'m Name, &'m Listener)>,
-        tables: &BTreeMap<Name, RouteTable>,
+        tables: &BTreeMap<Name, Arc<RouteTable>>,
     ) -> Result<Self, Vec<ConfigError>> {
         let mut indexed = BTreeMap::new();
         let (mut made, mut errors) = (Vec::new(), Vec::new());
@@ -94,7 +94,7 @@ impl Trial {
             let mut chains = Vec::new();
             for (place, matches, chain) in listener.chains.places() {
                 match Chain::new(matches, chain, |table| {
-                    let index = |table: &RouteTable| Arc::new((table.clone(), RouteIndex::new(table)));
+                    let index = |table: &Arc<RouteTable>| Arc::new((table.clone(), RouteIndex::new(table)));
                     let known = indexed.entry(table.clone());
                     known.or_insert_with(|| tables.get(table).map(index)).clone()
                 }) {
@@ -180,7 +180,7 @@ impl Chain {
     fn new(
         matches: Option<&ChainMatch>,
         chain: &FilterChain,
-        table: impl FnOnce(&Name) -> Option<Arc<(RouteTable, RouteIndex)>>,
+        table: impl FnOnce(&Name) -> Option<Arc<(Arc<RouteTable>, RouteIndex)>>,
     ) -> Result<Self, Name> {
         let FilterChain { tls: _, authorization, limits: _, filter } = chain;
         let way = match filter {

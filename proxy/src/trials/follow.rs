@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 
 use super::{Kind, Of, Refused, Running, Said, Seen, Tally, Trials};
 use crate::control::aside::{Aside, ended};
-use crate::control::xds::node;
+use crate::control::xds::who_asks;
 use crate::identity::backoff::Backoff;
 
 /// Reports no more often than that, whatever is asked for.
@@ -34,7 +34,8 @@ pub async fn follow(aside: Aside, trials: Rc<Trials>) {
 
 /// One stream, to its end. What is on trial then goes on: it is told again what that is.
 async fn stream(aside: &Aside, trials: &Trials, backoff: &mut Backoff) -> Result<Infallible, Status> {
-    let first = Found { node: Some(node(&aside.control.node)), ..Found::default() };
+    // One that asks on demand would else be told, and keep, whole tables.
+    let first = Found { node: Some(who_asks(&aside.control)), ..Found::default() };
     let (reports, mut inbound) = aside.open::<_, Shadow>(FOLLOW, first).await?;
     let mut every = None;
     let mut next = Instant::now();

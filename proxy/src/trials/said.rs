@@ -1,6 +1,7 @@
 //! What is to be on trial, as it was said: listeners, and the route tables that they name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::{Listener, Mesh, Name, RouteTable};
@@ -13,13 +14,15 @@ use crate::shadow::Trial;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Said {
     listeners: BTreeMap<Name, Listener>,
-    tables: BTreeMap<Name, RouteTable>,
+    /// Those that the trial decides by: kept once, however many routes there are.
+    tables: BTreeMap<Name, Arc<RouteTable>>,
 }
 
 impl Said {
     /// What a file says.
     pub fn by_file(mesh: &Mesh) -> Self {
-        Self { listeners: mesh.listeners.clone(), tables: mesh.route_tables.clone() }
+        let tables = mesh.route_tables.iter().map(|(name, table)| (name.clone(), Arc::new(table.clone())));
+        Self { listeners: mesh.listeners.clone(), tables: tables.collect() }
     }
 
     /// What a control plane says, read as strictly as what is to come into force.
@@ -49,10 +52,11 @@ impl Said {
     fn put(&mut self, name: &Name, resource: Resource) -> bool {
         match resource {
             Resource::Listener(listener) => {
-                self.tables.extend(listener.stated(name).map(|(name, table)| (name, table.clone())));
+                let stated = listener.stated(name).map(|(name, table)| (name, Arc::new(table.clone())));
+                self.tables.extend(stated);
                 self.listeners.insert(name.clone(), listener.listener).is_none()
             }
-            Resource::Routes(table) => self.tables.insert(name.clone(), table).is_none(),
+            Resource::Routes(table) => self.tables.insert(name.clone(), table.into()).is_none(),
             Resource::Cluster(_) | Resource::Secret(_) | Resource::Endpoints(_) | Resource::Host(_) => {
                 unreachable!("read as a listener, or as routes")
             }

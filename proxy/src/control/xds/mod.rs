@@ -116,8 +116,7 @@ pub async fn follow(
     let cache = Cache::new(&control);
     let mut state = State::new(cache.is_some(), control.on_demand.is_some());
     let (mut delta, mut sotw) = (Delta, Sotw::default());
-    let (mut node, backoff) = (node(&control.node), Backoff::new(WAITS));
-    node.client_features.extend(control.on_demand.map(|_| ON_DEMAND.to_owned()));
+    let (node, backoff) = (who_asks(&control), Backoff::new(WAITS));
     let waits = Waits { wanted, asked, waiting: Vec::new() };
     let idle = control.on_demand.map(|OnDemand { idle }| Idle::new(idle, Instant::now()));
     let (in_force, unfit, tried) = (false, Vec::new(), Instant::now());
@@ -165,6 +164,13 @@ pub async fn follow(
             return;
         }
     }
+}
+
+/// Who asks this control plane, and whether for what it needs alone.
+pub fn who_asks(control: &ControlPlane) -> Node {
+    let mut node = node(&control.node);
+    node.client_features.extend(control.on_demand.map(|_| ON_DEMAND.to_owned()));
+    node
 }
 
 /// Who asks, as it is said.
