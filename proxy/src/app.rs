@@ -302,13 +302,21 @@ impl App {
 
     /// What the file says, with what the control plane does.
     async fn bring_into_force(&mut self, own: Config) -> Result<(), ConfigErrors> {
-        let (config, secrets) = match &self.remote {
-            Some(remote) => (merge(&own, &remote.found), remote.found.secrets.clone()),
-            None => return self.apply(own, &Secrets::default()).await,
-        };
-        self.apply(config, &secrets).await?;
-        if let Some(remote) = &mut self.remote {
-            remote.own = own;
+        let before = self.shared.live.load().mesh.clone();
+        match &self.remote {
+            Some(remote) => {
+                let (config, secrets) = (merge(&own, &remote.found), remote.found.secrets.clone());
+                self.apply(config, &secrets).await?;
+                if let Some(remote) = &mut self.remote {
+                    remote.own = own;
+                }
+            }
+            None => self.apply(own, &Secrets::default()).await?,
+        }
+        let now = self.shared.live.load().mesh.clone();
+        // What was found differs from what is in force no more, or from what else is.
+        if (&now.listeners, &now.route_tables) != (&before.listeners, &before.route_tables) {
+            self.admin.trials.begin_again();
         }
         Ok(())
     }
@@ -452,11 +460,7 @@ impl App {
         let result = match loaded {
             Ok(Parsed { config, warnings }) => {
                 warn(&self.origin, &warnings);
-                let result = self.bring_into_force(config).await;
-                if result.is_ok() && self.shadow.is_some() {
-                    self.admin.trials.begin_again();
-                }
-                result
+                self.bring_into_force(config).await
             }
             Err(errors) => Err(errors),
         };

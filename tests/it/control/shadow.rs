@@ -424,3 +424,30 @@ async fn a_proxy_takes_a_large_one() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_was_found_of_another_revision_in_force_is_forgotten() {
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let (control, file) = with_file([port(&one), port(&two)], "");
+    let proxy = proxy(&control, "a").await;
+    answered_by(&proxy, "one").await;
+    control.ok(&["apply", "--shadow", &file]);
+    let shown = async |evaluated: u64, listeners: Value| {
+        until("what the proxy has found", async || {
+            let shown = proxy.ask_json("/shadow").await;
+            (shown["evaluated"] == evaluated && shown["listeners"] == listeners).then_some(shown)
+        })
+        .await
+    };
+    shown(0, json!(["web"])).await;
+    until("a difference", async || {
+        proxy.get("web", "/").await;
+        (proxy.ask_json("/shadow").await["evaluated"] != 0).then_some(())
+    })
+    .await;
+    control.dir().write("web.yaml", &web(&[port(&one)]).replace("to: app", "to: app, timeout: 9s"));
+    control.ok(&["apply", &file]);
+    control.wait_in_sync(1, 3).await;
+    let shown = shown(0, json!(["web"])).await;
+    assert_eq!((&shown["revision"], &shown["differences"]), (&json!(2), &json!([])));
+}
