@@ -222,6 +222,7 @@ impl App {
             tokio::task::spawn_local(loads::report(aside.clone(), figures));
         }
         if self.shadow.is_none() {
+            self.admin.trials.set_own(&own.mesh);
             tokio::task::spawn_local(trials::follow(aside, self.admin.trials.clone()));
         }
     }
@@ -307,7 +308,8 @@ impl App {
             Some(remote) => {
                 let (config, secrets) = (merge(&own, &remote.found), remote.found.secrets.clone());
                 self.apply(config, &secrets).await?;
-                if let Some(remote) = &mut self.remote {
+                if let Some(remote) = self.remote.as_mut().filter(|remote| remote.own != own) {
+                    self.admin.trials.set_own(&own.mesh);
                     remote.own = own;
                 }
             }

@@ -1,6 +1,6 @@
 //! What is to be on trial, as it was said: listeners, and the route tables that they name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use outrigger_proto::error::ConfigError;
@@ -18,11 +18,27 @@ pub struct Said {
     tables: BTreeMap<Name, Arc<RouteTable>>,
 }
 
+/// What a file says itself beside a control plane; it has the last word on its names.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    pub(super) listeners: BTreeSet<Name>,
+    pub(super) tables: BTreeMap<Name, Arc<RouteTable>>,
+}
+
+impl Own {
+    pub(super) fn of(mesh: &Mesh) -> Self {
+        Self { listeners: mesh.listeners.keys().cloned().collect(), tables: tables(mesh) }
+    }
+}
+
+fn tables(mesh: &Mesh) -> BTreeMap<Name, Arc<RouteTable>> {
+    mesh.route_tables.iter().map(|(name, table)| (name.clone(), Arc::new(table.clone()))).collect()
+}
+
 impl Said {
     /// What a file says.
     pub fn by_file(mesh: &Mesh) -> Self {
-        let tables = mesh.route_tables.iter().map(|(name, table)| (name.clone(), Arc::new(table.clone())));
-        Self { listeners: mesh.listeners.clone(), tables: tables.collect() }
+        Self { listeners: mesh.listeners.clone(), tables: tables(mesh) }
     }
 
     /// What a control plane says, read as strictly as what is to come into force.
@@ -63,7 +79,13 @@ impl Said {
         }
     }
 
-    pub(super) fn trial(&self, number: u64) -> Result<Trial, Vec<ConfigError>> {
-        Trial::new(number, &self.listeners, &self.tables)
+    /// As it would be beside what a file says itself.
+    pub(super) fn trial(&self, number: u64, own: Option<&Own>) -> Result<Trial, Vec<ConfigError>> {
+        let Some(Own { listeners, tables }) = own else {
+            return Trial::new(number, &self.listeners, &self.tables);
+        };
+        let mut all = self.tables.clone();
+        all.extend(tables.iter().map(|(name, table)| (name.clone(), table.clone())));
+        Trial::new(number, self.listeners.iter().filter(|(name, _)| !listeners.contains(*name)), &all)
     }
 }
