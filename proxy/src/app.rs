@@ -216,12 +216,12 @@ impl App {
         let identity = self.shared.identity.clone();
         let taker = Taker { identity: identity.clone(), stats: self.stats.clone() };
         self.remote = Some(Remote::follow(control.clone(), own.clone(), ears, taker).await);
-        let aside = Aside { control: control.clone(), identity };
+        let aside = Aside::new(control.clone(), identity);
         if control.load_reports {
             let figures = Figures::new(self.applier.clusters().clone(), self.admin.registry.clone());
             tokio::task::spawn_local(loads::report(aside.clone(), figures));
         }
-        if self.shadow.is_none() {
+        if control.trials && self.shadow.is_none() {
             self.admin.trials.set_own(&own.mesh);
             tokio::task::spawn_local(trials::follow(aside, self.admin.trials.clone()));
         }

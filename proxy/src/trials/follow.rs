@@ -36,12 +36,12 @@ pub async fn follow(aside: Aside, trials: Rc<Trials>) {
 async fn stream(aside: &Aside, trials: &Trials, backoff: &mut Backoff) -> Result<Infallible, Status> {
     // One that asks on demand would else be told, and keep, whole tables.
     let first = Found { node: Some(who_asks(&aside.control)), ..Found::default() };
-    let (reports, mut inbound) = aside.open::<_, Shadow>(FOLLOW, first).await?;
+    let mut begun = aside.open::<_, Shadow>(FOLLOW, first).await?;
     let mut every = None;
     let mut next = Instant::now();
     loop {
         tokio::select! {
-            shadow = inbound.message() => {
+            shadow = begun.heard.message() => {
                 let shadow = shadow?.ok_or_else(ended)?;
                 backoff.reset();
                 every = trials.hear(&shadow);
@@ -50,7 +50,7 @@ async fn stream(aside: &Aside, trials: &Trials, backoff: &mut Backoff) -> Result
             }
             () = sleep_until(next), if every.is_some() => {
                 next = Instant::now() + every.unwrap_or(LONGEST);
-                match reports.try_reserve() {
+                match begun.say.try_reserve() {
                     Ok(place) => match trials.report() {
                         Some(found) => place.send(found),
                         // What was refused is said once.

@@ -113,7 +113,8 @@ impl Trials {
 
     /// What was found until now is forgotten: it is held up against something else.
     pub fn begin_again(&self) {
-        let running = self.state.borrow().running.as_ref().map(|running| (running.of.clone(), running.said.clone()));
+        let running =
+            self.state.borrow().running.as_ref().map(|running| (running.of.clone(), running.said.clone()));
         if let Some((of, said)) = running {
             self.start(of, said);
         }

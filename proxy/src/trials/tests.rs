@@ -135,7 +135,8 @@ fn what_the_file_says_itself_is_not_on_trial() {
     let trials = trials();
     let names = || trials.show()["listeners"].clone();
     trials.set_own(&mesh(NOW));
-    let both = NOW.replace("clusters:", "  other: { bind: \"127.0.0.1:0\", routes: [{ to: app }] }\nclusters:");
+    let both =
+        NOW.replace("clusters:", "  other: { bind: \"127.0.0.1:0\", routes: [{ to: app }] }\nclusters:");
     trials.hear(&shadow(7, &both));
     assert_eq!(names(), json!(["other"]));
     trials.set_own(&Mesh::default());
@@ -150,7 +151,8 @@ fn what_the_file_says_itself_is_not_on_trial() {
 #[test]
 fn a_table_that_the_file_has_is_the_one_that_would_be_asked() {
     let said = Said::by_file(&mesh(NOW));
-    let own = Own { listeners: BTreeSet::new(), tables: [(Name::new("web").unwrap(), Arc::default())].into() };
+    let own =
+        Own { listeners: BTreeSet::new(), tables: [(Name::new("web").unwrap(), Arc::default())].into() };
     let found = |own: Option<&Own>| {
         let (method, headers) = (http::Method::GET, http::HeaderMap::new());
         let head = ReqHead { host: "a.test", path: "/", query: None, method: &method, headers: &headers };

@@ -6,7 +6,7 @@ use http::{HeaderMap, Request};
 use outrigger_proto::xds::discovery::{DELTA_STREAM, DeltaDiscoveryRequest, Node};
 use outrigger_proto::xds::shadow::{Difference, FOLLOW, Found, Shadow};
 use outrigger_tests::h2client::H2;
-use outrigger_tests::{Control, Echo, pki, until, within};
+use outrigger_tests::{Control, Echo, Proxy, pki, until, within};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -450,4 +450,18 @@ async fn what_was_found_of_another_revision_in_force_is_forgotten() {
     control.wait_in_sync(1, 3).await;
     let shown = shown(0, json!(["web"])).await;
     assert_eq!((&shown["revision"], &shown["differences"]), (&json!(2), &json!([])));
+}
+
+#[tokio::test]
+async fn a_proxy_that_wants_no_trials_has_none() {
+    let one = Echo::start("one").await;
+    let (control, file) = with_file([port(&one), port(&one)], "");
+    let text = format!("node: {{ id: b }}\nxds: {{ server: \"http://{}\", trials: false }}\n", control.xds());
+    let without = Proxy::start(&text).await;
+    let _with = proxy(&control, "a").await;
+    answered_by(&without, "one").await;
+    control.ok(&["apply", "--shadow", &file]);
+    let shown = until_shown(&control, "one follows", |shown| shown["nodes"][0]["state"] == "follows").await;
+    assert_eq!((&shown["nodes"][1]["id"], &shown["nodes"][1]["state"]), (&json!("b"), &json!("cannot")));
+    assert_eq!(without.ask_json("/shadow").await["listeners"], json!([]));
 }
