@@ -4,9 +4,12 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
+use hashbrown::HashMap;
+use outrigger_proto::model::ChainMatch;
+
 use super::fate::Fate;
 use super::tally::{Kind, Tally};
-use super::trial::{Chain, Placed, Trial};
+use super::trial::{Beginning, Chain, Placed, Trial};
 use crate::policy::authz::Fitting;
 
 /// See the module.
@@ -14,6 +17,9 @@ use crate::policy::authz::Fitting;
 pub struct Bench {
     trial: Arc<Trial>,
     found: RefCell<Tally>,
+    /// By the listener's place: beside this version in force, whether its connections are told apart as there. Else each
+    /// connection would look at all chains.
+    as_in_force: RefCell<HashMap<usize, (u64, bool)>>,
     common: Arc<Common>,
 }
 
@@ -53,12 +59,29 @@ impl Bench {
     /// Nothing is found yet; `common` is where all workers hand it over.
     pub fn new(trial: Arc<Trial>, common: Arc<Common>) -> Self {
         common.benches.fetch_add(1, Relaxed);
-        Self { trial, found: RefCell::default(), common }
+        Self { trial, found: RefCell::default(), as_in_force: RefCell::default(), common }
     }
 
     /// What is on trial.
     pub fn trial(&self) -> &Trial {
         &self.trial
+    }
+
+    /// Which chain of a listener takes a connection; `in_force` are all that the listener has in this version.
+    pub fn find<'m, I: Iterator<Item = Option<&'m ChainMatch>>>(
+        &self,
+        listener: usize,
+        beginning: &Beginning<'_>,
+        (version, in_force): (u64, impl FnOnce() -> I),
+    ) -> Placed {
+        let beside = self.trial.at(listener);
+        let known = self.as_in_force.borrow().get(&listener).copied().filter(|known| known.0 == version);
+        let (_, as_in_force) = known.unwrap_or_else(|| {
+            let found = (version, beside.is_told_apart_as(in_force()));
+            self.as_in_force.borrow_mut().insert(listener, found);
+            found
+        });
+        beside.find(beginning, as_in_force)
     }
 
     /// The chain that would take a connection; `None` where none would.

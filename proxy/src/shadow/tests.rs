@@ -321,7 +321,8 @@ fn chains_are_found_by_what_is_known_of_a_connection() {
         let arrival = Arrival { to: None, from: None, hello };
         let (all, taken_by) = (in_force.0.iter().map(Some), in_force.0.get(in_force.1));
         let rest = taken_by.is_none().then_some(None);
-        trial.at(0).find(&Beginning { arrival, is_read, taken_by }, all.chain(rest))
+        let (beside, all) = (trial.at(0), all.chain(rest));
+        beside.find(&Beginning { arrival, is_read, taken_by }, beside.is_told_apart_as(all))
     };
     let hosts = of(&[by_host("a"), by_host("b")], true);
     let one: (&[ChainMatch], usize) = (&[], 0);
@@ -333,6 +334,16 @@ fn chains_are_found_by_what_is_known_of_a_connection() {
     assert_eq!(find(&of(&[tls()], false), None, true, one), Placed::Nowhere);
     assert_eq!(find(&of(&[h2()], true), hello("a"), true, one), Placed::Unknown);
     assert_eq!(find(&of(&[h2()], true), None, true, one), Placed::Chain(1));
+    // Whether they are told apart alike is looked at once for each version.
+    let (bench, h2) = (Bench::new(of(&[h2()], false).into(), Arc::default()), h2());
+    let beginning = || Beginning { arrival: Arrival::default(), is_read: false, taken_by: Some(&h2) };
+    let find = |version: u64, in_force: Option<&[ChainMatch]>| {
+        let all = || in_force.expect("it was looked at before").iter().map(Some);
+        bench.find(0, &beginning(), (version, all))
+    };
+    let alike = [h2.clone()];
+    assert_eq!([find(1, Some(&alike)), find(1, None)], [Placed::Chain(0); 2]);
+    assert_eq!([find(2, Some(&[])), find(2, None)], [Placed::Unknown; 2]);
 }
 
 #[test]
