@@ -25,7 +25,7 @@ use crate::facts::Claims;
 const MAX_TOKEN: usize = 8 << 10;
 
 /// Why a token is not good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JwtError {
     /// There is none, and there must be.
     Missing,

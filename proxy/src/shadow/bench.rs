@@ -8,7 +8,8 @@ use hashbrown::HashMap;
 use outrigger_proto::model::ChainMatch;
 
 use super::fate::Fate;
-use super::tally::{Kind, Tally};
+use super::marks::Marks;
+use super::tally::Tally;
 use super::trial::{Beginning, Chain, Placed, Trial};
 use crate::policy::authz::Fitting;
 
@@ -16,7 +17,7 @@ use crate::policy::authz::Fitting;
 #[derive(Debug)]
 pub struct Bench {
     trial: Arc<Trial>,
-    found: RefCell<Tally>,
+    found: RefCell<(Tally, Marks)>,
     /// By the listener's place: beside this version in force, whether its connections are told apart as there. Else each
     /// connection would look at all chains.
     as_in_force: RefCell<HashMap<usize, (u64, bool)>>,
@@ -92,25 +93,27 @@ impl Bench {
         }
     }
 
-    /// Counts what becomes of a request for `path` at this listener, beside what would.
+    /// Counts what becomes of a request for `path` on this connection, beside what would.
     pub fn note(
         &self,
-        listener: usize,
+        held: &Held,
         (in_force, shadow): (&Fate<'_>, &Fate<'_>),
         path: &str,
         example: impl FnOnce() -> String,
     ) {
-        let mut found = self.found.borrow_mut();
-        if in_force.is_like(shadow, path) {
-            return found.note_same(listener);
+        let Some(listener) = held.listener else { return };
+        let (tally, marks) = &mut *self.found.borrow_mut();
+        let differs = !in_force.is_like(shadow, path);
+        tally.note(listener, differs);
+        if differs {
+            let (_, version) = held.by;
+            marks.note((version, listener), (in_force, shadow), example, tally);
         }
-        let kind = Kind { listener, in_force: in_force.words(shadow), shadow: shadow.words(in_force) };
-        found.note_other(kind, example);
     }
 
     /// Hands over what was found, unless somebody looks at it just now: then the next time.
     pub fn hand_over(&self) {
-        let mut found = self.found.borrow_mut();
+        let (found, marks) = &mut *self.found.borrow_mut();
         if found.is_empty() {
             return;
         }
@@ -119,6 +122,7 @@ impl Bench {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        common.add(std::mem::take(&mut *found));
+        marks.tell(found);
+        common.add(std::mem::take(found));
     }
 }

@@ -31,7 +31,7 @@ pub enum Fate<'a> {
 }
 
 /// Why a token, or its absence, keeps a request out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unproven {
     /// This is wrong.
     Error(JwtError),

@@ -347,14 +347,47 @@ fn chains_are_found_by_what_is_known_of_a_connection() {
 }
 
 #[test]
+fn a_way_to_fare_otherwise_is_counted_wherever_it_is_met() {
+    let trial = Arc::new(Said::routes([to(&[("cart", 1)])]).trial());
+    let (common, routes) = (Arc::<Common>::default(), vec![to(&[("items", 1)]); 2000]);
+    let bench = Bench::new(trial.clone(), common.clone());
+    let shadow = fate(&trial, "/", Token::None).unwrap();
+    let note = |version: u64, route: &Route, example: &str| {
+        let held = Held { by: (1, version), listener: Some(0), place: Placed::Chain(0), fitting: None };
+        let in_force = Fate::Follows(Follows { route, asks: None });
+        bench.note(&held, (&in_force, &shadow), "/", || example.to_owned());
+    };
+    let told = |requests: u64, example: &str| {
+        bench.hand_over();
+        let Tally { listeners, kinds, others } = common.take();
+        let kinds: Vec<_> = kinds.into_iter().collect();
+        let kind = Kind { listener: 0, in_force: "to items".to_owned(), shadow: "to cart".to_owned() };
+        assert_eq!(kinds, [(kind, Seen { requests, example: example.to_owned() })]);
+        assert_eq!((listeners[0].differing, others), (requests, 0));
+    };
+    note(1, &routes[0], "first");
+    note(1, &routes[0], "another");
+    told(2, "first");
+    // What is told begins anew, and what is in force may.
+    note(1, &routes[0], "third");
+    note(2, &routes[0], "fourth");
+    told(2, "third");
+    // More of them than are remembered.
+    (0..2).for_each(|_| routes.iter().for_each(|route| note(2, route, "any")));
+    told(4000, "any");
+}
+
+#[test]
 fn what_is_counted_is_bounded() {
     let mut all = Tally::default();
     let mut one = Tally::default();
-    one.note_same(1);
+    one.note(1, false);
     for number in 0..100 {
         let kind = Kind { listener: 0, in_force: "to a".to_owned(), shadow: format!("to {number}") };
-        one.note_other(kind.clone(), || number.to_string());
-        one.note_other(kind, || unreachable!("there is one, or no room for it"));
+        for example in [number.to_string(), "another".to_owned()] {
+            one.note(0, true);
+            one.add_kind(&kind, 1, example);
+        }
     }
     assert_eq!((one.kinds.len(), one.others, one.evaluated()), (64, 72, 201));
     all.add(one.clone());

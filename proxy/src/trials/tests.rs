@@ -8,7 +8,7 @@ use outrigger_proto::yaml;
 
 use super::*;
 use crate::facts::ReqHead;
-use crate::shadow::{Bench, Fate, Found};
+use crate::shadow::{Bench, Fate, Found, Held, Placed};
 
 const NOW: &str = "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes: [{ to: app }]\nclusters:\n  app: { endpoints: [\"127.0.0.1:1\"] }\n";
 
@@ -48,8 +48,9 @@ fn find(trials: &Trials) {
     let state = trials.state.borrow();
     let Running { trial, common, .. } = state.running.as_ref().unwrap();
     let bench = Bench::new(trial.clone(), common.clone());
+    let held = Held { by: (1, 1), listener: Some(0), place: Placed::Nowhere, fitting: None };
     for (in_force, would) in [(Fate::NoRoute, Fate::NoRoute), (Fate::NoRoute, Fate::Closed)] {
-        bench.note(0, (&in_force, &would), "/", || "GET a.test/".to_owned());
+        bench.note(&held, (&in_force, &would), "/", || "GET a.test/".to_owned());
     }
     bench.hand_over();
 }
