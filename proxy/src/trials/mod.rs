@@ -87,6 +87,9 @@ impl Trials {
         let is_on = |running: &Running| running.of == of && running.said == said;
         if !self.state.borrow().running.as_ref().is_some_and(is_on) {
             self.start(of, said);
+            if let Some(Running { of, trial, .. }) = &self.state.borrow().running {
+                tracing::info!(trial = %of, listeners = trial.names().count(), "a configuration is on trial");
+            }
         }
     }
 
@@ -103,7 +106,6 @@ impl Trials {
             }
         };
         let common = Arc::<Common>::default();
-        tracing::info!(trial = %of, listeners = trial.names().count(), "a configuration is on trial");
         self.tell(Some((&trial, &common)));
         let (found, untold) = Default::default();
         let since = SystemTime::now();
