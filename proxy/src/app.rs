@@ -216,12 +216,13 @@ impl App {
         let identity = self.shared.identity.clone();
         let taker = Taker { identity: identity.clone(), stats: self.stats.clone() };
         self.remote = Some(Remote::follow(control.clone(), own.clone(), ears, taker).await);
-        let aside = Aside { control: control.clone(), identity };
+        let aside = Aside::new(control.clone(), identity);
         if control.load_reports {
             let figures = Figures::new(self.applier.clusters().clone(), self.admin.registry.clone());
             tokio::task::spawn_local(loads::report(aside.clone(), figures));
         }
-        if self.shadow.is_none() {
+        if control.trials && self.shadow.is_none() {
+            self.admin.trials.set_own(&own.mesh);
             tokio::task::spawn_local(trials::follow(aside, self.admin.trials.clone()));
         }
     }
@@ -302,13 +303,22 @@ impl App {
 
     /// What the file says, with what the control plane does.
     async fn bring_into_force(&mut self, own: Config) -> Result<(), ConfigErrors> {
-        let (config, secrets) = match &self.remote {
-            Some(remote) => (merge(&own, &remote.found), remote.found.secrets.clone()),
-            None => return self.apply(own, &Secrets::default()).await,
-        };
-        self.apply(config, &secrets).await?;
-        if let Some(remote) = &mut self.remote {
-            remote.own = own;
+        let before = self.shared.live.load().mesh.clone();
+        match &self.remote {
+            Some(remote) => {
+                let (config, secrets) = (merge(&own, &remote.found), remote.found.secrets.clone());
+                self.apply(config, &secrets).await?;
+                if let Some(remote) = self.remote.as_mut().filter(|remote| remote.own != own) {
+                    self.admin.trials.set_own(&own.mesh);
+                    remote.own = own;
+                }
+            }
+            None => self.apply(own, &Secrets::default()).await?,
+        }
+        let now = self.shared.live.load().mesh.clone();
+        // What was found differs from what is in force no more, or from what else is.
+        if (&now.listeners, &now.route_tables) != (&before.listeners, &before.route_tables) {
+            self.admin.trials.begin_again();
         }
         Ok(())
     }
@@ -452,11 +462,7 @@ impl App {
         let result = match loaded {
             Ok(Parsed { config, warnings }) => {
                 warn(&self.origin, &warnings);
-                let result = self.bring_into_force(config).await;
-                if result.is_ok() && self.shadow.is_some() {
-                    self.admin.trials.begin_again();
-                }
-                result
+                self.bring_into_force(config).await
             }
             Err(errors) => Err(errors),
         };

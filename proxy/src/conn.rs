@@ -243,8 +243,9 @@ impl Conn {
             taken_by: view.matches.as_ref(),
         };
         let place = self.worker.with_snapshot(|snapshot| {
-            let all = snapshot.listeners.get(&view.name).into_iter().flat_map(Entry::views);
-            trial.at(listener).find(&beginning, all.map(|view| view.matches.as_ref()))
+            let all = || snapshot.listeners.get(&view.name).into_iter().flat_map(Entry::views);
+            let in_force = || all().map(|view| view.matches.as_ref());
+            bench.find(listener, &beginning, (snapshot.version, in_force))
         });
         let mut held = Held { by, listener: Some(listener), place, fitting: None };
         let rules = bench.chain(&held).and_then(|chain| chain.rules.as_ref());

@@ -38,13 +38,13 @@ async fn stream(aside: &Aside, figures: &mut Figures, backoff: &mut Backoff) -> 
     let mut node = node(&aside.control.node);
     node.client_features.push(SENDS_ALL.to_owned());
     let first = LoadStatsRequest { node: Some(node), cluster_stats: Vec::new() };
-    let (reports, mut inbound) = aside.open::<_, LoadStatsResponse>(STREAM, first).await?;
+    let mut begun = aside.open::<_, LoadStatsResponse>(STREAM, first).await?;
     let mut wanted: Option<Wanted> = None;
     let mut next = Instant::now();
     loop {
         let interval = wanted.as_ref().map_or(Duration::MAX, |wanted| wanted.interval);
         tokio::select! {
-            answer = inbound.message() => {
+            answer = begun.heard.message() => {
                 let answer = answer?.ok_or_else(ended)?;
                 backoff.reset();
                 let now = Instant::now();
@@ -60,7 +60,7 @@ async fn stream(aside: &Aside, figures: &mut Figures, backoff: &mut Backoff) -> 
                 next = Instant::now() + interval;
                 let cluster_stats = wanted.as_ref().map(|wanted| figures.report(wanted, Instant::now()));
                 let report = LoadStatsRequest { node: None, cluster_stats: cluster_stats.unwrap_or_default() };
-                reports.send(report).await.map_err(|_| ended())?;
+                begun.say.send(report).await.map_err(|_| ended())?;
             }
         }
     }

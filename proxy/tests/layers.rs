@@ -77,7 +77,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("health", &["io", "observe", "policy", "upstream"]),
     ("overload", &["observe", "policy", "worker"]),
     ("threads", &["downstream", "http", "io", "observe", "shadow", "worker"]),
-    ("trials", &["control", "identity", "observe", "shadow", "threads"]),
+    ("trials", &["control", "facts", "identity", "observe", "shadow", "threads"]),
     ("jwks", &["identity", "observe", "policy", "task"]),
     ("material", &["downstream", "identity", "jwks", "observe", "policy", "task", "upstream"]),
     (

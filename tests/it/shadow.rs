@@ -1,8 +1,12 @@
 //! A configuration on trial: what it would change is told, and nothing is changed by it.
 
+use std::sync::Arc;
+
 use outrigger_tests::h2client::H2;
-use outrigger_tests::{Client, Origin, Proxy, until};
+use outrigger_tests::{Client, Dir, Origin, Proxy, until};
 use serde_json::{Value, json};
+
+use crate::jwt::{Signer, keys, now};
 
 /// Listeners, each with its place in a line; before clusters `cart` and `items` that lead to these.
 fn config(listeners: &str, cart: &Origin, items: &Origin) -> String {
@@ -250,4 +254,48 @@ async fn without_a_trial_nothing_is_shown() {
     );
     assert!(!proxy.ask("/metrics").await.text().contains("outrigger_shadow"));
     assert!(Client::connect(proxy.admin()).await.get("/").await.text().contains("/shadow\n"));
+}
+
+/// The same on both sides, where much is decided: whatever is decided otherwise is decided wrongly.
+#[tokio::test]
+async fn the_same_makes_no_difference_to_tokens_and_to_a_service_that_is_asked() {
+    let (signer, stranger) = (Signer::new("a"), Signer::new("b"));
+    let (cart, service) = (Origin::ok("cart").await, Origin::ok("").await);
+    let dir = Arc::new(Dir::new());
+    let jwks = dir.write("jwks.json", &keys(&[&signer]));
+    let more = format!(
+        "jwt: [{{ issuer: i, audiences: a, jwks: {jwks:?}, required: true }}], external_authorization: {{ http: authz }}, \
+         authorization: [{{ deny: {{ paths: [/deny], claims: {{ sub: bob }} }} }}, {{ allow: {{}} }}], "
+    );
+    let routes = "{ match: { path: /none }, jwt: none, to: cart }, { match: { path: /optional }, jwt: optional, to: cart }, \
+                  { match: { path: /alone }, external_authorization: none, to: cart }, { match: { path: { prefix: / } }, to: cart }";
+    let text = format!(
+        "{}  authz: {{ protocol: http1, endpoints: [\"{}\"] }}\n",
+        config(&web(&more, routes), &cart, &cart),
+        service.address()
+    );
+    let proxy = Proxy::start_with_trial(&text, &text).await;
+    on_trial(&proxy, "web").await;
+    let claims =
+        |sub: &str| format!("{{\"iss\":\"i\",\"aud\":\"a\",\"exp\":{},\"sub\":\"{sub}\"}}", now() + 300);
+    let bearer = |token: String| format!("Authorization: Bearer {token}\r\n");
+    let good = bearer(signer.sign(&claims("alice")));
+    let bob = bearer(signer.sign(&claims("bob")));
+    let tokens = [
+        (String::new(), [200, 200, 401, 401, 401]),
+        (bearer("a.b.c".to_owned()), [200, 401, 401, 401, 401]),
+        (bearer(stranger.sign(&claims("alice"))), [200, 401, 401, 401, 401]),
+        (good.repeat(2), [200, 401, 401, 401, 401]),
+        (good, [200; 5]),
+        (bob, [200, 200, 200, 200, 403]),
+    ];
+    let mut client = proxy.client("web").await;
+    for (fields, expected) in &tokens {
+        for (path, status) in ["/none", "/optional", "/alone", "/", "/deny"].iter().zip(expected) {
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).await;
+            assert_eq!(client.reply().await.status, *status, "{path} {fields}");
+        }
+    }
+    let asked = service.requests().len();
+    assert_eq!((differences(&found(&proxy, 30).await), asked), (vec![], 12));
 }

@@ -18,6 +18,8 @@ pub struct ControlPlane {
     pub on_demand: Option<OnDemand>,
     /// Whether it is told what clusters and listeners were asked, where it wants to hear of it (LRS).
     pub load_reports: bool,
+    /// Whether it is asked what is on trial, and told what that would change; hosts and paths of requests are among that.
+    pub trials: bool,
     /// Who we are to it.
     pub node: Node,
 }

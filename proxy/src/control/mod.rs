@@ -3,3 +3,6 @@
 pub mod aside;
 pub mod file;
 pub mod xds;
+
+/// Bytes of a message of a control plane's, on any stream.
+const LARGEST: usize = 32 << 20;

@@ -91,7 +91,7 @@ impl Decision {
 }
 
 /// Why something is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Denial {
     /// This rule denies it.
     Rule(u32),

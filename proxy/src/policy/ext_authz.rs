@@ -27,6 +27,14 @@ pub const PARTIAL_BODY: HeaderName = HeaderName::from_static("x-envoy-auth-parti
 /// In a 200 of a service that is asked by HTTP: fields that the request must lose, with commas between them.
 const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
 
+/// Whether it is asked at all about requests of a route that says this, where a listener asks.
+pub fn is_asked(of_route: Option<&CheckUse>) -> bool {
+    match of_route {
+        Some(CheckUse::None) => false,
+        Some(CheckUse::Context(_)) | None => true,
+    }
+}
+
 /// What a service is told of a request.
 #[derive(Clone, Debug)]
 pub struct Question<'a> {

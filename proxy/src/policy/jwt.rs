@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use outrigger_proto::model::{JwtAlgorithm, JwtIssuer, KeySet, json};
+use outrigger_proto::model::{JwtAlgorithm, JwtIssuer, JwtUse, KeySet, json};
 use serde_json::{Map, Value};
 
 pub use self::seen::{Keys, Seen, Tokens};
@@ -24,7 +24,7 @@ use crate::facts::Claims;
 const MAX_TOKEN: usize = 8 << 10;
 
 /// Why a token is not good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JwtError {
     /// There is none, and there must be.
     Missing,
@@ -129,6 +129,31 @@ fn is_token(kind: &str) -> bool {
         .filter(|start| start.eq_ignore_ascii_case("application/"))
         .map_or(kind, |_| &kind[12..]);
     kind.eq_ignore_ascii_case("jwt") || kind.eq_ignore_ascii_case("at+jwt")
+}
+
+/// What is wanted of a request's token where these are the issuers, and its route says this.
+///
+/// # Errors
+/// It wants one, and nobody's are taken.
+pub fn wanted(issuers: &[JwtIssuer], of_route: Option<JwtUse>) -> Result<JwtUse, JwtError> {
+    if issuers.is_empty() {
+        // A table of a control plane may want tokens under a listener that takes nobody's.
+        let is_required = of_route == Some(JwtUse::Required);
+        return if is_required { Err(JwtError::UnknownIssuer) } else { Ok(JwtUse::None) };
+    }
+    let required = issuers.iter().any(|issuer| issuer.required);
+    Ok(of_route.unwrap_or(if required { JwtUse::Required } else { JwtUse::Optional }))
+}
+
+/// What becomes of a request without a token, where this is wanted.
+///
+/// # Errors
+/// It must have one.
+pub fn without(wanted: JwtUse) -> Result<(), JwtError> {
+    match wanted {
+        JwtUse::Required => Err(JwtError::Missing),
+        JwtUse::Optional | JwtUse::None => Ok(()),
+    }
 }
 
 /// The claims of a token that one of these issuers has signed, and which it is; the keys of each are asked for by its

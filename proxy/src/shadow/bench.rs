@@ -4,16 +4,23 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
+use hashbrown::HashMap;
+use outrigger_proto::model::ChainMatch;
+
 use super::fate::Fate;
-use super::tally::{Kind, Tally};
-use super::trial::{Chain, Placed, Trial};
+use super::marks::Marks;
+use super::tally::Tally;
+use super::trial::{Beginning, Chain, Placed, Trial};
 use crate::policy::authz::Fitting;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Bench {
     trial: Arc<Trial>,
-    found: RefCell<Tally>,
+    found: RefCell<(Tally, Marks)>,
+    /// By the listener's place: beside this version in force, whether its connections are told apart as there. Else each
+    /// connection would look at all chains.
+    as_in_force: RefCell<HashMap<usize, (u64, bool)>>,
     common: Arc<Common>,
 }
 
@@ -53,12 +60,29 @@ impl Bench {
     /// Nothing is found yet; `common` is where all workers hand it over.
     pub fn new(trial: Arc<Trial>, common: Arc<Common>) -> Self {
         common.benches.fetch_add(1, Relaxed);
-        Self { trial, found: RefCell::default(), common }
+        Self { trial, found: RefCell::default(), as_in_force: RefCell::default(), common }
     }
 
     /// What is on trial.
     pub fn trial(&self) -> &Trial {
         &self.trial
+    }
+
+    /// Which chain of a listener takes a connection; `in_force` are all that the listener has in this version.
+    pub fn find<'m, I: Iterator<Item = Option<&'m ChainMatch>>>(
+        &self,
+        listener: usize,
+        beginning: &Beginning<'_>,
+        (version, in_force): (u64, impl FnOnce() -> I),
+    ) -> Placed {
+        let beside = self.trial.at(listener);
+        let known = self.as_in_force.borrow().get(&listener).copied().filter(|known| known.0 == version);
+        let (_, as_in_force) = known.unwrap_or_else(|| {
+            let found = (version, beside.is_told_apart_as(in_force()));
+            self.as_in_force.borrow_mut().insert(listener, found);
+            found
+        });
+        beside.find(beginning, as_in_force)
     }
 
     /// The chain that would take a connection; `None` where none would.
@@ -69,25 +93,27 @@ impl Bench {
         }
     }
 
-    /// Counts what becomes of a request for `path` at this listener, beside what would.
+    /// Counts what becomes of a request for `path` on this connection, beside what would.
     pub fn note(
         &self,
-        listener: usize,
+        held: &Held,
         (in_force, shadow): (&Fate<'_>, &Fate<'_>),
         path: &str,
         example: impl FnOnce() -> String,
     ) {
-        let mut found = self.found.borrow_mut();
-        if in_force.is_like(shadow, path) {
-            return found.note_same(listener);
+        let Some(listener) = held.listener else { return };
+        let (tally, marks) = &mut *self.found.borrow_mut();
+        let differs = !in_force.is_like(shadow, path);
+        tally.note(listener, differs);
+        if differs {
+            let (_, version) = held.by;
+            marks.note((version, listener), (in_force, shadow), example, tally);
         }
-        let kind = Kind { listener, in_force: in_force.words(shadow), shadow: shadow.words(in_force) };
-        found.note_other(kind, example);
     }
 
     /// Hands over what was found, unless somebody looks at it just now: then the next time.
     pub fn hand_over(&self) {
-        let mut found = self.found.borrow_mut();
+        let (found, marks) = &mut *self.found.borrow_mut();
         if found.is_empty() {
             return;
         }
@@ -96,6 +122,7 @@ impl Bench {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        common.add(std::mem::take(&mut *found));
+        marks.tell(found);
+        common.add(std::mem::take(found));
     }
 }

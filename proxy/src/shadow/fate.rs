@@ -31,7 +31,7 @@ pub enum Fate<'a> {
 }
 
 /// Why a token, or its absence, keeps a request out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unproven {
     /// This is wrong.
     Error(JwtError),
@@ -189,7 +189,7 @@ fn write_action(route: &Route, beside: Option<&Route>, out: &mut String) -> fmt:
             write!(out, "responds {}", respond.status.as_u16())?;
             match beside.map(|beside| &beside.action) {
                 Some(Action::Respond(other)) if other.status == respond.status => {
-                    write!(out, " with {:?}", Beginning(&respond.body))
+                    write!(out, " with {:?}", Excerpt(&respond.body))
                 }
                 Some(Action::Forward(_) | Action::Redirect(_) | Action::Respond(_)) | None => Ok(()),
             }
@@ -233,9 +233,9 @@ fn write_split(split: &Split, out: &mut String) -> fmt::Result {
 }
 
 /// As much of a text as is worth a line.
-struct Beginning<'a>(&'a str);
+struct Excerpt<'a>(&'a str);
 
-impl fmt::Debug for Beginning<'_> {
+impl fmt::Debug for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MOST: usize = 40;
         let shown: String = self.0.chars().take(MOST).collect();

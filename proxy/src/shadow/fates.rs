@@ -1,13 +1,14 @@
 //! What would become of a request by a chain that is on trial, in the order in which it is decided in force: the route, whose
 //! it is, what it may.
 
-use outrigger_proto::model::{CheckUse, HttpFilter, JwtIssuer, JwtUse, Name, Route, Split};
+use outrigger_proto::model::{HttpFilter, JwtIssuer, JwtUse, Name, Route, Split};
 
 use super::fate::{Fate, Follows, Unproven};
 use super::trial::{Chain, Http, Way};
 use crate::facts::{Caller, Claims, ReqHead};
 use crate::policy::authz::{Asked, Denial, Fitting};
-use crate::policy::jwt::JwtError;
+use crate::policy::ext_authz::is_asked;
+use crate::policy::jwt::{self, JwtError};
 
 /// What a chain on trial does with a request, as far as its route decides. Found before anything in force has changed it.
 #[derive(Clone, Copy, Debug)]
@@ -50,18 +51,11 @@ pub struct Facts<'a> {
 
 /// The service that is asked about requests of a listener, and of this route.
 pub fn asks<'a>(http: &'a HttpFilter, route: &Route) -> Option<&'a Name> {
-    asks_of(http).filter(|_| is_asked(route))
+    asks_of(http).filter(|_| is_asked(route.external_authorization.as_deref()))
 }
 
 pub(super) fn asks_of(http: &HttpFilter) -> Option<&Name> {
     http.external_authorization.as_ref().map(|asked| &asked.cluster)
-}
-
-fn is_asked(route: &Route) -> bool {
-    match route.external_authorization.as_deref() {
-        Some(CheckUse::None) => false,
-        Some(CheckUse::Context(_)) | None => true,
-    }
 }
 
 impl Chain {
@@ -93,7 +87,11 @@ impl Chain {
         let denied = self.denial(Some(&Asked { head: *head, claims }), (caller, *fitting));
         Some(match denied {
             Some(denied) => denied,
-            None => Fate::Follows(Follows { route, asks: http.asks.as_ref().filter(|_| is_asked(route)) }),
+            None => {
+                let asks = http.asks.as_ref();
+                let asks = asks.filter(|_| is_asked(route.external_authorization.as_deref()));
+                Fate::Follows(Follows { route, asks })
+            }
         })
     }
 
@@ -126,20 +124,15 @@ impl Chain {
 impl Http {
     /// What rules may know of a token; why it keeps the request out; or nothing, where nobody can tell.
     fn claims<'a>(&self, route: &Route, token: Token<'a>) -> Result<Option<&'a Claims>, Option<Unproven>> {
-        let required = self.issuers.iter().any(|issuer| issuer.required);
-        let wanted = route.jwt.unwrap_or(if required { JwtUse::Required } else { JwtUse::Optional });
-        if self.issuers.is_empty() {
-            let refused = Err(Some(Unproven::Error(JwtError::UnknownIssuer)));
-            return if route.jwt == Some(JwtUse::Required) { refused } else { Ok(None) };
-        }
+        let unproven = |error| Some(Unproven::Error(error));
+        let wanted = jwt::wanted(&self.issuers, route.jwt).map_err(unproven)?;
         if wanted == JwtUse::None {
             return Ok(None);
         }
         match token {
-            Token::None if wanted == JwtUse::Required => Err(Some(Unproven::Error(JwtError::Missing))),
-            Token::None => Ok(None),
+            Token::None => jwt::without(wanted).map(|()| None).map_err(unproven),
             Token::Unlooked => Err(Some(Unproven::Unlooked)),
-            Token::Bad(issuers, error) if *issuers == *self.issuers => Err(Some(Unproven::Error(error))),
+            Token::Bad(issuers, error) if *issuers == *self.issuers => Err(unproven(error)),
             Token::Bad(..) => Err(None),
             Token::Good(issuers, claims) => {
                 let said = claims.0.get("iss").and_then(|issuer| issuer.as_str()).unwrap_or_default();
@@ -149,7 +142,7 @@ impl Http {
                         Ok(Some(claims))
                     }
                     (_, Some(_)) => Err(None),
-                    (_, None) => Err(Some(Unproven::Error(JwtError::UnknownIssuer))),
+                    (_, None) => Err(unproven(JwtError::UnknownIssuer)),
                 }
             }
         }

@@ -7,6 +7,7 @@
 mod bench;
 mod fate;
 mod fates;
+mod marks;
 mod tally;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! What was found, counted: bounded, whatever comes.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 /// Ways in which requests would fare otherwise that are kept apart, of all listeners together.
 const KINDS: usize = 64;
@@ -57,17 +56,11 @@ impl Tally {
         self.listeners.iter().all(|counts| counts.evaluated == 0)
     }
 
-    /// One that fares the same.
-    pub fn note_same(&mut self, listener: usize) {
-        self.counts(listener).evaluated += 1;
-    }
-
-    /// One that would fare otherwise.
-    pub fn note_other(&mut self, kind: Kind, example: impl FnOnce() -> String) {
-        let counts = self.counts(kind.listener);
+    /// One that fares the same, or not; how is [counted](Self::add_kind) apart.
+    pub(super) fn note(&mut self, listener: usize, differs: bool) {
+        let counts = self.counts(listener);
         counts.evaluated += 1;
-        counts.differing += 1;
-        self.add_kind(kind, 1, example);
+        counts.differing += u64::from(differs);
     }
 
     /// All that another has found.
@@ -79,7 +72,7 @@ impl Tally {
             counts.differing += differing;
         }
         for (kind, Seen { requests, example }) in kinds {
-            self.add_kind(kind, requests, || example);
+            self.add_kind(&kind, requests, example);
         }
         self.others += others;
     }
@@ -91,14 +84,13 @@ impl Tally {
         &mut self.listeners[listener]
     }
 
-    fn add_kind(&mut self, kind: Kind, requests: u64, example: impl FnOnce() -> String) {
-        let is_full = self.kinds.len() >= KINDS;
-        match self.kinds.entry(kind) {
-            Entry::Occupied(mut known) => known.get_mut().requests += requests,
-            Entry::Vacant(_) if is_full => self.others += requests,
-            Entry::Vacant(place) => {
-                place.insert(Seen { requests, example: example() });
-            }
+    pub(super) fn add_kind(&mut self, kind: &Kind, requests: u64, example: String) {
+        if let Some(known) = self.kinds.get_mut(kind) {
+            known.requests += requests;
+        } else if self.kinds.len() >= KINDS {
+            self.others += requests;
+        } else {
+            self.kinds.insert(kind.clone(), Seen { requests, example });
         }
     }
 }

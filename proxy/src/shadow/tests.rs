@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use outrigger_proto::model::{Action, ChainMatch, Transport};
@@ -103,12 +104,12 @@ impl Said {
     }
 
     fn trial(&self) -> Trial {
-        let tables = BTreeMap::from([(name("web"), self.table())]);
+        let tables = BTreeMap::from([(name("web"), self.table().into())]);
         trial(Chains::from(self.chain()), &tables)
     }
 }
 
-fn trial(chains: Chains, tables: &BTreeMap<Name, RouteTable>) -> Trial {
+fn trial(chains: Chains, tables: &BTreeMap<Name, Arc<RouteTable>>) -> Trial {
     let bind = Address::Ip(([127, 0, 0, 1], 0).into());
     let listener = Listener { bind, direction: Direction::Inbound, destination: Default::default(), chains };
     Trial::new(1, [(&name("web"), &listener)], tables).unwrap()
@@ -307,7 +308,7 @@ fn connections_are_told_apart_too() {
 #[test]
 fn chains_are_found_by_what_is_known_of_a_connection() {
     let chain = Said::default().chain();
-    let tables = BTreeMap::from([(name("web"), RouteTable::default())]);
+    let tables = BTreeMap::from([(name("web"), Arc::default())]);
     let by_host =
         |host: &str| ChainMatch { hosts: [HostPattern::Exact(host.into())].into(), ..ChainMatch::default() };
     let tls = || ChainMatch { transport: Some(Transport::Tls), ..ChainMatch::default() };
@@ -321,7 +322,8 @@ fn chains_are_found_by_what_is_known_of_a_connection() {
         let arrival = Arrival { to: None, from: None, hello };
         let (all, taken_by) = (in_force.0.iter().map(Some), in_force.0.get(in_force.1));
         let rest = taken_by.is_none().then_some(None);
-        trial.at(0).find(&Beginning { arrival, is_read, taken_by }, all.chain(rest))
+        let (beside, all) = (trial.at(0), all.chain(rest));
+        beside.find(&Beginning { arrival, is_read, taken_by }, beside.is_told_apart_as(all))
     };
     let hosts = of(&[by_host("a"), by_host("b")], true);
     let one: (&[ChainMatch], usize) = (&[], 0);
@@ -333,17 +335,60 @@ fn chains_are_found_by_what_is_known_of_a_connection() {
     assert_eq!(find(&of(&[tls()], false), None, true, one), Placed::Nowhere);
     assert_eq!(find(&of(&[h2()], true), hello("a"), true, one), Placed::Unknown);
     assert_eq!(find(&of(&[h2()], true), None, true, one), Placed::Chain(1));
+    // Whether they are told apart alike is looked at once for each version.
+    let (bench, h2) = (Bench::new(of(&[h2()], false).into(), Arc::default()), h2());
+    let beginning = || Beginning { arrival: Arrival::default(), is_read: false, taken_by: Some(&h2) };
+    let find = |version: u64, in_force: Option<&[ChainMatch]>| {
+        let all = || in_force.expect("it was looked at before").iter().map(Some);
+        bench.find(0, &beginning(), (version, all))
+    };
+    let alike = [h2.clone()];
+    assert_eq!([find(1, Some(&alike)), find(1, None)], [Placed::Chain(0); 2]);
+    assert_eq!([find(2, Some(&[])), find(2, None)], [Placed::Unknown; 2]);
+}
+
+#[test]
+fn a_way_to_fare_otherwise_is_counted_wherever_it_is_met() {
+    let trial = Arc::new(Said::routes([to(&[("cart", 1)])]).trial());
+    let (common, routes) = (Arc::<Common>::default(), vec![to(&[("items", 1)]); 2000]);
+    let bench = Bench::new(trial.clone(), common.clone());
+    let shadow = fate(&trial, "/", Token::None).unwrap();
+    let note = |version: u64, route: &Route, example: &str| {
+        let held = Held { by: (1, version), listener: Some(0), place: Placed::Chain(0), fitting: None };
+        let in_force = Fate::Follows(Follows { route, asks: None });
+        bench.note(&held, (&in_force, &shadow), "/", || example.to_owned());
+    };
+    let told = |requests: u64, example: &str| {
+        bench.hand_over();
+        let Tally { listeners, kinds, others } = common.take();
+        let kinds: Vec<_> = kinds.into_iter().collect();
+        let kind = Kind { listener: 0, in_force: "to items".to_owned(), shadow: "to cart".to_owned() };
+        assert_eq!(kinds, [(kind, Seen { requests, example: example.to_owned() })]);
+        assert_eq!((listeners[0].differing, others), (requests, 0));
+    };
+    note(1, &routes[0], "first");
+    note(1, &routes[0], "another");
+    told(2, "first");
+    // What is told begins anew, and what is in force may.
+    note(1, &routes[0], "third");
+    note(2, &routes[0], "fourth");
+    told(2, "third");
+    // More of them than are remembered.
+    (0..2).for_each(|_| routes.iter().for_each(|route| note(2, route, "any")));
+    told(4000, "any");
 }
 
 #[test]
 fn what_is_counted_is_bounded() {
     let mut all = Tally::default();
     let mut one = Tally::default();
-    one.note_same(1);
+    one.note(1, false);
     for number in 0..100 {
         let kind = Kind { listener: 0, in_force: "to a".to_owned(), shadow: format!("to {number}") };
-        one.note_other(kind.clone(), || number.to_string());
-        one.note_other(kind, || unreachable!("there is one, or no room for it"));
+        for example in [number.to_string(), "another".to_owned()] {
+            one.note(0, true);
+            one.add_kind(&kind, 1, example);
+        }
     }
     assert_eq!((one.kinds.len(), one.others, one.evaluated()), (64, 72, 201));
     all.add(one.clone());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::{ChainMatch, Filter, FilterChain, JwtIssuer, Listener, Name, RouteTable, Split};
 
@@ -25,6 +26,10 @@ pub struct Trial {
 pub struct Beside {
     name: Name,
     chains: Box<[Chain]>,
+    /// The places of those that are for some connections.
+    some: HashMap<ChainMatch, usize>,
+    /// That of the one for the rest.
+    rest: Option<usize>,
     index: ChainIndex,
     looks_at_protocols: bool,
 }
@@ -32,7 +37,6 @@ pub struct Beside {
 /// A chain of a listener as it would be.
 #[derive(Debug)]
 pub struct Chain {
-    matches: Option<ChainMatch>,
     /// Who may do what.
     pub rules: Option<Rules>,
     /// What is done with its connections.
@@ -51,7 +55,7 @@ pub(super) enum Way {
 /// How requests are routed.
 #[derive(Debug)]
 pub(super) struct Http {
-    pub(super) routes: Arc<(RouteTable, RouteIndex)>,
+    pub(super) routes: Arc<(Arc<RouteTable>, RouteIndex)>,
     pub(super) issuers: Box<[JwtIssuer]>,
     pub(super) asks: Option<Name>,
 }
@@ -86,19 +90,19 @@ impl Trial {
     pub fn new<'m>(
         number: u64,
         listeners: impl IntoIterator<Item = (&'m Name, &'m Listener)>,
-        tables: &BTreeMap<Name, RouteTable>,
+        tables: &BTreeMap<Name, Arc<RouteTable>>,
     ) -> Result<Self, Vec<ConfigError>> {
         let mut indexed = BTreeMap::new();
         let (mut made, mut errors) = (Vec::new(), Vec::new());
         for (name, listener) in listeners {
             let mut chains = Vec::new();
             for (place, matches, chain) in listener.chains.places() {
-                match Chain::new(matches, chain, |table| {
-                    let index = |table: &RouteTable| Arc::new((table.clone(), RouteIndex::new(table)));
+                match Chain::new(chain, |table| {
+                    let index = |table: &Arc<RouteTable>| Arc::new((table.clone(), RouteIndex::new(table)));
                     let known = indexed.entry(table.clone());
                     known.or_insert_with(|| tables.get(table).map(index)).clone()
                 }) {
-                    Ok(chain) => chains.push(chain),
+                    Ok(chain) => chains.push((matches, chain)),
                     Err(table) => errors.push(ConfigError {
                         place: None,
                         path: format!("listeners.{name}{place}"),
@@ -130,13 +134,17 @@ impl Trial {
 }
 
 impl Beside {
-    fn new(name: Name, chains: Vec<Chain>) -> Self {
-        let some = || chains.iter().filter_map(|chain| chain.matches.as_ref());
+    fn new(name: Name, chains: Vec<(Option<&ChainMatch>, Chain)>) -> Self {
+        let some = || chains.iter().filter_map(|(matches, _)| *matches);
+        let places = chains.iter().enumerate();
+        let places = places.filter_map(|(place, (matches, _))| Some(((*matches)?.clone(), place)));
         Self {
             name,
             index: ChainIndex::new(some()),
             looks_at_protocols: some().any(|matches| !matches.protocols.is_empty()),
-            chains: chains.into(),
+            some: places.collect(),
+            rest: chains.iter().position(|(matches, _)| matches.is_none()),
+            chains: chains.into_iter().map(|(_, chain)| chain).collect(),
         }
     }
 
@@ -145,42 +153,39 @@ impl Beside {
         &self.chains[place]
     }
 
-    /// Which chain takes a connection, told from what those in force have had to know of it. `in_force` are all that the
-    /// listener has.
-    pub fn find<'m>(
-        &self,
-        beginning: &Beginning<'_>,
-        in_force: impl IntoIterator<Item = Option<&'m ChainMatch>>,
-    ) -> Placed {
-        let Beginning { arrival, is_read, taken_by } = beginning;
-        let like = |matches: Option<&ChainMatch>| {
-            self.chains.iter().position(|chain| chain.matches.as_ref() == matches)
-        };
+    fn like(&self, matches: Option<&ChainMatch>) -> Option<usize> {
+        matches.map_or(self.rest, |matches| self.some.get(matches).copied())
+    }
+
+    /// Whether its connections are told apart as by all these chains.
+    pub fn is_told_apart_as<'m>(&self, in_force: impl IntoIterator<Item = Option<&'m ChainMatch>>) -> bool {
         let mut shared = 0;
-        let all_shared = in_force.into_iter().all(|matches| {
+        let is_shared = |matches| {
             shared += 1;
-            like(matches).is_some()
-        });
-        // Told apart as in force: nothing needs to be found out again.
-        if all_shared
-            && shared == self.chains.len()
-            && let Some(place) = like(*taken_by)
-        {
+            self.like(matches).is_some()
+        };
+        in_force.into_iter().all(is_shared) && shared == self.chains.len()
+    }
+
+    /// Which chain takes a connection, told from what those in force have had to know of it; whether that is all there is to
+    /// know, `as_in_force` says.
+    pub fn find(&self, beginning: &Beginning<'_>, as_in_force: bool) -> Placed {
+        let Beginning { arrival, is_read, taken_by } = beginning;
+        if as_in_force && let Some(place) = self.like(*taken_by) {
             return Placed::Chain(place);
         }
         let looks = self.index.looks_into_tls();
         if looks && (!is_read || (self.looks_at_protocols && arrival.hello.is_some())) {
             return Placed::Unknown;
         }
-        self.index.find(arrival).or_else(|| like(None)).map_or(Placed::Nowhere, Placed::Chain)
+        self.index.find(arrival).or(self.rest).map_or(Placed::Nowhere, Placed::Chain)
     }
 }
 
 impl Chain {
     fn new(
-        matches: Option<&ChainMatch>,
         chain: &FilterChain,
-        table: impl FnOnce(&Name) -> Option<Arc<(RouteTable, RouteIndex)>>,
+        table: impl FnOnce(&Name) -> Option<Arc<(Arc<RouteTable>, RouteIndex)>>,
     ) -> Result<Self, Name> {
         let FilterChain { tls: _, authorization, limits: _, filter } = chain;
         let way = match filter {
@@ -191,6 +196,6 @@ impl Chain {
             }),
             Filter::Tcp(tcp) => Way::Bytes(tcp.to.clone()),
         };
-        Ok(Self { matches: matches.cloned(), rules: authorization.as_ref().map(Rules::new), way })
+        Ok(Self { rules: authorization.as_ref().map(Rules::new), way })
     }
 }

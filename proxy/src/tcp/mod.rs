@@ -100,7 +100,6 @@ fn authorize(conn: &Conn, view: &ListenerView) -> Decided {
 
 /// Counts what becomes of a connection beside what would.
 fn hold_up(conn: &Conn, (bench, held): (Rc<Bench>, Rc<Held>), in_force: &Fate<'_>) {
-    let Some(listener) = held.listener else { return };
     let chain = bench.chain(&held);
     let shadow = chain.map_or(Fate::Closed, |chain| chain.fate_of_connection(&conn.caller()));
     let example = || match conn.peer() {
@@ -108,7 +107,7 @@ fn hold_up(conn: &Conn, (bench, held): (Rc<Bench>, Rc<Held>), in_force: &Fate<'_
         Some(peer) => format!("{peer} {}", conn.identity()),
         None => "unix".to_owned(),
     };
-    bench.note(listener, (in_force, &shadow), "", example);
+    bench.note(&held, (in_force, &shadow), "", example);
 }
 
 struct Done<'a> {

@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 
 use super::{Kind, Of, Refused, Running, Said, Seen, Tally, Trials};
 use crate::control::aside::{Aside, ended};
-use crate::control::xds::node;
+use crate::control::xds::who_asks;
 use crate::identity::backoff::Backoff;
 
 /// Reports no more often than that, whatever is asked for.
@@ -34,21 +34,23 @@ pub async fn follow(aside: Aside, trials: Rc<Trials>) {
 
 /// One stream, to its end. What is on trial then goes on: it is told again what that is.
 async fn stream(aside: &Aside, trials: &Trials, backoff: &mut Backoff) -> Result<Infallible, Status> {
-    let first = Found { node: Some(node(&aside.control.node)), ..Found::default() };
-    let (reports, mut inbound) = aside.open::<_, Shadow>(FOLLOW, first).await?;
+    // One that asks on demand would else be told, and keep, whole tables.
+    let first = Found { node: Some(who_asks(&aside.control)), ..Found::default() };
+    let mut begun = aside.open::<_, Shadow>(FOLLOW, first).await?;
     let mut every = None;
     let mut next = Instant::now();
     loop {
         tokio::select! {
-            shadow = inbound.message() => {
+            shadow = begun.heard.message() => {
+                let shadow = shadow?.ok_or_else(ended)?;
                 backoff.reset();
-                every = trials.hear(&shadow?.ok_or_else(ended)?);
+                every = trials.hear(&shadow);
                 // At once, where there is something to be said that no request need be waited for.
                 next = Instant::now() + every.filter(|_| trials.is_running()).unwrap_or_default();
             }
             () = sleep_until(next), if every.is_some() => {
                 next = Instant::now() + every.unwrap_or(LONGEST);
-                match reports.try_reserve() {
+                match begun.say.try_reserve() {
                     Ok(place) => match trials.report() {
                         Some(found) => place.send(found),
                         // What was refused is said once.

@@ -12,10 +12,11 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use metrics::Recorder as _;
-use outrigger_proto::model::Name;
+use outrigger_proto::model::{Mesh, Name};
 use serde_json::{Value, json};
 
 pub use self::follow::follow;
+use self::said::Own;
 pub use self::said::Said;
 use crate::observe::Registry;
 use crate::shadow::{Common, Counts, Kind, Seen, Tally, Trial};
@@ -38,6 +39,7 @@ pub struct Trials {
 struct State {
     /// Of the last trial.
     number: u64,
+    own: Own,
     running: Option<Running>,
     refused: Option<Refused>,
 }
@@ -82,12 +84,21 @@ impl Trials {
 
     /// From now on this is on trial, and what was found of another is forgotten. What is on trial already goes on.
     pub fn begin(&self, of: Of, said: Said) {
-        let mut state = self.state.borrow_mut();
-        if state.running.as_ref().is_some_and(|running| running.of == of && running.said == said) {
-            return;
+        let is_on = |running: &Running| running.of == of && running.said == said;
+        if !self.state.borrow().running.as_ref().is_some_and(is_on) {
+            self.start(of, said);
+            if let Some(Running { of, trial, .. }) = &self.state.borrow().running {
+                tracing::info!(trial = %of, listeners = trial.names().count(), "a configuration is on trial");
+            }
         }
+    }
+
+    fn start(&self, of: Of, said: Said) {
+        let mut state = self.state.borrow_mut();
         state.number += 1;
-        let trial = match said.trial(state.number) {
+        // A file on trial is held up as a whole against all that is in force.
+        let own = matches!(of, Of::Revision(_)).then_some(&state.own);
+        let trial = match said.trial(state.number, own) {
             Ok(trial) => Arc::new(trial),
             Err(errors) => {
                 drop(state);
@@ -95,7 +106,6 @@ impl Trials {
             }
         };
         let common = Arc::<Common>::default();
-        tracing::info!(trial = %of, listeners = trial.names().count(), "a configuration is on trial");
         self.tell(Some((&trial, &common)));
         let (found, untold) = Default::default();
         let since = SystemTime::now();
@@ -105,10 +115,17 @@ impl Trials {
 
     /// What was found until now is forgotten: it is held up against something else.
     pub fn begin_again(&self) {
-        let running = self.state.borrow_mut().running.take();
-        if let Some(Running { of, said, .. }) = running {
-            self.begin(of, said);
+        let running =
+            self.state.borrow().running.as_ref().map(|running| (running.of.clone(), running.said.clone()));
+        if let Some((of, said)) = running {
+            self.start(of, said);
         }
+    }
+
+    /// The file says this beside a control plane: what that says of the same names is not what comes into force. Of what is on
+    /// trial it holds once that [begins again](Self::begin_again).
+    pub fn set_own(&self, mesh: &Mesh) {
+        self.state.borrow_mut().own = Own::of(mesh);
     }
 
     /// This cannot be on trial, and nothing is.
@@ -164,7 +181,7 @@ impl Trials {
     pub fn show(&self) -> Value {
         self.collect();
         let state = self.state.borrow();
-        let State { number: _, running, refused } = &*state;
+        let State { number: _, own: _, running, refused } = &*state;
         let of = running.as_ref().map(|running| &running.of).or(refused.as_ref().map(|refused| &refused.of));
         let (source, revision) = match of {
             Some(Of::File(name)) => (Some(name), None),

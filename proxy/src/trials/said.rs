@@ -1,6 +1,7 @@
 //! What is to be on trial, as it was said: listeners, and the route tables that they name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::{Listener, Mesh, Name, RouteTable};
@@ -13,13 +14,31 @@ use crate::shadow::Trial;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Said {
     listeners: BTreeMap<Name, Listener>,
-    tables: BTreeMap<Name, RouteTable>,
+    /// Those that the trial decides by: kept once, however many routes there are.
+    tables: BTreeMap<Name, Arc<RouteTable>>,
+}
+
+/// What a file says itself beside a control plane; it has the last word on its names.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    pub(super) listeners: BTreeSet<Name>,
+    pub(super) tables: BTreeMap<Name, Arc<RouteTable>>,
+}
+
+impl Own {
+    pub(super) fn of(mesh: &Mesh) -> Self {
+        Self { listeners: mesh.listeners.keys().cloned().collect(), tables: tables(mesh) }
+    }
+}
+
+fn tables(mesh: &Mesh) -> BTreeMap<Name, Arc<RouteTable>> {
+    mesh.route_tables.iter().map(|(name, table)| (name.clone(), Arc::new(table.clone()))).collect()
 }
 
 impl Said {
     /// What a file says.
     pub fn by_file(mesh: &Mesh) -> Self {
-        Self { listeners: mesh.listeners.clone(), tables: mesh.route_tables.clone() }
+        Self { listeners: mesh.listeners.clone(), tables: tables(mesh) }
     }
 
     /// What a control plane says, read as strictly as what is to come into force.
@@ -49,17 +68,24 @@ impl Said {
     fn put(&mut self, name: &Name, resource: Resource) -> bool {
         match resource {
             Resource::Listener(listener) => {
-                self.tables.extend(listener.stated(name).map(|(name, table)| (name, table.clone())));
+                let stated = listener.stated(name).map(|(name, table)| (name, Arc::new(table.clone())));
+                self.tables.extend(stated);
                 self.listeners.insert(name.clone(), listener.listener).is_none()
             }
-            Resource::Routes(table) => self.tables.insert(name.clone(), table).is_none(),
+            Resource::Routes(table) => self.tables.insert(name.clone(), table.into()).is_none(),
             Resource::Cluster(_) | Resource::Secret(_) | Resource::Endpoints(_) | Resource::Host(_) => {
                 unreachable!("read as a listener, or as routes")
             }
         }
     }
 
-    pub(super) fn trial(&self, number: u64) -> Result<Trial, Vec<ConfigError>> {
-        Trial::new(number, &self.listeners, &self.tables)
+    /// As it would be beside what a file says itself.
+    pub(super) fn trial(&self, number: u64, own: Option<&Own>) -> Result<Trial, Vec<ConfigError>> {
+        let Some(Own { listeners, tables }) = own else {
+            return Trial::new(number, &self.listeners, &self.tables);
+        };
+        let mut all = self.tables.clone();
+        all.extend(tables.iter().map(|(name, table)| (name.clone(), table.clone())));
+        Trial::new(number, self.listeners.iter().filter(|(name, _)| !listeners.contains(*name)), &all)
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use outrigger_proto::model::{Config, Mesh};
@@ -6,7 +7,8 @@ use outrigger_proto::xds::{self, ListenerResource, Resource, RouteSource};
 use outrigger_proto::yaml;
 
 use super::*;
-use crate::shadow::{Bench, Fate};
+use crate::facts::ReqHead;
+use crate::shadow::{Bench, Fate, Found, Held, Placed};
 
 const NOW: &str = "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes: [{ to: app }]\nclusters:\n  app: { endpoints: [\"127.0.0.1:1\"] }\n";
 
@@ -46,8 +48,9 @@ fn find(trials: &Trials) {
     let state = trials.state.borrow();
     let Running { trial, common, .. } = state.running.as_ref().unwrap();
     let bench = Bench::new(trial.clone(), common.clone());
+    let held = Held { by: (1, 1), listener: Some(0), place: Placed::Nowhere, fitting: None };
     for (in_force, would) in [(Fate::NoRoute, Fate::NoRoute), (Fate::NoRoute, Fate::Closed)] {
-        bench.note(0, (&in_force, &would), "/", || "GET a.test/".to_owned());
+        bench.note(&held, (&in_force, &would), "/", || "GET a.test/".to_owned());
     }
     bench.hand_over();
 }
@@ -126,4 +129,35 @@ fn a_file_begins_again_where_what_is_in_force_has_changed() {
     assert_eq!((trials.show()["evaluated"].clone(), trials.is_running()), (json!(0), true));
     trials.refuse(of(), vec!["next.yaml:1:1: what is this?".to_owned()]);
     assert!(!trials.is_running() && trials.report().is_none());
+}
+
+#[test]
+fn what_the_file_says_itself_is_not_on_trial() {
+    let trials = trials();
+    let names = || trials.show()["listeners"].clone();
+    trials.set_own(&mesh(NOW));
+    let both =
+        NOW.replace("clusters:", "  other: { bind: \"127.0.0.1:0\", routes: [{ to: app }] }\nclusters:");
+    trials.hear(&shadow(7, &both));
+    assert_eq!(names(), json!(["other"]));
+    trials.set_own(&Mesh::default());
+    trials.begin_again();
+    assert_eq!(names(), json!(["other", "web"]));
+    // A file on trial is held up whole.
+    trials.set_own(&mesh(NOW));
+    trials.begin(Of::File("next.yaml".to_owned()), Said::by_file(&mesh(NOW)));
+    assert_eq!(names(), json!(["web"]));
+}
+
+#[test]
+fn a_table_that_the_file_has_is_the_one_that_would_be_asked() {
+    let said = Said::by_file(&mesh(NOW));
+    let own =
+        Own { listeners: BTreeSet::new(), tables: [(Name::new("web").unwrap(), Arc::default())].into() };
+    let found = |own: Option<&Own>| {
+        let (method, headers) = (http::Method::GET, http::HeaderMap::new());
+        let head = ReqHead { host: "a.test", path: "/", query: None, method: &method, headers: &headers };
+        said.trial(1, own).unwrap().at(0).chain(0).find(&head)
+    };
+    assert!(matches!(found(None), Found::Route(0)) && matches!(found(Some(&own)), Found::None));
 }

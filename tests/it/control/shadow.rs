@@ -6,7 +6,7 @@ use http::{HeaderMap, Request};
 use outrigger_proto::xds::discovery::{DELTA_STREAM, DeltaDiscoveryRequest, Node};
 use outrigger_proto::xds::shadow::{Difference, FOLLOW, Found, Shadow};
 use outrigger_tests::h2client::H2;
-use outrigger_tests::{Control, Echo, pki, until, within};
+use outrigger_tests::{Control, Echo, Proxy, pki, until, within};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -445,4 +445,63 @@ async fn a_proxy_says_what_would_change() {
     assert_eq!(outrigger_tests::Report::parse(&reply.body).origin, "two");
     assert_eq!(proxy.get("web", "/admin").await.status, 403);
     answered_by(&proxy, "one").await;
+}
+
+/// More than gRPC takes by default.
+#[tokio::test]
+async fn a_proxy_takes_a_large_one() {
+    let one = Echo::start("one").await;
+    let (control, file) = with_file([port(&one), port(&one)], "");
+    let proxy = proxy(&control, "a").await;
+    answered_by(&proxy, "one").await;
+    let paths: Vec<_> = (0..600).map(|n| format!("/{n}/{}", "x".repeat(8000))).collect();
+    let rules = format!("authorization: [{{ allow: {{}} }}, {{ deny: {{ paths: {paths:?} }} }}], routes:");
+    control.dir().write("web.yaml", &web(&[port(&one)]).replacen("routes:", &rules, 1));
+    control.ok(&["apply", "--shadow", &file]);
+    until_shown(&control, "it follows", |shown| shown["nodes"][0]["state"] == "follows").await;
+    until("what is on trial", async || {
+        (proxy.ask_json("/shadow").await["listeners"] == json!(["web"])).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_found_of_another_revision_in_force_is_forgotten() {
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let (control, file) = with_file([port(&one), port(&two)], "");
+    let proxy = proxy(&control, "a").await;
+    answered_by(&proxy, "one").await;
+    control.ok(&["apply", "--shadow", &file]);
+    let shown = async |evaluated: u64, listeners: Value| {
+        until("what the proxy has found", async || {
+            let shown = proxy.ask_json("/shadow").await;
+            (shown["evaluated"] == evaluated && shown["listeners"] == listeners).then_some(shown)
+        })
+        .await
+    };
+    shown(0, json!(["web"])).await;
+    until("a difference", async || {
+        proxy.get("web", "/").await;
+        (proxy.ask_json("/shadow").await["evaluated"] != 0).then_some(())
+    })
+    .await;
+    control.dir().write("web.yaml", &web(&[port(&one)]).replace("to: app", "to: app, timeout: 9s"));
+    control.ok(&["apply", &file]);
+    control.wait_in_sync(1, 3).await;
+    let shown = shown(0, json!(["web"])).await;
+    assert_eq!((&shown["revision"], &shown["differences"]), (&json!(2), &json!([])));
+}
+
+#[tokio::test]
+async fn a_proxy_that_wants_no_trials_has_none() {
+    let one = Echo::start("one").await;
+    let (control, file) = with_file([port(&one), port(&one)], "");
+    let text = format!("node: {{ id: b }}\nxds: {{ server: \"http://{}\", trials: false }}\n", control.xds());
+    let without = Proxy::start(&text).await;
+    let _with = proxy(&control, "a").await;
+    answered_by(&without, "one").await;
+    control.ok(&["apply", "--shadow", &file]);
+    let shown = until_shown(&control, "one follows", |shown| shown["nodes"][0]["state"] == "follows").await;
+    assert_eq!((&shown["nodes"][1]["id"], &shown["nodes"][1]["state"]), (&json!("b"), &json!("cannot")));
+    assert_eq!(without.ask_json("/shadow").await["listeners"], json!([]));
 }

@@ -130,6 +130,7 @@ pub(super) fn xds() -> Value {
                 false,
             ),
             "load_reports": with_default("Whether it is told what clusters and listeners were asked.", boolean(), true),
+            "trials": with_default("Whether it is asked what is on trial, and told what that would change, with hosts and paths of requests.", boolean(), true),
         }),
     )
 }

@@ -54,6 +54,7 @@ use self::said::Said;
 use self::sotw::Sotw;
 use self::speaks::{REFERRING, Speaks};
 use self::state::State;
+use super::LARGEST;
 use crate::demand::{Use, Wanted};
 use crate::identity::backoff::Backoff;
 use crate::identity::{Identity, dial};
@@ -67,8 +68,6 @@ const WARM: Duration = Duration::from_secs(5);
 const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Until what could not come into force is tried once more.
 const RETRY: Duration = Duration::from_secs(5);
-/// Bytes of an answer.
-const LARGEST: usize = 32 << 20;
 /// Requests on their way.
 const QUEUE: usize = 64;
 
@@ -117,8 +116,7 @@ pub async fn follow(
     let cache = Cache::new(&control);
     let mut state = State::new(cache.is_some(), control.on_demand.is_some());
     let (mut delta, mut sotw) = (Delta, Sotw::default());
-    let (mut node, backoff) = (node(&control.node), Backoff::new(WAITS));
-    node.client_features.extend(control.on_demand.map(|_| ON_DEMAND.to_owned()));
+    let (node, backoff) = (who_asks(&control), Backoff::new(WAITS));
     let waits = Waits { wanted, asked, waiting: Vec::new() };
     let idle = control.on_demand.map(|OnDemand { idle }| Idle::new(idle, Instant::now()));
     let (in_force, unfit, tried) = (false, Vec::new(), Instant::now());
@@ -167,6 +165,13 @@ pub async fn follow(
             return;
         }
     }
+}
+
+/// Who asks this control plane, and whether for what it needs alone.
+pub fn who_asks(control: &ControlPlane) -> Node {
+    let mut node = node(&control.node);
+    node.client_features.extend(control.on_demand.map(|_| ON_DEMAND.to_owned()));
+    node
 }
 
 /// Who asks, as it is said.

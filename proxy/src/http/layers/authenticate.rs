@@ -13,7 +13,7 @@ use crate::body::Body;
 use crate::error::ProxyError;
 use crate::facts::Claims;
 use crate::http::call::{Call, Ledger};
-use crate::policy::jwt::{JwtError, Tokens};
+use crate::policy::jwt::{self, JwtError, Tokens};
 
 /// See the module.
 ///
@@ -22,10 +22,8 @@ use crate::policy::jwt::{JwtError, Tokens};
 pub fn authenticate(call: &mut Call) -> Result<(), ProxyError> {
     let Call { request, tunnel: _, ledger } = call;
     let Some(tokens) = &ledger.view().tokens else {
-        // A table of a control plane may want tokens under a listener that takes nobody's.
-        let wanted = ledger.route().and_then(|route| route.jwt);
-        let refused = || Err(ProxyError::Unauthenticated(JwtError::UnknownIssuer));
-        return if wanted == Some(JwtUse::Required) { refused() } else { Ok(()) };
+        let wanted = jwt::wanted(&[], of_route(ledger));
+        return wanted.map(|_| ()).map_err(ProxyError::Unauthenticated);
     };
     let result = look(request, ledger, tokens);
     let stats = &ledger.view().state.stats;
@@ -37,16 +35,18 @@ pub fn authenticate(call: &mut Call) -> Result<(), ProxyError> {
     result.map(|_| ()).map_err(ProxyError::Unauthenticated)
 }
 
+fn of_route(ledger: &Ledger) -> Option<JwtUse> {
+    ledger.route()?.jwt
+}
+
 /// Whether there was a token, and it was good.
 fn look(request: &mut Request<Body>, ledger: &Ledger, tokens: &Arc<Tokens>) -> Result<bool, JwtError> {
-    let required = tokens.issuers.iter().any(|issuer| issuer.required);
-    let of_route = ledger.route().and_then(|route| route.jwt);
-    let wanted = of_route.unwrap_or(if required { JwtUse::Required } else { JwtUse::Optional });
+    let wanted = jwt::wanted(&tokens.issuers, of_route(ledger))?;
     if wanted == JwtUse::None {
         return Ok(false);
     }
     let Some(token) = bearer(request.headers())? else {
-        return if wanted == JwtUse::Required { Err(JwtError::Missing) } else { Ok(false) };
+        return jwt::without(wanted).map(|()| false);
     };
     let seen = ledger.conn().worker().tokens();
     let (place, claims) = seen.verify(token, tokens, SystemTime::now())?;

@@ -45,12 +45,8 @@ impl Fork for ExternalAuthorizationFork {
 /// Whom the request is asked about, if anybody.
 fn asked(ledger: &Ledger) -> Option<(&ExternalAuthorization, &ClusterView)> {
     let asked = ledger.http().0.external_authorization.as_deref()?;
-    match of_route(ledger) {
-        Some(CheckUse::None) => None,
-        Some(CheckUse::Context(_)) | None => {
-            Some((asked, ledger.view().authorizer.as_deref().expect("who asks has somebody to ask")))
-        }
-    }
+    let service = || ledger.view().authorizer.as_deref().expect("who asks has somebody to ask");
+    ext_authz::is_asked(of_route(ledger)).then(|| (asked, service()))
 }
 
 fn of_route(ledger: &Ledger) -> Option<&CheckUse> {

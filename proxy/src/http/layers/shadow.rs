@@ -2,7 +2,6 @@
 //! nothing, and where nothing is on trial it costs a branch.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::{Method, Request};
 
@@ -12,7 +11,6 @@ use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::Call;
 use crate::http::headers;
-use crate::policy::authz::Rules;
 use crate::policy::jwt::JwtError;
 use crate::shadow::{Bench, Facts, Fate, Follows, Found, Held, Token, Unproven, asks};
 
@@ -50,8 +48,7 @@ fn note(
     found: Option<Found>,
     (bench, held): (&Rc<Bench>, &Rc<Held>),
 ) -> Option<()> {
-    let rules = call.ledger.view().authorization.clone();
-    let in_force = in_force(call, result, rules.as_ref())?;
+    let in_force = in_force(call, result)?;
     let caller = caller(call);
     let facts = Facts {
         head: headers::head(&call.request)?,
@@ -63,16 +60,12 @@ fn note(
         None => Fate::Closed,
         Some(chain) => chain.fate(found?, &facts)?,
     };
-    bench.note(held.listener?, (&in_force, &shadow), facts.head.path, || example(&call.request));
+    bench.note(held, (&in_force, &shadow), facts.head.path, || example(&call.request));
     Some(())
 }
 
 /// What becomes of it; `None` where neither its route nor anybody's rules have decided that.
-fn in_force<'a>(
-    call: &'a Call,
-    result: Result<(), ProxyError>,
-    rules: Option<&'a Arc<Rules>>,
-) -> Option<Fate<'a>> {
+fn in_force(call: &Call, result: Result<(), ProxyError>) -> Option<Fate<'_>> {
     let ledger = &call.ledger;
     match result {
         Ok(()) => {
@@ -81,7 +74,9 @@ fn in_force<'a>(
         }
         Err(ProxyError::NoRoute) => Some(Fate::NoRoute),
         Err(ProxyError::Unauthenticated(error)) => Some(Fate::Unproven(Unproven::Error(error))),
-        Err(ProxyError::Denied) => Some(Fate::Denied(rules?, ledger.decision().denied?)),
+        Err(ProxyError::Denied) => {
+            Some(Fate::Denied(ledger.view().authorization.as_ref()?, ledger.decision().denied?))
+        }
         // Its connection is ended, or it could not be read.
         Err(_) => None,
     }

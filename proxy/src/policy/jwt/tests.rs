@@ -297,3 +297,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_wanted_of_a_token_is_the_routes_to_say_or_the_listeners() {
+    use JwtUse::{None as Nothing, Optional, Required};
+    let issuer = |required| JwtIssuer {
+        issuer: "i".into(),
+        keys: JwksSource::File("keys.json".into()),
+        audiences: ["a".into()].into(),
+        required,
+        algorithms: [JwtAlgorithm::Es256].into(),
+        leeway: JwtIssuer::LEEWAY,
+        claims_to_headers: Box::default(),
+    };
+    let (optional, required) = ([issuer(false)], [issuer(false), issuer(true)]);
+    let rows: [(&[JwtIssuer], _, _); 10] = [
+        (&[], None, Ok(Nothing)),
+        (&[], Some(Optional), Ok(Nothing)),
+        (&[], Some(Nothing), Ok(Nothing)),
+        (&[], Some(Required), Err(JwtError::UnknownIssuer)),
+        (&optional, None, Ok(Optional)),
+        (&optional, Some(Required), Ok(Required)),
+        (&optional, Some(Nothing), Ok(Nothing)),
+        (&required, None, Ok(Required)),
+        (&required, Some(Optional), Ok(Optional)),
+        (&required, Some(Nothing), Ok(Nothing)),
+    ];
+    for (issuers, of_route, expected) in rows {
+        assert_eq!(wanted(issuers, of_route), expected, "{} {of_route:?}", issuers.len());
+    }
+    assert_eq!([Nothing, Optional, Required].map(without), [Ok(()), Ok(()), Err(JwtError::Missing)]);
+}
