@@ -1,6 +1,7 @@
 //! How a configuration comes into force: everything that can fail is done first; then what is new is added, requests
 //! are switched over, and what is gone is let go. A configuration that fails changes nothing.
 
+use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -69,6 +70,20 @@ type States = HashMap<Option<ChainMatch>, Arc<ListenerState>>;
 struct Resolving {
     source: Source,
     task: JoinHandle<()>,
+}
+
+/// A control plane may lead to a cluster, or a part of one, that it has not told or that was refused: for copies, in place
+/// of another, or to ask whether a request may pass. It fails then, and what that means each of them says.
+fn missing(
+    to: &Destination,
+    clusters: &Clusters,
+    known: &RefCell<HashMap<Destination, Arc<ClusterView>>>,
+) -> Arc<ClusterView> {
+    let make = || {
+        tracing::warn!(cluster = %to, "something leads to a cluster that nobody has: there it finds no endpoint");
+        Arc::new(clusters.absent(to))
+    };
+    known.borrow_mut().entry(to.clone()).or_insert_with(make).clone()
 }
 
 impl Applier {
@@ -304,7 +319,11 @@ impl Applier {
 
     fn snapshot(&mut self, mesh: Mesh, next: &BTreeMap<Name, Running>, loaded: &Loaded) -> Snapshot {
         let views = self.views(&mesh, loaded);
-        let resolve = |to: &Destination| views[&(&to.cluster, to.subset.as_ref())].clone();
+        let (clusters, absent) = (self.clusters.clone(), RefCell::default());
+        let resolve = |to: &Destination| match views.get(&(&to.cluster, to.subset.as_ref())) {
+            Some(view) => view.clone(),
+            None => missing(to, &clusters, &absent),
+        };
         let tables = self.routes(&mesh, resolve);
         let mut counted = self.counted(&mesh, &resolve);
         let node = mesh.process.control.as_deref().map(|control| &*control.node.cluster);

@@ -226,7 +226,7 @@ pub struct RouteExtras {
 }
 
 impl Routes {
-    /// `resolve` finds a cluster, or the part of one, that the model has checked to exist.
+    /// `resolve` finds a cluster, or the part of one.
     pub fn new(table: RouteTable, resolve: impl Fn(&Destination) -> Arc<ClusterView>) -> Self {
         let clusters = table.routes.iter().map(|route| split_clusters(route, &resolve)).collect();
         let extras = table.routes.iter().enumerate();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use outrigger_proto::model::{
-    self, Address, Assignment, BreakerLimits, DnsUse, Name, OutlierDetection, Priority, Source,
+    self, Address, Assignment, BreakerLimits, Destination, DnsUse, Name, OutlierDetection, Priority, Source,
 };
 use tokio::time::Instant;
 
@@ -221,23 +221,31 @@ impl Clusters {
 
     /// The cluster of this name, made now if there is none.
     pub fn get_or_make(&self, name: &Name) -> Arc<Cluster> {
-        let make = || {
-            Arc::new(Cluster {
-                name: name.clone(),
-                endpoints: ArcSwap::default(),
-                originals: Originals::default(),
-                common: self.common.clone(),
-                subsets: ArcSwapOption::empty(),
-                stats: OnceLock::new(),
-                breaker: Breaker::new(Priority::Default, &BreakerLimits::default()),
-                high: OnceLock::new(),
-                latencies: OnceLock::new(),
-                config: Mutex::default(),
-                detector: Mutex::new(Detector::new(self.epoch.elapsed())),
-                registry: self.registry.clone(),
-            })
-        };
-        self.lock().entry(name.clone()).or_insert_with(make).clone()
+        self.lock().entry(name.clone()).or_insert_with(|| self.make(name)).clone()
+    }
+
+    /// In place of a cluster, or a part of one, that something leads to and nobody has: without an endpoint, and none of
+    /// those that live.
+    pub fn absent(&self, to: &Destination) -> ClusterView {
+        let config = Arc::new(model::Cluster::new(Source::Static));
+        ClusterView { config, live: self.make(&to.cluster), tls: None, subset: None }
+    }
+
+    fn make(&self, name: &Name) -> Arc<Cluster> {
+        Arc::new(Cluster {
+            name: name.clone(),
+            endpoints: ArcSwap::default(),
+            originals: Originals::default(),
+            common: self.common.clone(),
+            subsets: ArcSwapOption::empty(),
+            stats: OnceLock::new(),
+            breaker: Breaker::new(Priority::Default, &BreakerLimits::default()),
+            high: OnceLock::new(),
+            latencies: OnceLock::new(),
+            config: Mutex::default(),
+            detector: Mutex::new(Detector::new(self.epoch.elapsed())),
+            registry: self.registry.clone(),
+        })
     }
 
     /// A cluster is configured so, from now on. Its endpoints stay, and so do its subsets: which endpoints are in them is

@@ -259,6 +259,79 @@ async fn the_control_plane_is_told_the_metadata() {
     answered_by(&proxy, "one").await;
 }
 
+/// A filter of HTTP before the others.
+fn first(mut listener: Value, name: &str, kind: &str, config: Value) -> Value {
+    let mut config = config;
+    config["@type"] = format!("{TYPES}.filters.http.{kind}").into();
+    let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+    let filters = manager["http_filters"].as_array_mut().unwrap();
+    filters.insert(0, json!({ "name": name, "typed_config": config }));
+    listener
+}
+
+/// Copies, questions and counts that lead to a cluster that is refused, or never comes.
+#[tokio::test]
+async fn what_leads_to_a_cluster_that_nobody_has_fails_as_it_says() {
+    let Some(python) = python_with_messages().await else { return };
+    let one = Echo::start("one").await;
+    let mut said = state("1", &[one.address().port()]);
+    said["Cluster"]
+        .as_array_mut()
+        .unwrap()
+        .push(cluster("refused", &json!({ "max_requests_per_connection": 5 })));
+    let service = |cluster: &str| json!({ "envoy_grpc": { "cluster_name": cluster } });
+    let asks = json!({ "grpc_service": service("refused"), "transport_api_version": "V3" });
+    let counts = |denies: bool| {
+        json!({
+            "domain": "d", "failure_mode_deny": denies,
+            "rate_limit_service": { "grpc_service": service("never"), "transport_api_version": "V3" },
+        })
+    };
+    let limited = |name: &str, denies| {
+        first(
+            listener(name, "counted"),
+            "envoy.filters.http.ratelimit",
+            "ratelimit.v3.RateLimit",
+            counts(denies),
+        )
+    };
+    said["Listener"] = json!([
+        listener("web", "table"),
+        first(listener("asks", "table"), "envoy.filters.http.ext_authz", "ext_authz.v3.ExtAuthz", asks),
+        limited("counts", false),
+        limited("denies", true),
+    ]);
+    let mut copied = to(&json!({ "prefix": "/" }), "app");
+    copied["route"]["request_mirror_policies"] = json!([{ "cluster": "never" }]);
+    let mut counted = to(&json!({ "prefix": "/" }), "app");
+    counted["route"]["rate_limits"] = json!([{ "actions": [{ "source_cluster": {} }] }]);
+    said["RouteConfiguration"] =
+        json!([routes("table", &json!([copied])), routes("counted", &json!([counted]))]);
+    let (mut control, port) = control(&python, Way::Delta, 0, &said).await;
+    let proxy = Proxy::start(&file(port)).await;
+    answered_by(&proxy, "one").await;
+    let statuses = async || {
+        let mut out = Vec::new();
+        for listener in ["web", "asks", "counts", "denies"] {
+            out.push(proxy.get(listener, "/").await.status);
+        }
+        out
+    };
+    assert_eq!(statuses().await, [200, 503, 200, 503]);
+    proxy.wait_log("something leads to a cluster that nobody has").await;
+    // Once it is there and well, it is asked.
+    said["version"] = "2".into();
+    said["Cluster"] = json!([cluster("app", &json!({})), cluster("never", &json!({}))]);
+    let all = [endpoints("app", &[one.address().port()]), endpoints("never", &[one.address().port()])];
+    said["ClusterLoadAssignment"] = json!(all);
+    control.tell(&said.to_string()).await;
+    until("copies are sent", async || {
+        assert_eq!(proxy.get("web", "/").await.status, 200);
+        (proxy.metric("outrigger_upstream_mirrors_total{cluster=\"never\"}").await >= 1.0).then_some(())
+    })
+    .await;
+}
+
 /// What is given a time to live, and is not said again.
 async fn lapses(way: Way) {
     let Some(python) = python_with_messages().await else { return };
