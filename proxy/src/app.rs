@@ -1,21 +1,26 @@
 //! The process: builds everything, starts it, keeps its configuration fresh, and takes it down in good order. The only
 //! file that sees all.
 
+mod cpus;
+mod remote;
+mod signals;
+
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeMap;
 use std::io;
-use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use outrigger_proto::error::{ConfigError, ConfigErrors};
 use outrigger_proto::model::{AccessLog, Address, Config, ControlPlane, Direction, Mesh, Name, Shutdown};
-use outrigger_proto::xds::{Kind, Refused};
+use outrigger_proto::xds::Refused;
 use outrigger_proto::yaml::Parsed;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
 
+pub use self::cpus::workers;
+use self::cpus::workers_differ;
+use self::remote::{Remote, unfit_listeners};
+use self::signals::Leave;
+pub use self::signals::Signals;
 use crate::admin::{self, Admin, Status};
 use crate::apply::Applier;
 use crate::control::aside::Aside;
@@ -44,8 +49,6 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 /// So many connections are worth releasing memory for, once no request has come for so long.
 const WAVE: u32 = 64;
 const CALM: Duration = Duration::from_secs(1);
-/// How long the start waits for a control plane's first word.
-const FIRST_WORD: Duration = Duration::from_secs(5);
 /// How long the access log may take to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -97,38 +100,6 @@ pub struct App {
 struct ShadowFile {
     origin: Origin,
     seen: Fingerprint,
-}
-
-/// A control plane, as it was configured at the start.
-#[derive(Debug)]
-struct Remote {
-    news: mpsc::Receiver<Told>,
-    /// Its first word, until that has come into force: whether it is what it said before we began, and who waits for that.
-    first: Option<(bool, oneshot::Sender<Taken>)>,
-    /// What it said last.
-    found: Discovered,
-    /// What the file says beside that.
-    own: Config,
-}
-
-/// The CPUs that we may use: the affinity mask, or the cgroup's quota rounded up, whichever is less. (The standard
-/// library rounds the quota down, which leaves a third of a quota of 1.5 unused.)
-fn cpus() -> usize {
-    let affinity = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
-    let quota = std::fs::read_to_string("/sys/fs/cgroup/cpu.max").ok().and_then(|text| quota(&text));
-    affinity.min(quota.unwrap_or(usize::MAX)).max(1)
-}
-
-/// `cpu.max` of cgroup v2: `max 100000`, or `150000 100000` for one and a half CPUs.
-fn quota(text: &str) -> Option<usize> {
-    let mut words = text.split_whitespace();
-    let (quota, period): (usize, usize) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    (period > 0).then(|| quota.div_ceil(period))
-}
-
-/// How many workers a configuration asks for.
-pub fn workers(mesh: &Mesh) -> usize {
-    mesh.process.workers.map_or_else(cpus, NonZeroUsize::get)
 }
 
 /// Ends ejections in time, and judges endpoints, for as long as the process lives.
@@ -571,119 +542,8 @@ impl App {
     }
 }
 
-impl Remote {
-    /// Follows a control plane; waits for its first word, but not for long.
-    async fn follow(
-        control: ControlPlane,
-        own: Config,
-        ears: Ears,
-        Taker { identity, stats }: Taker,
-    ) -> Self {
-        let (tell, mut news) = mpsc::channel(1);
-        let server = control.server.clone();
-        tokio::task::spawn_local(xds::follow(control, identity, (tell, ears), stats));
-        let (found, first) = match tokio::time::timeout(FIRST_WORD, news.recv()).await {
-            Ok(Some(Told { news: News::All(found), cached, taken })) => (*found, Some((cached, taken))),
-            Ok(Some(Told { news: News::Endpoints(_), .. }) | None) | Err(_) => {
-                tracing::warn!(%server, after = ?FIRST_WORD, "the control plane says nothing yet; starting with the file alone");
-                (Discovered::default(), None)
-            }
-        };
-        Self { news, first, found, own }
-    }
-
-    /// What it says next; nothing, ever, without one.
-    async fn next(remote: &mut Option<Self>) -> Option<Told> {
-        match remote {
-            Some(remote) => remote.news.recv().await,
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// The listeners of a control plane's that alone keep a configuration from coming into force, and what is wrong with each; none,
-/// where there is more than that.
-fn unfit_listeners(
-    errors: &[ConfigError],
-    own: &Config,
-    found: &Discovered,
-) -> BTreeMap<Name, Vec<ConfigError>> {
-    let mut bad: BTreeMap<Name, Vec<ConfigError>> = BTreeMap::new();
-    for error in errors {
-        let is_of = |name: &&Name| {
-            let rest =
-                error.path.strip_prefix("listeners.").and_then(|rest| rest.strip_prefix(name.as_str()));
-            rest.is_some_and(|rest| rest.starts_with('.')) && !own.mesh.listeners.contains_key(*name)
-        };
-        // A name may begin as another does.
-        let named = found.listeners.keys().filter(is_of).max_by_key(|name| name.as_str().len());
-        let Some(name) = named else { return BTreeMap::new() };
-        let path = format!("{}[{name}]", Kind::Listener);
-        bad.entry(name.clone()).or_default().push(ConfigError { path, ..error.clone() });
-    }
-    bad
-}
-
-fn workers_differ(wanted: Option<NonZeroUsize>, running: usize) -> bool {
-    wanted.is_some_and(|wanted| wanted.get() != running)
-}
-
 fn warn(origin: &Origin, warnings: &[ConfigError]) {
     for warning in warnings {
         tracing::warn!("{}:{warning}", origin.name());
-    }
-}
-
-/// The signals that the process listens to. Had before anything is started: one that comes early must find us listening.
-#[derive(Debug)]
-pub struct Signals {
-    hangup: Signal,
-    leave: Leave,
-}
-
-impl Signals {
-    /// Listens.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn listen() -> Result<Self, StartError> {
-        let listen =
-            |kind| signal(kind).map_err(|error| StartError::System("cannot listen for signals", error));
-        let leave = Leave { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? };
-        Ok(Self { hangup: listen(SignalKind::hangup())?, leave })
-    }
-}
-
-/// The signals that end the process.
-#[derive(Debug)]
-struct Leave {
-    term: Signal,
-    int: Signal,
-}
-
-impl Leave {
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quota_is_rounded_up() {
-        let rows = [
-            ("max 100000", None),
-            ("150000 100000", Some(2)),
-            ("100000 100000\n", Some(1)),
-            ("50000 100000", Some(1)),
-        ];
-        for (text, expected) in rows {
-            assert_eq!(quota(text), expected, "{text}");
-        }
     }
 }
