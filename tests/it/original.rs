@@ -3,7 +3,9 @@
 mod redirect;
 
 use outrigger_tests::{Client, Dir, Echo, Origin, Proxy, Report, until};
+use rustix::process::Signal;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::peers::free_port;
 
@@ -207,4 +209,74 @@ async fn with_tls_it_is_known_whose_certificate_is_expected() {
         client.send(asks(&server.address("in").to_string())).await;
         assert_eq!(client.reply().await.status, expected, "{tls}");
     }
+}
+
+/// A listener that believes tokens by keys that come from there: until they do, a configuration waits to come into force.
+fn that_waits_for(keys: &Origin) -> String {
+    format!(
+        "  waits:
+    bind: 127.0.0.1:0
+    jwt: [{{ issuer: \"https://id.test\", jwks: \"http://{}/jwks\", audiences: [shop] }}]
+    routes: [{{ respond: {{}} }}]
+clusters:",
+        keys.address()
+    )
+}
+
+/// Of two configurations the one in force holds until the other one is.
+#[tokio::test]
+async fn a_cluster_comes_to_name_its_endpoints_and_loses_no_request() {
+    let echo = Echo::start("one").await;
+    let address = echo.address().to_string();
+    let named = config(BY_HEADER);
+    let stated = named
+        .replace(&format!("original_destination: {{ {BY_HEADER} }}"), &format!("endpoints: [\"{address}\"]"));
+    for (first, second) in [(&stated, &named), (&named, &stated)] {
+        let proxy = Proxy::start(first).await;
+        let mut client = proxy.client("web").await;
+        assert_eq!(came(&mut client, asks(&address)).await, "one");
+        let (keys, open) = Origin::gated().await;
+        proxy.rewrite(&second.replace("clusters:", &that_waits_for(&keys)));
+        proxy.signal(Signal::HUP);
+        keys.wait_requests(1).await;
+        assert_eq!(came(&mut client, asks(&address)).await, "one", "it is about to come into force");
+        assert_eq!(endpoints(&proxy).await, [&*address]);
+        open.send(true).unwrap();
+        until("it is in force", async || (proxy.version().await > 1).then_some(())).await;
+        assert_eq!(came(&mut client, asks(&address)).await, "one");
+        assert_eq!(endpoints(&proxy).await, [&*address]);
+    }
+}
+
+/// A request that is tried again goes where it was to go, whatever others name meanwhile.
+#[tokio::test]
+async fn a_request_of_before_does_not_go_where_others_say() {
+    let (open, gate) = watch::channel(false);
+    let stated = Origin::start(move |mut conn| {
+        let mut gate = gate.clone();
+        async move {
+            while conn.request().await.is_some() {
+                let _ = gate.wait_for(|open| *open).await;
+                conn.send("HTTP/1.1 500 Bad\r\nContent-Length: 0\r\n\r\n").await;
+            }
+        }
+    })
+    .await;
+    let other = Echo::start("other").await;
+    let named = config(BY_HEADER)
+        .replace("{ to: there }", "{ to: there, retry: { attempts: 2, conditions: [5xx] } }");
+    let before = named.replace(
+        &format!("original_destination: {{ {BY_HEADER} }}"),
+        &format!("endpoints: [\"{}\"]", stated.address()),
+    );
+    let proxy = Proxy::start(&before).await;
+    let mut waiting = proxy.client("web").await;
+    waiting.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    stated.wait_requests(1).await;
+    proxy.reload(&named).await;
+    let mut client = proxy.client("web").await;
+    assert_eq!(came(&mut client, asks(&other.address().to_string())).await, "other");
+    open.send(true).unwrap();
+    assert_eq!(waiting.reply().await.status, 500);
+    assert_eq!((stated.count(), other.requests()), (2, 1));
 }

@@ -113,6 +113,12 @@ impl Common {
 #[derive(Debug, Default)]
 pub(super) struct Originals {
     by_address: ArcSwap<HashMap<SocketAddr, Arc<Known>>>,
+    /// The same, for those who look at all of them.
+    set: ArcSwap<EndpointSet>,
+    /// They are known from one request to the next; changes with the cluster's lock held.
+    are_kept: AtomicBool,
+    /// They are what the cluster's endpoints are.
+    are_in_force: AtomicBool,
     /// It has been said that somebody came whom the kernel had not redirected, or was to be sent back.
     warned: AtomicBool,
 }
@@ -139,82 +145,126 @@ impl Known {
 }
 
 impl Originals {
-    /// None of them is meant any longer.
-    pub(super) fn clear(&self) {
-        self.by_address.store(Arc::default());
+    /// All of them.
+    pub(super) fn set(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
+        self.set.load()
+    }
+
+    /// Whether requests name endpoints under the configuration in force.
+    pub(super) fn are_in_force(&self) -> bool {
+        self.are_in_force.load(Relaxed)
+    }
+
+    /// A configuration is about to come into force; with the lock held under which sets are made.
+    pub(super) fn configure(&self, config: &model::Cluster, is_set_changed: bool) {
+        // Where names end, they go on until it is in force.
+        if is_original(config) {
+            self.are_kept.store(true, Relaxed);
+        }
+        if is_set_changed && !self.by_address.load().is_empty() {
+            self.make_set(config.into());
+        }
+    }
+
+    fn make_set(&self, settings: Settings<'_>) {
+        let known = self.by_address.load();
+        let mut endpoints: Vec<_> = known.values().map(|known| known.endpoint.clone()).collect();
+        endpoints.sort_unstable_by_key(|endpoint| endpoint.id());
+        self.set.store(Arc::new(EndpointSet::new(endpoints, settings)));
+    }
+
+    /// None of them is known any longer.
+    fn end(&self) {
+        self.are_kept.store(false, Relaxed);
+        self.are_in_force.store(false, Relaxed);
+        for known in self.by_address.swap(Arc::default()).values() {
+            known.endpoint.retire();
+        }
+        self.set.store(Arc::default());
     }
 }
 
 impl Cluster {
-    /// The endpoint at this address, made now if there is none.
+    /// The endpoint at this address, made now if there is none. Whoever was led here under a configuration that is no longer
+    /// in force gets one that lasts as long as its request.
     ///
     /// # Errors
-    /// [`UpstreamError::OwnAddress`], or [`UpstreamError::TooManyEndpoints`]; [`UpstreamError::NoEndpoint`] where the cluster
-    /// is no longer one whose endpoints are named.
+    /// [`UpstreamError::OwnAddress`], or [`UpstreamError::TooManyEndpoints`].
     pub(super) fn endpoint_at(
         &self,
+        original: &Original,
         address: SocketAddr,
         now: Duration,
     ) -> Result<Arc<Endpoint>, UpstreamError> {
         match self.originals.by_address.load().get(&address) {
             Some(known) => Ok(known.endpoint.clone()),
-            None => self.make_endpoint(address, now),
+            None => self.make_endpoint(original, address, now),
         }
     }
 
     #[cold]
-    fn make_endpoint(&self, address: SocketAddr, now: Duration) -> Result<Arc<Endpoint>, UpstreamError> {
+    fn make_endpoint(
+        &self,
+        original: &Original,
+        address: SocketAddr,
+        now: Duration,
+    ) -> Result<Arc<Endpoint>, UpstreamError> {
         if self.common.own.has(address, is_local) {
             return Err(UpstreamError::OwnAddress);
         }
         let config = guard(&self.config);
-        let Some((config, original)) = originals_of(config.as_ref()) else {
-            return Err(UpstreamError::NoEndpoint);
-        };
         let known = self.originals.by_address.load_full();
         if let Some(known) = known.get(&address) {
             return Ok(known.endpoint.clone());
+        }
+        let endpoint = || {
+            let endpoint = Arc::new(Endpoint::new(self.common.next_endpoint(), Address::Ip(address), 1));
+            endpoint.set_since(now);
+            endpoint
+        };
+        if !self.originals.are_kept.load(Relaxed) {
+            let endpoint = endpoint();
+            endpoint.retire();
+            return Ok(endpoint);
         }
         let most = original.max_endpoints;
         if known.len() >= usize::try_from(most.get()).unwrap_or(usize::MAX) {
             return Err(UpstreamError::TooManyEndpoints(most));
         }
-        let endpoint = Arc::new(Endpoint::new(self.common.next_endpoint(), Address::Ip(address), 1));
-        endpoint.set_since(now);
+        let endpoint = endpoint();
         let used = (now.as_nanos() as u64).into();
         let new = Known { endpoint: endpoint.clone(), requests: 0.into(), used };
         let mut all = HashMap::clone(&known);
         all.insert(address, Arc::new(new));
         self.originals.by_address.store(Arc::new(all));
-        let mut endpoints = self.endpoints.load().endpoints().to_vec();
-        endpoints.push(endpoint.clone());
-        self.endpoints.store(Arc::new(EndpointSet::new(endpoints, Settings::from(config))));
+        self.originals.make_set(settings_of(config.as_ref()));
         Ok(endpoint)
     }
 
     /// Forgets endpoints that were named and are no longer used, or have become addresses of ours. Whether there were any.
     pub(super) fn forget_unused(&self, now: Duration) -> bool {
         let config = guard(&self.config);
-        let Some((config, original)) = originals_of(config.as_ref()) else { return false };
+        let Some(Source::Original(original)) = config.as_deref().map(|config| &config.source) else {
+            return false;
+        };
         let known = self.originals.by_address.load_full();
         // Each is looked at, or those behind the first one would look unused for longer than they are.
         let unused = known.iter().filter(|(_, known)| known.is_unused(now, original.cleanup));
         let gone: Vec<SocketAddr> = unused.map(|(address, _)| *address).collect();
-        self.forget(config, &gone);
+        self.forget(config.as_ref(), &gone);
         !gone.is_empty()
     }
 
     /// Forgets endpoints at which the process listens from now on.
     pub(super) fn forget_own(&self) {
         let config = guard(&self.config);
-        let Some((config, _)) = originals_of(config.as_ref()) else { return };
         let known = self.originals.by_address.load_full();
         let own = known.keys().filter(|address| self.common.own.has(**address, is_local));
-        self.forget(config, &own.copied().collect::<Vec<_>>());
+        self.forget(config.as_ref(), &own.copied().collect::<Vec<_>>());
     }
 
     /// With the lock held under which sets are made.
-    fn forget(&self, config: &model::Cluster, gone: &[SocketAddr]) {
+    fn forget(&self, config: Option<&Arc<model::Cluster>>, gone: &[SocketAddr]) {
         if gone.is_empty() {
             return;
         }
@@ -225,23 +275,24 @@ impl Cluster {
             }
         }
         self.originals.by_address.store(Arc::new(all));
-        let mut endpoints = self.endpoints.load().endpoints().to_vec();
-        endpoints.retain(|endpoint| !endpoint.is_retired());
-        self.endpoints.store(Arc::new(EndpointSet::new(endpoints, Settings::from(config))));
+        self.originals.make_set(settings_of(config));
     }
 
-    /// Its endpoints are named from now on: those that are known stay, those that it had otherwise are gone.
-    pub(super) fn take_names(&self) {
+    /// See [`Clusters::settle`](super::Clusters::settle).
+    pub(super) fn settle(&self) {
         let config = guard(&self.config);
-        let Some((config, _)) = originals_of(config.as_ref()) else { return };
-        let known = self.originals.by_address.load_full();
-        let named: Vec<_> = known.values().map(|known| known.endpoint.clone()).collect();
-        for endpoint in self.endpoints.load().endpoints() {
-            if !named.iter().any(|named| named.id() == endpoint.id()) {
-                endpoint.retire();
-            }
+        if !config.as_deref().is_some_and(is_original) {
+            return self.originals.end();
         }
-        self.endpoints.store(Arc::new(EndpointSet::new(named, Settings::from(config))));
+        self.originals.are_in_force.store(true, Relaxed);
+        // A request that is yet to choose finds them: it lives under one configuration from its start to its end.
+        self.endpoints.load().endpoints().iter().for_each(|endpoint| endpoint.retire());
+    }
+
+    /// The cluster is gone, and so is whoever was named.
+    pub(super) fn end_names(&self) {
+        let _config = guard(&self.config);
+        self.originals.end();
     }
 
     /// A request was not sent, for this reason. Once it is said aloud: it is a rule of the firewall that is wrong, or
@@ -258,12 +309,15 @@ impl Cluster {
     }
 }
 
-fn originals_of(config: Option<&Arc<model::Cluster>>) -> Option<(&model::Cluster, &Original)> {
-    let config = config?;
+fn is_original(config: &model::Cluster) -> bool {
     match &config.source {
-        Source::Original(original) => Some((config, original)),
-        Source::Static | Source::Dns { .. } => None,
+        Source::Original(_) => true,
+        Source::Static | Source::Dns { .. } => false,
     }
+}
+
+fn settings_of(config: Option<&Arc<model::Cluster>>) -> Settings<'_> {
+    config.map(|config| Settings::from(&**config)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use http::{HeaderMap, Method, Request, Version};
 use http_body::Body as _;
-use outrigger_proto::model::{Protocol, Source};
+use outrigger_proto::model::{Original, Protocol, Source};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -273,8 +273,8 @@ impl Upstream {
     }
 
     fn pick(&self, to: &ClusterView, going: &Going<'_>, unreachable: &Tried) -> Result<Lease, UpstreamError> {
-        if let Source::Original(_) = &to.config.source {
-            return self.pick_named(to, going);
+        if let Source::Original(original) = &to.config.source {
+            return self.pick_named((to, original), going);
         }
         let endpoints = to.endpoints();
         let trip = going.trip;
@@ -304,11 +304,15 @@ impl Upstream {
     }
 
     /// The one endpoint that is named, unless it is left out.
-    fn pick_named(&self, to: &ClusterView, going: &Going<'_>) -> Result<Lease, UpstreamError> {
+    fn pick_named(
+        &self,
+        (to, original): (&ClusterView, &Original),
+        going: &Going<'_>,
+    ) -> Result<Lease, UpstreamError> {
         let trip = going.trip;
         let address = trip.named.get().ok_or(UpstreamError::NoOriginalDestination)?;
         let now = trip.started.duration_since(self.epoch);
-        let found = to.live.endpoint_at(address, now);
+        let found = to.live.endpoint_at(original, address, now);
         let endpoint = found.inspect_err(|error| to.live.note_unnamed(*error, trip.redirected.get()))?;
         let probe = match endpoint.availability() {
             Availability::Available => None,
