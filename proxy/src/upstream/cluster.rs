@@ -325,8 +325,9 @@ impl Clusters {
 
     /// The process listens on these addresses, and on no others: no request is sent there that names its endpoint.
     pub fn listens_on(&self, addresses: Vec<SocketAddr>) {
-        self.common.own.set(addresses);
-        self.all().iter().for_each(|cluster| cluster.forget_own());
+        if self.common.own.set(addresses) {
+            self.all().iter().for_each(|cluster| cluster.forget_own());
+        }
     }
 
     /// Ends ejections, and judges endpoints by shares and means, where that is due. To be called more often than any

@@ -74,9 +74,15 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 pub(super) struct Own(ArcSwap<Vec<SocketAddr>>);
 
 impl Own {
-    /// It listens there, and nowhere else.
-    pub(super) fn set(&self, all: Vec<SocketAddr>) {
-        self.0.store(Arc::new(all));
+    /// It listens there, and nowhere else. Whether that is news.
+    pub(super) fn set(&self, mut all: Vec<SocketAddr>) -> bool {
+        all.sort_unstable();
+        all.dedup();
+        let is_new = **self.0.load() != all;
+        if is_new {
+            self.0.store(Arc::new(all));
+        }
+        is_new
     }
 
     /// Whether a connection to this address would come to the process.
@@ -257,10 +263,11 @@ impl Cluster {
 
     /// Forgets endpoints at which the process listens from now on.
     pub(super) fn forget_own(&self) {
-        let config = guard(&self.config);
         let known = self.originals.by_address.load_full();
+        // The system is asked, and nobody waits for a lock meanwhile.
         let own = known.keys().filter(|address| self.common.own.has(**address, is_local));
-        self.forget(config.as_ref(), &own.copied().collect::<Vec<_>>());
+        let own: Vec<SocketAddr> = own.copied().collect();
+        self.forget(guard(&self.config).as_ref(), &own);
     }
 
     /// With the lock held under which sets are made.

@@ -244,3 +244,12 @@ fn who_is_named_goes_with_the_cluster() {
     assert!(named.is_retired());
     assert!(reach(&cluster, "192.0.2.1:1").unwrap().is_retired());
 }
+
+#[test]
+fn where_it_listens_is_news_once() {
+    let own = Own::default();
+    assert!(!own.set(Vec::new()));
+    assert!(own.set(vec![at("192.0.2.1:1"), at("192.0.2.2:1")]));
+    assert!(!own.set(vec![at("192.0.2.2:1"), at("192.0.2.1:1"), at("192.0.2.1:1")]), "in any order");
+    assert!(own.set(vec![at("192.0.2.1:1")]));
+}
