@@ -4,6 +4,7 @@
 //! they are known. What is named by a stranger is bounded, and never leads back to the process itself.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -85,14 +86,27 @@ impl Own {
         is_new
     }
 
-    /// Whether a connection to this address would come to the process.
-    fn has(&self, address: SocketAddr, is_local: impl Fn(SocketAddr) -> bool) -> bool {
-        self.0.load().iter().any(|own| {
-            let ip = own.ip().to_canonical();
-            let all = ip.is_unspecified() && (own.is_ipv6() || address.is_ipv4());
-            own.port() == address.port() && (ip == address.ip() || all && is_local(address))
-        })
+    /// Where it listens now.
+    fn all(&self) -> Arc<Vec<SocketAddr>> {
+        self.0.load_full()
     }
+}
+
+/// Whether a connection to this address would come to the process, which listens there.
+fn comes_back(
+    own: &[SocketAddr],
+    address: SocketAddr,
+    is_local: impl Fn(SocketAddr) -> io::Result<bool>,
+) -> io::Result<bool> {
+    let mut is_perhaps = false;
+    for own in own.iter().filter(|own| own.port() == address.port()) {
+        let ip = own.ip().to_canonical();
+        if ip == address.ip() {
+            return Ok(true);
+        }
+        is_perhaps |= ip.is_unspecified() && (own.is_ipv6() || address.is_ipv4());
+    }
+    Ok(is_perhaps && is_local(address)?)
 }
 
 /// What the clusters of a process have in common.
@@ -195,7 +209,8 @@ impl Cluster {
     /// in force gets one that lasts as long as its request.
     ///
     /// # Errors
-    /// [`UpstreamError::OwnAddress`], or [`UpstreamError::TooManyEndpoints`].
+    /// [`UpstreamError::OwnAddress`], or [`UpstreamError::TooManyEndpoints`]; [`UpstreamError::ConnectFailed`] where the system
+    /// has no descriptor left to say whether the address is its own, and so none for a connection.
     pub(super) fn endpoint_at(
         &self,
         original: &Original,
@@ -215,10 +230,19 @@ impl Cluster {
         address: SocketAddr,
         now: Duration,
     ) -> Result<Arc<Endpoint>, UpstreamError> {
-        if self.common.own.has(address, is_local) {
-            return Err(UpstreamError::OwnAddress);
-        }
+        let refuse_own = |own: &[SocketAddr]| match comes_back(own, address, is_local) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(UpstreamError::OwnAddress),
+            Err(_) => Err(UpstreamError::ConnectFailed),
+        };
+        // Without the lock, as the system may be asked.
+        let own = self.common.own.all();
+        refuse_own(&own)?;
         let config = guard(&self.config);
+        let own_now = self.common.own.all();
+        if !Arc::ptr_eq(&own, &own_now) {
+            refuse_own(&own_now)?;
+        }
         let known = self.originals.by_address.load_full();
         if let Some(known) = known.get(&address) {
             return Ok(known.endpoint.clone());
@@ -263,10 +287,13 @@ impl Cluster {
 
     /// Forgets endpoints at which the process listens from now on.
     pub(super) fn forget_own(&self) {
+        // Who is about to make one, and knew of fewer addresses, has made it once the lock is free.
+        drop(guard(&self.config));
         let known = self.originals.by_address.load_full();
-        // The system is asked, and nobody waits for a lock meanwhile.
-        let own = known.keys().filter(|address| self.common.own.has(**address, is_local));
-        let own: Vec<SocketAddr> = own.copied().collect();
+        let own = self.common.own.all();
+        // The system is asked, and nobody waits for a lock meanwhile. Where it cannot say, whoever goes there next asks again.
+        let is_own = |address: SocketAddr| comes_back(&own, address, is_local).unwrap_or(true);
+        let own: Vec<SocketAddr> = known.keys().copied().filter(|address| is_own(*address)).collect();
         self.forget(guard(&self.config).as_ref(), &own);
     }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::super::cluster::{ClusterView, Clusters};
 use super::super::endpoint::Availability;
 use super::*;
+use crate::io::socket::source_towards;
 use crate::observe::Registry;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -94,11 +95,10 @@ fn a_place_has_one_form() {
 fn where_the_process_listens_is_known() {
     #[track_caller]
     fn check(own: &str, address: &str, expected: bool) {
-        let known = Own::default();
-        known.set(vec![at("192.0.2.7:7"), at(own)]);
+        let own = [at("192.0.2.7:7"), at(own)];
         let is_local =
-            |address: SocketAddr| ["127.0.0.1", "192.0.2.1", "::1"].contains(&&*address.ip().to_string());
-        assert_eq!(known.has(at(address), is_local), expected, "{own} {address}");
+            |address: SocketAddr| Ok(["127.0.0.1", "192.0.2.1", "::1"].contains(&&*address.ip().to_string()));
+        assert_eq!(comes_back(&own, at(address), is_local).unwrap(), expected, "{own:?} {address}");
     }
     check("192.0.2.1:80", "192.0.2.1:80", true);
     check("192.0.2.1:80", "192.0.2.1:81", false);
@@ -110,13 +110,36 @@ fn where_the_process_listens_is_known() {
     check("0.0.0.0:80", "[::1]:80", false);
     check("[::]:80", "[::1]:80", true);
     check("[::ffff:192.0.2.1]:80", "192.0.2.1:80", true);
+    // The system is asked where that decides, and else is not.
+    let own = ["192.0.2.7:7", "0.0.0.0:80", "[::]:81", "192.0.2.7:81"].map(at);
+    let fails = |_| Err(io::ErrorKind::Other.into());
+    for (address, expected) in [
+        ("192.0.2.7:7", Some(true)),
+        ("192.0.2.1:7", Some(false)),
+        ("192.0.2.1:80", None),
+        ("[::1]:80", Some(false)),
+        ("192.0.2.7:81", Some(true)),
+        ("[::1]:81", None),
+    ] {
+        assert_eq!(comes_back(&own, at(address), fails).ok(), expected, "{address}");
+    }
 }
 
 #[test]
 fn this_machine_knows_its_addresses() {
-    assert!(is_local(at("127.0.0.1:1")) && is_local(at("127.9.9.9:1")));
-    // Kept for documentation (RFC 5737): nobody has it.
-    assert!(!is_local(at("192.0.2.1:1")));
+    for (address, expected) in [
+        ("127.0.0.1:1", true),
+        ("127.9.9.9:1", true),
+        ("[::1]:1", true),
+        // Kept for documentation (RFC 5737): nobody has it.
+        ("192.0.2.1:1", false),
+    ] {
+        assert_eq!(is_local(at(address)).unwrap(), expected, "{address}");
+    }
+    // Whichever one others are reached from.
+    if let Some(own) = source_towards(at("192.0.2.1:1")).unwrap() {
+        assert!(is_local(SocketAddr::new(own, 1)).unwrap());
+    }
 }
 
 fn cluster(clusters: &Clusters, original: Original) -> Arc<Cluster> {
