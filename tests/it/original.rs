@@ -150,6 +150,52 @@ async fn endpoints_are_bounded_and_forgotten() {
     assert_eq!(endpoints(&proxy).await.len(), 2);
 }
 
+/// Where the proxy is behind another address as well, as behind that of a service, it does not know itself there: but it is
+/// named only once.
+#[tokio::test]
+async fn what_comes_back_by_another_address_names_nobody_any_more() {
+    let proxy = Proxy::start(&config(BY_HEADER)).await;
+    let service = Proxy::start(&format!(
+        "listeners: {{ tcp: {{ bind: 127.0.0.1:0, tcp: {{ to: all }} }} }}
+clusters: {{ all: {{ endpoints: [\"{}\"] }} }}
+",
+        proxy.address("web")
+    ))
+    .await;
+    let mut client = proxy.client("web").await;
+    client.send(asks(&service.address("tcp").to_string())).await;
+    assert_eq!(client.reply().await.status, 503);
+    assert_eq!(proxy.metric(&error("no_original_destination")).await, 1.0, "once, and no more");
+    assert_eq!(endpoints(&proxy).await, [service.address("tcp").to_string()]);
+}
+
+/// A copy goes where its request was to go, or as its own cluster has it; neither says so any more.
+#[tokio::test]
+async fn a_copy_has_its_endpoint_named_as_the_request_has() {
+    let (one, copy) = (Origin::ok("one").await, Origin::ok("copy").await);
+    let port = format!("{BY_HEADER}, port: {}", copy.socket().port());
+    let config = config(BY_HEADER).replace("{ to: there }", "{ to: there, mirror: { to: copies } }");
+    let proxy = Proxy::start(&format!("{config}  copies: {{ original_destination: {{ {port} }} }}\n")).await;
+    let mut client = proxy.client("web").await;
+    client.send(asks(one.address())).await;
+    assert_eq!(client.reply().await.text(), "one");
+    copy.wait_requests(1).await;
+    for request in [one.last(), copy.last()] {
+        assert_eq!(request.field("x-envoy-original-dst-host"), None);
+    }
+}
+
+/// The host names it, and is the host all the same.
+#[tokio::test]
+async fn a_host_that_names_the_endpoint_stays() {
+    let one = Origin::ok("one").await;
+    let proxy = Proxy::start(&config("header: host")).await;
+    let mut client = proxy.client("web").await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", one.address())).await;
+    assert_eq!(client.reply().await.text(), "one");
+    assert_eq!(one.last().field("host"), Some(one.address()));
+}
+
 /// Retries, breakers and ejection find an endpoint as any other.
 #[tokio::test]
 async fn a_named_endpoint_is_one_as_any_other() {
@@ -170,8 +216,11 @@ async fn a_named_endpoint_is_one_as_any_other() {
     assert_eq!(came(&mut client, asks(&echo.address().to_string())).await, "one");
     client.send(asks(failing.address())).await;
     assert_eq!(client.reply().await.status, 500);
-    // Nobody else was meant.
+    // Nobody else was meant, and nobody else is named any more.
     assert_eq!(failing.count(), 3);
+    for request in failing.requests() {
+        assert_eq!(request.field("x-envoy-original-dst-host"), None);
+    }
     assert_eq!(came(&mut client, asks(failing.address())).await, "503 upstream_no_endpoint");
     assert_eq!(came(&mut client, asks(&echo.address().to_string())).await, "one");
     let clusters: Value = proxy.ask_json("/clusters").await;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use http::header::HOST;
 use http::{HeaderMap, Method, Request, Version};
 use http_body::Body as _;
 use outrigger_proto::model::{Original, Protocol, Source};
@@ -129,7 +130,7 @@ impl Upstream {
         let counted = breaker.count(Limit::Requests, limits);
         let counted = counted.map_err(|overflow| overflowed(to, overflow))?;
         let wire = wire(to.config.protocol, &request);
-        name(to, Some(request.headers()), trip)?;
+        name(to, Some(request.headers_mut()), trip)?;
         let going = trip.begin_attempt();
         if trip.attempts() == 1 && !trip.is_stale() {
             breaker.budget().deposit(to.config.retry_budget);
@@ -532,16 +533,21 @@ impl Upstream {
     }
 }
 
-/// Finds out which endpoint is named, where they are.
-fn name(to: &ClusterView, headers: Option<&HeaderMap>, trip: &Trip) -> Result<(), UpstreamError> {
+/// Finds out which endpoint is named, where they are. A header that names one has done so: sent on, it would name the same
+/// one again wherever the request comes back from behind another address. Whoever keeps the request still has it.
+fn name(to: &ClusterView, headers: Option<&mut HeaderMap>, trip: &Trip) -> Result<(), UpstreamError> {
     let Source::Original(original) = &to.config.source else { return Ok(()) };
     let redirected = trip.redirected.get();
     let named = match trip.comes_back.get() {
         true => Err(UpstreamError::OwnAddress),
-        false => original::named(original, headers, redirected),
+        false => original::named(original, headers.as_deref(), redirected),
     };
     let named = named.inspect_err(|error| to.live.note_unnamed(*error, redirected))?;
     trip.named.set(Some(named));
+    // A request has a host, whatever else that is used for.
+    if let Some((header, headers)) = original.header.as_ref().filter(|header| **header != HOST).zip(headers) {
+        headers.remove(header);
+    }
     Ok(())
 }
 
