@@ -263,7 +263,7 @@ impl Clusters {
             let endpoints = cluster.endpoints.load().endpoints().to_vec();
             cluster.endpoints.store(Arc::new(EndpointSet::new(endpoints, (&**config).into())));
         }
-        cluster.originals.configure(config, changed);
+        cluster.originals.configure(config);
     }
 
     /// The endpoints of a cluster, from now on. Those it had before keep their state and their connections; those no

@@ -3,11 +3,13 @@
 //! They are made when they are first named and forgotten when they are no longer used, and are endpoints as any other while
 //! they are known. What is named by a stranger is bounded, and never leads back to the process itself.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{AcqRel, Relaxed, Release},
+};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,6 +20,7 @@ use super::balance::{EndpointSet, Settings};
 use super::cluster::{Cluster, guard};
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
+use super::known::KnownEndpoints;
 use crate::io::socket::is_local;
 
 /// The endpoint that is meant: what the header names, where there is to be one and it is there, and else where the connection
@@ -132,9 +135,13 @@ impl Common {
 /// The endpoints of a cluster that were named.
 #[derive(Debug, Default)]
 pub(super) struct Originals {
-    by_address: ArcSwap<HashMap<SocketAddr, Arc<Known>>>,
+    known: KnownEndpoints,
     /// The same, for those who look at all of them.
     set: ArcSwap<EndpointSet>,
+    /// The set is behind.
+    is_behind: AtomicBool,
+    /// Held while the set is made, and nothing else is taken meanwhile.
+    making: Mutex<()>,
     /// They are known from one request to the next; changes with the cluster's lock held.
     are_kept: AtomicBool,
     /// They are what the cluster's endpoints are.
@@ -143,30 +150,18 @@ pub(super) struct Originals {
     warned: AtomicBool,
 }
 
-/// An endpoint, and when it was last seen in use.
-#[derive(Debug)]
-struct Known {
-    endpoint: Arc<Endpoint>,
-    /// Requests that it had had when it was last looked.
-    requests: AtomicU64,
-    /// In nanoseconds.
-    used: AtomicU64,
-}
-
-impl Known {
-    /// Whether nothing was sent there for so long.
-    fn is_unused(&self, now: Duration, cleanup: Duration) -> bool {
-        let requests = self.endpoint.requests();
-        if self.requests.swap(requests, Relaxed) != requests || self.endpoint.active() > 0 {
-            self.used.store(now.as_nanos() as u64, Relaxed);
-        }
-        now.saturating_sub(Duration::from_nanos(self.used.load(Relaxed))) >= cleanup
-    }
-}
-
 impl Originals {
-    /// All of them.
+    /// All of them. Made when somebody looks, as it costs by how many there are, and whoever names one more has no use for it.
     pub(super) fn set(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
+        if self.is_behind.load(Relaxed) {
+            let _making = guard(&self.making);
+            // First: whoever comes later makes it be behind once more.
+            if self.is_behind.swap(false, AcqRel) {
+                let endpoints = self.known.all().iter().map(|known| known.endpoint.clone()).collect();
+                // There is nothing to choose, and so nothing that says how.
+                self.set.store(Arc::new(EndpointSet::new(endpoints, Settings::default())));
+            }
+        }
         self.set.load()
     }
 
@@ -175,32 +170,29 @@ impl Originals {
         self.are_in_force.load(Relaxed)
     }
 
-    /// A configuration is about to come into force; with the lock held under which sets are made.
-    pub(super) fn configure(&self, config: &model::Cluster, is_set_changed: bool) {
+    /// A configuration is about to come into force; with the cluster's lock held.
+    pub(super) fn configure(&self, config: &model::Cluster) {
         // Where names end, they go on until it is in force.
         if is_original(config) {
             self.are_kept.store(true, Relaxed);
         }
-        if is_set_changed && !self.by_address.load().is_empty() {
-            self.make_set(config.into());
+    }
+
+    /// These are known no longer; with the cluster's lock held.
+    fn forget(&self, gone: &[SocketAddr]) {
+        if !gone.is_empty() {
+            self.known.forget(gone);
+            self.is_behind.store(true, Release);
         }
     }
 
-    fn make_set(&self, settings: Settings<'_>) {
-        let known = self.by_address.load();
-        let mut endpoints: Vec<_> = known.values().map(|known| known.endpoint.clone()).collect();
-        endpoints.sort_unstable_by_key(|endpoint| endpoint.id());
-        self.set.store(Arc::new(EndpointSet::new(endpoints, settings)));
-    }
-
-    /// None of them is known any longer.
+    /// None of them is known any longer; with the cluster's lock held.
     fn end(&self) {
         self.are_kept.store(false, Relaxed);
         self.are_in_force.store(false, Relaxed);
-        for known in self.by_address.swap(Arc::default()).values() {
-            known.endpoint.retire();
-        }
-        self.set.store(Arc::default());
+        self.forget(&self.known.all().iter().map(|known| known.address).collect::<Vec<_>>());
+        // Or it would keep them.
+        drop(self.set());
     }
 }
 
@@ -217,8 +209,8 @@ impl Cluster {
         address: SocketAddr,
         now: Duration,
     ) -> Result<Arc<Endpoint>, UpstreamError> {
-        match self.originals.by_address.load().get(&address) {
-            Some(known) => Ok(known.endpoint.clone()),
+        match self.originals.known.get(&address) {
+            Some(endpoint) => Ok(endpoint),
             None => self.make_endpoint(original, address, now),
         }
     }
@@ -238,50 +230,46 @@ impl Cluster {
         // Without the lock, as the system may be asked.
         let own = self.common.own.all();
         refuse_own(&own)?;
-        let config = guard(&self.config);
+        let _config = guard(&self.config);
         let own_now = self.common.own.all();
         if !Arc::ptr_eq(&own, &own_now) {
             refuse_own(&own_now)?;
         }
-        let known = self.originals.by_address.load_full();
-        if let Some(known) = known.get(&address) {
-            return Ok(known.endpoint.clone());
+        let originals = &self.originals;
+        if let Some(endpoint) = originals.known.get(&address) {
+            return Ok(endpoint);
         }
         let endpoint = || {
             let endpoint = Arc::new(Endpoint::new(self.common.next_endpoint(), Address::Ip(address), 1));
             endpoint.set_since(now);
             endpoint
         };
-        if !self.originals.are_kept.load(Relaxed) {
+        if !originals.are_kept.load(Relaxed) {
             let endpoint = endpoint();
             endpoint.retire();
             return Ok(endpoint);
         }
         let most = original.max_endpoints;
-        if known.len() >= usize::try_from(most.get()).unwrap_or(usize::MAX) {
+        if originals.known.len() >= usize::try_from(most.get()).unwrap_or(usize::MAX) {
             return Err(UpstreamError::TooManyEndpoints(most));
         }
         let endpoint = endpoint();
-        let used = (now.as_nanos() as u64).into();
-        let new = Known { endpoint: endpoint.clone(), requests: 0.into(), used };
-        let mut all = HashMap::clone(&known);
-        all.insert(address, Arc::new(new));
-        self.originals.by_address.store(Arc::new(all));
-        self.originals.make_set(settings_of(config.as_ref()));
+        originals.known.add(address, endpoint.clone(), now);
+        originals.is_behind.store(true, Release);
         Ok(endpoint)
     }
 
     /// Forgets endpoints that were named and are no longer used, or have become addresses of ours. Whether there were any.
     pub(super) fn forget_unused(&self, now: Duration) -> bool {
-        let config = guard(&self.config);
+        let config = guard(&self.config).clone();
         let Some(Source::Original(original)) = config.as_deref().map(|config| &config.source) else {
             return false;
         };
-        let known = self.originals.by_address.load_full();
+        let known = self.originals.known.all();
         // Each is looked at, or those behind the first one would look unused for longer than they are.
-        let unused = known.iter().filter(|(_, known)| known.is_unused(now, original.cleanup));
-        let gone: Vec<SocketAddr> = unused.map(|(address, _)| *address).collect();
-        self.forget(config.as_ref(), &gone);
+        let unused = known.iter().filter(|known| known.is_unused(now, original.cleanup));
+        let gone: Vec<SocketAddr> = unused.map(|known| known.address).collect();
+        self.forget(&gone);
         !gone.is_empty()
     }
 
@@ -289,27 +277,18 @@ impl Cluster {
     pub(super) fn forget_own(&self) {
         // Who is about to make one, and knew of fewer addresses, has made it once the lock is free.
         drop(guard(&self.config));
-        let known = self.originals.by_address.load_full();
+        let known = self.originals.known.all();
         let own = self.common.own.all();
         // The system is asked, and nobody waits for a lock meanwhile. Where it cannot say, whoever goes there next asks again.
         let is_own = |address: SocketAddr| comes_back(&own, address, is_local).unwrap_or(true);
-        let own: Vec<SocketAddr> = known.keys().copied().filter(|address| is_own(*address)).collect();
-        self.forget(guard(&self.config).as_ref(), &own);
+        let own: Vec<SocketAddr> =
+            known.iter().map(|known| known.address).filter(|address| is_own(*address)).collect();
+        self.forget(&own);
     }
 
-    /// With the lock held under which sets are made.
-    fn forget(&self, config: Option<&Arc<model::Cluster>>, gone: &[SocketAddr]) {
-        if gone.is_empty() {
-            return;
-        }
-        let mut all = HashMap::clone(&self.originals.by_address.load());
-        for address in gone {
-            if let Some(known) = all.remove(address) {
-                known.endpoint.retire();
-            }
-        }
-        self.originals.by_address.store(Arc::new(all));
-        self.originals.make_set(settings_of(config));
+    fn forget(&self, gone: &[SocketAddr]) {
+        let _config = guard(&self.config);
+        self.originals.forget(gone);
     }
 
     /// See [`Clusters::settle`](super::Clusters::settle).
@@ -348,10 +327,6 @@ fn is_original(config: &model::Cluster) -> bool {
         Source::Original(_) => true,
         Source::Static | Source::Dns { .. } => false,
     }
-}
-
-fn settings_of(config: Option<&Arc<model::Cluster>>) -> Settings<'_> {
-    config.map(|config| Settings::from(&**config)).unwrap_or_default()
 }
 
 #[cfg(test)]
