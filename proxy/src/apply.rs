@@ -146,6 +146,9 @@ impl Applier {
         // First, or a request could be sent as nobody.
         self.keeper.install(&mesh, loaded);
         self.shared.live.replace(snapshot);
+        for name in mesh.clusters.keys() {
+            self.clusters.settle(&self.clusters.get_or_make(name));
+        }
         self.limits.forget();
         self.switch(next);
         let Self { clusters, resolving, .. } = self;
@@ -264,7 +267,6 @@ impl Applier {
                     if let Some(task) = self.resolving.remove(name) {
                         task.task.abort();
                     }
-                    self.clusters.take_names(&live);
                 }
                 Source::Dns { host, port, uses } => {
                     if self.resolving.get(name).is_some_and(|resolving| resolving.source == cluster.source) {

@@ -3,7 +3,9 @@
 mod redirect;
 
 use outrigger_tests::{Client, Dir, Echo, Origin, Proxy, Report, until};
+use rustix::process::Signal;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::peers::free_port;
 
@@ -148,6 +150,52 @@ async fn endpoints_are_bounded_and_forgotten() {
     assert_eq!(endpoints(&proxy).await.len(), 2);
 }
 
+/// Where the proxy is behind another address as well, as behind that of a service, it does not know itself there: but it is
+/// named only once.
+#[tokio::test]
+async fn what_comes_back_by_another_address_names_nobody_any_more() {
+    let proxy = Proxy::start(&config(BY_HEADER)).await;
+    let service = Proxy::start(&format!(
+        "listeners: {{ tcp: {{ bind: 127.0.0.1:0, tcp: {{ to: all }} }} }}
+clusters: {{ all: {{ endpoints: [\"{}\"] }} }}
+",
+        proxy.address("web")
+    ))
+    .await;
+    let mut client = proxy.client("web").await;
+    client.send(asks(&service.address("tcp").to_string())).await;
+    assert_eq!(client.reply().await.status, 503);
+    assert_eq!(proxy.metric(&error("no_original_destination")).await, 1.0, "once, and no more");
+    assert_eq!(endpoints(&proxy).await, [service.address("tcp").to_string()]);
+}
+
+/// A copy goes where its request was to go, or as its own cluster has it; neither says so any more.
+#[tokio::test]
+async fn a_copy_has_its_endpoint_named_as_the_request_has() {
+    let (one, copy) = (Origin::ok("one").await, Origin::ok("copy").await);
+    let port = format!("{BY_HEADER}, port: {}", copy.socket().port());
+    let config = config(BY_HEADER).replace("{ to: there }", "{ to: there, mirror: { to: copies } }");
+    let proxy = Proxy::start(&format!("{config}  copies: {{ original_destination: {{ {port} }} }}\n")).await;
+    let mut client = proxy.client("web").await;
+    client.send(asks(one.address())).await;
+    assert_eq!(client.reply().await.text(), "one");
+    copy.wait_requests(1).await;
+    for request in [one.last(), copy.last()] {
+        assert_eq!(request.field("x-envoy-original-dst-host"), None);
+    }
+}
+
+/// The host names it, and is the host all the same.
+#[tokio::test]
+async fn a_host_that_names_the_endpoint_stays() {
+    let one = Origin::ok("one").await;
+    let proxy = Proxy::start(&config("header: host")).await;
+    let mut client = proxy.client("web").await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", one.address())).await;
+    assert_eq!(client.reply().await.text(), "one");
+    assert_eq!(one.last().field("host"), Some(one.address()));
+}
+
 /// Retries, breakers and ejection find an endpoint as any other.
 #[tokio::test]
 async fn a_named_endpoint_is_one_as_any_other() {
@@ -168,8 +216,11 @@ async fn a_named_endpoint_is_one_as_any_other() {
     assert_eq!(came(&mut client, asks(&echo.address().to_string())).await, "one");
     client.send(asks(failing.address())).await;
     assert_eq!(client.reply().await.status, 500);
-    // Nobody else was meant.
+    // Nobody else was meant, and nobody else is named any more.
     assert_eq!(failing.count(), 3);
+    for request in failing.requests() {
+        assert_eq!(request.field("x-envoy-original-dst-host"), None);
+    }
     assert_eq!(came(&mut client, asks(failing.address())).await, "503 upstream_no_endpoint");
     assert_eq!(came(&mut client, asks(&echo.address().to_string())).await, "one");
     let clusters: Value = proxy.ask_json("/clusters").await;
@@ -207,4 +258,74 @@ async fn with_tls_it_is_known_whose_certificate_is_expected() {
         client.send(asks(&server.address("in").to_string())).await;
         assert_eq!(client.reply().await.status, expected, "{tls}");
     }
+}
+
+/// A listener that believes tokens by keys that come from there: until they do, a configuration waits to come into force.
+fn that_waits_for(keys: &Origin) -> String {
+    format!(
+        "  waits:
+    bind: 127.0.0.1:0
+    jwt: [{{ issuer: \"https://id.test\", jwks: \"http://{}/jwks\", audiences: [shop] }}]
+    routes: [{{ respond: {{}} }}]
+clusters:",
+        keys.address()
+    )
+}
+
+/// Of two configurations the one in force holds until the other one is.
+#[tokio::test]
+async fn a_cluster_comes_to_name_its_endpoints_and_loses_no_request() {
+    let echo = Echo::start("one").await;
+    let address = echo.address().to_string();
+    let named = config(BY_HEADER);
+    let stated = named
+        .replace(&format!("original_destination: {{ {BY_HEADER} }}"), &format!("endpoints: [\"{address}\"]"));
+    for (first, second) in [(&stated, &named), (&named, &stated)] {
+        let proxy = Proxy::start(first).await;
+        let mut client = proxy.client("web").await;
+        assert_eq!(came(&mut client, asks(&address)).await, "one");
+        let (keys, open) = Origin::gated().await;
+        proxy.rewrite(&second.replace("clusters:", &that_waits_for(&keys)));
+        proxy.signal(Signal::HUP);
+        keys.wait_requests(1).await;
+        assert_eq!(came(&mut client, asks(&address)).await, "one", "it is about to come into force");
+        assert_eq!(endpoints(&proxy).await, [&*address]);
+        open.send(true).unwrap();
+        until("it is in force", async || (proxy.version().await > 1).then_some(())).await;
+        assert_eq!(came(&mut client, asks(&address)).await, "one");
+        assert_eq!(endpoints(&proxy).await, [&*address]);
+    }
+}
+
+/// A request that is tried again goes where it was to go, whatever others name meanwhile.
+#[tokio::test]
+async fn a_request_of_before_does_not_go_where_others_say() {
+    let (open, gate) = watch::channel(false);
+    let stated = Origin::start(move |mut conn| {
+        let mut gate = gate.clone();
+        async move {
+            while conn.request().await.is_some() {
+                let _ = gate.wait_for(|open| *open).await;
+                conn.send("HTTP/1.1 500 Bad\r\nContent-Length: 0\r\n\r\n").await;
+            }
+        }
+    })
+    .await;
+    let other = Echo::start("other").await;
+    let named = config(BY_HEADER)
+        .replace("{ to: there }", "{ to: there, retry: { attempts: 2, conditions: [5xx] } }");
+    let before = named.replace(
+        &format!("original_destination: {{ {BY_HEADER} }}"),
+        &format!("endpoints: [\"{}\"]", stated.address()),
+    );
+    let proxy = Proxy::start(&before).await;
+    let mut waiting = proxy.client("web").await;
+    waiting.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    stated.wait_requests(1).await;
+    proxy.reload(&named).await;
+    let mut client = proxy.client("web").await;
+    assert_eq!(came(&mut client, asks(&other.address().to_string())).await, "other");
+    open.send(true).unwrap();
+    assert_eq!(waiting.reply().await.status, 500);
+    assert_eq!((stated.count(), other.requests()), (2, 1));
 }

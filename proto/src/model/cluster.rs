@@ -100,7 +100,7 @@ pub struct Original {
     pub port: Option<NonZeroU16>,
     /// An endpoint that nobody has used for this long is forgotten.
     pub cleanup: Duration,
-    /// So many endpoints may be known at once; 503 for those beyond.
+    /// So many endpoints may be known at once, up to [`Original::MAX_ENDPOINTS`]; 503 for those beyond.
     pub max_endpoints: NonZeroU32,
 }
 
@@ -116,6 +116,9 @@ impl Default for Original {
 }
 
 impl Original {
+    /// More than this would cost more to keep than to connect anew.
+    pub const MAX_ENDPOINTS: u32 = 65_536;
+
     /// The header where nobody says another.
     pub const HEADER: HeaderName = HeaderName::from_static("x-envoy-original-dst-host");
 }

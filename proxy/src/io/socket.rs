@@ -1,7 +1,7 @@
 //! One stream socket, TCP or unix, behind one type.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,11 +31,30 @@ pub fn tune(socket: &socket2::Socket) {
     let _ = socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE));
 }
 
-/// Whether an address is one of this machine's, whichever port. One of which that cannot be found out is taken for one.
-pub fn is_local(address: SocketAddr) -> bool {
-    let mut any = address;
-    any.set_port(0);
-    !UdpSocket::bind(any).is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+/// Whether an address is one of this machine's, whichever port: what is sent there is sent from there. Who is let bind to it is
+/// no sign, as some let anybody bind to anything (`ip_nonlocal_bind`).
+///
+/// # Errors
+/// It cannot be found out: no descriptor is left, or the machine does not have this family of addresses.
+pub fn is_local(address: SocketAddr) -> io::Result<bool> {
+    let ip = address.ip().to_canonical();
+    Ok(ip.is_loopback() || source_towards(address)? == Some(ip))
+}
+
+/// From which address this machine would send there; `None` where it knows no way. Nothing is sent.
+///
+/// # Errors
+/// As of [`is_local`].
+pub fn source_towards(address: SocketAddr) -> io::Result<Option<IpAddr>> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    match socket.connect(address) {
+        Ok(()) => Ok(Some(socket.local_addr()?.ip().to_canonical())),
+        Err(_) => Ok(None),
+    }
 }
 
 impl Socket {

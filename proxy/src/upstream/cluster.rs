@@ -27,6 +27,8 @@ use crate::observe::{ClusterStats, Registry};
 #[derive(Debug)]
 pub struct Cluster {
     name: Name,
+    /// Those among which there is a choice. Who is named is not among them: a request that began while there was one may
+    /// choose later than others name.
     pub(super) endpoints: ArcSwap<EndpointSet>,
     pub(super) originals: Originals,
     pub(super) common: Arc<Common>,
@@ -48,9 +50,9 @@ impl Cluster {
         &self.name
     }
 
-    /// Its endpoints now.
+    /// Its endpoints now, under the configuration in force: those that are named, where they are.
     pub fn endpoints(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
-        self.endpoints.load()
+        if self.originals.are_in_force() { self.originals.set() } else { self.endpoints.load() }
     }
 
     /// A part of it. One that is not configured has no endpoint.
@@ -61,6 +63,7 @@ impl Cluster {
     /// Counts anew who is available, in all of it and in each part. To be called when the health of an endpoint changes.
     pub fn refresh(&self) {
         self.endpoints.load().refresh();
+        self.originals.set().refresh();
         if let Some(subsets) = &*self.subsets.load() {
             subsets.values().for_each(|subset| subset.endpoints().refresh());
         }
@@ -113,7 +116,7 @@ impl Cluster {
             Verdict::Eject(cause) => {
                 let mut detector = guard(&self.detector);
                 // Under the lock, or the share that may be out could be counted of a set that is no more.
-                let endpoints = self.endpoints.load();
+                let endpoints = self.endpoints();
                 let scene = Scene { endpoints: &standings(&endpoints), config: rules, now };
                 detector.eject(endpoint.standing(), cause, scene, random())
             }
@@ -126,7 +129,7 @@ impl Cluster {
 
     /// Endpoints are gone: of fewer, fewer may be left out.
     fn fit(&self, rules: &OutlierDetection, now: Duration) {
-        let endpoints = self.endpoints.load_full();
+        let endpoints = self.endpoints();
         let changes = guard(&self.detector).fit(&standings(&endpoints), rules);
         self.note_all(&endpoints, &changes, now);
         self.refresh();
@@ -187,10 +190,11 @@ pub struct ClusterView {
 }
 
 impl ClusterView {
-    /// The endpoints that are meant, now.
+    /// The endpoints to choose from, now. Those that are named are none of them, not even where the cluster has become one
+    /// whose endpoints are: whoever sees it so under this configuration has named nothing.
     pub fn endpoints(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
         match &self.subset {
-            None => self.live.endpoints(),
+            None => self.live.endpoints.load(),
             Some(subset) => subset.endpoints(),
         }
     }
@@ -267,6 +271,7 @@ impl Clusters {
             let endpoints = cluster.endpoints.load().endpoints().to_vec();
             cluster.endpoints.store(Arc::new(EndpointSet::new(endpoints, (&**config).into())));
         }
+        cluster.originals.configure(config);
     }
 
     /// The endpoints of a cluster, from now on. Those it had before keep their state and their connections; those no
@@ -277,11 +282,13 @@ impl Clusters {
         let source = config.as_deref().map(|config| &config.source);
         if let (Some(Source::Dns { uses: DnsUse::First, .. }), [only], [wanted]) =
             (source, old.endpoints(), assignment.endpoints.as_slice())
+            && !only.is_retired()
         {
             only.move_to(&wanted.address);
         }
-        let mut known: HashMap<Address, &Arc<Endpoint>> =
-            old.endpoints().iter().map(|e| (e.at().address.clone(), e)).collect();
+        // Who was retired, as the endpoints were named meanwhile, does not come back.
+        let old = old.endpoints().iter().filter(|e| !e.is_retired());
+        let mut known: HashMap<Address, &Arc<Endpoint>> = old.map(|e| (e.at().address.clone(), e)).collect();
         let now = self.epoch.elapsed();
         let is_well = |e: &Endpoint| e.health().record().health == Health::Healthy;
         // Beside others that are known to be well, a new one first shows that it is.
@@ -305,7 +312,6 @@ impl Clusters {
         let endpoints = assignment.endpoints.iter().map(endpoint).collect();
         let settings = config.as_deref().map(Settings::from).unwrap_or_default();
         let new = Arc::new(EndpointSet::new(endpoints, settings));
-        cluster.originals.clear();
         cluster.endpoints.store(new.clone());
         let subsets = |config: &Arc<model::Cluster>| {
             subset::make(config, new.endpoints(), cluster.subsets.load().as_deref())
@@ -319,15 +325,17 @@ impl Clusters {
         }
     }
 
-    /// The endpoints of a cluster are named by who comes from now on.
-    pub fn take_names(&self, cluster: &Cluster) {
-        cluster.take_names();
+    /// The configuration that a cluster was given last is in force: of what it was before, the rest goes. Not earlier, or
+    /// requests that still begin under the one before would find nothing.
+    pub fn settle(&self, cluster: &Cluster) {
+        cluster.settle();
     }
 
     /// The process listens on these addresses, and on no others: no request is sent there that names its endpoint.
     pub fn listens_on(&self, addresses: Vec<SocketAddr>) {
-        self.common.own.set(addresses);
-        self.all().iter().for_each(|cluster| cluster.forget_own());
+        if self.common.own.set(addresses) {
+            self.all().iter().for_each(|cluster| cluster.forget_own());
+        }
     }
 
     /// Ends ejections, and judges endpoints by shares and means, where that is due. To be called more often than any
@@ -343,7 +351,7 @@ impl Clusters {
                 cluster.fit(rules, now);
             }
             let mut detector = guard(&cluster.detector);
-            let endpoints = cluster.endpoints.load();
+            let endpoints = cluster.endpoints();
             let rules = config.as_ref().and_then(|config| config.outlier_detection);
             let out = || endpoints.endpoints().iter().any(|endpoint| endpoint.standing().is_ejected());
             let due = match &rules {
@@ -369,6 +377,7 @@ impl Clusters {
             let kept = keep(name);
             if !kept {
                 cluster.endpoints.load().endpoints().iter().for_each(|endpoint| endpoint.retire());
+                cluster.end_names();
                 self.registry.retire("cluster", name.as_str());
             }
             kept

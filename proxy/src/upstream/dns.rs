@@ -4,7 +4,7 @@
 //! Where only the first address is used, that is one which there is a way to, IPv6 before IPv4 (RFC 6724 section 6, rules
 //! 1 and 6), in the order of the answer.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use outrigger_proto::model::{Address, Assignment, DnsUse, Endpoint};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+
+use crate::io::socket::source_towards;
 
 /// Answers are asked for again no more often than this, whatever their TTL says, and no less often than [`LONGEST`].
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -70,15 +72,11 @@ fn first(mut addresses: Vec<IpAddr>, has_way: impl Fn(&IpAddr) -> bool) -> Optio
     addresses.iter().find(|address| has_way(address)).or(addresses.first()).copied()
 }
 
-/// Whether the system knows a way there. Nothing is sent.
+/// Whether the system knows a way there.
 fn has_way(to: &IpAddr) -> bool {
-    let any: IpAddr = match to {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
     /// RFC 863; any other would do.
     const DISCARD: u16 = 9;
-    UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((*to, DISCARD))).is_ok()
+    source_towards((*to, DISCARD).into()).is_ok_and(|source| source.is_some())
 }
 
 fn assignment(addresses: &[IpAddr], port: u16) -> Assignment {
@@ -101,6 +99,8 @@ pub fn resolver() -> Arc<TokioResolver> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]

@@ -13,6 +13,7 @@ pub mod grpc;
 mod h1;
 mod h2;
 pub mod health;
+mod known;
 mod latencies;
 mod original;
 pub mod outlier;

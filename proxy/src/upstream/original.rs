@@ -3,10 +3,13 @@
 //! They are made when they are first named and forgotten when they are no longer used, and are endpoints as any other while
 //! they are known. What is named by a stranger is bounded, and never leads back to the process itself.
 
-use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{AcqRel, Relaxed, Release},
+};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,6 +20,7 @@ use super::balance::{EndpointSet, Settings};
 use super::cluster::{Cluster, guard};
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
+use super::known::KnownEndpoints;
 use crate::io::socket::is_local;
 
 /// The endpoint that is meant: what the header names, where there is to be one and it is there, and else where the connection
@@ -74,19 +78,38 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 pub(super) struct Own(ArcSwap<Vec<SocketAddr>>);
 
 impl Own {
-    /// It listens there, and nowhere else.
-    pub(super) fn set(&self, all: Vec<SocketAddr>) {
-        self.0.store(Arc::new(all));
+    /// It listens there, and nowhere else. Whether that is news.
+    pub(super) fn set(&self, mut all: Vec<SocketAddr>) -> bool {
+        all.sort_unstable();
+        all.dedup();
+        let is_new = **self.0.load() != all;
+        if is_new {
+            self.0.store(Arc::new(all));
+        }
+        is_new
     }
 
-    /// Whether a connection to this address would come to the process.
-    fn has(&self, address: SocketAddr, is_local: impl Fn(SocketAddr) -> bool) -> bool {
-        self.0.load().iter().any(|own| {
-            let ip = own.ip().to_canonical();
-            let all = ip.is_unspecified() && (own.is_ipv6() || address.is_ipv4());
-            own.port() == address.port() && (ip == address.ip() || all && is_local(address))
-        })
+    /// Where it listens now.
+    fn all(&self) -> Arc<Vec<SocketAddr>> {
+        self.0.load_full()
     }
+}
+
+/// Whether a connection to this address would come to the process, which listens there.
+fn comes_back(
+    own: &[SocketAddr],
+    address: SocketAddr,
+    is_local: impl Fn(SocketAddr) -> io::Result<bool>,
+) -> io::Result<bool> {
+    let mut is_perhaps = false;
+    for own in own.iter().filter(|own| own.port() == address.port()) {
+        let ip = own.ip().to_canonical();
+        if ip == address.ip() {
+            return Ok(true);
+        }
+        is_perhaps |= ip.is_unspecified() && (own.is_ipv6() || address.is_ipv4());
+    }
+    Ok(is_perhaps && is_local(address)?)
 }
 
 /// What the clusters of a process have in common.
@@ -112,136 +135,177 @@ impl Common {
 /// The endpoints of a cluster that were named.
 #[derive(Debug, Default)]
 pub(super) struct Originals {
-    by_address: ArcSwap<HashMap<SocketAddr, Arc<Known>>>,
+    known: KnownEndpoints,
+    /// The same, for those who look at all of them.
+    set: ArcSwap<EndpointSet>,
+    /// The set is behind.
+    is_behind: AtomicBool,
+    /// Held while the set is made, and nothing else is taken meanwhile.
+    making: Mutex<()>,
+    /// They are known from one request to the next; changes with the cluster's lock held.
+    are_kept: AtomicBool,
+    /// They are what the cluster's endpoints are.
+    are_in_force: AtomicBool,
     /// It has been said that somebody came whom the kernel had not redirected, or was to be sent back.
     warned: AtomicBool,
 }
 
-/// An endpoint, and when it was last seen in use.
-#[derive(Debug)]
-struct Known {
-    endpoint: Arc<Endpoint>,
-    /// Requests that it had had when it was last looked.
-    requests: AtomicU64,
-    /// In nanoseconds.
-    used: AtomicU64,
-}
-
-impl Known {
-    /// Whether nothing was sent there for so long.
-    fn is_unused(&self, now: Duration, cleanup: Duration) -> bool {
-        let requests = self.endpoint.requests();
-        if self.requests.swap(requests, Relaxed) != requests || self.endpoint.active() > 0 {
-            self.used.store(now.as_nanos() as u64, Relaxed);
-        }
-        now.saturating_sub(Duration::from_nanos(self.used.load(Relaxed))) >= cleanup
-    }
-}
-
 impl Originals {
-    /// None of them is meant any longer.
-    pub(super) fn clear(&self) {
-        self.by_address.store(Arc::default());
+    /// All of them. Made when somebody looks, as it costs by how many there are, and whoever names one more has no use for it.
+    pub(super) fn set(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
+        if self.is_behind.load(Relaxed) {
+            let _making = guard(&self.making);
+            // First: whoever comes later makes it be behind once more.
+            if self.is_behind.swap(false, AcqRel) {
+                let endpoints = self.known.all().iter().map(|known| known.endpoint.clone()).collect();
+                // There is nothing to choose, and so nothing that says how.
+                self.set.store(Arc::new(EndpointSet::new(endpoints, Settings::default())));
+            }
+        }
+        self.set.load()
+    }
+
+    /// Whether requests name endpoints under the configuration in force.
+    pub(super) fn are_in_force(&self) -> bool {
+        self.are_in_force.load(Relaxed)
+    }
+
+    /// A configuration is about to come into force; with the cluster's lock held.
+    pub(super) fn configure(&self, config: &model::Cluster) {
+        // Where names end, they go on until it is in force.
+        if is_original(config) {
+            self.are_kept.store(true, Relaxed);
+        }
+    }
+
+    /// These are known no longer; with the cluster's lock held.
+    fn forget(&self, gone: &[SocketAddr]) {
+        if !gone.is_empty() {
+            self.known.forget(gone);
+            self.is_behind.store(true, Release);
+        }
+    }
+
+    /// None of them is known any longer; with the cluster's lock held.
+    fn end(&self) {
+        self.are_kept.store(false, Relaxed);
+        self.are_in_force.store(false, Relaxed);
+        self.forget(&self.known.all().iter().map(|known| known.address).collect::<Vec<_>>());
+        // Or it would keep them.
+        drop(self.set());
     }
 }
 
 impl Cluster {
-    /// The endpoint at this address, made now if there is none.
+    /// The endpoint at this address, made now if there is none. Whoever was led here under a configuration that is no longer
+    /// in force gets one that lasts as long as its request.
     ///
     /// # Errors
-    /// [`UpstreamError::OwnAddress`], or [`UpstreamError::TooManyEndpoints`]; [`UpstreamError::NoEndpoint`] where the cluster
-    /// is no longer one whose endpoints are named.
+    /// [`UpstreamError::OwnAddress`], or [`UpstreamError::TooManyEndpoints`]; [`UpstreamError::ConnectFailed`] where the system
+    /// has no descriptor left to say whether the address is its own, and so none for a connection.
     pub(super) fn endpoint_at(
         &self,
+        original: &Original,
         address: SocketAddr,
         now: Duration,
     ) -> Result<Arc<Endpoint>, UpstreamError> {
-        match self.originals.by_address.load().get(&address) {
-            Some(known) => Ok(known.endpoint.clone()),
-            None => self.make_endpoint(address, now),
+        match self.originals.known.get(&address) {
+            Some(endpoint) => Ok(endpoint),
+            None => self.make_endpoint(original, address, now),
         }
     }
 
     #[cold]
-    fn make_endpoint(&self, address: SocketAddr, now: Duration) -> Result<Arc<Endpoint>, UpstreamError> {
-        if self.common.own.has(address, is_local) {
-            return Err(UpstreamError::OwnAddress);
-        }
-        let config = guard(&self.config);
-        let Some((config, original)) = originals_of(config.as_ref()) else {
-            return Err(UpstreamError::NoEndpoint);
+    fn make_endpoint(
+        &self,
+        original: &Original,
+        address: SocketAddr,
+        now: Duration,
+    ) -> Result<Arc<Endpoint>, UpstreamError> {
+        let refuse_own = |own: &[SocketAddr]| match comes_back(own, address, is_local) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(UpstreamError::OwnAddress),
+            Err(_) => Err(UpstreamError::ConnectFailed),
         };
-        let known = self.originals.by_address.load_full();
-        if let Some(known) = known.get(&address) {
-            return Ok(known.endpoint.clone());
+        // Without the lock, as the system may be asked.
+        let own = self.common.own.all();
+        refuse_own(&own)?;
+        let _config = guard(&self.config);
+        let own_now = self.common.own.all();
+        if !Arc::ptr_eq(&own, &own_now) {
+            refuse_own(&own_now)?;
+        }
+        let originals = &self.originals;
+        if let Some(endpoint) = originals.known.get(&address) {
+            return Ok(endpoint);
+        }
+        let endpoint = || {
+            let endpoint = Arc::new(Endpoint::new(self.common.next_endpoint(), Address::Ip(address), 1));
+            endpoint.set_since(now);
+            endpoint
+        };
+        if !originals.are_kept.load(Relaxed) {
+            let endpoint = endpoint();
+            endpoint.retire();
+            return Ok(endpoint);
         }
         let most = original.max_endpoints;
-        if known.len() >= usize::try_from(most.get()).unwrap_or(usize::MAX) {
+        if originals.known.len() >= usize::try_from(most.get()).unwrap_or(usize::MAX) {
             return Err(UpstreamError::TooManyEndpoints(most));
         }
-        let endpoint = Arc::new(Endpoint::new(self.common.next_endpoint(), Address::Ip(address), 1));
-        endpoint.set_since(now);
-        let used = (now.as_nanos() as u64).into();
-        let new = Known { endpoint: endpoint.clone(), requests: 0.into(), used };
-        let mut all = HashMap::clone(&known);
-        all.insert(address, Arc::new(new));
-        self.originals.by_address.store(Arc::new(all));
-        let mut endpoints = self.endpoints.load().endpoints().to_vec();
-        endpoints.push(endpoint.clone());
-        self.endpoints.store(Arc::new(EndpointSet::new(endpoints, Settings::from(config))));
+        let endpoint = endpoint();
+        originals.known.add(address, endpoint.clone(), now);
+        originals.is_behind.store(true, Release);
         Ok(endpoint)
     }
 
     /// Forgets endpoints that were named and are no longer used, or have become addresses of ours. Whether there were any.
     pub(super) fn forget_unused(&self, now: Duration) -> bool {
-        let config = guard(&self.config);
-        let Some((config, original)) = originals_of(config.as_ref()) else { return false };
-        let known = self.originals.by_address.load_full();
+        let config = guard(&self.config).clone();
+        let Some(Source::Original(original)) = config.as_deref().map(|config| &config.source) else {
+            return false;
+        };
+        let known = self.originals.known.all();
         // Each is looked at, or those behind the first one would look unused for longer than they are.
-        let unused = known.iter().filter(|(_, known)| known.is_unused(now, original.cleanup));
-        let gone: Vec<SocketAddr> = unused.map(|(address, _)| *address).collect();
-        self.forget(config, &gone);
+        let unused = known.iter().filter(|known| known.is_unused(now, original.cleanup));
+        let gone: Vec<SocketAddr> = unused.map(|known| known.address).collect();
+        self.forget(&gone);
         !gone.is_empty()
     }
 
     /// Forgets endpoints at which the process listens from now on.
     pub(super) fn forget_own(&self) {
-        let config = guard(&self.config);
-        let Some((config, _)) = originals_of(config.as_ref()) else { return };
-        let known = self.originals.by_address.load_full();
-        let own = known.keys().filter(|address| self.common.own.has(**address, is_local));
-        self.forget(config, &own.copied().collect::<Vec<_>>());
+        // Who is about to make one, and knew of fewer addresses, has made it once the lock is free.
+        drop(guard(&self.config));
+        let known = self.originals.known.all();
+        let own = self.common.own.all();
+        // The system is asked, and nobody waits for a lock meanwhile. Where it cannot say, whoever goes there next asks again.
+        let is_own = |address: SocketAddr| comes_back(&own, address, is_local).unwrap_or(true);
+        let own: Vec<SocketAddr> =
+            known.iter().map(|known| known.address).filter(|address| is_own(*address)).collect();
+        self.forget(&own);
     }
 
-    /// With the lock held under which sets are made.
-    fn forget(&self, config: &model::Cluster, gone: &[SocketAddr]) {
-        if gone.is_empty() {
-            return;
-        }
-        let mut all = HashMap::clone(&self.originals.by_address.load());
-        for address in gone {
-            if let Some(known) = all.remove(address) {
-                known.endpoint.retire();
-            }
-        }
-        self.originals.by_address.store(Arc::new(all));
-        let mut endpoints = self.endpoints.load().endpoints().to_vec();
-        endpoints.retain(|endpoint| !endpoint.is_retired());
-        self.endpoints.store(Arc::new(EndpointSet::new(endpoints, Settings::from(config))));
+    fn forget(&self, gone: &[SocketAddr]) {
+        let _config = guard(&self.config);
+        self.originals.forget(gone);
     }
 
-    /// Its endpoints are named from now on: those that are known stay, those that it had otherwise are gone.
-    pub(super) fn take_names(&self) {
+    /// See [`Clusters::settle`](super::Clusters::settle).
+    pub(super) fn settle(&self) {
         let config = guard(&self.config);
-        let Some((config, _)) = originals_of(config.as_ref()) else { return };
-        let known = self.originals.by_address.load_full();
-        let named: Vec<_> = known.values().map(|known| known.endpoint.clone()).collect();
-        for endpoint in self.endpoints.load().endpoints() {
-            if !named.iter().any(|named| named.id() == endpoint.id()) {
-                endpoint.retire();
-            }
+        if !config.as_deref().is_some_and(is_original) {
+            return self.originals.end();
         }
-        self.endpoints.store(Arc::new(EndpointSet::new(named, Settings::from(config))));
+        self.originals.are_in_force.store(true, Relaxed);
+        // A request that is yet to choose finds them: it lives under one configuration from its start to its end.
+        self.endpoints.load().endpoints().iter().for_each(|endpoint| endpoint.retire());
+    }
+
+    /// The cluster is gone, and so is whoever was named.
+    pub(super) fn end_names(&self) {
+        let _config = guard(&self.config);
+        self.originals.end();
     }
 
     /// A request was not sent, for this reason. Once it is said aloud: it is a rule of the firewall that is wrong, or
@@ -258,11 +322,10 @@ impl Cluster {
     }
 }
 
-fn originals_of(config: Option<&Arc<model::Cluster>>) -> Option<(&model::Cluster, &Original)> {
-    let config = config?;
+fn is_original(config: &model::Cluster) -> bool {
     match &config.source {
-        Source::Original(original) => Some((config, original)),
-        Source::Static | Source::Dns { .. } => None,
+        Source::Original(_) => true,
+        Source::Static | Source::Dns { .. } => false,
     }
 }
 

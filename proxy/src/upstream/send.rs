@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use http::header::HOST;
 use http::{HeaderMap, Method, Request, Version};
 use http_body::Body as _;
-use outrigger_proto::model::{Protocol, Source};
+use outrigger_proto::model::{Original, Protocol, Source};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -129,7 +130,7 @@ impl Upstream {
         let counted = breaker.count(Limit::Requests, limits);
         let counted = counted.map_err(|overflow| overflowed(to, overflow))?;
         let wire = wire(to.config.protocol, &request);
-        name(to, Some(request.headers()), trip)?;
+        name(to, Some(request.headers_mut()), trip)?;
         let going = trip.begin_attempt();
         if trip.attempts() == 1 && !trip.is_stale() {
             breaker.budget().deposit(to.config.retry_budget);
@@ -273,8 +274,8 @@ impl Upstream {
     }
 
     fn pick(&self, to: &ClusterView, going: &Going<'_>, unreachable: &Tried) -> Result<Lease, UpstreamError> {
-        if let Source::Original(_) = &to.config.source {
-            return self.pick_named(to, going);
+        if let Source::Original(original) = &to.config.source {
+            return self.pick_named((to, original), going);
         }
         let endpoints = to.endpoints();
         let trip = going.trip;
@@ -304,11 +305,15 @@ impl Upstream {
     }
 
     /// The one endpoint that is named, unless it is left out.
-    fn pick_named(&self, to: &ClusterView, going: &Going<'_>) -> Result<Lease, UpstreamError> {
+    fn pick_named(
+        &self,
+        (to, original): (&ClusterView, &Original),
+        going: &Going<'_>,
+    ) -> Result<Lease, UpstreamError> {
         let trip = going.trip;
         let address = trip.named.get().ok_or(UpstreamError::NoOriginalDestination)?;
         let now = trip.started.duration_since(self.epoch);
-        let found = to.live.endpoint_at(address, now);
+        let found = to.live.endpoint_at(original, address, now);
         let endpoint = found.inspect_err(|error| to.live.note_unnamed(*error, trip.redirected.get()))?;
         let probe = match endpoint.availability() {
             Availability::Available => None,
@@ -528,16 +533,21 @@ impl Upstream {
     }
 }
 
-/// Finds out which endpoint is named, where they are.
-fn name(to: &ClusterView, headers: Option<&HeaderMap>, trip: &Trip) -> Result<(), UpstreamError> {
+/// Finds out which endpoint is named, where they are. A header that names one has done so: sent on, it would name the same
+/// one again wherever the request comes back from behind another address. Whoever keeps the request still has it.
+fn name(to: &ClusterView, headers: Option<&mut HeaderMap>, trip: &Trip) -> Result<(), UpstreamError> {
     let Source::Original(original) = &to.config.source else { return Ok(()) };
     let redirected = trip.redirected.get();
     let named = match trip.comes_back.get() {
         true => Err(UpstreamError::OwnAddress),
-        false => original::named(original, headers, redirected),
+        false => original::named(original, headers.as_deref(), redirected),
     };
     let named = named.inspect_err(|error| to.live.note_unnamed(*error, redirected))?;
     trip.named.set(Some(named));
+    // A request has a host, whatever else that is used for.
+    if let Some((header, headers)) = original.header.as_ref().filter(|header| **header != HOST).zip(headers) {
+        headers.remove(header);
+    }
     Ok(())
 }
 

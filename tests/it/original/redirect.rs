@@ -195,6 +195,31 @@ clusters:
     });
 }
 
+/// Where anybody may bind to any address, those of others are still those of others.
+#[test]
+fn who_may_be_bound_to_is_not_ours_for_that() {
+    let Some(network) = Network::new(&ADDRESSES, RULES) else { return };
+    network.run(async || {
+        std::fs::write("/proc/sys/net/ipv4/ip_nonlocal_bind", "1").unwrap();
+        let config = format!(
+            "{USER}listeners:
+  web: {{ bind: 0.0.0.0:15001, routes: [{{ to: named }}] }}
+clusters: {{ named: {{ original_destination: {{ header: x-to }}, connect_timeout: 100ms }} }}
+"
+        );
+        let _proxy = Proxy::start(&config).await;
+        for (named, expected) in [
+            ("192.0.2.1:15001", "own_address"),
+            ("127.9.9.9:15001", "own_address"),
+            ("192.0.2.9:15001", "upstream_connect_failed"),
+        ] {
+            let mut client = Client::connect(to("127.0.0.1:15001")).await;
+            client.send(format!("GET / HTTP/1.1\r\nHost: test\r\nx-to: {named}\r\n\r\n")).await;
+            assert_eq!(client.reply().await.field("x-outrigger-reason"), Some(expected), "{named}");
+        }
+    });
+}
+
 /// As who writes rules does once: what the proxy sends is redirected as well.
 #[test]
 fn what_comes_back_is_not_sent_again() {

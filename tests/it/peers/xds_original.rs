@@ -200,7 +200,7 @@ clusters:
     let proxy = Proxy::start(&file(control.xds().port())).await;
     let envoy = envoy.run(&node("envoy", control.xds(), "GRPC")).await;
     let (one, closed) = (one.address().to_string(), format!("127.0.0.1:{}", free_port()));
-    let mut seen = Vec::new();
+    let (mut seen, mut sent_on) = (Vec::new(), Vec::new());
     for (web, tcp) in
         [(proxy.address("web"), proxy.address("tcp")), (envoy.address_of("web"), envoy.address_of("tcp"))]
     {
@@ -219,7 +219,8 @@ clusters:
             let reply = client.reply().await;
             came.push(match reply.status {
                 200 => {
-                    let Report { origin, protocol, .. } = Report::parse(&reply.body);
+                    let Report { origin, protocol, fields, .. } = Report::parse(&reply.body);
+                    sent_on.push(fields.iter().any(|(name, _)| name == "x-to"));
                     format!("{origin} {protocol}")
                 }
                 status => status.to_string(),
@@ -232,6 +233,7 @@ clusters:
     }
     let expected = ["one HTTP/1.1", "two HTTP/2", "two HTTP/2", "503", "503", "503", "503", "[]"];
     assert_eq!(seen, [expected, expected], "ours, and Envoy's");
+    assert_eq!(sent_on, [[false; 3], [true; 3]].concat(), "by us a request is sent where it is named once");
     let printed = proxy.ask("/config?format=yaml").await.text();
     for part in ["original_destination: redirect", "header: x-to", "max_endpoints: 9"] {
         assert!(printed.contains(part), "{part}: {printed}");

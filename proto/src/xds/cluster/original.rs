@@ -15,9 +15,6 @@ use super::super::generated::envoy::config::cluster::v3::cluster::{
 use super::limit;
 use crate::model::Original;
 
-/// More than this would cost more to keep than to connect anew.
-const MOST: u32 = 65_536;
-
 /// Takes what is said of it out of a cluster; `None` inside where the cluster is of another type.
 pub(super) fn take(cx: &mut Cx, cluster: &mut pb::Cluster) -> Option<Option<Original>> {
     let is = ClusterDiscoveryType::Type(DiscoveryType::OriginalDst.into());
@@ -92,7 +89,9 @@ pub(super) fn with_ours(
     match (named, NonZeroU32::new(max_endpoints)) {
         (named, None) => Some(named),
         (None, Some(_)) => cx.fail(AT, "the cluster's type is not ORIGINAL_DST"),
-        (Some(_), Some(most)) if most.get() > MOST => cx.fail(AT, format!("it is at most {MOST}")),
+        (Some(_), Some(most)) if most.get() > Original::MAX_ENDPOINTS => {
+            cx.fail(AT, format!("it is at most {}", Original::MAX_ENDPOINTS))
+        }
         (Some(named), Some(max_endpoints)) => Some(Some(Original { max_endpoints, ..named })),
     }
 }

@@ -26,9 +26,6 @@ pub(in super::super) const MAX_LABEL: usize = 128;
 /// Finer shares than this nobody could measure.
 pub(in super::super) const MAX_ZONE_WEIGHT: u32 = 1_000_000;
 
-/// A set of endpoints is made anew with each that comes: beyond this, that would cost more than the request.
-pub(in super::super) const MAX_ORIGINAL: u32 = 65_536;
-
 /// A cluster, and its endpoints when they are stated.
 pub(super) fn cluster<'a>(
     cx: &mut Cx<'a>,
@@ -123,7 +120,7 @@ fn original<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Original> {
         }),
         cleanup: m.optional("cleanup", some_time).unwrap_or(default.cleanup),
         max_endpoints: m
-            .optional("max_endpoints", |cx, node| count(cx, node, MAX_ORIGINAL))
+            .optional("max_endpoints", |cx, node| count(cx, node, Original::MAX_ENDPOINTS))
             .unwrap_or(default.max_endpoints),
     };
     m.finish();

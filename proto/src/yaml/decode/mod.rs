@@ -24,7 +24,7 @@ mod tls;
 mod upstream;
 
 pub(crate) use self::authorization::of_one_hop;
-pub(super) use self::cluster::{MAX_LABEL, MAX_LABELS, MAX_ORIGINAL, MAX_PRIORITY, MAX_ZONE_WEIGHT};
+pub(super) use self::cluster::{MAX_LABEL, MAX_LABELS, MAX_PRIORITY, MAX_ZONE_WEIGHT};
 pub(super) use self::fleet::fleet;
 pub(super) use self::global_rate_limit::MAX_HITS;
 pub(super) use self::listener::MAX_HEADERS;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::decode::{
-    LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_LABEL, MAX_LABELS, MAX_ORIGINAL, MAX_PRIORITY, MAX_ROW,
+    LATENCY_FACTORS, MAX_DEVIATIONS, MAX_FLOOR, MAX_LABEL, MAX_LABELS, MAX_PRIORITY, MAX_ROW,
     MAX_ZONE_WEIGHT, MIN_INTERVAL,
 };
 use super::super::scalar::show_duration;
@@ -106,7 +106,7 @@ pub(super) fn original_destination() -> Value {
             "cleanup": duration("After how long an endpoint is forgotten that nobody uses.", cleanup),
             "max_endpoints": with_default(
                 "How many of them may be known at once; 503 for those beyond.",
-                whole(1, MAX_ORIGINAL.into()),
+                whole(1, Original::MAX_ENDPOINTS.into()),
                 max_endpoints.get(),
             ),
         }),
