@@ -55,7 +55,7 @@ pub enum DescriptorEntry {
     },
     /// The value of a query parameter.
     Query {
-        /// The parameter; percent-decoded, the first of a name counts. Not empty.
+        /// The parameter; percent-decoded, and a `+` is one. The first of a name counts. Not empty.
         name: Box<str>,
         /// The key; not empty.
         key: Box<str>,
@@ -102,7 +102,8 @@ pub struct Only {
 pub enum OnlyOf {
     /// All of these; at least one.
     Headers(Vec<HeaderMatch>),
-    /// All of these; at least one.
+    /// All of these; at least one. They are looked for in what is percent-decoded, and a `+` is one: Envoy counts so, though it
+    /// matches routes by parameters as they are sent.
     Query(Vec<QueryMatch>),
 }
 

@@ -18,7 +18,7 @@ use super::super::generated::envoy::extensions::filters::http::ratelimit::v3::{
 };
 use super::super::generated::envoy::r#type::v3::HttpStatus;
 use super::super::generated::outrigger::extensions::v1 as ext;
-use super::super::route::{header, parameter};
+use super::super::route::{decoded_parameter, header};
 use crate::model::{
     Absent, DescriptorEntry, GlobalRateLimit, Name, OnFailure, Only, OnlyOf, RateLimitService,
 };
@@ -232,7 +232,7 @@ fn entry(cx: &mut Cx, action: ActionSpecifier) -> Option<DescriptorEntry> {
                 query_parameters,
                 descriptor_key,
             } = action;
-            let of = OnlyOf::Query(cx.each("query_parameters", query_parameters, parameter)?);
+            let of = OnlyOf::Query(cx.each("query_parameters", query_parameters, decoded_parameter)?);
             let only = Only { fits: expect_match.unwrap_or(true), of };
             fixed(cx, (descriptor_key, QUERY_MATCH), descriptor_value, Some(only))
         }),

@@ -22,7 +22,7 @@ use self::edits::{Both, Levels};
 pub(super) use self::edits::{then, touch_alike};
 
 use self::forward::{Beside, Defaults};
-pub(super) use self::matches::{header, parameter, prefix_of};
+pub(super) use self::matches::{decoded_parameter, header, prefix_of};
 pub(super) use self::query::encode;
 pub(super) use self::retry::{
     MAX_BODY, PREVIOUS_HOSTS, STATUSES, conditions, default_backoff, exact_word, word,
