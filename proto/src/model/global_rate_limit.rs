@@ -50,7 +50,7 @@ pub enum DescriptorEntry {
         name: HeaderName,
         /// The key; not empty.
         key: Box<str>,
-        /// What becomes of a request that has no such field, or an empty one.
+        /// What becomes of a request that has no such field; an empty one is one.
         absent: Absent,
     },
     /// The value of a query parameter.
@@ -59,7 +59,7 @@ pub enum DescriptorEntry {
         name: Box<str>,
         /// The key; not empty.
         key: Box<str>,
-        /// What becomes of a request that has no such parameter, or an empty one.
+        /// What becomes of a request that has no such parameter; an empty one is one.
         absent: Absent,
     },
     /// `remote_address`, and the client's. Where it has none, the descriptor is left out.

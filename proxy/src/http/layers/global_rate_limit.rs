@@ -147,7 +147,8 @@ fn entry(call: &Call, of: &DescriptorEntry) -> Option<Option<Entry>> {
             ("remote_address", client.map(|client| client.to_string()), Absent::Descriptor)
         }
         DescriptorEntry::SourceCluster => {
-            ("source_cluster", Some(ledger.view().node_cluster.to_string()), Absent::Descriptor)
+            let cluster = ledger.view().node_cluster.to_string();
+            ("source_cluster", Some(cluster).filter(|cluster| !cluster.is_empty()), Absent::Descriptor)
         }
         DescriptorEntry::DestinationCluster => {
             let goes = ledger.forward().and_then(|_| ledger.destination().0);
@@ -158,7 +159,8 @@ fn entry(call: &Call, of: &DescriptorEntry) -> Option<Option<Entry>> {
             (&**key, counts.then(|| value.to_string()), Absent::Descriptor)
         }
     };
-    match (value.filter(|value| !value.is_empty()), absent) {
+    // One that is there and empty is counted, so that nobody gets away by saying nothing.
+    match (value, absent) {
         (Some(value), _) => Some(Some(Entry { key: key.to_owned(), value })),
         (None, Absent::Entry) => Some(None),
         (None, Absent::Descriptor) => None,
