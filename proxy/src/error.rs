@@ -9,6 +9,7 @@ use crate::body::BodyError;
 use crate::policy::bulkhead::Crowd;
 use crate::policy::jwt::JwtError;
 use crate::policy::limiter::Exceeded;
+use crate::routing::RewriteError;
 use crate::routing::path::PathError;
 use crate::upstream::UpstreamError;
 
@@ -35,6 +36,8 @@ pub enum ProxyError {
     Overloaded,
     /// No route takes the request.
     NoRoute,
+    /// What the route makes of the path cannot be sent on.
+    Rewrite(RewriteError),
     /// The control plane has not said in time whether there is one.
     RouteAwaited,
     /// Its token is not good, or there is none.
@@ -196,6 +199,10 @@ impl ProxyError {
             Self::Overloaded => (503, GrpcCode::Unavailable, "OM", "overload"),
             Self::NoRoute => (404, GrpcCode::Unimplemented, "NR", "no_route"),
             Self::RouteAwaited => (503, GrpcCode::Unavailable, "NR", "route_awaited"),
+            Self::Rewrite(RewriteError::DotSegment) => {
+                (400, GrpcCode::Internal, "DPE", "rewrite_dot_segment")
+            }
+            Self::Rewrite(RewriteError::NoPath(_)) => (500, GrpcCode::Internal, "NR", "rewrite_no_path"),
             Self::Unauthenticated(error) => (401, GrpcCode::Unauthenticated, "UAEX", error.reason()),
             Self::Denied => (403, GrpcCode::PermissionDenied, "UAEX", "authorization_denied"),
             Self::DeniedExternally => {
@@ -242,7 +249,7 @@ impl ProxyError {
             Self::RateLimitedGlobally => Some("global_rate_limit"),
             Self::Crowded(_) | Self::WaitedTooLong(_) => Some("concurrency"),
             Self::Path(_) | Self::Host | Self::Head(_) | Self::TargetTooLong | Self::NoRoute => None,
-            Self::RouteAwaited => None,
+            Self::RouteAwaited | Self::Rewrite(_) => None,
             Self::AuthorizationBody(_) => Some("external_authorization_body"),
             Self::Unauthenticated(_) | Self::Denied | Self::Unwelcome => None,
             Self::DeniedExternally | Self::AuthorizationUnavailable => None,
@@ -344,6 +351,7 @@ impl fmt::Display for ProxyError {
             Self::BodyTooLarge => f.write_str("the request's body is too large (limits.body)"),
             Self::Overloaded => f.write_str("the proxy has more to do than it has room for; try again later"),
             Self::NoRoute => f.write_str("no route takes this request"),
+            Self::Rewrite(error) => error.fmt(f),
             Self::RouteAwaited => {
                 f.write_str("it is not known yet whether there is such a host; try again later")
             }
@@ -389,7 +397,7 @@ mod tests {
     use crate::identity::verify::PeerError;
     use crate::upstream::{Limit, Overflow};
 
-    const ALL: [ProxyError; 52] = [
+    const ALL: [ProxyError; 54] = [
         ProxyError::Crowded(Crowd { max: 1, seen: 2, adaptive: false }),
         ProxyError::WaitedTooLong(Crowd { max: 1, seen: 2, adaptive: true }),
         ProxyError::Path(PathError::Backslash),
@@ -403,6 +411,8 @@ mod tests {
         ProxyError::Overloaded,
         ProxyError::NoRoute,
         ProxyError::RouteAwaited,
+        ProxyError::Rewrite(RewriteError::DotSegment),
+        ProxyError::Rewrite(RewriteError::NoPath(PathError::NotAbsolute)),
         ProxyError::Unauthenticated(JwtError::Missing),
         ProxyError::Unauthenticated(JwtError::Expired),
         ProxyError::Denied,

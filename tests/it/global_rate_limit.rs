@@ -108,6 +108,7 @@ async fn the_question_is_what_was_configured() {
     let (_echo, proxy) = start(&service, &format!("hits: 300, descriptors: {descriptors}")).await;
     assert_eq!(ask(&proxy, "x-b: 1\r\nx-b: 2\r\nX-API-KEY: k").await.status, 200);
     assert_eq!(ask(&proxy, "x-b: \r\nx-api-key: a\u{ff}b").await.status, 200);
+    assert_eq!(ask(&proxy, "x-api-key:").await.status, 200);
     let asked = service.asked();
     let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let client = || pair("remote_address", "127.0.0.1");
@@ -119,11 +120,13 @@ async fn the_question_is_what_was_configured() {
     ];
     let questions: Vec<_> = asked.iter().map(Question::of).collect();
     assert_eq!(questions[0].descriptors, expected);
-    // Of the second, one is left out, as a value is empty.
+    // A value that is empty is one; what is not there leaves its descriptor out.
+    let fixed = pair("path", "cart");
     assert_eq!(
         questions[1].descriptors,
-        [vec![pair("x-api-key", "aÿb"), pair("path", "cart")], vec![client()]]
+        [vec![pair("x-api-key", "aÿb"), fixed.clone()], vec![client(), pair("x-b", "")], vec![client()]]
     );
+    assert_eq!(questions[2].descriptors, [vec![pair("x-api-key", ""), fixed], vec![client()]]);
     assert_eq!((questions[0].domain.as_str(), questions[0].hits), ("shop", 300));
     assert_eq!(asked[0].target, "http://rls/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit");
     let field = |name: &str| asked[0].fields[name].to_str().unwrap();

@@ -214,6 +214,8 @@ async fn prefixes_are_rewritten_and_splits_edit_headers() {
          \x20     - match: {{ path: {{ prefix: /strip }} }}\n        to: app\n        rewrite: {{ prefix: / }}\n\
          \x20     - match: {{ path: {{ regex: ^/swap }} }}\n        to: app\n        rewrite: {{ regex: {{ pattern: \"^/swap/([^/]+)/([^/]*)\", with: /\\2/\\1 }} }}\n\
          \x20     - match: {{ path: {{ regex: ^/up }} }}\n        to: app\n        rewrite: {{ regex: {{ pattern: ^/up, with: /.. }} }}\n\
+         \x20     - match: {{ path: {{ regex: ^/raw }} }}\n        to: app\n        rewrite: {{ regex: {{ pattern: ^/raw, with: /static/ }} }}\n\
+         \x20     - match: {{ path: {{ regex: ^/bare }} }}\n        to: app\n        rewrite: {{ regex: {{ pattern: \"^/bare/(.*)$\", with: \"\\\\1\" }} }}\n\
          clusters:\n  app: {{ endpoints: [\"{}\"] }}\n",
         echo.address()
     );
@@ -231,6 +233,8 @@ async fn prefixes_are_rewritten_and_splits_edit_headers() {
         // One form of a path is sent on, whatever was put together.
         ("/swap/a/", "//a"),
         ("/upper/a", "/..per/a"),
+        ("/raw/x", "/static//x"),
+        ("/raw...", "/static/..."),
     ];
     for (sent, seen) in rows {
         let reply = proxy.get("web", sent).await;
@@ -240,10 +244,37 @@ async fn prefixes_are_rewritten_and_splits_edit_headers() {
             assert_eq!((report.field("x-share"), reply.field("x-back")), (Some("a"), Some("b")));
         }
     }
-    for (sent, status, reason) in [("/elsewhere", 404, "no_route"), ("/up/a", 400, "bad_path")] {
+    let rows = [
+        ("/elsewhere", 404, "no_route"),
+        ("/up/a", 400, "rewrite_dot_segment"),
+        ("/raw../secret", 400, "rewrite_dot_segment"),
+        ("/raw%2e%2E/secret", 400, "rewrite_dot_segment"),
+        ("/raw.", 400, "rewrite_dot_segment"),
+        ("/raw..%2fsecret", 400, "bad_path"),
+        ("/bare/a", 500, "rewrite_no_path"),
+    ];
+    for (sent, status, reason) in rows {
         let reply = proxy.get("web", sent).await;
         assert_eq!((reply.status, reply.field("x-outrigger-reason")), (status, Some(reason)), "{sent}");
     }
+}
+
+/// What is asked of a server as a whole has no path in which anything could be found.
+#[tokio::test]
+async fn an_asterisk_stays_where_an_expression_finds_nothing() {
+    let echo = Echo::start("e").await;
+    let config = format!(
+        "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes:\n\
+         \x20     - {{ to: app, rewrite: {{ regex: {{ pattern: ^/api, with: /v1 }} }} }}\n\
+         clusters:\n  app: {{ endpoints: [\"{}\"] }}\n",
+        echo.address()
+    );
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.client("web").await;
+    client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.field("x-outrigger-reason")), (200, None));
+    assert_eq!(Report::parse(&reply.body).path, "*");
 }
 
 /// Ten thousand routes are found as one is.

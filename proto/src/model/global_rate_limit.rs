@@ -50,16 +50,16 @@ pub enum DescriptorEntry {
         name: HeaderName,
         /// The key; not empty.
         key: Box<str>,
-        /// What becomes of a request that has no such field, or an empty one.
+        /// What becomes of a request that has no such field; an empty one is one.
         absent: Absent,
     },
     /// The value of a query parameter.
     Query {
-        /// The parameter; percent-decoded, the first of a name counts. Not empty.
+        /// The parameter; percent-decoded, and a `+` is one. The first of a name counts. Not empty.
         name: Box<str>,
         /// The key; not empty.
         key: Box<str>,
-        /// What becomes of a request that has no such parameter, or an empty one.
+        /// What becomes of a request that has no such parameter; an empty one is one.
         absent: Absent,
     },
     /// `remote_address`, and the client's. Where it has none, the descriptor is left out.
@@ -102,7 +102,8 @@ pub struct Only {
 pub enum OnlyOf {
     /// All of these; at least one.
     Headers(Vec<HeaderMatch>),
-    /// All of these; at least one.
+    /// All of these; at least one. They are looked for in what is percent-decoded, and a `+` is one: Envoy counts so, though it
+    /// matches routes by parameters as they are sent.
     Query(Vec<QueryMatch>),
 }
 

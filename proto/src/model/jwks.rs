@@ -57,11 +57,22 @@ impl InlineKeys {
     /// # Errors
     /// What is wrong.
     pub fn new(text: impl Into<Box<str>>) -> Result<Self, KeySetError> {
-        let text = text.into();
+        Self::read(text.into(), KeySet::parse)
+    }
+
+    /// Those that are usable, as somebody else publishes them ([`KeySet::published`]).
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn published(text: impl Into<Box<str>>) -> Result<Self, KeySetError> {
+        Self::read(text.into(), |text| KeySet::published(text).map(|(keys, _)| keys))
+    }
+
+    fn read(text: Box<str>, keys: fn(&[u8]) -> Result<KeySet, KeySetError>) -> Result<Self, KeySetError> {
         if text.len() > KeySet::LARGEST {
             return Err(KeySetError::TooLong);
         }
-        let keys = Arc::new(KeySet::parse(text.as_bytes())?);
+        let keys = Arc::new(keys(text.as_bytes())?);
         Ok(Self { text, keys })
     }
 

@@ -11,6 +11,8 @@ use super::Pattern;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Replace {
     pattern: Pattern,
+    /// The one text that the expression finds, at the beginning: what most rewrites are, and needs no expression.
+    prefix: Option<Box<str>>,
     with: Box<[Piece]>,
 }
 
@@ -79,7 +81,8 @@ impl Replace {
         if !text.is_empty() {
             pieces.push(Piece::Text(text.into()));
         }
-        let made = Self { pattern, with: pieces.into() };
+        let prefix = pattern.as_str().strip_prefix('^').and_then(literal).map(Into::into);
+        let made = Self { pattern, prefix, with: pieces.into() };
         let is_whole = made.pattern.is_whole() && made.text().is_some();
         if is_whole { Err(ReplaceError::Whole) } else { Ok(made) }
     }
@@ -109,8 +112,14 @@ impl Replace {
         }
     }
 
-    /// What becomes of a path.
-    pub fn apply(&self, path: &str) -> String {
+    /// What becomes of a path; `None` where nothing is found in it.
+    pub fn apply(&self, path: &str) -> Option<String> {
+        if let Some(text) = self.text() {
+            return match &self.prefix {
+                Some(prefix) => path.strip_prefix(&**prefix).map(|rest| [text, rest].concat()),
+                None => self.pattern.replace_all_by(path, text),
+            };
+        }
         self.pattern.replace_all(path, |found, out| {
             for piece in &self.with {
                 match piece {
@@ -139,7 +148,11 @@ pub(crate) fn literal(expression: &str) -> Option<String> {
     let mut chars = expression.chars();
     while let Some(char) = chars.next() {
         match char {
-            '\\' => out.push(chars.next().filter(char::is_ascii_punctuation)?),
+            // Those two are the ends of a word.
+            '\\' => {
+                let punctuation = |char: &char| char.is_ascii_punctuation() && !matches!(char, '<' | '>');
+                out.push(chars.next().filter(punctuation)?);
+            }
             '.' | '+' | '*' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
             char => out.push(char),
         }
@@ -160,7 +173,8 @@ mod tests {
     #[track_caller]
     fn check(pattern: &str, with: &str, path: &str, expected: &str) {
         let replace = Replace::new(Pattern::new(pattern).unwrap(), with).unwrap();
-        assert_eq!(replace.apply(path), expected);
+        let expected = Some(expected).filter(|expected| *expected != path);
+        assert_eq!(replace.apply(path).as_deref(), expected, "{pattern} in {path}");
         assert_eq!(replace.with(), with);
         assert_eq!(Replace::new(replace.pattern().clone(), &replace.with()), Ok(replace));
     }
@@ -173,7 +187,19 @@ mod tests {
         check("^/([a-z]+)(/[0-9]+)?", r"/x\2\1", "/items", "/xitems");
         check("[0-9]+", r"(\0)", "/1/22", "/(1)/(22)");
         check("^/a", "", "/a/b", "/b");
-        check("^/nowhere", "/x", "/a", "/a");
+        check(r"^/a\.b", "/x", "/a.b/a.b", "/x/a.b");
+        check(r"^/a\<b", "/x", "/a<b", "/a<b");
+        check("^", "/x", "/a", "/x/a");
+        check("/", "//", "/a/b", "//a//b");
+    }
+
+    #[test]
+    fn what_is_not_found_leaves_the_path() {
+        for (pattern, with) in [("^/nowhere", "/x"), ("nowhere", "/x"), ("^/(nowhere)", r"/x/\1")] {
+            for path in ["/a", "*", "/a/nowher", ""] {
+                check(pattern, with, path, path);
+            }
+        }
     }
 
     #[test]

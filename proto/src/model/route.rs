@@ -267,8 +267,9 @@ pub enum PathRewrite {
     /// The prefix that matched (only on a route with [`PathMatch::Prefix`]). Kept as that is: without a slash at its
     /// end, `/` as the empty string.
     Prefix(Box<str>),
-    /// What an expression finds in the path. What comes of it is brought into the one form of a path, but that slashes are not
-    /// merged; where it has none, the request is refused.
+    /// What an expression finds in the path; where it finds nothing, the path stays. What comes of it is brought into the one
+    /// form of a path, but that slashes are not merged. Where it has none, or holds `.` or `..` as a segment, the request is
+    /// refused: `/api` to `/static/` makes `/static/../x` of `/api../x`, which leads out of what stands in place.
     Found(Replace),
 }
 

@@ -1,6 +1,6 @@
 //! Values that many parts of the model share.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
@@ -94,20 +94,33 @@ impl Pattern {
         ["^.*$", ".*", "^.+$", ".+", "^/.*$", "/.*", "^/.*"].contains(&self.as_str())
     }
 
-    /// A text in which all that is found is replaced. What was found in a bracket is told by its number; nothing, where
-    /// that was not needed.
-    pub(super) fn replace_all(&self, text: &str, with: impl Fn(Found<'_>, &mut String)) -> String {
-        let replaced = self.0.replace_all(text, |found: &regex::Captures<'_>| {
-            let mut out = String::new();
-            with(&|number| found.get(number).map_or("", |group| group.as_str()), &mut out);
-            out
-        });
-        replaced.into_owned()
+    /// A text in which all that is found is replaced; `None` where nothing is found, for which no memory is taken. What was
+    /// found in a bracket is told by its number; nothing, where that was not needed.
+    pub(super) fn replace_all(&self, text: &str, with: impl Fn(Found<'_>, &mut String)) -> Option<String> {
+        // Brackets are looked at once it is known that there is something in them: they need memory.
+        self.is_match(text).then(|| self.0.replace_all(text, Append(with)).into_owned())
+    }
+
+    /// The same, with one text in place of all that is found.
+    pub(super) fn replace_all_by(&self, text: &str, with: &str) -> Option<String> {
+        match self.0.replace_all(text, regex::NoExpand(with)) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(replaced) => Some(replaced),
+        }
     }
 
     /// Whether it matches anywhere in `text`.
     pub fn is_match(&self, text: &str) -> bool {
         self.0.is_match(text)
+    }
+}
+
+/// What is put in place goes where it is to stand, without a text of its own.
+struct Append<F>(F);
+
+impl<F: Fn(Found<'_>, &mut String)> regex::Replacer for Append<F> {
+    fn replace_append(&mut self, found: &regex::Captures<'_>, out: &mut String) {
+        self.0(&|number| found.get(number).map_or("", |group| group.as_str()), out);
     }
 }
 

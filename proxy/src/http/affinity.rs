@@ -9,7 +9,7 @@ use outrigger_proto::model::{Balance, HashKey, HashOn, MadeCookie};
 
 use super::call::Ledger;
 use crate::body::Body;
-use crate::routing::query_value;
+use crate::routing::{Plus, query_value};
 use crate::upstream::{ClusterView, cookie_value, hash_of};
 
 /// A cookie that the client does not have yet, and gets with its answer.
@@ -31,7 +31,7 @@ pub fn choose(request: &Request<Body>, cluster: &ClusterView, ledger: &Ledger) -
             HashOn::Header(name) => parts.extend(request.headers().get(name).map(|v| v.as_bytes().into())),
             HashOn::Source => parts.push(ledger.conn().peer_value().as_bytes().into()),
             HashOn::Query(name) => {
-                parts.extend(request.uri().query().and_then(|query| query_value(query, name)));
+                parts.extend(request.uri().query().and_then(|query| query_value(query, name, Plus::Space)));
             }
             HashOn::Cookie { name, made } => match (cookie(request, name), made) {
                 (Some(value), _) => parts.push(value.into()),

@@ -23,6 +23,6 @@ pub use self::host::{canonical_host, host_fits};
 pub use self::index::RouteIndex;
 pub use self::naive::matches;
 pub use self::predicates::header_matches;
-pub use self::query::{QueryEdit, query_matches, query_value};
-pub use self::rewrite::rewritten;
+pub use self::query::{Plus, QueryEdit, query_matches, query_value};
+pub use self::rewrite::{RewriteError, rewritten};
 pub use self::split::pick_target;

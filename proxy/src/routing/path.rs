@@ -59,6 +59,17 @@ pub fn canonical(path: &str, merge_slashes: bool) -> Result<Cow<'_, str>, PathEr
     rebuild(path, merge_slashes).map(Cow::Owned)
 }
 
+/// Whether a segment is `.` or `..`, in any form that [`canonical`] takes for one.
+pub(super) fn has_dot_segment(path: &str) -> bool {
+    path.split('/').any(|segment| {
+        let (mut rest, mut dots) = (segment.as_bytes(), 0);
+        while let [b'.', after @ ..] | [b'%', b'2', b'e' | b'E', after @ ..] = rest {
+            (rest, dots) = (after, dots + 1);
+        }
+        rest.is_empty() && matches!(dots, 1 | 2)
+    })
+}
+
 /// Says no to everything that [`rebuild`] would change or refuse, so that most paths cost one scan.
 fn is_canonical(path: &[u8], merge_slashes: bool) -> bool {
     let mut rest = path;
@@ -369,6 +380,16 @@ mod tests {
                     prop_assert!(!is_unreserved(byte) && !byte.is_ascii_control() && !b"/\\".contains(&byte));
                 }
             }
+        }
+
+        /// On its own, each of them is nothing, or above the root.
+        #[test]
+        fn dot_segments_are_found_in_the_forms_that_are_resolved(path in any_path()) {
+            let is_dot = |segment: &str| match canonical(&format!("/{segment}"), false) {
+                Ok(alone) => alone == "/" && !segment.is_empty(),
+                Err(error) => error == PathError::AboveRoot,
+            };
+            prop_assert_eq!(has_dot_segment(&path), path.split('/').any(is_dot), "{:?}", path);
         }
 
         #[test]

@@ -4,7 +4,7 @@
 use ::http::HeaderMap;
 use outrigger_proto::model::{HeaderMatch, Match, PathMatch, StringMatch};
 
-use super::query::query_matches;
+use super::query::{Plus, query_matches};
 use crate::facts::ReqHead;
 
 /// All parts but the hosts, the cheap ones first.
@@ -13,7 +13,7 @@ pub(super) fn matches_beyond_host(matches: &Match, head: &ReqHead<'_>) -> bool {
     (methods.is_empty() || methods.contains(head.method))
         && path_matches(path, head.path)
         && headers.iter().all(|wanted| header_matches(wanted, head.headers))
-        && query.iter().all(|wanted| query_matches(wanted, head.query))
+        && query.iter().all(|wanted| query_matches(wanted, head.query, Plus::Space))
 }
 
 /// Whether the hosts and the path decide alone.

@@ -6,35 +6,53 @@ use outrigger_proto::model::QueryMatch;
 
 use super::predicates::text_matches;
 
+/// What a `+` stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plus {
+    /// A space, as forms have it.
+    Space,
+    /// Itself, as RFC 3986 has it and as Envoy counts.
+    Itself,
+}
+
+impl Plus {
+    fn byte(self) -> u8 {
+        match self {
+            Self::Space => b' ',
+            Self::Itself => b'+',
+        }
+    }
+}
+
 /// The value of the first parameter with this name, decoded.
-pub fn query_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
-    first(query.as_bytes(), name.as_bytes()).map(decode)
+pub fn query_value<'q>(query: &'q str, name: &str, plus: Plus) -> Option<Cow<'q, [u8]>> {
+    first(query.as_bytes(), name.as_bytes(), plus).map(|value| decode(value, plus))
 }
 
 /// Whether a parameter of this query fits.
-pub fn query_matches(wanted: &QueryMatch, query: Option<&str>) -> bool {
-    let value = query.and_then(|query| query_value(query, &wanted.name));
+pub fn query_matches(wanted: &QueryMatch, query: Option<&str>, plus: Plus) -> bool {
+    let value = query.and_then(|query| query_value(query, &wanted.name, plus));
     text_matches(&wanted.value, value.as_deref().into_iter())
 }
 
 /// The value, not decoded, of the first parameter with this name.
-fn first<'q>(query: &'q [u8], name: &[u8]) -> Option<&'q [u8]> {
+fn first<'q>(query: &'q [u8], name: &[u8], plus: Plus) -> Option<&'q [u8]> {
     query.split(|&b| b == b'&').filter(|pair| !pair.is_empty()).find_map(|pair| {
         let end = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-        let found = Decoded(&pair[..end]).eq(name.iter().copied());
+        let found = Decoded(&pair[..end], plus).eq(name.iter().copied());
         found.then(|| pair.get(end + 1..).unwrap_or_default())
     })
 }
 
-fn decode(text: &[u8]) -> Cow<'_, [u8]> {
+fn decode(text: &[u8], plus: Plus) -> Cow<'_, [u8]> {
     match memchr::memchr2(b'%', b'+', text) {
         None => Cow::Borrowed(text),
-        Some(_) => Cow::Owned(Decoded(text).collect()),
+        Some(_) => Cow::Owned(Decoded(text, plus).collect()),
     }
 }
 
 /// A `%` without two hex digits after it stands for itself, as the URL Standard has it.
-struct Decoded<'a>(&'a [u8]);
+struct Decoded<'a>(&'a [u8], Plus);
 
 impl Iterator for Decoded<'_> {
     type Item = u8;
@@ -43,7 +61,7 @@ impl Iterator for Decoded<'_> {
         let (&byte, rest) = self.0.split_first()?;
         self.0 = rest;
         match (byte, rest) {
-            (b'+', _) => Some(b' '),
+            (b'+', _) => Some(self.1.byte()),
             (b'%', [high, low, rest @ ..]) => {
                 let digit = |hex: u8| char::from(hex).to_digit(16);
                 let Some((high, low)) = digit(*high).zip(digit(*low)) else { return Some(b'%') };
@@ -104,7 +122,7 @@ fn write((name, value): &(String, String)) -> String {
 }
 
 fn is_same(a: &str, b: &str) -> bool {
-    Decoded(a.as_bytes()).eq(Decoded(b.as_bytes()))
+    Decoded(a.as_bytes(), Plus::Space).eq(Decoded(b.as_bytes(), Plus::Space))
 }
 
 #[cfg(test)]
@@ -113,8 +131,19 @@ mod tests {
 
     #[track_caller]
     fn check(query: &str, name: &str, expected: Option<&str>) {
-        let value = first(query.as_bytes(), name.as_bytes()).map(decode);
+        let value = query_value(query, name, Plus::Space);
         assert_eq!(value.as_deref(), expected.map(str::as_bytes), "{name:?} of {query:?}");
+    }
+
+    #[test]
+    fn a_plus_is_itself_where_nothing_speaks_of_forms() {
+        let rows =
+            [("q=a+b", "q", "a+b"), ("q=a%20b", "q", "a b"), ("a+b=%2B%2520", "a+b", "+%20"), ("q", "q", "")];
+        for (query, name, value) in rows {
+            let found = query_value(query, name, Plus::Itself);
+            assert_eq!(found.as_deref(), Some(value.as_bytes()), "{query}");
+        }
+        assert_eq!(query_value("a+b=1", "a b", Plus::Itself), None);
     }
 
     #[test]
@@ -167,6 +196,6 @@ mod tests {
 
     #[test]
     fn plain_values_are_borrowed() {
-        assert!(matches!(decode(b"plain"), Cow::Borrowed(_)));
+        assert!(matches!(decode(b"plain", Plus::Space), Cow::Borrowed(_)));
     }
 }

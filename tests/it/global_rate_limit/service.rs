@@ -32,10 +32,12 @@ impl Question {
 
 fn pair(entry: &[u8]) -> (String, String) {
     let mut parts = parts(entry).map(|(tag, value, _)| (tag, text(value)));
-    let (Some((1, key)), Some((2, value)), None) = (parts.next(), parts.next(), parts.next()) else {
-        panic!("{entry:?}")
-    };
-    (key, value)
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some((1, key)), Some((2, value)), None) => (key, value),
+        // Protobuf leaves out what is empty.
+        (Some((1, key)), None, None) => (key, String::new()),
+        (_, _, _) => panic!("{entry:?}"),
+    }
 }
 
 /// OK.

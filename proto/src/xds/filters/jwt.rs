@@ -192,7 +192,8 @@ fn inline(cx: &mut Cx, local: core::DataSource) -> Option<JwksSource> {
         // JSON is text in UTF-8 (RFC 8259 section 8.1).
         Specifier::InlineBytes(bytes) => String::from_utf8(bytes).ok(),
     };
-    match text.ok_or(KeySetError::NotASet).and_then(InlineKeys::new) {
+    // A control plane passes on what an issuer publishes: one key that is not for us may not cost a listener.
+    match text.ok_or(KeySetError::NotASet).and_then(InlineKeys::published) {
         Ok(keys) => Some(JwksSource::Inline(keys)),
         Err(error) => cx.fail("local_jwks", format!("these keys cannot be used: {error}")),
     }

@@ -216,7 +216,7 @@ pub(super) fn of_route(
         return None;
     }
     let Said { mut policies, ours, counted } = said;
-    let ext::RoutePolicy { rate_limit, global_rate_limit } = ours.unwrap_or_default();
+    let ext::RoutePolicy { rate_limit, global_rate_limit, counts_answers } = ours.unwrap_or_default();
     if let Some(limit) = rate_limit {
         if policies.rate_limit.is_some() {
             return cx.fail("typed_per_filter_config", "a limit is written twice");
@@ -224,7 +224,7 @@ pub(super) fn of_route(
         policies.rate_limit = Some(Box::new(local_rate_limit::of_caller(cx, limit)?));
     }
     policies.global_rate_limit =
-        rate_limit::of_route(cx, (counted, global_rate_limit), around)?.map(Box::new);
+        rate_limit::of_route(cx, (counted, (global_rate_limit, counts_answers)), around)?.map(Box::new);
     Some(policies)
 }
 

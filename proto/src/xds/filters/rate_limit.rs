@@ -18,13 +18,16 @@ use super::super::generated::envoy::extensions::filters::http::ratelimit::v3::{
 };
 use super::super::generated::envoy::r#type::v3::HttpStatus;
 use super::super::generated::outrigger::extensions::v1 as ext;
-use super::super::route::{header, parameter};
+use super::super::route::{decoded_parameter, header};
 use crate::model::{
     Absent, DescriptorEntry, GlobalRateLimit, Name, OnFailure, Only, OnlyOf, RateLimitService,
 };
 
 /// What a request counts as at the most, and refusals that are remembered: as in a file.
 const MOST: u32 = 1_000_000;
+
+/// One number stands beside all descriptors of a question.
+const SAME: &str = "a request counts as much in each: write the same `hits_addend`";
 
 /// For an answer, where nothing is said: Envoy's.
 const TIMEOUT: Duration = Duration::from_millis(20);
@@ -102,16 +105,18 @@ pub(in crate::xds) struct Around<'a> {
     pub(in crate::xds) host: &'a [Limit],
     /// Whether those of the host count beside its own.
     pub(in crate::xds) both: bool,
+    /// Whether its requests are sent on.
+    pub(in crate::xds) sent: bool,
 }
 
 impl Around<'_> {
     /// Nothing.
     #[cfg(test)]
-    pub(super) const NONE: Self = Self { own: &[], host: &[], both: false };
+    pub(super) const NONE: Self = Self { own: &[], host: &[], both: false, sent: true };
 
     /// What counts: as in Envoy those of the host do where the route has none.
     fn together(self, option: VhRateLimitsOptions) -> Vec<Limit> {
-        let Self { own, host, both } = self;
+        let Self { own, host, both, sent: _ } = self;
         match (both, option) {
             (true, _) | (_, VhRateLimitsOptions::Include) => [own, host].concat(),
             (false, VhRateLimitsOptions::Override) if own.is_empty() => host.to_vec(),
@@ -121,22 +126,30 @@ impl Around<'_> {
 }
 
 /// What is counted, and by whom: Envoy says the first at the route and the second at the listener.
+///
+/// As in Envoy, what is not sent on counts as nothing, but where it is ours to say that it does.
 pub(super) fn of_route(
     cx: &mut Cx,
-    (counted, service): (Option<RateLimitPerRoute>, Option<ext::GlobalRateLimit>),
+    (counted, ours): (Option<RateLimitPerRoute>, (Option<ext::GlobalRateLimit>, bool)),
     around: Around<'_>,
 ) -> Option<Option<GlobalRateLimit>> {
-    if counted.is_none() && service.is_some() {
+    let (service, counts_answers) = ours;
+    if counted.is_none() && (service.is_some() || counts_answers) {
         return cx.fail("typed_per_filter_config", "what a service counts is said by a RateLimitPerRoute");
     }
+    let RateLimitPerRoute { vh_rate_limits, domain, rate_limits } = counted.unwrap_or_default();
+    let option = VhRateLimitsOptions::try_from(vh_rate_limits).unwrap_or_default();
+    let here = cx.within("typed_per_filter_config", |cx| limits(cx, "rate_limits", rate_limits))?;
+    if !around.sent && !counts_answers && service.is_none() {
+        return Some(None);
+    }
+    // What stands there stands in place of all others.
+    let limits = if here.is_empty() { around.together(option) } else { here };
+    let hits = limits.first().map(|(_, hits)| *hits);
+    if limits.iter().any(|(_, of_this)| Some(*of_this) != hits) {
+        return cx.fail("route.rate_limits", format!("beside those of its host, {SAME}"));
+    }
     cx.within("typed_per_filter_config", |cx| {
-        let RateLimitPerRoute { vh_rate_limits, domain, rate_limits } = counted.unwrap_or_default();
-        let option = VhRateLimitsOptions::try_from(vh_rate_limits).unwrap_or_default();
-        // What stands there stands in place of all others.
-        let limits = match limits(cx, "rate_limits", rate_limits)? {
-            none if none.is_empty() => around.together(option),
-            some => some,
-        };
         let service = match service {
             Some(service) => Some(self::service(cx, domain, service)?),
             None if !domain.is_empty() => {
@@ -145,11 +158,7 @@ pub(super) fn of_route(
             None if limits.is_empty() => return Some(None),
             None => None,
         };
-        let hits = limits.first().map(|(_, hits)| *hits);
         let hits = cx.required("rate_limits", hits)?;
-        if limits.iter().any(|(_, of_this)| *of_this != hits) {
-            return cx.fail("rate_limits", "a request counts as much in each: write the same `hits_addend`");
-        }
         let descriptors = limits.into_iter().map(|(entries, _)| entries).collect();
         Some(Some(GlobalRateLimit { service, descriptors, hits }))
     })
@@ -170,9 +179,11 @@ fn service(cx: &mut Cx, domain: String, service: ext::GlobalRateLimit) -> Option
     Some(RateLimitService { cluster: cluster?, domain: domain.into(), timeout, on_failure, cache })
 }
 
-/// What requests count as.
+/// What requests count as, in a list.
 pub(in crate::xds) fn limits(cx: &mut Cx, field: &str, limits: Vec<route::RateLimit>) -> Option<Vec<Limit>> {
-    cx.each(field, limits, descriptor)
+    let limits = cx.each(field, limits, descriptor)?;
+    let differ = limits.iter().zip(limits.iter().skip(1)).any(|((_, one), (_, next))| one != next);
+    if differ { cx.fail(field, SAME) } else { Some(limits) }
 }
 
 fn descriptor(cx: &mut Cx, limit: route::RateLimit) -> Option<Limit> {
@@ -232,7 +243,7 @@ fn entry(cx: &mut Cx, action: ActionSpecifier) -> Option<DescriptorEntry> {
                 query_parameters,
                 descriptor_key,
             } = action;
-            let of = OnlyOf::Query(cx.each("query_parameters", query_parameters, parameter)?);
+            let of = OnlyOf::Query(cx.each("query_parameters", query_parameters, decoded_parameter)?);
             let only = Only { fits: expect_match.unwrap_or(true), of };
             fixed(cx, (descriptor_key, QUERY_MATCH), descriptor_value, Some(only))
         }),

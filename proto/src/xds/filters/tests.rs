@@ -504,6 +504,47 @@ fn what_requests_count_as_is_read_action_by_action() {
     }
 }
 
+/// Envoy compares what a query holds once it is decoded, otherwise than where it chooses routes.
+#[test]
+fn parameters_that_limits_ask_for_are_texts_as_they_are_written() {
+    use crate::model::{DescriptorEntry, GlobalRateLimit, Only, OnlyOf, QueryMatch};
+    use route::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
+    use route::rate_limit::action::{ActionSpecifier, QueryParameterValueMatch};
+    for text in ["a b", "a%20b", "a+b", "%", "%zz", "a%2520b"] {
+        let parts: [(M, StringMatch); 2] = [
+            (M::Exact(text.to_owned()), StringMatch::Exact(text.into())),
+            (M::Prefix(text.to_owned()), StringMatch::Prefix(text.into())),
+        ];
+        for (written, value) in parts {
+            let wanted = matcher::StringMatcher { match_pattern: Some(written), ignore_case: false };
+            let query_parameters = vec![route::QueryParameterMatcher {
+                name: text.to_owned(),
+                query_parameter_match_specifier: Some(Q::StringMatch(wanted)),
+            }];
+            let action = ActionSpecifier::QueryParameterValueMatch(QueryParameterValueMatch {
+                descriptor_value: "v".to_owned(),
+                query_parameters,
+                ..Default::default()
+            });
+            let (entries, hits) = limits_of(limit_of(action.clone())).unwrap().remove(0);
+            let of = OnlyOf::Query(vec![QueryMatch { name: text.into(), value }]);
+            let (key, only) = ("query_match".into(), Some(Only { fits: true, of }));
+            assert_eq!(entries, [DescriptorEntry::Fixed { key, value: "v".into(), only }]);
+            let limit = GlobalRateLimit { service: None, descriptors: vec![entries], hits };
+            let route = crate::model::Route {
+                global_rate_limit: Some(Box::new(limit)),
+                ..super::super::route::nothing()
+            };
+            let back = write::filters::of_route(&route);
+            let mut back = back
+                .values()
+                .filter_map(|any| is::<service_pb::RateLimitPerRoute>(any).then_some(&*any.value));
+            let back = service_pb::RateLimitPerRoute::decode(back.next().unwrap()).unwrap();
+            assert_eq!(back.rate_limits[0].actions[0].action_specifier, Some(action), "{text}");
+        }
+    }
+}
+
 #[test]
 fn what_requests_cannot_count_as_is_named() {
     let later = route::RateLimit { stage: Some(1), ..limit_of(by_header("x", "x")) };

@@ -467,6 +467,14 @@ fn tokens_are_asked_for_of_all_paths_and_all_who_sign() {
     assert_eq!(asked(vec![named("b"), named("a"), R::AllowMissing(())], &as_it_is), Ok(vec![false, false]));
     let at = format!("{MANAGER}.http_filters[0].typed_config");
     let both = [named("a"), named("b")];
+    // Of a set that somebody else publishes what is usable counts.
+    let weak = r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#;
+    let good = format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, "A".repeat(43));
+    let of = |keys: String| move |b: &mut jwt::JwtProvider| b.jwks_source_specifier = local(&keys);
+    let mixed = of(format!(r#"{{"keys":[{weak},{good}]}}"#));
+    assert_eq!(asked(both.to_vec(), &mixed), Ok(vec![true, true]));
+    let none = asked(both.to_vec(), &of(format!(r#"{{"keys":[{weak}]}}"#))).unwrap_err();
+    assert!(none.ends_with("keys[0] cannot be used: RSA keys have 2048 to 8192 bits"), "{none}");
     for (requires, change, expected) in [
         (
             vec![named("a")],

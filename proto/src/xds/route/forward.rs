@@ -8,7 +8,6 @@ use ::http::uri::{Authority, PathAndQuery};
 
 use super::super::cx::Cx;
 use super::super::expression;
-use super::super::filters::rate_limit::Limit;
 use super::super::generated::envoy::config::core::v3::{self as core, RoutingPriority};
 use super::super::generated::envoy::config::route::v3 as pb;
 use super::super::generated::envoy::r#type::matcher::v3 as matcher;
@@ -33,7 +32,6 @@ pub(super) struct Defaults {
     pub(super) hedge: Option<pb::HedgePolicy>,
     pub(super) mirror: Option<Mirror>,
     pub(super) max_body: Option<u64>,
-    pub(super) rate_limits: Vec<Limit>,
 }
 
 /// What is said beside the action, of a route that sends requests on.

@@ -183,24 +183,35 @@ fn listed(expression: &str) -> Vec<Option<String>> {
     expression::alternatives(all).into_iter().map(expression::literal).collect()
 }
 
-pub(in super::super) fn parameter(cx: &mut Cx, parameter: pb::QueryParameterMatcher) -> Option<QueryMatch> {
-    use pb::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
-    let pb::QueryParameterMatcher { name, query_parameter_match_specifier } = parameter;
+/// One that is compared with what is sent, as routes are chosen.
+pub(super) fn parameter(cx: &mut Cx, parameter: pb::QueryParameterMatcher) -> Option<QueryMatch> {
+    let QueryMatch { name, value } = decoded_parameter(cx, parameter)?;
     let decoded = |cx: &mut Cx, field: &str, text: &str| match query::decode(text) {
         Some(text) => Some(Box::<str>::from(text)),
         None => cx.fail(field, "this is not text, once it is decoded"),
     };
     let name = decoded(cx, "name", &name)?;
+    let value = match value {
+        StringMatch::Exact(text) => StringMatch::Exact(decoded(cx, "string_match.exact", &text)?),
+        StringMatch::Prefix(text) => StringMatch::Prefix(decoded(cx, "string_match.prefix", &text)?),
+        other @ (StringMatch::Present | StringMatch::Absent | StringMatch::Regex(_)) => other,
+    };
+    Some(QueryMatch { name, value })
+}
+
+/// One that is compared with what is decoded, as limits are: what is written is the text itself.
+pub(in super::super) fn decoded_parameter(
+    cx: &mut Cx,
+    parameter: pb::QueryParameterMatcher,
+) -> Option<QueryMatch> {
+    use pb::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
+    let pb::QueryParameterMatcher { name, query_parameter_match_specifier } = parameter;
     let value = match query_parameter_match_specifier {
         None => presence(true),
         Some(Q::PresentMatch(there)) => presence(there),
-        Some(Q::StringMatch(wanted)) => match text(cx, wanted)? {
-            StringMatch::Exact(text) => StringMatch::Exact(decoded(cx, "string_match.exact", &text)?),
-            StringMatch::Prefix(text) => StringMatch::Prefix(decoded(cx, "string_match.prefix", &text)?),
-            other => other,
-        },
+        Some(Q::StringMatch(wanted)) => text(cx, wanted)?,
     };
-    Some(QueryMatch { name, value })
+    Some(QueryMatch { name: name.into(), value })
 }
 
 fn presence(there: bool) -> StringMatch {

@@ -22,7 +22,7 @@ use self::edits::{Both, Levels};
 pub(super) use self::edits::{then, touch_alike};
 
 use self::forward::{Beside, Defaults};
-pub(super) use self::matches::{header, parameter, prefix_of};
+pub(super) use self::matches::{decoded_parameter, header, prefix_of};
 pub(super) use self::query::encode;
 pub(super) use self::retry::{
     MAX_BODY, PREVIOUS_HOSTS, STATUSES, conditions, default_backoff, exact_word, word,
@@ -98,6 +98,7 @@ fn of_hosts<H>(
             innermost_wins: most_specific_header_mutations_wins,
         },
         defaults: Defaults { mirror: mirror.flatten(), ..Defaults::default() },
+        limits: Vec::new(),
     };
     if on_demand && (around.levels.table != Both::default() || around.defaults.mirror.is_some()) {
         // They come on their own, and would go without.
@@ -115,7 +116,7 @@ fn of_hosts<H>(
 /// A host that comes on its own.
 pub(super) fn host(cx: &mut Cx, host: pb::VirtualHost) -> Option<RouteTable> {
     let levels = Levels { host: Both::default(), table: Both::default(), innermost_wins: false };
-    let around = Around { levels, defaults: Defaults::default() };
+    let around = Around { levels, defaults: Defaults::default(), limits: Vec::new() };
     let routes = virtual_host(cx, host, (&around, &mut HashSet::new()))?;
     Some(RouteTable { routes: routes.into(), on_demand: false })
 }
@@ -124,6 +125,8 @@ pub(super) fn host(cx: &mut Cx, host: pb::VirtualHost) -> Option<RouteTable> {
 struct Around {
     levels: Levels,
     defaults: Defaults,
+    /// What requests count as.
+    limits: Vec<rate_limit::Limit>,
 }
 
 fn virtual_host(
@@ -167,8 +170,8 @@ fn virtual_host(
             hedge: hedge_policy,
             mirror: mirror.or_else(|| table.defaults.mirror.clone()),
             max_body: request_body_buffer_limit.or(per_request_buffer_limit_bytes.map(u64::from)),
-            rate_limits: rate_limit::limits(cx, "rate_limits", rate_limits).unwrap_or_default(),
         },
+        limits: rate_limit::limits(cx, "rate_limits", rate_limits).unwrap_or_default(),
     };
     let routes = cx.each("routes", routes, |cx, written| route(cx, written, &around));
     let (mut routes, hosts) = (routes?, hosts?);
@@ -269,9 +272,8 @@ fn route(cx: &mut Cx, route: pb::Route, around: &Around) -> Option<Route> {
     let limits = limits_of(cx, &mut action);
     let sent = matches!(action, Some(pb::route::Action::Route(_)));
     let limits = limits.map(|(own, both)| {
-        // As in Envoy: what is not sent on counts as nothing that its host says.
-        let host = if sent { &*around.defaults.rate_limits } else { &[] };
-        filters::of_route(cx, typed_per_filter_config, rate_limit::Around { own: &own, host, both })
+        let around = rate_limit::Around { own: &own, host: &around.limits, both, sent };
+        filters::of_route(cx, typed_per_filter_config, around)
     });
     let policies = limits.flatten();
     let request = (request_headers_to_add, request_headers_to_remove);

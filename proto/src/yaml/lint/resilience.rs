@@ -263,7 +263,12 @@ pub(in super::super) fn no_hash<'a>(cx: &mut Cx<'a>, root: Node<'a>, mesh: &Mesh
         if forward.hash.is_empty() {
             return;
         }
-        let clusters = || forward.to.targets.iter().map(|target| &target.to.cluster);
+        // What is hashed for them is hashed for the one in their place, too.
+        let instead = match forward.fallback.as_deref().and_then(Fallback::instead) {
+            Some(Instead::To(to)) => Some(&to.cluster),
+            Some(Instead::Respond(_)) | None => None,
+        };
+        let clusters = || forward.to.targets.iter().map(|target| &target.to.cluster).chain(instead);
         told.extend(clusters().cloned());
         // Of one that is not here nothing is known.
         if clusters().all(|name| mesh.clusters.get(name).is_some_and(|cluster| !asks_routes(cluster))) {

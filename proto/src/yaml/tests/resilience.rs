@@ -285,6 +285,20 @@ clusters:
     assert_eq!(found, expected.map(|place| format!("{place}: {said}")));
 }
 
+/// What a route says is hashed holds for the cluster in place of others, too.
+#[test]
+fn a_hash_that_only_a_fallback_takes_is_taken() {
+    let warned = |kept: &str| {
+        let text = format!(
+            "listeners: {{ w: {{ bind: 127.0.0.1:1, routes: [{{ to: a, hash: [source], fallback: {{ {kept}to: c }} }}] }} }}\n\
+             clusters: {{ a: {{ dns: 'a:1' }}, c: {{ dns: 'a:1', balance: maglev }} }}\n"
+        );
+        read(&text).unwrap().warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(warned(""), [""; 0]);
+    assert_eq!(warned("stale: { for: 1s }, "), [""; 0]);
+}
+
 #[test]
 fn a_mirror_and_a_fallback_lead_somewhere() {
     let text = "

@@ -16,7 +16,7 @@ use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
 use crate::http::headers;
 use crate::routing::path::PathError;
-use crate::routing::rewritten;
+use crate::routing::{RewriteError, rewritten};
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
         let ledger = ledger.clone();
         let route = ledger.route().expect("the route is found before its changes are made");
         if let Err(error) = rewrite(request, route, &ledger) {
-            return Edited { inner: None, refused: Some(ProxyError::Path(error)), ledger };
+            return Edited { inner: None, refused: Some(ProxyError::Rewrite(error)), ledger };
         }
         apply(request.headers_mut(), &route.request_headers);
         Edited { inner: Some(self.inner.call(call)), refused: None, ledger }
@@ -83,7 +83,7 @@ impl<F: Future<Output = Outcome>> Future for Edited<F> {
     }
 }
 
-fn rewrite(request: &mut Request<Body>, route: &Route, ledger: &Ledger) -> Result<(), PathError> {
+fn rewrite(request: &mut Request<Body>, route: &Route, ledger: &Ledger) -> Result<(), RewriteError> {
     let Action::Forward(forward) = &route.action else { return Ok(()) };
     if forward.fallback.as_ref().is_some_and(|fallback| fallback.stale().is_some()) {
         // Answers are kept under what was asked for, and not under what it is rewritten to.
@@ -92,7 +92,7 @@ fn rewrite(request: &mut Request<Body>, route: &Route, ledger: &Ledger) -> Resul
     if let Some(path) = rewritten(route, request.uri().path())?
         && !headers::set_path(request, &path)
     {
-        return Err(PathError::NotEncoded);
+        return Err(RewriteError::NoPath(PathError::NotEncoded));
     }
     if let Some(host) = &forward.rewrite.host {
         headers::set_host(request, host);

@@ -22,7 +22,7 @@ use crate::http::headers;
 use crate::live::CountedBy;
 use crate::policy::refusals::Refusals;
 use crate::policy::rls::{self, Decision, Descriptor, Entry};
-use crate::routing::{header_matches, query_matches, query_value};
+use crate::routing::{Plus, header_matches, query_matches, query_value};
 use crate::upstream::ClusterView;
 
 /// See the module.
@@ -139,7 +139,7 @@ fn entry(call: &Call, of: &DescriptorEntry) -> Option<Option<Entry>> {
             (&**key, value, *absent)
         }
         DescriptorEntry::Query { name, key, absent } => {
-            let value = request.uri().query().and_then(|query| query_value(query, name));
+            let value = request.uri().query().and_then(|query| query_value(query, name, Plus::Itself));
             (&**key, value.map(|value| text(&value)), *absent)
         }
         DescriptorEntry::Source => {
@@ -147,7 +147,8 @@ fn entry(call: &Call, of: &DescriptorEntry) -> Option<Option<Entry>> {
             ("remote_address", client.map(|client| client.to_string()), Absent::Descriptor)
         }
         DescriptorEntry::SourceCluster => {
-            ("source_cluster", Some(ledger.view().node_cluster.to_string()), Absent::Descriptor)
+            let cluster = ledger.view().node_cluster.to_string();
+            ("source_cluster", Some(cluster).filter(|cluster| !cluster.is_empty()), Absent::Descriptor)
         }
         DescriptorEntry::DestinationCluster => {
             let goes = ledger.forward().and_then(|_| ledger.destination().0);
@@ -158,7 +159,8 @@ fn entry(call: &Call, of: &DescriptorEntry) -> Option<Option<Entry>> {
             (&**key, counts.then(|| value.to_string()), Absent::Descriptor)
         }
     };
-    match (value.filter(|value| !value.is_empty()), absent) {
+    // One that is there and empty is counted, so that nobody gets away by saying nothing.
+    match (value, absent) {
         (Some(value), _) => Some(Some(Entry { key: key.to_owned(), value })),
         (None, Absent::Entry) => Some(None),
         (None, Absent::Descriptor) => None,
@@ -173,7 +175,9 @@ fn text(bytes: &[u8]) -> String {
 fn is_of(request: &Request<Body>, Only { fits, of }: &Only) -> bool {
     let all = match of {
         OnlyOf::Headers(all) => all.iter().all(|wanted| header_matches(wanted, request.headers())),
-        OnlyOf::Query(all) => all.iter().all(|wanted| query_matches(wanted, request.uri().query())),
+        OnlyOf::Query(all) => {
+            all.iter().all(|wanted| query_matches(wanted, request.uri().query(), Plus::Itself))
+        }
     };
     all == *fits
 }

@@ -5,7 +5,7 @@ use outrigger_tests::{Client, Control, Echo, Proxy};
 use super::{Differences, Envoy, Meant, follows, node, row};
 use crate::peers::{Running, python, script};
 
-const ROWS: [(&str, &[&str]); 17] = [
+const ROWS: [(&str, &[&str]); 29] = [
     ("/header", &[]),
     ("/header", &["x-user: a"]),
     ("/header", &["x-user: a", "x-user: b"]),
@@ -21,6 +21,19 @@ const ROWS: [(&str, &[&str]); 17] = [
     ("/when?q=a", &[]),
     ("/when?q=ab", &["x-beta: 1"]),
     ("/when?q=b", &["x-beta: 1"]),
+    ("/text?q=a%20b", &[]),
+    ("/text?q=a%2520b", &[]),
+    ("/text?q=a+b", &[]),
+    ("/text?q=a%2Bb", &[]),
+    ("/text?q=%25", &[]),
+    ("/text?q=%", &[]),
+    ("/text?q%20q=1", &[]),
+    ("/text?q+q=1", &[]),
+    // A value that is there and empty is one.
+    ("/header", &["x-user:"]),
+    ("/query?q=", &[]),
+    ("/query?q", &[]),
+    ("/query?q=&q=a", &[]),
     ("/value", &[]),
     ("/free", &[]),
 ];

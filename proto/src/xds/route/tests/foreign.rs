@@ -288,6 +288,26 @@ fn limit(value: &str) -> pb::RateLimit {
     }
 }
 
+/// Envoy's filter looks at nothing but what is sent on, whatever is said of the rest.
+#[test]
+fn answers_and_redirects_count_as_nothing() {
+    use super::super::super::generated::envoy::extensions::filters::http::ratelimit::v3::RateLimitPerRoute;
+    let counted = RateLimitPerRoute { rate_limits: vec![limit("here")], ..Default::default() };
+    let any = prost_types::Any {
+        type_url: format!("type.googleapis.com/{}", <RateLimitPerRoute as prost::Name>::full_name()),
+        value: prost::Message::encode_to_vec(&counted),
+    };
+    let answer = pb::DirectResponseAction { status: 200, body: None };
+    let mut routes =
+        vec![sent(prefix("/a"), to("a")), route_of(prefix("/b"), pb::route::Action::DirectResponse(answer))];
+    for route in &mut routes {
+        route.typed_per_filter_config.insert("limits".to_owned(), any.clone());
+    }
+    let read = read_table(&table_of(routes)).unwrap();
+    let read: Vec<_> = read.routes.iter().map(|route| route.global_rate_limit.is_some()).collect();
+    assert_eq!(read[..2], [true, false]);
+}
+
 /// As Envoy documents it: those of a host count where the route has none, or where it says so.
 #[test]
 fn limits_of_a_host_count_where_its_routes_have_none() {
@@ -322,7 +342,12 @@ fn limits_of_a_host_count_where_its_routes_have_none() {
     more.hits_addend = Some(pb::rate_limit::HitsAddend { number: Some(2) });
     table.virtual_hosts[0].rate_limits.push(more);
     let said = read_table(&table).unwrap_err();
-    assert!(said.contains("rate_limits: a request counts as much in each"), "{said}");
+    assert!(said.contains("virtual_hosts[0].rate_limits: a request counts as much in each"), "{said}");
+    table.virtual_hosts[0].rate_limits.remove(0);
+    let said = read_table(&table).unwrap_err();
+    let place = "virtual_hosts[0].routes[2].route.rate_limits: beside those of its host, a request counts";
+    assert!(said.contains(place), "{said}");
+    table.virtual_hosts[0].rate_limits.insert(0, limit("host"));
     table.virtual_hosts[0].rate_limits[1].stage = Some(1);
     let said = read_table(&table).unwrap_err();
     assert!(said.contains("virtual_hosts[0].rate_limits[1].stage: 0 alone is supported"), "{said}");

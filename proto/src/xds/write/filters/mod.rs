@@ -21,7 +21,7 @@ use super::super::generated::envoy::r#type::matcher::v3 as matcher;
 use super::super::generated::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use super::super::generated::outrigger::extensions::v1 as ext;
 use super::{Cx, OURS, packed};
-use crate::model::{Authorization, ExternalAuthorization, JwtIssuer, RateLimitService, Route};
+use crate::model::{Action, Authorization, ExternalAuthorization, JwtIssuer, RateLimitService, Route};
 
 const JWT: &str = "envoy.filters.http.jwt_authn";
 const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
@@ -89,7 +89,7 @@ fn filter_of<M: Message + prost::Name>(name: &str, message: &M) -> manager::Http
 pub(in super::super) fn of_route(route: &Route) -> BTreeMap<String, Any> {
     let Route {
         matches: _,
-        action: _,
+        action,
         jwt,
         external_authorization,
         rate_limit,
@@ -120,6 +120,11 @@ pub(in super::super) fn of_route(route: &Route) -> BTreeMap<String, Any> {
         let (counted, service) = rate_limit::of_route(limit);
         say(RATE_LIMIT, packed(&counted));
         ours.global_rate_limit = service;
+        // Envoy counts nothing but what is sent on.
+        ours.counts_answers = match action {
+            Action::Forward(_) => false,
+            Action::Redirect(_) | Action::Respond(_) => true,
+        };
     }
     if let Some(fault) = fault {
         say(FAULT, packed(&fault::fault(fault)));

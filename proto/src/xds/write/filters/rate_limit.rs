@@ -11,7 +11,7 @@ use super::super::super::generated::envoy::extensions::filters::http::ratelimit:
 use super::super::super::generated::envoy::r#type::v3::HttpStatus;
 use super::super::super::generated::outrigger::extensions::v1 as ext;
 use super::super::listener::time;
-use super::super::route::{header, parameter};
+use super::super::route::{decoded_parameter, header};
 use crate::model::{Absent, DescriptorEntry, GlobalRateLimit, OnFailure, Only, OnlyOf, RateLimitService};
 
 /// Of a listener.
@@ -110,7 +110,7 @@ fn fixed(key: &str, value: &str, only: Option<&Only>) -> ActionSpecifier {
         OnlyOf::Query(all) => ActionSpecifier::QueryParameterValueMatch(pb::QueryParameterValueMatch {
             descriptor_value,
             expect_match,
-            query_parameters: all.iter().map(parameter).collect(),
+            query_parameters: all.iter().map(decoded_parameter).collect(),
             descriptor_key: key_unless(QUERY_MATCH),
         }),
     }

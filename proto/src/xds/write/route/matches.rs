@@ -64,13 +64,22 @@ pub(in super::super) fn header(HeaderMatch { name, value }: &HeaderMatch) -> pb:
     pb::HeaderMatcher { name, header_match_specifier: Some(of), invert_match: false }
 }
 
-pub(in super::super) fn parameter(QueryMatch { name, value }: &QueryMatch) -> pb::QueryParameterMatcher {
+/// One that is compared there with what is sent.
+fn parameter(QueryMatch { name, value }: &QueryMatch) -> pb::QueryParameterMatcher {
+    let sent = QueryMatch { name: encode(name, true).into(), value: as_sent(value) };
+    decoded_parameter(&sent)
+}
+
+/// One that is compared there with what is decoded.
+pub(in super::super) fn decoded_parameter(
+    QueryMatch { name, value }: &QueryMatch,
+) -> pb::QueryParameterMatcher {
     use pb::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
-    let of = match wanted(&as_sent(value)) {
+    let of = match wanted(value) {
         Wanted::There(there) => Q::PresentMatch(there),
         Wanted::Text(text) => Q::StringMatch(text),
     };
-    pb::QueryParameterMatcher { name: encode(name, true), query_parameter_match_specifier: Some(of) }
+    pb::QueryParameterMatcher { name: name.to_string(), query_parameter_match_specifier: Some(of) }
 }
 
 /// What a query holds is compared there as it stands in it.

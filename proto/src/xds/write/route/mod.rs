@@ -8,7 +8,7 @@ mod forward;
 mod matches;
 mod respond;
 
-pub(super) use self::matches::{header, parameter};
+pub(super) use self::matches::{decoded_parameter, header};
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
