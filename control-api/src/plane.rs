@@ -507,7 +507,7 @@ impl Plane {
         let Current { last, number, documents: before } = current;
         let (time, diff) = (rfc3339(SystemTime::now()), diff(before, &documents));
         let (serving, warnings) = checked(last + 1, &documents).map_err(ChangeError::Invalid)?;
-        if let Some(why) = Some(&serving).filter(|_| shadow).and_then(unsayable) {
+        if shadow && let Some(why) = unsayable(&serving) {
             return Err(ChangeError::Invalid(why));
         }
         if dry_run || (diff.is_empty() && directory.is_none()) {
@@ -515,7 +515,7 @@ impl Plane {
         }
         // What others made of what is there is known first.
         self.catch_up()?;
-        if let Some(revision) = self.is_tried(&serving, *number).filter(|_| shadow) {
+        if shadow && let Some(revision) = self.is_tried(&serving, *number) {
             return Ok(Some(Outcome { revision, diff, warnings }));
         }
         let (number, before) = (last + 1, Some(*number));

@@ -24,8 +24,7 @@ impl Use {
     /// That of both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        // Of what is replaced the count begins anew: that is another number too.
-        Self { requests: self.requests.wrapping_add(other.requests), is_busy: self.is_busy || other.is_busy }
+        Self { requests: self.requests + other.requests, is_busy: self.is_busy || other.is_busy }
     }
 }
 

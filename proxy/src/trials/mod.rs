@@ -113,6 +113,11 @@ impl Trials {
         state.refused = None;
     }
 
+    /// Whether something is on trial.
+    pub fn is_on(&self) -> bool {
+        self.state.borrow().running.is_some()
+    }
+
     /// What was found until now is forgotten: it is held up against something else.
     pub fn begin_again(&self) {
         let running =

@@ -16,6 +16,7 @@ mod interleavings;
 mod lapses;
 mod merge;
 mod referred;
+mod refers;
 mod said;
 mod sotw;
 mod speaks;

@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_proto::model::{
-    Alike, Assignment, Cluster, DownstreamTls, Name, Route, RouteTable, UpstreamTls,
-};
+use outrigger_proto::model::{Alike, Assignment, Cluster, Name, RouteTable};
 use outrigger_proto::xds::discovery;
 use outrigger_proto::xds::{
-    ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, RouteSource, Secret,
+    ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, Secret,
 };
 use tokio::time::Instant;
 
@@ -19,6 +17,7 @@ use super::demanded::{Demanded, Hosts, Led};
 use super::discovered::{Discovered, News};
 use super::lapses::Lapses;
 use super::referred::{Answer, Change, Referred};
+use super::refers::{clusters_beside, clusters_of, of_cluster, of_listener};
 use super::said::{Held, Said};
 use super::speaks::ttl;
 use crate::demand::Use;
@@ -574,39 +573,6 @@ impl State {
         }
         out
     }
-}
-
-/// The clusters that a table leads to.
-fn clusters_of(table: &RouteTable) -> BTreeSet<Name> {
-    table.routes.iter().flat_map(Route::clusters).cloned().collect()
-}
-
-/// The clusters that a listener leads to by what it says itself.
-fn clusters_beside(ListenerResource { listener, routes }: &ListenerResource) -> BTreeSet<Name> {
-    let mut out: BTreeSet<_> = listener.clusters().into_iter().cloned().collect();
-    for routes in routes {
-        match routes {
-            RouteSource::Stated(table) => out.extend(clusters_of(table)),
-            RouteSource::None | RouteSource::Rds(_) => {}
-        }
-    }
-    out
-}
-
-/// The secrets that a cluster names.
-fn of_cluster(ClusterResource { cluster, endpoints: _ }: &ClusterResource) -> BTreeSet<Name> {
-    cluster.tls.iter().flat_map(UpstreamTls::secrets).map(|secret| secret.name.clone()).collect()
-}
-
-/// The secrets that a listener names.
-fn of_listener(ListenerResource { listener, routes: _ }: &ListenerResource) -> BTreeSet<Name> {
-    listener
-        .chains
-        .each()
-        .flat_map(|chain| &chain.tls)
-        .flat_map(DownstreamTls::secrets)
-        .map(|secret| secret.name.clone())
-        .collect()
 }
 
 #[path = "status.rs"]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use outrigger_proto::model::{
-    self, Address, Certificate, Cluster, Endpoint, Listener, Revocation, Roots, San, ServerAuth,
+    self, Address, Certificate, Cluster, Endpoint, Listener, Revocation, Roots, San, ServerAuth, UpstreamTls,
 };
 use outrigger_proto::xds::RouteSource;
 use outrigger_proto::yaml;
