@@ -15,7 +15,7 @@ const UPSTREAM: &str = "proto/upstream.txt";
 fn main() {
     println!("cargo:rerun-if-changed={ROOT}");
     let mut files = Vec::new();
-    for below in ["envoy", "google", "outrigger/extensions", "outrigger/shadow"] {
+    for below in ["envoy", "google", "outrigger/events", "outrigger/extensions", "outrigger/shadow"] {
         find(&Path::new(ROOT).join(below), &mut files);
     }
     files.sort();

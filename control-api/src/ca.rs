@@ -60,6 +60,17 @@ impl fmt::Debug for Root {
     }
 }
 
+/// How long a root may sign.
+#[derive(Clone, Debug)]
+pub struct RootLife {
+    /// Its number, in hexadecimal.
+    pub serial: String,
+    /// From then on.
+    pub not_before: SystemTime,
+    /// Until then.
+    pub not_after: SystemTime,
+}
+
 /// A certificate that was signed.
 #[derive(Clone, Debug)]
 pub struct Signed {
@@ -106,6 +117,24 @@ impl Authority {
     /// Whose identities it gives.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// How long what is signed lives, at the longest.
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// Until when anything can be signed, by the roots that there are: that of the youngest that signs.
+    pub fn root(&self) -> Option<RootLife> {
+        let roots = self.lock();
+        let youngest = roots.iter().rfind(|root| root.issuer.is_some())?;
+        let (_, parsed) = X509Certificate::from_der(&youngest.certificate).ok()?;
+        let validity = parsed.validity();
+        Some(RootLife {
+            serial: hex(parsed.raw_serial()),
+            not_before: validity.not_before.to_datetime().into(),
+            not_after: validity.not_after.to_datetime().into(),
+        })
     }
 
     /// The roots to be believed, as DER.

@@ -1,7 +1,7 @@
 //! All that happens, in the order in which it did: CloudEvents (<https://cloudevents.io>, 1.0, JSON), kept in the store, so
 //! that whoever comes back reads on from where it was.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -11,6 +11,13 @@ use utoipa::ToSchema;
 
 /// What stands before the type of each of ours.
 pub const OURS: &str = "dev.outrigger.";
+
+/// A certificate was signed.
+pub(crate) const ISSUED: &str = "certificate.issued.v1";
+/// A certificate lapses, and there is no other.
+pub(crate) const EXPIRING: &str = "certificate.expiring.v1";
+/// It has lapsed.
+pub(crate) const EXPIRED: &str = "certificate.expired.v1";
 
 /// An event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -104,6 +111,39 @@ pub enum Happened {
         /// With what he has proven who he is.
         by: String,
     },
+    /// A certificate is about to lapse, or has, and there is no other.
+    Expiring {
+        /// Who whoever shows it is: a SPIFFE ID, or a name of the control plane's own.
+        whose: String,
+        /// Its number, in hexadecimal.
+        serial: String,
+        /// When it lapses.
+        not_after: SystemTime,
+        /// Who says so of his own.
+        node: Option<String>,
+        /// Why there is no other, as far as that is known.
+        why: String,
+    },
+    /// Something of an endpoint, as a node sees it.
+    Endpoint {
+        /// The node.
+        node: String,
+        /// When, by its clock, RFC 3339.
+        at: Option<String>,
+        /// Of this cluster.
+        cluster: String,
+        /// Its address.
+        endpoint: String,
+        /// What.
+        what: OfEndpoint,
+    },
+    /// More befell a node than it could tell.
+    Forgotten {
+        /// The node.
+        node: String,
+        /// So much.
+        events: u64,
+    },
     /// A join token was made.
     JoinCreated {
         /// Its id.
@@ -159,6 +199,41 @@ pub enum Happened {
         /// Why.
         why: String,
     },
+}
+
+/// What happened to an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OfEndpoint {
+    /// Outlier detection leaves it out.
+    Ejected {
+        /// Why.
+        cause: String,
+        /// For how long, at first.
+        length: Option<Duration>,
+    },
+    /// It takes requests again.
+    Returned,
+}
+
+impl OfEndpoint {
+    /// The type of its event, the subject and the data.
+    fn said(
+        self,
+        node: String,
+        at: Option<String>,
+        (cluster, endpoint): (String, String),
+    ) -> (&'static str, String, Value) {
+        let subject = format!("cluster/{cluster}/{endpoint}");
+        let mut data = json!({ "node": node, "at": at, "cluster": cluster, "endpoint": endpoint });
+        match self {
+            Self::Ejected { cause, length } => {
+                data["cause"] = cause.into();
+                data["length_ms"] = length.map(|length| length.as_millis() as u64).into();
+                ("endpoint.ejected.v1", subject, data)
+            }
+            Self::Returned => ("endpoint.returned.v1", subject, data),
+        }
+    }
 }
 
 /// What happened to a configuration on trial.
@@ -228,7 +303,22 @@ impl OfShadow {
 impl Happened {
     /// As the event of this number, of this time.
     pub fn numbered(self, id: u64, time: SystemTime) -> Event {
-        let (kind, subject, data) = match self {
+        let (kind, subject, data) = self.said(time);
+        Event {
+            specversion: "1.0".to_owned(),
+            id: id.to_string(),
+            source: "/outrigger-control".to_owned(),
+            kind: format!("{OURS}{kind}"),
+            subject,
+            time: rfc3339(time),
+            datacontenttype: "application/json".to_owned(),
+            data,
+        }
+    }
+
+    /// The type of its event, the subject and the data.
+    fn said(self, time: SystemTime) -> (&'static str, String, Value) {
+        match self {
             Self::Revision { number, author, message, rollback_to } => {
                 let data = json!({ "number": number, "author": author, "message": message, "rollback_to": rollback_to });
                 ("revision.accepted.v1", format!("revision/{number}"), data)
@@ -257,7 +347,19 @@ impl Happened {
             Self::Issued { spiffe_id, serial, not_after, by } => {
                 let data =
                     json!({ "spiffe_id": spiffe_id, "serial": serial, "not_after": not_after, "by": by });
-                ("certificate.issued.v1", spiffe_id, data)
+                (ISSUED, spiffe_id, data)
+            }
+            Self::Expiring { whose, serial, not_after, node, why } => {
+                let id = Some(&whose).filter(|whose| whose.starts_with("spiffe://"));
+                let data = json!({
+                    "spiffe_id": id, "serial": serial, "not_after": rfc3339(not_after), "node": node, "why": why,
+                });
+                (if not_after <= time { EXPIRED } else { EXPIRING }, whose, data)
+            }
+            Self::Endpoint { node, at, cluster, endpoint, what } => what.said(node, at, (cluster, endpoint)),
+            Self::Forgotten { node, events } => {
+                let data = json!({ "node": node, "events": events });
+                ("node.forgot.v1", format!("node/{node}"), data)
             }
             Self::Rotated { trust_domain, roots } => {
                 let data = json!({ "trust_domain": trust_domain, "roots": roots });
@@ -275,16 +377,6 @@ impl Happened {
                 let data = json!({ "node": node, "revision": revision, "kind": kind, "why": why });
                 ("node.nack.v1", format!("node/{node}"), data)
             }
-        };
-        Event {
-            specversion: "1.0".to_owned(),
-            id: id.to_string(),
-            source: "/outrigger-control".to_owned(),
-            kind: format!("{OURS}{kind}"),
-            subject,
-            time: rfc3339(time),
-            datacontenttype: "application/json".to_owned(),
-            data,
         }
     }
 }

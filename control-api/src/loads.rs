@@ -22,6 +22,7 @@ use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 use utoipa::ToSchema;
 
+use crate::nodes::named;
 use crate::plane::Plane;
 
 /// For the first word of a stream.
@@ -173,10 +174,9 @@ async fn hear(
     answers: mpsc::Sender<Result<LoadStatsResponse, Status>>,
 ) {
     let Ok(Ok(Some(first))) = timeout(PATIENCE, reports.message()).await else { return };
-    let Some(node) = first.node.map(|node| node.id).filter(|id| !id.is_empty()) else {
-        let status = Status::invalid_argument("the first report says who reports: `node.id` is missing");
-        let _ = answers.send(Err(status)).await;
-        return;
+    let node = match named(first.node) {
+        Ok(node) => node.id,
+        Err(status) => return drop(answers.send(Err(status)).await),
     };
     let interval = loads::Duration::try_from(plane.loads.interval()).unwrap_or_default();
     let wanted = LoadStatsResponse {

@@ -9,12 +9,30 @@ use outrigger_proto::model::{self, Labels, Name};
 use outrigger_proto::xds::discovery::{self, UserAgentVersionType, ValueKind};
 use outrigger_proto::xds::{Kind, ON_DEMAND};
 use serde::{Deserialize, Serialize};
+use tonic::Status;
 use utoipa::ToSchema;
 
 use crate::events::rfc3339;
 use crate::loads::LoadStatus;
 use crate::serving::Asks;
 use crate::xds::session::{Heard, Verdict, Way};
+
+/// Bytes of a node's id.
+const ID: usize = 512;
+
+/// Who says something, where it is to be known.
+///
+/// # Errors
+/// It is not said.
+pub fn named(node: Option<discovery::Node>) -> Result<discovery::Node, Status> {
+    let node = node.filter(|node| !node.id.is_empty());
+    let node = node
+        .ok_or_else(|| Status::invalid_argument("the first message says who speaks: `node.id` is missing"))?;
+    if node.id.len() > ID {
+        return Err(Status::invalid_argument(format!("`node.id` is longer than {ID} bytes")));
+    }
+    Ok(node)
+}
 
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq)]

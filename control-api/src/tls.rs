@@ -1,5 +1,7 @@
 //! Listening, in the clear or with TLS, and whom others are believed to be.
 
+mod shown;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -11,11 +13,11 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
-use outrigger_proto::model::{Address, PlaneTls};
+use outrigger_proto::model::Address;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
@@ -27,6 +29,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
+pub use self::shown::{Shown, keep};
+
 /// How soon a silent peer is asked whether it is there.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
@@ -37,23 +41,17 @@ const BACKLOG: u32 = 4096;
 /// Connections that are unwrapped and not served yet.
 const QUEUE: usize = 64;
 
-/// What TLS needs, read once. Whoever `asks` for a client's certificate is shown one by those that have one.
+/// What TLS needs. Whoever `asks` for a client's certificate is shown one by those that have one.
 ///
 /// # Errors
-/// A file cannot be read, or is not what it should be.
-pub fn acceptor(tls: &PlaneTls, asks: bool) -> Result<TlsAcceptor, String> {
-    let PlaneTls { certificate, private_key } = tls;
-    let wrong = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let chain = chain.map_err(|error| wrong(certificate, &error))?;
-    let key = PrivateKeyDer::from_pem_file(private_key).map_err(|error| wrong(private_key, &error))?;
+/// rustls finds something wrong with it.
+pub fn acceptor(shown: Arc<Shown>, asks: bool) -> Result<TlsAcceptor, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let clients =
         if asks { Arc::new(Anybody(provider.clone())) } else { WebPkiClientVerifier::no_client_auth() };
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_client_cert_verifier(clients).with_single_cert(chain, key));
-    let mut config = config.map_err(|error| wrong(certificate, &error))?;
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(|error| error.to_string())?;
+    let mut config = config.with_client_cert_verifier(clients).with_cert_resolver(shown);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

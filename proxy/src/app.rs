@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use outrigger_proto::error::{ConfigError, ConfigErrors};
 use outrigger_proto::model::{AccessLog, Address, Config, ControlPlane, Direction, Mesh, Name, Shutdown};
 use outrigger_proto::xds::Refused;
+use outrigger_proto::xds::events::{CertificateExpiring, What};
 use outrigger_proto::yaml::Parsed;
 
 pub use self::cpus::workers;
@@ -28,6 +29,7 @@ use crate::control::file::{Fingerprint, LOOK_EVERY, Origin};
 use crate::control::xds::{self, Discovered, Ears, Inquiry, News, Taken, Told, merge};
 use crate::csds::Csds;
 use crate::demand::{Demand, Use};
+use crate::identity::Lapse;
 use crate::identity::alarm::Standing;
 use crate::identity::offer::Taker;
 use crate::identity::secrets::Secrets;
@@ -35,6 +37,7 @@ use crate::io::listen::Bound;
 use crate::loads::{self, Figures};
 use crate::observe::{ProcessStats, Registry, Writer, access_log, queue};
 use crate::overload::{Guard, raise_descriptor_limit};
+use crate::reports;
 use crate::sys;
 use crate::threads::{Command, Threads};
 use crate::trials::{self, Of, Said, Trials};
@@ -191,6 +194,9 @@ impl App {
         if control.load_reports {
             let figures = Figures::new(self.applier.clusters().clone(), self.admin.registry.clone());
             tokio::task::spawn_local(loads::report(aside.clone(), figures));
+        }
+        if control.events {
+            tokio::task::spawn_local(reports::tell(aside.clone(), self.admin.registry.clone()));
         }
         if control.trials && self.shadow.is_none() {
             self.admin.trials.set_own(&own.mesh);
@@ -405,15 +411,22 @@ impl App {
         if self.shared.live.load().mesh.identity.is_none() {
             return;
         }
-        let standing = self.shared.identity.standing(SystemTime::now());
+        let now = SystemTime::now();
+        let standing = self.shared.identity.standing(now);
         let before = std::mem::replace(&mut self.standing, standing);
         if std::mem::discriminant(&before) == std::mem::discriminant(&standing) {
             return;
         }
         match standing {
-            Standing::Absent | Standing::Good => {}
+            Standing::Absent | Standing::Good => return,
             Standing::Late(_) => tracing::warn!("{standing}"),
             Standing::Lapsed => tracing::error!("{standing}: no peer believes it"),
+        }
+        if let Some(Lapse { id, serial, not_after, why }) = self.shared.identity.lapse() {
+            let (spiffe_id, not_after) = (id.to_string(), Some(not_after.into()));
+            let why = why.map(String::from).unwrap_or_default();
+            let expiring = CertificateExpiring { spiffe_id, serial, not_after, why };
+            self.admin.registry.journal().note(What::Expiring(expiring), now);
         }
     }
 

@@ -43,6 +43,7 @@ pub mod jwks;
 pub mod material;
 pub mod overload;
 pub mod privileges;
+pub mod reports;
 pub mod sys;
 pub mod threads;
 pub mod trials;

@@ -74,6 +74,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("control", &["demand", "identity", "observe"]),
     ("csds", &["control"]),
     ("loads", &["control", "identity", "observe", "upstream"]),
+    ("reports", &["control", "identity", "observe"]),
     ("health", &["io", "observe", "policy", "upstream"]),
     ("overload", &["observe", "policy", "worker"]),
     ("threads", &["downstream", "http", "io", "observe", "shadow", "worker"]),
@@ -98,7 +99,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "app",
         &[
             "admin", "apply", "control", "csds", "demand", "identity", "io", "loads", "observe", "overload",
-            "sys", "threads", "trials", "upstream", "watch", "worker",
+            "reports", "sys", "threads", "trials", "upstream", "watch", "worker",
         ],
     ),
     ("demo", &["app", "body", "control", "upstream", "watch", "worker"]),

@@ -22,7 +22,7 @@ use crate::store::etcd::{self, Etcd};
 use crate::store::file::File;
 use crate::store::{Store, StoreError};
 use crate::tls::{self, Listener, Peer};
-use crate::{api, attest, directory, loads, nats, rollout, shadow, xds};
+use crate::{api, attest, directory, lapses, loads, nats, reports, rollout, shadow, xds};
 
 /// Where the first token stands, in the store.
 const FIRST_TOKEN: &str = "admin.token";
@@ -56,7 +56,8 @@ fn read(file: &Path) -> Result<Settings, String> {
 async fn serve(settings: Settings) -> super::Done {
     let Settings { xds, api, tls, store, documents, authority, nodes: who, rollout, reads, events } =
         settings;
-    let acceptor = |asks: bool| tls.as_ref().map(|tls| tls::acceptor(tls, asks)).transpose();
+    let shown = tls.as_ref().map(tls::Shown::open).transpose()?;
+    let acceptor = |asks: bool| shown.clone().map(|shown| tls::acceptor(shown, asks)).transpose();
     let attest = authority.as_ref().map(|settings| settings.attest.clone()).unwrap_or_default();
     let plane = open(store, authority, rollout.as_ref())?;
     let attestors = Arc::new(Attestors::open(plane.clone(), &attest)?);
@@ -64,12 +65,17 @@ async fn serve(settings: Settings) -> super::Done {
         (Listener::bind(&xds, acceptor(true)?).await?, Listener::bind(&api, acceptor(false)?).await?);
     tracing::info!(address = nodes.address(), "listening for nodes (xDS)");
     tracing::info!(address = people.address(), "listening for people (API)");
+    if let Some(shown) = shown {
+        tokio::spawn(tls::keep(shown, plane.clone()));
+    }
     if let Some(documents) = documents {
         tokio::spawn(directory::watch(documents, plane.clone()));
     }
     share(&plane)?;
     let (leader, of) = (plane.clone(), plane.clone());
     tokio::spawn(rollout::while_leading(of, move || rollout::lead(leader.clone(), rollout.clone())));
+    let (watcher, of) = (plane.clone(), plane.clone());
+    tokio::spawn(rollout::while_leading(of, move || lapses::watch(watcher.clone())));
     if let Some(events) = events {
         let (publisher, of) = (plane.clone(), plane.clone());
         tokio::spawn(rollout::while_leading(of, move || nats::publish(publisher.clone(), events.clone())));
@@ -135,7 +141,7 @@ fn thread(plane: &Arc<Plane>, name: &str, work: fn(&Etcd, &Plane)) -> super::Don
 /// All that nodes ask.
 fn nodes_router(plane: &Arc<Plane>, attestors: &Arc<Attestors>, who: Nodes) -> axum::Router {
     let (xds, loads) = (xds::server::router(plane.clone(), attestors.clone()), loads::router(plane.clone()));
-    let told = xds.merge(loads).merge(shadow::router(plane.clone()));
+    let told = xds.merge(loads).merge(shadow::router(plane.clone())).merge(reports::router(plane.clone()));
     let told = match who {
         Nodes::Any => told,
         Nodes::Proven => told.layer(from_fn_with_state(attestors.clone(), attest::proven_alone)),

@@ -21,7 +21,7 @@ use tonic::codec::Codec as _;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::nodes::Identity;
+use crate::nodes::{Identity, named};
 use crate::plane::Plane;
 
 /// Between two reports of a node.
@@ -30,8 +30,6 @@ pub(super) const INTERVAL: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a report.
 const LARGEST: usize = 1 << 20;
-/// Bytes of a node's id.
-const ID: usize = 512;
 
 /// Where nodes ask what is on trial.
 pub fn router(plane: Arc<Plane>) -> Router {
@@ -120,14 +118,7 @@ struct Stream {
 
 impl Stream {
     fn begin(plane: Arc<Plane>, first: Found) -> Result<Self, Status> {
-        let node = first.node.filter(|node| !node.id.is_empty());
-        let node = node.ok_or_else(|| {
-            Status::invalid_argument("the first message says who asks: `node.id` is missing")
-        })?;
-        if node.id.len() > ID {
-            return Err(Status::invalid_argument(format!("`node.id` is longer than {ID} bytes")));
-        }
-        let identity = Identity::from(node);
+        let identity = Identity::from(named(first.node)?);
         if !plane.shadows.connect(&identity.node.id, &identity.agent, identity.asks) {
             return Err(Status::resource_exhausted("more nodes ask than are remembered"));
         }

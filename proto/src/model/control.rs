@@ -20,6 +20,8 @@ pub struct ControlPlane {
     pub load_reports: bool,
     /// Whether it is asked what is on trial, and told what that would change; hosts and paths of requests are among that.
     pub trials: bool,
+    /// Whether it is told which endpoints are ejected, and that the proxy's own certificate lapses.
+    pub events: bool,
     /// Who we are to it.
     pub node: Node,
 }

@@ -224,14 +224,15 @@ fn control() -> impl Strategy<Value = ControlPlane> {
     });
     let cache = option::of("[a-z]{1,5}".prop_map(PathBuf::from));
     let on_demand = option::of((1..10_000_u64).prop_map(|ms| OnDemand { idle: Duration::from_millis(ms) }));
-    (server, trust, cache, (on_demand, any::<bool>(), any::<bool>()), node).prop_map(
-        |(server, trust, cache, (on_demand, load_reports, trials), node)| ControlPlane {
+    (server, trust, cache, (on_demand, any::<bool>(), any::<bool>(), any::<bool>()), node).prop_map(
+        |(server, trust, cache, (on_demand, load_reports, trials, events), node)| ControlPlane {
             server: server.into(),
             trust,
             cache,
             on_demand,
             load_reports,
             trials,
+            events,
             node,
         },
     )

@@ -8,6 +8,7 @@ mod any;
 mod cluster;
 mod cx;
 pub mod discovery;
+pub mod events;
 mod expression;
 mod filters;
 mod hash;

@@ -1,4 +1,4 @@
-//! Streams beside that of xDS: on the same server, with the same credentials, each of a service that the server may not know.
+//! What is said beside xDS: to the same server, with the same credentials, in services that it may not know.
 
 use std::convert::Infallible;
 use std::rc::{Rc, Weak};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use outrigger_proto::model::ControlPlane;
 use tokio::sync::{Mutex, mpsc};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
 use tonic::transport::Channel;
@@ -19,7 +19,7 @@ use super::LARGEST;
 use crate::identity::backoff::Backoff;
 use crate::identity::{Identity, dial};
 
-/// For a connection.
+/// For a connection, and for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two tries.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -68,6 +68,26 @@ impl Aside {
             tracing::debug!(server = %self.control.server, service, %status, ?wait, "a stream beside xDS has ended");
             sleep(wait).await;
         }
+    }
+
+    /// Asks once.
+    ///
+    /// # Errors
+    /// The server's, or why it cannot be reached.
+    pub async fn ask<Q, A>(&self, path: &'static str, question: Q) -> Result<A, Status>
+    where
+        Q: prost::Message + Send + Sync + 'static,
+        A: prost::Message + Default + Send + Sync + 'static,
+    {
+        let connection = self.connect().await?;
+        let asked = async {
+            let mut grpc = Grpc::new(Channel::clone(&connection)).max_decoding_message_size(LARGEST);
+            grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            let codec = ProstCodec::<Q, A>::default();
+            grpc.unary(Request::new(question), PathAndQuery::from_static(path), codec).await
+        };
+        let answered = timeout(PATIENCE, asked).await;
+        Ok(answered.map_err(|_| Status::deadline_exceeded("no answer in time"))??.into_inner())
     }
 
     /// Begins a stream.
@@ -146,6 +166,7 @@ mod tests {
             on_demand: None,
             load_reports: true,
             trials: true,
+            events: true,
             node: Node::default(),
         };
         let (note, mut noted) = mpsc::unbounded_channel();

@@ -12,20 +12,19 @@ pub enum Standing {
     Absent,
     /// It is good, and will be for long.
     Good,
-    /// It should have been renewed: less than a quarter of its lifetime is left.
+    /// It should have been renewed: less than a quarter of its life is left.
     Late(Duration),
     /// It is over, or has not begun: nobody believes it.
     Lapsed,
 }
 
-/// How it stands at this time.
-pub fn standing(validity: Option<Validity>, now: SystemTime) -> Standing {
-    let Some(Validity { not_before, not_after }) = validity else { return Standing::Absent };
-    let lifetime = not_after.duration_since(not_before).unwrap_or_default();
+/// How it stands at this time, by when it is good, and for how long since it was signed.
+pub fn standing(known: Option<(Validity, Duration)>, now: SystemTime) -> Standing {
+    let Some((Validity { not_before, not_after }, life)) = known else { return Standing::Absent };
     match not_after.duration_since(now) {
         Err(_) => Standing::Lapsed,
-        Ok(left) if left > lifetime => Standing::Lapsed,
-        Ok(left) if left < lifetime / 4 => Standing::Late(left),
+        Ok(_) if now < not_before => Standing::Lapsed,
+        Ok(left) if left < life / 4 => Standing::Late(left),
         Ok(_) => Standing::Good,
     }
 }
@@ -62,8 +61,12 @@ mod tests {
             (2001, Standing::Lapsed),
         ];
         for (now, expected) in rows {
-            assert_eq!(standing(Some(validity), at(now)), expected, "{now}");
+            assert_eq!(standing(Some((validity, Duration::from_secs(1000))), at(now)), expected, "{now}");
         }
+        // Its beginning was put into the past.
+        let short = Some((validity, Duration::from_secs(100)));
+        assert_eq!(standing(short, at(1975)), Standing::Good);
+        assert_eq!(standing(short, at(1976)), Standing::Late(Duration::from_secs(24)));
         assert_eq!(standing(None, at(0)), Standing::Absent);
     }
 }

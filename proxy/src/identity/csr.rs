@@ -130,6 +130,7 @@ fn offer(SignResponse { chain, bundles }: SignResponse, key: &KeyPair) -> Result
         key: Zeroizing::new(PrivateKeyDer::Pkcs8(key.serialize_der().into())),
         bundles: bundles.into_iter().map(bundle).collect::<Result<_, CsrError>>()?,
         crls: Vec::new(),
+        is_fresh: true,
     })
 }
 

@@ -170,6 +170,7 @@ mod tests {
             key: Zeroizing::new(PrivateKeyDer::Pkcs8(key.serialize_der().into())),
             bundles: BTreeMap::from([(domain, vec![root.der().clone()])]),
             crls: Vec::new(),
+            is_fresh: false,
         };
         let identity = Arc::new(Identity::default());
         identity.accept(offer, at - HOUR).unwrap();

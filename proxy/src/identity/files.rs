@@ -15,5 +15,6 @@ use super::pem::{self, PemError};
 pub fn read(own: &CertificateFiles, trust: &BTreeMap<TrustDomain, PathBuf>) -> Result<Offer, PemError> {
     let (chain, key) = pem::pair(own)?;
     let bundles = trust.iter().map(|(domain, path)| Ok((domain.clone(), pem::certificates(path)?)));
-    Ok(Offer { chain, key, bundles: bundles.collect::<Result<_, PemError>>()?, crls: Vec::new() })
+    let bundles = bundles.collect::<Result<_, PemError>>()?;
+    Ok(Offer { chain, key, bundles, crls: Vec::new(), is_fresh: false })
 }

@@ -26,7 +26,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::CryptoProvider;
 
-pub use self::state::Identity;
+pub use self::state::{Identity, Lapse};
 
 /// The one provider of cryptography: aws-lc, hybrid post-quantum key exchange first; with the feature `fips` its validated
 /// module, and no more than that approves.

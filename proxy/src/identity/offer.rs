@@ -25,16 +25,19 @@ pub struct Offer {
     pub bundles: BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
     /// Revocation lists that came with it.
     pub crls: Vec<CertificateRevocationListDer<'static>>,
+    /// It was signed for us just now, whatever it says of its beginning: authorities put that into the past.
+    pub is_fresh: bool,
 }
 
 impl fmt::Debug for Offer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { chain, key: _, bundles, crls } = self;
+        let Self { chain, key: _, bundles, crls, is_fresh } = self;
         let (chain, crls) = (chain.len(), crls.len());
         f.debug_struct("Offer")
             .field("chain", &chain)
             .field("bundles", bundles)
             .field("crls", &crls)
+            .field("is_fresh", is_fresh)
             .finish_non_exhaustive()
     }
 }
@@ -65,6 +68,7 @@ impl Taker {
         let version = self.identity.version();
         match self.identity.accept(offer, SystemTime::now()) {
             Ok(accepted) => {
+                self.identity.note_try(None);
                 if self.identity.version() != version {
                     self.stats.identity(accepted.not_after);
                     tracing::info!(id = %accepted.id, "the identity is in force");
@@ -81,6 +85,7 @@ impl Taker {
     /// There was nothing to be had, or nothing good.
     pub fn failed(&self, error: &dyn fmt::Display) {
         self.stats.identity_failures.increment(1);
+        self.identity.note_try(Some(error.to_string()));
         tracing::warn!(%error, "the identity could not be renewed; the last good one stays");
     }
 }

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use outrigger_proto::model::{SpiffeId, TrustDomain, Unknown};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
+use webpki::EndEntityCert;
 
 use super::alarm::{self, Standing};
 use super::offer::{Accepted, Offer};
@@ -29,6 +30,8 @@ pub struct Material {
     pub id: SpiffeId,
     /// When that is true.
     pub validity: Validity,
+    /// How long it is good in all, from when it was signed.
+    life: Duration,
     /// Whom it believes.
     pub trust: Trust,
     /// What [`Material::trust`] was made of; sessions are bound to it.
@@ -79,6 +82,21 @@ pub struct Identity {
     version: AtomicU64,
     /// Counts changes of whom is believed.
     trust_version: AtomicU64,
+    /// Why there is no newer one; nothing where the last try went well.
+    failure: Mutex<Option<Box<str>>>,
+}
+
+/// A certificate of one's own, and how long it is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lapse {
+    /// Who the proxy is by it.
+    pub id: SpiffeId,
+    /// Its number, in hexadecimal.
+    pub serial: String,
+    /// Until when.
+    pub not_after: SystemTime,
+    /// Why there is no newer one, as far as that is known.
+    pub why: Option<Box<str>>,
 }
 
 impl Identity {
@@ -98,7 +116,22 @@ impl Identity {
 
     /// How it stands at this time.
     pub fn standing(&self, now: SystemTime) -> Standing {
-        alarm::standing(self.material().map(|material| material.validity), now)
+        alarm::standing(self.material().map(|material| (material.validity, material.life)), now)
+    }
+
+    /// Until when what is in force is good.
+    pub fn lapse(&self) -> Option<Lapse> {
+        let material = self.material()?;
+        let leaf = material.key.cert.first().and_then(|leaf| EndEntityCert::try_from(leaf).ok());
+        let serial = leaf.iter().flat_map(|leaf| leaf.serial()).map(|byte| format!("{byte:02x}")).collect();
+        let why = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Some(Lapse { id: material.id.clone(), serial, not_after: material.validity.not_after, why })
+    }
+
+    /// How the last try to get a newer one went.
+    pub(super) fn note_try(&self, failure: Option<String>) {
+        let failure = failure.map(String::into_boxed_str);
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
     /// How often it has changed.
@@ -131,9 +164,10 @@ impl Identity {
             && current.roots.local != new
         {
             let roots = Believed { local: new.clone(), ..current.roots.clone() };
-            let Material { key, id, validity, trust: _, roots: _ } = &*current;
-            let (key, id, validity, trust) = (key.clone(), id.clone(), *validity, roots.trust()?);
-            self.install(Prepared(Arc::new(Material { key, id, validity, trust, roots })));
+            let Material { key, id, validity, life, trust: _, roots: _ } = &*current;
+            let (key, id, trust) = (key.clone(), id.clone(), roots.trust()?);
+            let (validity, life) = (*validity, *life);
+            self.install(Prepared(Arc::new(Material { key, id, validity, life, trust, roots })));
         }
         *local = new;
         Ok(())
@@ -146,7 +180,7 @@ impl Identity {
     /// # Errors
     /// What is wrong.
     pub fn prepare(&self, offer: Offer, local: &Local, now: SystemTime) -> Result<Prepared, OfferError> {
-        let Offer { chain, key, bundles, crls } = offer;
+        let Offer { chain, key, bundles, crls, is_fresh } = offer;
         let roots = Believed { bundles, crls, local: local.clone() };
         // Also of a certificate that is in force: another key beside it is a mistake that would be found too late.
         let key = Arc::new(certified(chain, &key)?);
@@ -161,12 +195,14 @@ impl Identity {
         let lists = std::mem::take(&mut trust.lists);
         let chain = Chain::new(&key.cert).ok_or(OfferError::Own(PeerError::NoCertificate))?;
         let unix = now.duration_since(SystemTime::UNIX_EPOCH).map(UnixTime::since_unix_epoch);
-        let unix = unix.unwrap_or(UnixTime::since_unix_epoch(std::time::Duration::ZERO));
+        let unix = unix.unwrap_or(UnixTime::since_unix_epoch(Duration::ZERO));
         trust.verify(chain, Usage::Client, unix).map_err(OfferError::Own)?;
         let id = trust.verify(chain, Usage::Server, unix).map_err(OfferError::Own)?;
         trust.lists = lists;
         let validity = Shown::read(&key.cert, None).map_err(OfferError::Own)?.validity();
-        Ok(Prepared(Arc::new(Material { key, id, validity, trust, roots })))
+        let begin = if is_fresh { now.max(validity.not_before) } else { validity.not_before };
+        let life = validity.not_after.duration_since(begin).unwrap_or_default();
+        Ok(Prepared(Arc::new(Material { key, id, validity, life, trust, roots })))
     }
 
     /// Puts in force what was checked.

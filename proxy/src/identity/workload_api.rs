@@ -189,6 +189,8 @@ fn offer(response: SvidResponse) -> Result<Offer, ApiError> {
         key: Zeroizing::new(PrivateKeyDer::Pkcs8(mem::take(x509_svid_key).into())),
         bundles,
         crls: crl.into_iter().map(CertificateRevocationListDer::from).collect(),
+        // An agent gives what it has had for a while.
+        is_fresh: false,
     })
 }
 

@@ -79,7 +79,7 @@ fn a_response_is_taken_apart() {
         response.svids.push(other);
     })
     .unwrap();
-    let Offer { chain, key, bundles, crls } = &offer;
+    let Offer { chain, key, bundles, crls, is_fresh: _ } = &offer;
     assert_eq!((chain.len(), key.secret_der(), crls.len()), (2, &[1, 2, 3][..], 1));
     let bundles: Vec<_> = bundles.iter().map(|(domain, roots)| (domain.to_string(), roots.len())).collect();
     assert_eq!(bundles, [("a.test".to_owned(), 1), ("b.test".to_owned(), 2)]);

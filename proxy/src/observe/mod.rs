@@ -10,6 +10,7 @@ pub mod cell;
 mod escape;
 mod format;
 mod host;
+pub mod journal;
 pub mod registry;
 mod render;
 pub mod stats;

@@ -15,6 +15,7 @@ use metrics::{Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
 use super::cell::{Histogram, LATENCY};
 use super::host;
+use super::journal::Journal;
 use super::render::{self, Float, Kind, Lines};
 use super::stats::{self, ClusterStats, Family, ListenerStats, ProcessStats};
 
@@ -32,6 +33,7 @@ pub struct Registry {
 struct Inner {
     cap: usize,
     process: Arc<ProcessStats>,
+    journal: Journal,
     // Held to register, to retire, and to list what there is: never to record, never while text is written.
     tables: Mutex<Tables>,
 }
@@ -81,7 +83,14 @@ impl Registry {
     /// A registry without series. `cap` is the number of label sets that one name may have, the program's own fixed
     /// labels (code class, reason) not counted; [`default`](Self::default) has 10,000.
     pub fn new(cap: usize) -> Self {
-        Self { inner: Arc::new(Inner { cap, process: Arc::default(), tables: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                cap,
+                process: Arc::default(),
+                journal: Journal::default(),
+                tables: Mutex::default(),
+            }),
+        }
     }
 
     /// The block of a listener; the same one for the same name until it is retired. Takes a lock: ask once, keep it.
@@ -109,6 +118,11 @@ impl Registry {
     /// The block of the process.
     pub fn process(&self) -> Arc<ProcessStats> {
         Arc::clone(&self.inner.process)
+    }
+
+    /// What happened and is to be told.
+    pub fn journal(&self) -> &Journal {
+        &self.inner.journal
     }
 
     /// A counter by name, through the facade's own types.

@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use outrigger_proto::model::{
     self, Address, Assignment, BreakerLimits, Destination, DnsUse, Name, OutlierDetection, Priority, Source,
 };
+use outrigger_proto::xds::events::{EndpointEjected, EndpointReturned, What};
 use tokio::time::Instant;
 
 use super::balance::{EndpointSet, Settings};
@@ -149,6 +150,9 @@ impl Cluster {
                 let cause = cause.as_str();
                 self.stats().ejected(cause);
                 tracing::info!(cluster = %self.name, endpoint = label, cause, ?length, "endpoint ejected");
+                let (cluster, endpoint) = (self.name.to_string(), label.to_owned());
+                let (cause, length) = (cause.to_owned(), length.try_into().ok());
+                self.tell(What::Ejected(EndpointEjected { cluster, endpoint, cause, length }));
             }
             Change::Spared(cause) => {
                 self.stats().spared.increment(1);
@@ -161,8 +165,14 @@ impl Cluster {
             Change::Returned => {
                 endpoint.set_since(now);
                 tracing::info!(cluster = %self.name, endpoint = label, "endpoint returned");
+                let (cluster, endpoint) = (self.name.to_string(), label.to_owned());
+                self.tell(What::Returned(EndpointReturned { cluster, endpoint }));
             }
         }
+    }
+
+    fn tell(&self, what: What) {
+        self.registry.journal().note(what, SystemTime::now());
     }
 
     /// Its figures, if anybody has used them.

@@ -3,6 +3,7 @@
 mod api;
 pub(crate) mod attestation;
 mod demo;
+mod events;
 mod identity;
 mod load;
 mod nats;

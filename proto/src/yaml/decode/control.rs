@@ -48,7 +48,8 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
         let says = m.has("server");
         let (trust, cache) = (m.optional("trust", file), m.optional("cache", file));
         let on_demand = m.optional("on_demand", on_demand);
-        let (reports, trials) = (m.optional("load_reports", Cx::boolean), m.optional("trials", Cx::boolean));
+        let [reports, trials, events] =
+            ["load_reports", "trials", "events"].map(|name| m.optional(name, Cx::boolean));
         m.finish();
         if !node_written && node.is_none() {
             return cx.fail(
@@ -57,12 +58,12 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
             );
         }
         let named = if says { Some(named?) } else { None };
-        Some((named, trust, cache, on_demand, (reports, trials)))
+        Some((named, trust, cache, on_demand, [reports, trials, events]))
     });
     if !is_followed || (xds_written && written.is_none()) {
         return None;
     }
-    let (named, trust, cache, on_demand, (reports, trials)) = written.unwrap_or_default();
+    let (named, trust, cache, on_demand, [reports, trials, events]) = written.unwrap_or_default();
     let path = |cx: &Cx<'_>, name| cx.variable(name).map(PathBuf::from);
     let (trust, cache) = (trust.or_else(|| path(m.cx, TRUST)), cache.or_else(|| path(m.cx, CACHE)));
     let server = named.or_else(|| server_from_environment(m.cx))?;
@@ -80,6 +81,7 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
         on_demand: on_demand.unwrap_or_default(),
         load_reports: reports.unwrap_or(true),
         trials: trials.unwrap_or(true),
+        events: events.unwrap_or(true),
         node: node?,
     })
 }
