@@ -16,6 +16,13 @@ const ID: &str = "spiffe://mesh.test/web";
 pub(crate) fn start(settings: &str) -> Control {
     let dir = Arc::new(Dir::new());
     std::fs::create_dir(dir.file("mesh")).unwrap();
+    prove(&dir);
+    let tls = "tls: { certificate: tls.crt, private_key: tls.key }";
+    Control::start_in(dir, "127.0.0.1:0", &format!("{tls}\n{settings}"))
+}
+
+/// Writes what it shows, and by which root that is believed.
+fn prove(dir: &Dir) {
     let authority = Authority::new("control.test");
     let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
@@ -23,8 +30,6 @@ pub(crate) fn start(settings: &str) -> Control {
     dir.write("ca.crt", &authority.pem());
     dir.write("tls.crt", &shown.chain);
     dir.write("tls.key", &shown.key);
-    let tls = "tls: { certificate: tls.crt, private_key: tls.key }";
-    Control::start_in(dir, "127.0.0.1:0", &format!("{tls}\n{settings}"))
 }
 
 /// The command line, which believes it.
@@ -64,6 +69,17 @@ pub(crate) fn asks(control: &Control) -> String {
 fn spawn(dir: &Arc<Dir>, config: &str) -> Proxy {
     let file = dir.write("outrigger.yaml", &outrigger_tests::proxy::with_admin(config));
     Proxy::spawn(dir.clone(), &file, &[])
+}
+
+#[tokio::test]
+async fn what_it_shows_is_replaced_without_a_restart() {
+    let control = start("");
+    ok(&control, &["status"]);
+    prove(control.dir());
+    let server = format!("https://localhost:{}", control.api().port());
+    let trust = control.dir().file("ca.crt").display().to_string();
+    let args = ["status", "--server", &server, "--trust", &trust];
+    until("it is believed by the new root", async || control.run(&args).status.success().then_some(())).await;
 }
 
 /// A token is shown once, and then neither needed nor good any more; what comes of it goes on until it is taken back.

@@ -45,7 +45,7 @@ async fn an_endpoint_that_is_ejected_is_told_and_that_it_returns() {
     let (patients, document) = ward().await;
     let control = Control::start("", &[("web.yaml", &document)]);
     let proxy = Proxy::start(&file(&control, "a")).await;
-    let silent = Proxy::start(&file(&control, "b").replace(" }\n", ", events: false }\n")).await;
+    let silent = Proxy::start(&file(&control, "b").replace("\" }", "\", events: false }")).await;
     for proxy in [&silent, &proxy] {
         proxy.wait_log("listening listener=web").await;
     }
