@@ -198,6 +198,13 @@ impl Drop for Permit {
     }
 }
 
+impl Waiting {
+    /// Whether it was called to look.
+    pub fn is_to_look(&self) -> bool {
+        self.turn.state.load(SeqCst) == LOOK
+    }
+}
+
 impl Future for Waiting {
     type Output = Call;
 

@@ -75,8 +75,8 @@ struct Pool {
         reason = "a connection is handed from pool to request and back, and moved by its pointer"
     )]
     h1: Vec<Box<h1::Conn>>,
-    /// Of these, how many somebody has been called to take.
-    promised: usize,
+    /// So many have been called to take one of these, and have not come yet.
+    called: usize,
     h2: Vec<Rc<h2::Conn>>,
 }
 
@@ -89,9 +89,7 @@ impl Pools {
     /// An idle HTTP/1 connection.
     pub fn take_h1(&self, key: PoolKey) -> Option<Box<h1::Conn>> {
         let mut pools = self.by_key.borrow_mut();
-        let pool = pools.get_mut(&key)?;
-        pool.promised = pool.promised.saturating_sub(1);
-        let conn = pool.h1.pop()?;
+        let conn = pools.get_mut(&key)?.h1.pop()?;
         conn.stats().idle.decrement(1);
         Some(conn)
     }
@@ -103,22 +101,29 @@ impl Pools {
             return;
         }
         let (gate, key) = (conn.open().gate(), conn.open().pool());
-        let promised = gate.waiting() > 0;
-        if promised && !gate.hand_over(key.tag(self.worker)) {
+        let is_waited_for = gate.waiting() > 0;
+        if is_waited_for && !gate.hand_over(key.tag(self.worker)) {
             return;
         }
         conn.stats().idle.increment(1);
         let mut pools = self.by_key.borrow_mut();
         let pool = pools.entry(key).or_default();
-        pool.promised += usize::from(promised);
+        pool.called += usize::from(is_waited_for);
         pool.h1.push(conn);
+    }
+
+    /// Whoever was called to take an HTTP/1 connection has come, or never will.
+    pub fn answer_call(&self, key: PoolKey) {
+        if let Some(pool) = self.by_key.borrow_mut().get_mut(&key) {
+            pool.called = pool.called.saturating_sub(1);
+        }
     }
 
     /// Lets go of idle connections for whose cluster somebody waits.
     pub fn reclaim(&self) {
         let mut dropped = Vec::new();
         for pool in self.by_key.borrow_mut().values_mut() {
-            let free = pool.h1.len().saturating_sub(pool.promised);
+            let free = pool.h1.len().saturating_sub(pool.called);
             dropped.extend(pool.h1.extract_if(..free, |conn| conn.open().gate().waiting() > 0));
             pool.h2
                 .iter()
@@ -189,8 +194,6 @@ impl Pools {
                 !conn.is_stale() && wanted && conn.is_ready()
             };
             dropped.extend(pool.h1.extract_if(.., |conn| !keep(conn)));
-            // Who was called and has not come by now has given up.
-            pool.promised = 0;
             pool.h2.retain(|conn| {
                 let gone = conn.endpoint().is_retired();
                 if conn.is_stale() || (conn.is_idle() && gone) || conn.is_to_be_cut(identity) {
@@ -198,7 +201,7 @@ impl Pools {
                 }
                 !conn.is_closed()
             });
-            !pool.h1.is_empty() || !pool.h2.is_empty()
+            !pool.h1.is_empty() || !pool.h2.is_empty() || pool.called > 0
         });
         drop_idle(dropped);
     }

@@ -29,7 +29,7 @@ use super::pool::{PoolKey, Pools, Reclaim};
 use super::tls::Speak;
 use super::trip::{GivenUp, Going, Tried, Trip};
 use crate::body::{Body, bodiless};
-use crate::gate::{Call, Entry, Permit};
+use crate::gate::{Call, Entry, Permit, Waiting};
 use crate::io::activity::Ticks;
 use crate::io::stream::Stream;
 use crate::policy::retry::grpc_status;
@@ -346,14 +346,15 @@ impl Upstream {
         }
         let pending = breaker.count(Limit::Pending, limits);
         let _pending = pending.map_err(|overflow| overflowed(to, overflow))?;
-        let waiting = match gate.enter(going.pool(to, endpoint).tag(self.worker), u32::MAX) {
+        let pool = going.pool(to, endpoint);
+        let mut waits = match gate.enter(pool.tag(self.worker), u32::MAX) {
             Entry::In(permit) => return Ok(Some(permit)),
-            Entry::Line(waiting) => waiting,
+            Entry::Line(waiting) => Waits { waiting, pools: &self.pools, pool },
             Entry::Full => return Err(overflowed(to, breaker.full())),
         };
         self.pools.reclaim();
         self.reclaim.ask();
-        let called = tokio::time::timeout(to.config.connect_timeout, waiting).await;
+        let called = tokio::time::timeout(to.config.connect_timeout, &mut waits.waiting).await;
         going.waited();
         match called {
             Ok(Call::In(permit)) => Ok(Some(permit)),
@@ -549,6 +550,22 @@ fn name(to: &ClusterView, headers: Option<&mut HeaderMap>, trip: &Trip) -> Resul
         headers.remove(header);
     }
     Ok(())
+}
+
+/// Somebody in the line for a connection. While a connection is put aside for whoever was called, it is not let go of: so that
+/// they have come, or given up, is said however this ends.
+struct Waits<'a> {
+    waiting: Waiting,
+    pools: &'a Pools,
+    pool: PoolKey,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        if self.waiting.is_to_look() {
+            self.pools.answer_call(self.pool);
+        }
+    }
 }
 
 /// A connection being opened, and who waits for it.
