@@ -12,6 +12,9 @@ use utoipa::ToSchema;
 /// What stands before the type of each of ours.
 pub const OURS: &str = "dev.outrigger.";
 
+/// From 1970 to the end of the year 9999, after which RFC 3339 has no year.
+const LAST: Duration = Duration::from_secs(253_402_300_799);
+
 /// A certificate was signed.
 pub(crate) const ISSUED: &str = "certificate.issued.v1";
 /// A certificate lapses, and there is no other.
@@ -119,8 +122,8 @@ pub enum Happened {
         serial: String,
         /// When it lapses.
         not_after: SystemTime,
-        /// Who says so of his own.
-        node: Option<String>,
+        /// Who says so of his own, and when by his clock, RFC 3339.
+        node: Option<(String, Option<String>)>,
         /// Why there is no other, as far as that is known.
         why: String,
     },
@@ -211,8 +214,11 @@ pub enum OfEndpoint {
         /// For how long, at first.
         length: Option<Duration>,
     },
-    /// It takes requests again.
-    Returned,
+    /// It takes requests again, or has left its cluster.
+    Returned {
+        /// It has left.
+        gone: bool,
+    },
 }
 
 impl OfEndpoint {
@@ -231,7 +237,10 @@ impl OfEndpoint {
                 data["length_ms"] = length.map(|length| length.as_millis() as u64).into();
                 ("endpoint.ejected.v1", subject, data)
             }
-            Self::Returned => ("endpoint.returned.v1", subject, data),
+            Self::Returned { gone } => {
+                data["gone"] = gone.into();
+                ("endpoint.returned.v1", subject, data)
+            }
         }
     }
 }
@@ -350,11 +359,8 @@ impl Happened {
                 (ISSUED, spiffe_id, data)
             }
             Self::Expiring { whose, serial, not_after, node, why } => {
-                let id = Some(&whose).filter(|whose| whose.starts_with("spiffe://"));
-                let data = json!({
-                    "spiffe_id": id, "serial": serial, "not_after": rfc3339(not_after), "node": node, "why": why,
-                });
-                (if not_after <= time { EXPIRED } else { EXPIRING }, whose, data)
+                let kind = if not_after <= time { EXPIRED } else { EXPIRING };
+                (kind, whose.clone(), expiring(&whose, [serial, rfc3339(not_after), why], node))
             }
             Self::Endpoint { node, at, cluster, endpoint, what } => what.said(node, at, (cluster, endpoint)),
             Self::Forgotten { node, events } => {
@@ -381,11 +387,39 @@ impl Happened {
     }
 }
 
+fn expiring(
+    whose: &str,
+    [serial, not_after, why]: [String; 3],
+    node: Option<(String, Option<String>)>,
+) -> Value {
+    let id = Some(whose).filter(|whose| whose.starts_with("spiffe://"));
+    let (node, at) = node.unzip();
+    json!({
+        "spiffe_id": id, "serial": serial, "not_after": not_after, "node": node, "at": at.flatten(), "why": why,
+    })
+}
+
 fn join(kind: &'static str, [id, spiffe_id, author]: [String; 3]) -> (&'static str, String, Value) {
     (kind, format!("join/{id}"), json!({ "id": id, "spiffe_id": spiffe_id, "author": author }))
 }
 
-/// A time as RFC 3339, in UTC.
+/// A time as RFC 3339, in UTC. What lies beyond the years that it can write is the first or the last of them: others say
+/// times, too.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
-    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
+    let last = SystemTime::UNIX_EPOCH + LAST;
+    OffsetDateTime::from(time.clamp(SystemTime::UNIX_EPOCH, last)).format(&Rfc3339).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_can_be_written() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        let seconds = Duration::from_secs;
+        assert_eq!(rfc3339(epoch + seconds(86_400)), "1970-01-02T00:00:00Z");
+        assert_eq!(rfc3339(epoch + seconds(1_000_000_000_000_000)), "9999-12-31T23:59:59Z");
+        assert_eq!(rfc3339(epoch - seconds(1_000_000_000_000_000)), "1970-01-01T00:00:00Z");
+    }
 }

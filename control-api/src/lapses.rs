@@ -26,20 +26,22 @@ const LOOK: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Of what has lapsed so long ago nothing is said any more.
 const PAST: Duration = Duration::from_secs(3600);
-
 /// That a root of years ends is said so long before.
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Whoever comes to lead waits so long for nodes that could ask nobody before, or an eighth of a shorter life.
+const GRACE: Duration = Duration::from_secs(300);
 
 /// Watches for as long as this control plane leads.
 pub async fn watch(plane: Arc<Plane>) {
     let mut last = plane.last_event();
-    let mut log = Log::default();
+    let mut log = Log { since: SystemTime::now(), read: 0, signed: HashMap::new() };
     loop {
         last.borrow_and_update();
         if let Some(authority) = &plane.authority
             && let Some(root) = authority.root()
         {
-            log.hold(format!("spiffe://{}", authority.trust_domain()), of_root(root, authority.lifetime()));
+            let id = format!("spiffe://{}", authority.trust_domain());
+            log.hold(id, of_root(root, authority.lifetime()));
         }
         let reader = Arc::clone(&plane);
         let read = tokio::task::spawn_blocking(move || {
@@ -48,19 +50,28 @@ pub async fn watch(plane: Arc<Plane>) {
         });
         let Ok((back, read)) = read.await else { return };
         log = back;
-        if let Err(error) = read {
-            tracing::debug!(%error, "what lapses is looked at later");
-        }
         let now = SystemTime::now();
-        log.due(now).into_iter().for_each(|happened| plane.note(happened));
+        match read {
+            Ok(()) => log.due(now, |happened| {
+                let has_room = plane.has_room(1);
+                if has_room {
+                    plane.note(happened);
+                }
+                has_room
+            }),
+            // Of half of a log nothing can be said.
+            Err(error) => tracing::warn!(%error, "which certificates lapse is looked at later"),
+        }
         sleep(PAUSE).await;
         let _ = timeout(log.wait(now), last.changed()).await;
     }
 }
 
 /// What the log says, as far as it was read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Log {
+    /// Since when it is looked at here.
+    since: SystemTime,
     /// The last event that was read.
     read: u64,
     /// What was signed last, by SPIFFE ID; a root by its trust domain's.
@@ -74,15 +85,22 @@ struct Signed {
     not_after: SystemTime,
     /// When there should long have been another.
     due: SystemTime,
-    /// That there is none was said.
-    is_said: bool,
+    said: Said,
+}
+
+/// What was said of it here: by nodes much can be said, also of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Said {
+    Nothing,
+    Expiring,
+    Expired,
 }
 
 /// A root is to be followed by another while all that it signs can still be renewed under both.
 fn of_root(RootLife { serial, not_before, not_after }: RootLife, lifetime: Duration) -> Signed {
     let life = not_after.duration_since(not_before).unwrap_or_default();
     let before = (life / 4).min(MONTH).max(lifetime * 2);
-    Signed { serial, not_after, due: not_after - before, is_said: false }
+    Signed { serial, not_after, due: not_after - before, said: Said::Nothing }
 }
 
 impl Log {
@@ -111,55 +129,68 @@ impl Log {
                 };
                 let life = not_after.duration_since(begin).unwrap_or_default();
                 // Whoever has it renews it at half of its life, and says that it cannot at three quarters.
-                let due = not_after - life / 8;
-                self.hold(
-                    id.to_owned(),
-                    Signed { serial: serial.to_owned(), not_after, due, is_said: false },
-                );
+                let (serial, due) = (serial.to_owned(), not_after - life / 8);
+                self.hold(id.to_owned(), Signed { serial, not_after, due, said: Said::Nothing });
             }
-            Some(EXPIRING | EXPIRED) => {
+            Some(kind @ (EXPIRING | EXPIRED)) if event.data["node"].is_null() => {
                 if let Some(signed) = self.signed.get_mut(id).filter(|signed| signed.serial == serial) {
-                    signed.is_said = true;
+                    signed.said = if kind == EXPIRED { Said::Expired } else { Said::Expiring };
                 }
             }
             _ => {}
         }
     }
 
-    /// It is the last of its identity, unless it is known, or another lives longer.
+    /// It is the last of its identity, whatever was before.
     fn hold(&mut self, id: String, signed: Signed) {
-        let known = self.signed.get(&id);
-        if known.is_none_or(|known| known.serial != signed.serial && known.not_after <= signed.not_after) {
+        if self.signed.get(&id).is_none_or(|known| known.serial != signed.serial) {
             self.signed.insert(id, signed);
         }
     }
 
-    /// What is to be said now.
-    fn due(&mut self, now: SystemTime) -> Vec<Happened> {
+    /// When something is to be said next of this one, if anything is.
+    fn next(&self, signed: &Signed) -> Option<SystemTime> {
+        let Signed { not_after, due, said, .. } = signed;
+        match said {
+            Said::Nothing => {
+                let grace = not_after.duration_since(*due).unwrap_or_default().min(GRACE);
+                Some((*due).max(self.since + grace))
+            }
+            Said::Expiring => Some(*not_after),
+            Said::Expired => None,
+        }
+    }
+
+    /// Says what is to be said now, as far as it is taken.
+    fn due(&mut self, now: SystemTime, mut say: impl FnMut(Happened) -> bool) {
         self.signed.retain(|_, signed| now < signed.not_after + PAST);
-        let due = self.signed.iter_mut().filter(|(_, signed)| !signed.is_said && signed.due <= now);
-        let said = due.map(|(id, signed)| {
-            signed.is_said = true;
-            let why = if is_domain(id) {
+        let is_due = |(_, signed): &(&String, &Signed)| self.next(signed).is_some_and(|next| next <= now);
+        let due: Vec<_> = self.signed.iter().filter(is_due).map(|(id, _)| id.clone()).collect();
+        for id in due {
+            let Some(signed) = self.signed.get_mut(&id) else { continue };
+            let why = if is_domain(&id) {
                 "a new root is to be made, or put first in its file, long before the last one lapses"
             } else {
                 "nobody has asked for another; whoever had it may be gone"
             };
-            Happened::Expiring {
-                whose: id.clone(),
+            let happened = Happened::Expiring {
+                whose: id,
                 serial: signed.serial.clone(),
                 not_after: signed.not_after,
                 node: None,
                 why: why.to_owned(),
+            };
+            if !say(happened) {
+                return;
             }
-        });
-        said.collect()
+            signed.said = if signed.not_after <= now { Said::Expired } else { Said::Expiring };
+        }
     }
 
     /// Until there is something to be said.
     fn wait(&self, now: SystemTime) -> Duration {
-        let unsaid = self.signed.values().filter(|signed| !signed.is_said);
-        let next = unsaid.map(|signed| signed.due.duration_since(now).unwrap_or_default()).min();
+        let next = self.signed.values().filter_map(|signed| self.next(signed)).min();
+        let next = next.map(|next| next.duration_since(now).unwrap_or_default());
         next.unwrap_or(LOOK).min(LOOK)
     }
 }
@@ -189,32 +220,40 @@ mod tests {
         log.hear(&happened.numbered(1, at(begin)));
     }
 
-    /// Whose, and which, in order.
+    fn log() -> Log {
+        Log { since: at(0), read: 0, signed: HashMap::new() }
+    }
+
+    /// Whose, which, and what of it, in order.
     fn said(log: &mut Log, now: u64) -> Vec<String> {
-        let due = log.due(at(now)).into_iter();
-        let words = due.map(|happened| match happened {
-            Happened::Expiring { whose, serial, .. } => format!("{whose} {serial}"),
-            other => panic!("{other:?}"),
+        let mut words = Vec::new();
+        log.due(at(now), |happened| {
+            let event = happened.numbered(1, at(now));
+            let kind = event.kind.rsplit('.').nth(1).unwrap();
+            words.push(format!("{} {} {kind}", event.subject, event.data["serial"].as_str().unwrap()));
+            true
         });
-        let mut words: Vec<_> = words.collect();
         words.sort_unstable();
         words
     }
 
     #[test]
-    fn it_is_said_once_when_nobody_asks_for_another() {
-        let mut log = Log::default();
+    fn it_is_said_when_nobody_asks_for_another_and_when_it_is_over() {
+        let mut log = log();
         issued(&mut log, ("spiffe://m/a", "1"), 0, 800);
         issued(&mut log, ("spiffe://m/b", "2"), 0, 800);
         assert_eq!(log.wait(at(690)), Duration::from_secs(10));
-        // One of several that are `a` is enough; who comes late with less of a life does not count.
-        issued(&mut log, ("spiffe://m/a", "3"), 400, 800);
-        issued(&mut log, ("spiffe://m/a", "4"), 500, 10);
+        // One of several that are `a` is enough, and from now on they live for less.
+        issued(&mut log, ("spiffe://m/a", "3"), 400, 80);
+        issued(&mut log, ("spiffe://m/a", "4"), 440, 800);
         assert_eq!(said(&mut log, 699), [""; 0]);
-        assert_eq!(said(&mut log, 700), ["spiffe://m/b 2"]);
+        assert_eq!(said(&mut log, 700), ["spiffe://m/b 2 expiring"]);
         assert_eq!(said(&mut log, 701), [""; 0]);
-        assert_eq!(log.wait(at(701)), LOOK);
-        assert_eq!(said(&mut log, 1100), ["spiffe://m/a 3"]);
+        assert_eq!(log.wait(at(790)), Duration::from_secs(10));
+        assert_eq!(said(&mut log, 800), ["spiffe://m/b 2 expired"]);
+        assert_eq!(said(&mut log, 801), [""; 0]);
+        assert_eq!(said(&mut log, 1240), ["spiffe://m/a 4 expired"]);
+        assert_eq!(log.wait(at(1241)), LOOK);
         // What is past is forgotten, said or not.
         issued(&mut log, ("spiffe://m/c", "5"), 0, 10);
         assert_eq!(said(&mut log, 5000), [""; 0]);
@@ -222,35 +261,54 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_the_log_is_not_said_again() {
-        let mut log = Log::default();
+    fn what_is_not_taken_is_said_later_and_nodes_get_their_time_at_first() {
+        let mut log = log();
         issued(&mut log, ("spiffe://m/a", "1"), 0, 800);
-        let expiring = |serial: &str| Happened::Expiring {
+        log.due(at(700), |_| false);
+        assert_eq!(said(&mut log, 701), ["spiffe://m/a 1 expiring"]);
+        // It comes to lead when they could ask nobody for a while.
+        let mut log = Log { since: at(710), ..self::log() };
+        issued(&mut log, ("spiffe://m/a", "1"), 0, 800);
+        issued(&mut log, ("spiffe://m/b", "2"), 0, 8000);
+        assert_eq!(said(&mut log, 809), [""; 0]);
+        assert_eq!(said(&mut log, 810), ["spiffe://m/a 1 expired"]);
+        assert_eq!(said(&mut log, 7000), ["spiffe://m/b 2 expiring"]);
+    }
+
+    #[test]
+    fn what_stands_in_the_log_is_not_said_again() {
+        let expiring = |serial: &str, node: Option<&str>| Happened::Expiring {
             whose: "spiffe://m/a".to_owned(),
             serial: serial.to_owned(),
             not_after: at(800),
-            node: Some("n".to_owned()),
+            node: node.map(|node| (node.to_owned(), None)),
             why: String::new(),
         };
-        // Of another one of the same identity.
-        log.hear(&expiring("0").numbered(2, at(600)));
-        assert_eq!(said(&mut log, 750), ["spiffe://m/a 1"]);
-        let mut log = Log::default();
+        // Of another one of the same identity, or by a node, which may say anything.
+        for other in [expiring("0", None), expiring("1", Some("n"))] {
+            let mut log = log();
+            issued(&mut log, ("spiffe://m/a", "1"), 0, 800);
+            log.hear(&other.numbered(2, at(600)));
+            assert_eq!(said(&mut log, 750), ["spiffe://m/a 1 expiring"]);
+        }
+        let mut log = log();
         issued(&mut log, ("spiffe://m/a", "1"), 0, 800);
-        log.hear(&expiring("1").numbered(2, at(600)));
+        log.hear(&expiring("1", None).numbered(2, at(600)));
         assert_eq!(said(&mut log, 750), [""; 0]);
+        log.hear(&expiring("1", None).numbered(2, at(800)));
+        assert_eq!(said(&mut log, 850), [""; 0]);
         let root = |serial: &str| Signed {
             serial: serial.to_owned(),
             not_after: at(9000),
             due: at(1000),
-            is_said: false,
+            said: Said::Nothing,
         };
         log.hold("spiffe://m".to_owned(), root("r"));
-        assert_eq!(said(&mut log, 1000), ["spiffe://m r"]);
+        assert_eq!(said(&mut log, 1000), ["spiffe://m r expiring"]);
         // It is held each time that it is looked at.
         log.hold("spiffe://m".to_owned(), root("r"));
         assert_eq!(said(&mut log, 1001), [""; 0]);
         log.hold("spiffe://m".to_owned(), root("s"));
-        assert_eq!(said(&mut log, 1002), ["spiffe://m s"]);
+        assert_eq!(said(&mut log, 1002), ["spiffe://m s expiring"]);
     }
 }

@@ -387,6 +387,11 @@ impl Plane {
         }
     }
 
+    /// Whether so much more can be noted that others say, with as much room left for what this control plane does itself.
+    pub fn has_room(&self, events: usize) -> bool {
+        self.happened.capacity() >= QUEUE / 2 + events
+    }
+
     /// Writes what is noted so far, and nothing after that: the process ends.
     pub async fn close(&self) {
         self.closing.send_replace(true);
@@ -624,6 +629,8 @@ async fn write_events(
                     continue;
                 }
                 Ok(Err(error)) => tracing::error!(%error, "events are lost"),
+                // Whatever it was, it must not be the end of all others.
+                Err(error) if error.is_panic() => tracing::error!(%error, "events are lost"),
                 Err(_) => return,
             }
             break;

@@ -4,7 +4,7 @@ mod shown;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -175,7 +175,10 @@ impl Listener {
                 bound.to_string()
             }
             Address::Unix(path) => {
-                let _ = std::fs::remove_file(path);
+                // What was left behind; what is no socket is somebody's file.
+                if std::fs::symlink_metadata(path).is_ok_and(|of| of.file_type().is_socket()) {
+                    let _ = std::fs::remove_file(path);
+                }
                 let listener = UnixListener::bind(path).map_err(failed)?;
                 let owner_alone = std::fs::Permissions::from_mode(0o600);
                 std::fs::set_permissions(path, owner_alone).map_err(failed)?;

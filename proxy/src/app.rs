@@ -284,6 +284,7 @@ impl App {
         match &self.remote {
             Some(remote) => {
                 let (config, secrets) = (merge(&own, &remote.found), remote.found.secrets.clone());
+                self.applier.set_own(own.mesh.clusters.keys().cloned().collect());
                 self.apply(config, &secrets).await?;
                 if let Some(remote) = self.remote.as_mut().filter(|remote| remote.own != own) {
                     self.admin.trials.set_own(&own.mesh);
@@ -418,7 +419,11 @@ impl App {
             return;
         }
         match standing {
-            Standing::Absent | Standing::Good => return,
+            Standing::Absent => return,
+            Standing::Good => {
+                // It was renewed before anybody was told.
+                return self.admin.registry.journal().take_back(|what| matches!(what, What::Expiring(_)));
+            }
             Standing::Late(_) => tracing::warn!("{standing}"),
             Standing::Lapsed => tracing::error!("{standing}: no peer believes it"),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use outrigger_proto::xds::events::{REPORT, ReportRequest, ReportResponse};
 use tokio::time::sleep;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::control::aside::Aside;
 use crate::control::xds::node;
@@ -36,8 +36,15 @@ pub async fn tell(aside: Aside, registry: Registry) {
                 events: events.clone(),
                 forgotten: *forgotten,
             };
-            aside.ask::<_, ReportResponse>(REPORT, report).await?;
-            untold = None;
+            match aside.ask::<_, ReportResponse>(REPORT, report).await {
+                Ok(ReportResponse {}) => untold = None,
+                // It would be the same another time, and hold up all that comes after.
+                Err(status) if matches!(status.code(), Code::InvalidArgument | Code::OutOfRange) => {
+                    tracing::warn!(%status, "the control plane does not take what it is told of this proxy");
+                    untold = None;
+                }
+                Err(status) => return Err(status),
+            }
             backoff.reset();
         }
     };

@@ -372,7 +372,17 @@ impl Store for Etcd {
 
     fn note(&self, noted: &[Noted]) -> Result<u64, StoreError> {
         let mut last = 0;
-        for some in noted.chunks(MOST_OPERATIONS) {
+        let size = |(time, it): &Noted| text(&it.clone().numbered(0, *time)).len();
+        let mut rest = noted;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take(MOST_OPERATIONS).take_while(|noted| {
+                bytes += size(noted);
+                bytes <= MOST_BYTES
+            });
+            // One that is too large by itself is for etcd to refuse.
+            let (some, others) = rest.split_at(fits.count().max(1));
+            rest = others;
             let events = self.append(some, (&[], &[]))?.unwrap_or_default();
             last = events.last().map_or(Ok(last), |event| parsed(&event.id))?;
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -34,10 +34,19 @@ const NAME: &str = "outrigger-control";
 pub struct Shown {
     files: PlaneTls,
     key: ArcSwap<CertifiedKey>,
+    last: Mutex<Last>,
+}
+
+/// What came of the last look at the files.
+#[derive(Debug)]
+struct Last {
+    seen: Fingerprint,
+    /// Why what was there then is not shown.
+    failure: Option<String>,
 }
 
 /// Tells one state of the files from another: those of Kubernetes are links, which are followed.
-type Fingerprint = [Option<(u64, u64, i64, i64)>; 2];
+type Fingerprint = [Option<(u64, u64, [i64; 4])>; 2];
 
 impl Shown {
     /// Reads it.
@@ -45,30 +54,36 @@ impl Shown {
     /// # Errors
     /// A file cannot be read, or is not what it should be.
     pub fn open(files: &PlaneTls) -> Result<Arc<Self>, String> {
-        Ok(Arc::new(Self { key: ArcSwap::from_pointee(read(files)?), files: files.clone() }))
+        // Before they are read: what is written meanwhile is seen at the first look.
+        let last = Mutex::new(Last { seen: fingerprint(files), failure: None });
+        Ok(Arc::new(Self { key: ArcSwap::from_pointee(read(files)?), files: files.clone(), last }))
     }
 
-    fn fingerprint(&self) -> Fingerprint {
-        [&self.files.certificate, &self.files.private_key].map(|path| {
-            let meta = fs::metadata(path).ok()?;
-            Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
-        })
-    }
-
-    /// Reads it again where the files are not as they were.
-    fn refresh(&self, seen: &mut Fingerprint) {
-        let now = self.fingerprint();
-        if std::mem::replace(seen, now) == now {
+    /// Reads it again where the files are not as they were, or could not be read then.
+    fn refresh(&self) {
+        let mut last = self.last();
+        let now = fingerprint(&self.files);
+        if now == last.seen && last.failure.is_none() {
             return;
         }
+        last.seen = now;
         match read(&self.files) {
             Ok(key) => {
+                last.failure = None;
                 self.key.store(Arc::new(key));
                 tracing::info!(file = %self.files.certificate.display(), "another certificate is shown from now on");
             }
-            // Two files are not changed at once: with the other one it may be right.
-            Err(error) => tracing::error!(error, "the certificate that is shown stays as it was"),
+            // Two files are not changed at once: with the other one it may be right. Said once.
+            Err(error) if last.failure.as_ref() != Some(&error) => {
+                tracing::error!(error, "the certificate that is shown stays as it was");
+                last.failure = Some(error);
+            }
+            Err(_) => {}
         }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// That it lapses soon, or has, where there is no other.
@@ -79,12 +94,13 @@ impl Shown {
             .map(|time| SystemTime::from(time.to_datetime()));
         let life = end.duration_since(begin).unwrap_or_default();
         let file = self.files.certificate.display();
+        let why = self.last().failure.clone().unwrap_or_else(|| format!("{file} was not replaced"));
         (now >= end - (life / 4).min(MONTH)).then(|| Happened::Expiring {
             whose: NAME.to_owned(),
             serial: hex(leaf.raw_serial()),
             not_after: end,
             node: None,
-            why: format!("{file} was not replaced; what replaces it is shown without a restart"),
+            why: format!("{why}; what replaces it is shown without a restart"),
         })
     }
 }
@@ -95,28 +111,36 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// Keeps it as its files are, and says once of each that it lapses, for ever.
+/// Keeps it as its files are, and says of each that it lapses, and when it has, for ever.
 pub async fn keep(shown: Arc<Shown>, plane: Arc<Plane>) {
-    let mut seen = shown.fingerprint();
     let mut said = None;
     loop {
-        if let Some(lapse) = shown.lapse(SystemTime::now())
-            && let Happened::Expiring { serial, .. } = &lapse
-            && said.as_ref() != Some(serial)
+        let now = SystemTime::now();
+        if let Some(lapse) = shown.lapse(now)
+            && let Happened::Expiring { serial, not_after, .. } = &lapse
         {
-            tracing::warn!(file = %shown.files.certificate.display(), "the certificate that is shown lapses");
-            said = Some(serial.clone());
-            plane.note(lapse);
+            let what = Some((serial.clone(), *not_after <= now));
+            if said != what {
+                tracing::warn!(file = %shown.files.certificate.display(), "the certificate that is shown lapses");
+                said = what;
+                plane.note(lapse);
+            }
         }
         sleep(LOOK_EVERY).await;
         let again = Arc::clone(&shown);
-        let looked = tokio::task::spawn_blocking(move || {
-            again.refresh(&mut seen);
-            seen
-        });
-        let Ok(now) = looked.await else { return };
-        seen = now;
+        if tokio::task::spawn_blocking(move || again.refresh()).await.is_err() {
+            return;
+        }
     }
+}
+
+fn fingerprint(PlaneTls { certificate, private_key }: &PlaneTls) -> Fingerprint {
+    [certificate, private_key].map(|path| {
+        let meta = fs::metadata(path).ok()?;
+        // Whose it is, and who may read it, changes no other time.
+        let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
+        Some((meta.ino(), meta.len(), times))
+    })
 }
 
 fn read(PlaneTls { certificate, private_key }: &PlaneTls) -> Result<CertifiedKey, String> {
@@ -162,22 +186,23 @@ mod tests {
         let (directory, files) = files();
         write(&files, 1000);
         let shown = Shown::open(&files).unwrap();
-        let mut seen = shown.fingerprint();
         let is_said = |seconds: i64| shown.lapse(at(seconds).into()).is_some();
         assert!(!is_said(749) && is_said(750) && is_said(1001));
         let first = shown.key.load_full();
-        shown.refresh(&mut seen);
+        shown.refresh();
         assert!(Arc::ptr_eq(&first, &shown.key.load_full()));
         // Of another key.
         fs::write(&files.private_key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
-        shown.refresh(&mut seen);
+        shown.refresh();
+        let Some(Happened::Expiring { why, .. }) = shown.lapse(at(999).into()) else { panic!("it lapses") };
+        assert!(why.contains("tls.crt: ") && !why.contains("was not replaced"), "{why}");
         fs::remove_file(&files.certificate).unwrap();
-        shown.refresh(&mut seen);
+        shown.refresh();
         assert!(Arc::ptr_eq(&first, &shown.key.load_full()));
         // Of years it is said a month before.
         let year = 365 * 24 * 3600;
         write(&files, year);
-        shown.refresh(&mut seen);
+        shown.refresh();
         let month = 30 * 24 * 3600;
         assert!(!is_said(year - month - 1) && is_said(year - month));
         fs::remove_dir_all(directory).unwrap();

@@ -53,6 +53,13 @@ impl Journal {
         self.more.notify_one();
     }
 
+    /// What was noted and not told yet is not so any more, where `is_past` says so.
+    pub fn take_back(&self, is_past: impl Fn(&What) -> bool) {
+        if let Some(Untold { events, .. }) = &mut *self.lock() {
+            events.retain(|event| !event.what.as_ref().is_some_and(&is_past));
+        }
+    }
+
     /// Waits until there is something to be told. For one reader.
     pub async fn ready(&self) {
         while self.lock().as_ref().is_none_or(|untold| untold.events.is_empty()) {
@@ -84,7 +91,7 @@ mod tests {
 
     fn note(journal: &Journal, numbers: std::ops::Range<usize>) {
         for number in numbers {
-            let what = EndpointReturned { cluster: number.to_string(), endpoint: String::new() };
+            let what = EndpointReturned { cluster: number.to_string(), ..EndpointReturned::default() };
             journal.note(What::Returned(what), SystemTime::UNIX_EPOCH);
         }
     }
@@ -113,7 +120,8 @@ mod tests {
         assert!(is_ready().await);
         assert_eq!(read(&journal), (vec![3 + MOST], 0));
         assert!(!is_ready().await);
-        tokio::join!(journal.ready(), async { note(&journal, 7..8) });
+        tokio::join!(journal.ready(), async { note(&journal, 7..9) });
+        journal.take_back(|what| matches!(what, What::Returned(returned) if returned.cluster == "8"));
         assert_eq!(read(&journal), (vec![7], 0));
     }
 

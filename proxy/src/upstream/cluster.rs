@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -43,12 +44,24 @@ pub struct Cluster {
     pub(super) config: Mutex<Option<Arc<model::Cluster>>>,
     detector: Mutex<Detector>,
     registry: Registry,
+    /// A control plane has told it, and not the process's own file.
+    told: AtomicBool,
 }
 
 impl Cluster {
     /// Its name.
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// Whether a control plane has told it.
+    pub fn set_told(&self, told: bool) {
+        self.told.store(told, Relaxed);
+    }
+
+    /// Whether it may not go to this address: who tells clusters from afar is not to ask what the operator alone may.
+    pub(super) fn is_kept_from(&self, address: &Address) -> bool {
+        self.told.load(Relaxed) && self.common.leads_to_admin(address)
     }
 
     /// Its endpoints now, under the configuration in force: those that are named, where they are.
@@ -150,9 +163,12 @@ impl Cluster {
                 let cause = cause.as_str();
                 self.stats().ejected(cause);
                 tracing::info!(cluster = %self.name, endpoint = label, cause, ?length, "endpoint ejected");
-                let (cluster, endpoint) = (self.name.to_string(), label.to_owned());
-                let (cause, length) = (cause.to_owned(), length.try_into().ok());
-                self.tell(What::Ejected(EndpointEjected { cluster, endpoint, cause, length }));
+                // Who has failed its probe has not returned.
+                if cause != Cause::Probe.as_str() {
+                    let (cluster, endpoint) = (self.name.to_string(), label.to_owned());
+                    let (cause, length) = (cause.to_owned(), length.try_into().ok());
+                    self.tell(What::Ejected(EndpointEjected { cluster, endpoint, cause, length }));
+                }
             }
             Change::Spared(cause) => {
                 self.stats().spared.increment(1);
@@ -165,10 +181,22 @@ impl Cluster {
             Change::Returned => {
                 endpoint.set_since(now);
                 tracing::info!(cluster = %self.name, endpoint = label, "endpoint returned");
-                let (cluster, endpoint) = (self.name.to_string(), label.to_owned());
-                self.tell(What::Returned(EndpointReturned { cluster, endpoint }));
+                self.tell_returned(endpoint, false);
             }
         }
+    }
+
+    fn tell_returned(&self, endpoint: &Endpoint, gone: bool) {
+        let (cluster, endpoint) = (self.name.to_string(), endpoint.at().label.to_string());
+        self.tell(What::Returned(EndpointReturned { cluster, endpoint, gone }));
+    }
+
+    /// An endpoint has left it.
+    fn retire(&self, endpoint: &Endpoint) {
+        if endpoint.standing().is_ejected() {
+            self.tell_returned(endpoint, true);
+        }
+        endpoint.retire();
     }
 
     fn tell(&self, what: What) {
@@ -259,6 +287,7 @@ impl Clusters {
             config: Mutex::default(),
             detector: Mutex::new(Detector::new(self.epoch.elapsed())),
             registry: self.registry.clone(),
+            told: AtomicBool::new(false),
         })
     }
 
@@ -328,7 +357,7 @@ impl Clusters {
         };
         cluster.subsets.store(config.as_ref().and_then(subsets));
         for gone in known.into_values() {
-            gone.retire();
+            cluster.retire(gone);
         }
         if let Some(rules) = config.as_ref().and_then(|config| config.outlier_detection.as_ref()) {
             cluster.fit(rules, now);
@@ -339,6 +368,11 @@ impl Clusters {
     /// requests that still begin under the one before would find nothing.
     pub fn settle(&self, cluster: &Cluster) {
         cluster.settle();
+    }
+
+    /// The process answers its operator there; clusters of a control plane do not lead there.
+    pub fn admin_listens_on(&self, address: Option<Address>) {
+        self.common.admin.store(address.map(Arc::new));
     }
 
     /// The process listens on these addresses, and on no others: no request is sent there that names its endpoint.
@@ -386,7 +420,7 @@ impl Clusters {
         self.lock().retain(|name, cluster| {
             let kept = keep(name);
             if !kept {
-                cluster.endpoints.load().endpoints().iter().for_each(|endpoint| endpoint.retire());
+                cluster.endpoints.load().endpoints().iter().for_each(|endpoint| cluster.retire(endpoint));
                 cluster.end_names();
                 self.registry.retire("cluster", name.as_str());
             }

@@ -12,7 +12,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderMap;
 use outrigger_proto::model::{self, Address, Original, Source};
 
@@ -117,11 +117,14 @@ fn comes_back(
 pub(super) struct Common {
     pub(super) next_endpoint: AtomicU64,
     pub(super) own: Own,
+    /// Where the process answers its operator.
+    pub(super) admin: ArcSwapOption<Address>,
 }
 
 impl Default for Common {
     fn default() -> Self {
-        Self { next_endpoint: AtomicU64::new(1), own: Own::default() }
+        let admin = ArcSwapOption::empty();
+        Self { next_endpoint: AtomicU64::new(1), own: Own::default(), admin }
     }
 }
 
@@ -129,6 +132,17 @@ impl Common {
     /// What tells an endpoint from all others.
     pub(super) fn next_endpoint(&self) -> u64 {
         self.next_endpoint.fetch_add(1, Relaxed)
+    }
+
+    /// Whether a connection to this address would come to the admin interface. Where the system cannot say, it would.
+    pub(super) fn leads_to_admin(&self, address: &Address) -> bool {
+        match (self.admin.load().as_deref(), address) {
+            (Some(Address::Ip(admin)), Address::Ip(address)) => {
+                comes_back(&[*admin], canonical(*address), is_local).unwrap_or(true)
+            }
+            (Some(Address::Unix(admin)), Address::Unix(path)) => admin == path,
+            (Some(_) | None, _) => false,
+        }
     }
 }
 

@@ -349,7 +349,7 @@ impl Upstream {
         let pool = going.pool(to, endpoint);
         let mut waits = match gate.enter(pool.tag(self.worker), u32::MAX) {
             Entry::In(permit) => return Ok(Some(permit)),
-            Entry::Line(waiting) => Waits { waiting, pools: &self.pools, pool },
+            Entry::Line(waiting) => Waits { waiting, pools: &self.pools, pool, has_come: false },
             Entry::Full => return Err(overflowed(to, breaker.full())),
         };
         self.pools.reclaim();
@@ -358,7 +358,10 @@ impl Upstream {
         going.waited();
         match called {
             Ok(Call::In(permit)) => Ok(Some(permit)),
-            Ok(Call::Look) => Ok(None),
+            Ok(Call::Look) => {
+                waits.has_come = true;
+                Ok(None)
+            }
             Err(_) => {
                 let full = breaker.full();
                 to.live.stats().overflow(full.key());
@@ -373,6 +376,9 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         (going, permit, speak): (&Going<'_>, Permit, Speak),
     ) -> Result<(Stream, super::Open), UpstreamError> {
+        if to.live.is_kept_from(&endpoint.at().address) {
+            return Err(UpstreamError::OwnAddress);
+        }
         going.depends_on_endpoint();
         let trip = going.trip;
         let start = Instant::now();
@@ -558,12 +564,18 @@ struct Waits<'a> {
     waiting: Waiting,
     pools: &'a Pools,
     pool: PoolKey,
+    has_come: bool,
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        if self.waiting.is_to_look() {
-            self.pools.answer_call(self.pool);
+        if !self.waiting.is_to_look() {
+            return;
+        }
+        self.pools.answer_call(self.pool);
+        if !self.has_come {
+            // Others may wait for what it leaves.
+            self.pools.reclaim();
         }
     }
 }
