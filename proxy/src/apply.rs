@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +49,8 @@ pub struct Applier {
     checker: Checker,
     version: u64,
     admin: Option<Address>,
+    /// The clusters of the file, where a control plane tells others.
+    own: Option<BTreeSet<Name>>,
 }
 
 /// By cluster and subset.
@@ -102,6 +104,7 @@ impl Applier {
             resolver: None,
             version: 0,
             admin: None,
+            own: None,
         }
     }
 
@@ -194,7 +197,13 @@ impl Applier {
 
     /// The admin interface listens there.
     pub fn set_admin(&mut self, address: Option<Address>) {
+        self.clusters.admin_listens_on(address.clone());
         self.admin = address;
+    }
+
+    /// The clusters of these names are the operator's own; all others a control plane's.
+    pub fn set_own(&mut self, own: BTreeSet<Name>) {
+        self.own = Some(own);
     }
 
     /// Opens what is new, and reads what must be read.
@@ -254,6 +263,7 @@ impl Applier {
         let mut waiting = Vec::new();
         for (name, cluster) in &mesh.clusters {
             let live = self.clusters.get_or_make(name);
+            live.set_told(self.own.as_ref().is_some_and(|own| !own.contains(name)));
             self.clusters.configure(&live, cluster);
             match &cluster.source {
                 Source::Static => {

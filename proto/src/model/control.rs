@@ -22,6 +22,8 @@ pub struct ControlPlane {
     pub trials: bool,
     /// Whether it is told which endpoints are ejected, and that the proxy's own certificate lapses.
     pub events: bool,
+    /// Directories below which it may name unix sockets; none by default.
+    pub sockets: Box<[PathBuf]>,
     /// Who we are to it.
     pub node: Node,
 }

@@ -223,9 +223,10 @@ fn control() -> impl Strategy<Value = ControlPlane> {
         metadata,
     });
     let cache = option::of("[a-z]{1,5}".prop_map(PathBuf::from));
+    let sockets = vec("[a-z]{1,5}".prop_map(PathBuf::from), 0..3);
     let on_demand = option::of((1..10_000_u64).prop_map(|ms| OnDemand { idle: Duration::from_millis(ms) }));
-    (server, trust, cache, (on_demand, any::<bool>(), any::<bool>(), any::<bool>()), node).prop_map(
-        |(server, trust, cache, (on_demand, load_reports, trials, events), node)| ControlPlane {
+    (server, trust, cache, (on_demand, any::<[bool; 3]>(), sockets), node).prop_map(
+        |(server, trust, cache, (on_demand, [load_reports, trials, events], sockets), node)| ControlPlane {
             server: server.into(),
             trust,
             cache,
@@ -233,6 +234,7 @@ fn control() -> impl Strategy<Value = ControlPlane> {
             load_reports,
             trials,
             events,
+            sockets: sockets.into(),
             node,
         },
     )

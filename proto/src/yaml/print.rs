@@ -116,7 +116,8 @@ fn process(out: &mut Out, process: &Process) {
 }
 
 fn control_plane(out: &mut Out, control: &ControlPlane) {
-    let ControlPlane { server, trust, cache, on_demand, load_reports, trials, events, node } = control;
+    let ControlPlane { server, trust, cache, on_demand, load_reports, trials, events, sockets, node } =
+        control;
     let Node { id, cluster, locality, metadata } = node;
     out.block("node", |out| {
         out.field("id", text(id));
@@ -145,6 +146,7 @@ fn control_plane(out: &mut Out, control: &ControlPlane) {
         out.field("load_reports", load_reports.to_string());
         out.field("trials", trials.to_string());
         out.field("events", events.to_string());
+        out.field("sockets", list(sockets.iter().map(|directory| path(directory, ""))));
     });
 }
 

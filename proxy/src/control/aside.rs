@@ -167,6 +167,7 @@ mod tests {
             load_reports: true,
             trials: true,
             events: true,
+            sockets: Box::default(),
             node: Node::default(),
         };
         let (note, mut noted) = mpsc::unbounded_channel();

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 
 use outrigger_proto::model::Address;
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
@@ -49,8 +50,10 @@ impl Bound {
                 Ok(Self { descriptor: Listening::Tcp(listener), address })
             }
             Address::Unix(path) => {
-                // What a process that crashed left behind; one that still listens is not disturbed.
-                if std::os::unix::net::UnixStream::connect(path).is_err() {
+                // What a process that crashed left behind; one that still listens is not disturbed, and what is no socket is
+                // somebody's file.
+                let is_socket = std::fs::symlink_metadata(path).is_ok_and(|of| of.file_type().is_socket());
+                if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
                     let _ = std::fs::remove_file(path);
                 }
                 let listener = std::os::unix::net::UnixListener::bind(path)?;
@@ -97,5 +100,25 @@ impl Accepting {
                 Ok((Socket::Unix(stream), None))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_was_left_behind_is_replaced_and_nothing_else() {
+        let path = std::env::temp_dir().join(format!("outrigger-listen-{}", std::process::id()));
+        let address = Address::Unix(path.clone());
+        std::fs::write(&path, "somebody's").unwrap();
+        assert_eq!(Bound::new(&address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
+        std::fs::remove_file(&path).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let bound = Bound::new(&address).unwrap();
+        assert!(Bound::new(&address).is_err(), "one listens there");
+        drop(bound);
+        std::fs::remove_file(&path).unwrap();
     }
 }

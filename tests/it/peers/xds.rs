@@ -1,6 +1,7 @@
 //! A control plane that is not ours drives the proxy: PyPI's grpcio, with the messages of xds-protos.
 
 mod envoys;
+mod hostile;
 mod kept;
 
 use outrigger_tests::{Echo, Proxy, until};

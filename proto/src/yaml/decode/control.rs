@@ -50,6 +50,7 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
         let on_demand = m.optional("on_demand", on_demand);
         let [reports, trials, events] =
             ["load_reports", "trials", "events"].map(|name| m.optional(name, Cx::boolean));
+        let sockets = m.optional("sockets", |cx, at| cx.list(at, "a list of directories", file));
         m.finish();
         if !node_written && node.is_none() {
             return cx.fail(
@@ -58,12 +59,12 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
             );
         }
         let named = if says { Some(named?) } else { None };
-        Some((named, trust, cache, on_demand, [reports, trials, events]))
+        Some((named, trust, cache, on_demand, [reports, trials, events], sockets))
     });
     if !is_followed || (xds_written && written.is_none()) {
         return None;
     }
-    let (named, trust, cache, on_demand, [reports, trials, events]) = written.unwrap_or_default();
+    let (named, trust, cache, on_demand, [reports, trials, events], sockets) = written.unwrap_or_default();
     let path = |cx: &Cx<'_>, name| cx.variable(name).map(PathBuf::from);
     let (trust, cache) = (trust.or_else(|| path(m.cx, TRUST)), cache.or_else(|| path(m.cx, CACHE)));
     let server = named.or_else(|| server_from_environment(m.cx))?;
@@ -82,6 +83,7 @@ pub(super) fn control<'a>(m: &mut Fields<'_, 'a>) -> Option<ControlPlane> {
         load_reports: reports.unwrap_or(true),
         trials: trials.unwrap_or(true),
         events: events.unwrap_or(true),
+        sockets: sockets.unwrap_or_default().into(),
         node: node?,
     })
 }

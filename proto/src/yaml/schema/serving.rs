@@ -132,6 +132,7 @@ pub(super) fn xds() -> Value {
             "load_reports": with_default("Whether it is told what clusters and listeners were asked.", boolean(), true),
             "trials": with_default("Whether it is asked what is on trial, and told what that would change, with hosts and paths of requests.", boolean(), true),
             "events": with_default("Whether it is told which endpoints are ejected, and that our own certificate lapses.", boolean(), true),
+            "sockets": described("Directories below which it may name unix sockets; none by default.", json!({ "type": "array", "items": string() })),
         }),
     )
 }

@@ -31,14 +31,17 @@ fn the_environment_says_what_the_document_does_not() {
         ("HOSTNAME", "host"),
     ];
     let shown = |control: ControlPlane| {
-        let ControlPlane { server, trust, cache, on_demand, load_reports, trials, events, node } = control;
+        let ControlPlane { server, trust, cache, on_demand, load_reports, trials, events, sockets, node } =
+            control;
         let on_demand = on_demand.map_or("-".to_owned(), |OnDemand { idle }| format!("{idle:?}"));
         let path = |path: Option<PathBuf>| path.map_or("-".to_owned(), |path| path.display().to_string());
         let (place, length) = (node.locality, node.metadata.len());
+        let sockets: Vec<_> = sockets.iter().map(|path| path.display().to_string()).collect();
         format!(
-            "{server} {} {} {on_demand} {load_reports} {trials} {events} {} {} {} {} {} {length}",
+            "{server} {} {} {on_demand} {load_reports} {trials} {events} [{}] {} {} {} {} {} {length}",
             path(trust),
             path(cache),
+            sockets.join(","),
             node.id,
             node.cluster,
             place.region,
@@ -47,19 +50,22 @@ fn the_environment_says_what_the_document_does_not() {
         )
     };
     let shown = |text: &str, variables| shown(followed(text, variables).unwrap().unwrap());
-    assert_eq!(shown("{}", &all), "http://127.0.0.1:1 ca.crt /var/kept - true true true a b c d e 0");
-    let text = "node: { id: x, locality: { zone: z }, metadata: { k: v } }\nxds: { server: 'https://y:1', cache: kept, load_reports: false, trials: false, events: false, on_demand: true }";
-    assert_eq!(shown(text, &all), "https://y:1 ca.crt /etc/kept 3600s false false false x b c z e 1");
+    assert_eq!(shown("{}", &all), "http://127.0.0.1:1 ca.crt /var/kept - true true true [] a b c d e 0");
+    let text = "node: { id: x, locality: { zone: z }, metadata: { k: v } }\nxds: { server: 'https://y:1', cache: kept, load_reports: false, trials: false, events: false, sockets: [/run/app, near], on_demand: true }";
+    assert_eq!(
+        shown(text, &all),
+        "https://y:1 ca.crt /etc/kept 3600s false false false [/run/app,/etc/near] x b c z e 1"
+    );
     assert_eq!(
         shown("xds: { cache: kept }\nnode: {}", &all),
-        "http://127.0.0.1:1 ca.crt /etc/kept - true true true a b c d e 0"
+        "http://127.0.0.1:1 ca.crt /etc/kept - true true true [] a b c d e 0"
     );
     assert_eq!(
         shown("xds: { server: 'https://y:1' }", &all[8..]),
-        "https://y:1 - - - true true true host     0"
+        "https://y:1 - - - true true true [] host     0"
     );
     let idle = "xds: { server: 'https://y:1', on_demand: { idle: 90s } }";
-    assert_eq!(shown(idle, &all[8..]), "https://y:1 - - 90s true true true host     0");
+    assert_eq!(shown(idle, &all[8..]), "https://y:1 - - 90s true true true [] host     0");
     // Nobody is followed for the sake of a name.
     let own = "listeners: { a: { bind: 127.0.0.1:0, routes: [{ respond: {} }] } }";
     assert_eq!(followed(own, &all[1..]), Ok(None));

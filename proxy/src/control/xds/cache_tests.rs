@@ -46,7 +46,7 @@ fn what_is_kept_is_what_was_said() {
     let content = content();
     for resource in &content.resources {
         let kind = Kind::of_url(&resource.resource.as_ref().unwrap().type_url).unwrap();
-        let (name, means) = delta::meant(kind, resource).unwrap().unwrap();
+        let (name, means) = delta::meant(kind, resource, &[]).unwrap().unwrap();
         state.put(name.clone(), means, Said::of(resource));
         state.live(kind, &name, ttl(resource), Instant::now());
     }

@@ -1,5 +1,7 @@
 //! Incremental: each answer names what has changed, resource by resource, each with a version of its own.
 
+use std::path::PathBuf;
+
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::Name;
 use outrigger_proto::xds::discovery::{
@@ -62,7 +64,7 @@ impl Speaks for Delta {
         state.note_answer(kind);
         let mut refused = Vec::new();
         for mut resource in resources {
-            match meant(kind, &resource) {
+            match meant(kind, &resource, state.sockets()) {
                 // It lives on, or there is none.
                 None => state.hear_of(kind, &resource, now),
                 Some(Ok((name, meant))) => {
@@ -101,8 +103,12 @@ fn of(kind: Kind) -> DeltaDiscoveryRequest {
 }
 
 /// What a resource means; `None` for one that says only that it lives on.
-pub(super) fn meant(kind: Kind, resource: &Resource) -> Option<Result<(Name, xds::Resource), Refused>> {
-    let read = read(kind, resource.resource.as_ref()?);
+pub(super) fn meant(
+    kind: Kind,
+    resource: &Resource,
+    sockets: &[PathBuf],
+) -> Option<Result<(Name, xds::Resource), Refused>> {
+    let read = read(kind, resource.resource.as_ref()?, sockets);
     let called = Name::new(&resource.name);
     Some(match read {
         // A host may be called otherwise: it is told by the name that it was asked for by.

@@ -15,6 +15,7 @@ mod inquiry;
 mod interleavings;
 mod lapses;
 mod merge;
+mod reach;
 mod referred;
 mod refers;
 mod said;
@@ -115,7 +116,8 @@ pub async fn follow(
     stats: Arc<ProcessStats>,
 ) {
     let cache = Cache::new(&control);
-    let mut state = State::new(cache.is_some(), control.on_demand.is_some());
+    let state = State::new(cache.is_some(), control.on_demand.is_some());
+    let mut state = state.with_sockets(control.sockets.clone());
     let (mut delta, mut sotw) = (Delta, Sotw::default());
     let (node, backoff) = (who_asks(&control), Backoff::new(WAITS));
     let waits = Waits { wanted, asked, waiting: Vec::new() };
@@ -247,7 +249,7 @@ impl Client {
                 of.resource.as_ref().is_some_and(|any| Kind::of_url(&any.type_url) == Some(kind))
             };
             for resource in content.resources.iter().filter(is_such) {
-                match delta::meant(kind, resource) {
+                match delta::meant(kind, resource, state.sockets()) {
                     None => {}
                     Some(Ok((name, means))) => {
                         resources += 1;

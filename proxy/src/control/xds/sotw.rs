@@ -1,6 +1,7 @@
 //! State of the world: each answer names all that was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use outrigger_proto::error::ConfigError;
 use outrigger_proto::model::Name;
@@ -71,7 +72,7 @@ impl Speaks for Sotw {
         state.note_answer(kind);
         let (mut good, mut alive, mut refused) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for any in resources {
-            match read(kind, any) {
+            match read(kind, any, state.sockets()) {
                 Ok((name, Some(xds::Resource::Routes(table)), _)) if table.on_demand => {
                     refused.push(on_demand(name));
                 }
@@ -145,13 +146,17 @@ fn on_demand(table: Name) -> Refused {
 
 /// A resource, which may be wrapped to give it a time to live; wrapped alone it says only that it lives on. What is refused
 /// is wiped where it is a secret, as what is not will be once it is read.
-fn read(kind: Kind, mut any: Any) -> Result<(Name, Option<xds::Resource>, Resource), Refused> {
+fn read(
+    kind: Kind,
+    mut any: Any,
+    sockets: &[PathBuf],
+) -> Result<(Name, Option<xds::Resource>, Resource), Refused> {
     let refused = |problem: String| {
         let path = kind.to_string();
         Refused { name: None, errors: vec![ConfigError { place: None, path, problem, hint: None }] }
     };
     if !any.type_url.ends_with(WRAPPED) {
-        return match speaks::read(kind, &any) {
+        return match speaks::read(kind, &any, sockets) {
             Ok((name, means)) => {
                 Ok((name, Some(means), Resource { resource: Some(any), ..Resource::default() }))
             }
@@ -164,7 +169,7 @@ fn read(kind: Kind, mut any: Any) -> Result<(Name, Option<xds::Resource>, Resour
     let resource = Resource::decode(any.value.as_slice());
     wipe(kind, &mut any);
     let mut resource = resource.map_err(|error| refused(error.to_string()))?;
-    match delta::meant(kind, &resource) {
+    match delta::meant(kind, &resource, sockets) {
         Some(Ok((name, means))) => Ok((name, Some(means), resource)),
         Some(Err(bad)) => {
             resource.resource.iter_mut().for_each(|any| wipe(kind, any));

@@ -2,6 +2,7 @@
 //! <https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use outrigger_proto::error::ConfigError;
@@ -12,6 +13,7 @@ use prost::Message;
 use tokio::time::Instant;
 use zeroize::Zeroize;
 
+use super::reach;
 use super::referred::Change;
 use super::state::State;
 use crate::identity::secrets;
@@ -70,8 +72,9 @@ pub(super) fn changes(state: &mut State) -> BTreeMap<Kind, Change> {
 }
 
 /// What a resource means, if it can be used: the last good one stays where it cannot.
-pub(super) fn read(kind: Kind, any: &Any) -> Result<(Name, Resource), Refused> {
+pub(super) fn read(kind: Kind, any: &Any, sockets: &[PathBuf]) -> Result<(Name, Resource), Refused> {
     let (name, resource) = xds::read(kind, any)?;
+    reach::check(kind, &name, &resource, sockets).map_err(|refused| *refused)?;
     let Resource::Secret(secret) = &resource else { return Ok((name, resource)) };
     match secrets::check(&name, secret) {
         Ok(()) => Ok((name, resource)),

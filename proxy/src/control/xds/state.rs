@@ -2,6 +2,7 @@
 //! come, and what of it is new to whoever serves it. Followed by name: an answer costs what it says, not what is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(super) struct State {
     keeps: bool,
     /// Whether clusters are asked for by name, as something leads to them.
     by_name: bool,
+    /// Directories below which unix sockets may be named.
+    sockets: Box<[PathBuf]>,
     /// Of which kinds something was said.
     answered: BTreeSet<Kind>,
     clusters: BTreeMap<Name, Upstream>,
@@ -76,6 +79,16 @@ impl State {
     /// One that keeps resources as they were said, and asks for clusters by name, where that is wanted.
     pub(super) fn new(keeps: bool, by_name: bool) -> Self {
         Self { keeps, by_name, ..Self::default() }
+    }
+
+    /// The same, to which unix sockets below these directories may be named.
+    pub(super) fn with_sockets(self, sockets: Box<[PathBuf]>) -> Self {
+        Self { sockets, ..self }
+    }
+
+    /// Directories below which unix sockets may be named.
+    pub(super) fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
     }
 
     /// Whether all there are of this kind are asked for, and none by name.

@@ -2,7 +2,8 @@
 
 It reads states as JSON, a line each: `{"version": ..., "Cluster": [...], ...}`, serves the last one on every stream (ADS;
 `PORT sotw` for the state of the world, `PORT delta` for what has changed), and prints what it is asked. It can be told to lie:
-`"Garbage": {"Cluster": [BASE64, ...]}` are more resources of a kind, `"Pad": BYTES` is the length of each nonce. `"Ttl": {"Listener": {NAME: MILLISECONDS}}` is how long resources live. `"Aliases": {NAME: [NAME, ...]}` are the names that hosts
+`"Garbage": {"Cluster": [BASE64, ...]}` are more resources of a kind, `"Pad": BYTES` is the length of each nonce, `"Nonce": TEXT` the
+same one for all answers. `"Quiet": true` has it print nothing, for tests that read none of it. `"Ttl": {"Listener": {NAME: MILLISECONDS}}` is how long resources live. `"Aliases": {NAME: [NAME, ...]}` are the names that hosts
 on demand (`VirtualHost`, delta alone) are asked for by; of one that is not there it says so, as Envoy's servers do: by a
 resource without content.
 """
@@ -54,12 +55,17 @@ state = {}
 streams = set()
 
 
+def say(*words, **how):
+    if not state.get("Quiet"):
+        print(*words, **how, flush=True)
+
+
 def shown(request, names, version):
     kind = request.type_url.rsplit(".", 1)[1]
     error = request.error_detail.message
     fields = {"kind": kind, "version": version, "names": names, "error": error, "node": request.node.id}
     fields["metadata"] = MessageToDict(request.node.metadata)
-    print("ASKED", json.dumps(fields), flush=True)
+    say("ASKED", json.dumps(fields))
     return kind
 
 
@@ -85,6 +91,8 @@ def garbage(kind):
 
 
 def nonce(kind):
+    if "Nonce" in state:
+        return state["Nonce"]
     return f"{kind}-{state['version']}".ljust(state.get("Pad", 0), ".")
 
 
@@ -173,7 +181,7 @@ class Delta:
             # Even if there is none of a kind, who asks for all of it is told so.
             if response.resources or gone or kind in self.fresh or state.get("Pad"):
                 changes = [one.name for one in response.resources], sorted(gone)
-                print("SENT", kind, *map(",".join, changes), sep="|", flush=True)
+                say("SENT", kind, *map(",".join, changes), sep="|")
                 yield response
             self.fresh.discard(kind)
 
