@@ -59,7 +59,7 @@ async fn experiment(outrigger: &Path, control: &Path, dir: &Path) -> Result<()> 
     let at = [free_port()?, free_port()?];
     plane.asks.apply(&document(at, service.port(), 5))?;
     let fleet = Fleet { program: outrigger.to_owned(), dir: plane.asks.dir.clone(), xds: plane.xds };
-    let mut serving = [fleet.serving(0, at).await?, fleet.serving(1, at).await?].map(Some);
+    let mut serving = [fleet.serving(0, at).await?, fleet.serving(1, at).await?].map(|(it, _)| Some(it));
     let others: Vec<_> = (0..OTHERS).map(|number| fleet.start(&format!("n{number}"), "rest")).collect();
     let others = others.into_iter().collect::<Result<Vec<_>>>()?;
     all_have_it(&plane).await?;
@@ -70,16 +70,17 @@ async fn experiment(outrigger: &Path, control: &Path, dir: &Path) -> Result<()> 
     let clients = Clients::start(at);
 
     let dead = plane.kill();
-    let (end, mut starts) = (Instant::now() + AWAY, 0);
+    let (end, mut starts) = (Instant::now() + AWAY, Vec::new());
     while Instant::now() < end {
         sleep(STEP).await;
-        let which = starts % NAMES.len();
+        let which = starts.len() % NAMES.len();
         if let Some(old) = serving[which].take() {
             let left = spawn_blocking(move || old.leave(PATIENCE)).await;
             left.map_err(|_| Failure::new("nobody waited for its end"))??;
         }
-        serving[which] = Some(fleet.serving(which, at).await?);
-        starts += 1;
+        let (started, took) = fleet.serving(which, at).await?;
+        serving[which] = Some(started);
+        starts.push(took);
     }
 
     let begun = Instant::now();
@@ -90,7 +91,7 @@ async fn experiment(outrigger: &Path, control: &Path, dir: &Path) -> Result<()> 
     let used = Usage::of(plane.group())?;
     let came = came(&plane.asks.run(&["events"], "events.log")?, others.len() + NAMES.len())?;
     let Tally { answered, failed } = clients.tally.take();
-    print(&came, (all, used.cpu), (answered, starts), &failed);
+    print(&came, (all, used.cpu), (answered, &mut starts), &failed);
     Ok(())
 }
 
@@ -105,7 +106,7 @@ async fn all_have_it(plane: &Control) -> Result<()> {
 fn print(
     came: &[Duration],
     (all, cpu): (Duration, Duration),
-    (answered, starts): (usize, usize),
+    (answered, starts): (usize, &mut [Duration]),
     failed: &BTreeMap<String, usize>,
 ) {
     let failures: usize = failed.values().sum();
@@ -113,7 +114,13 @@ fn print(
     let most = came.iter().map(|one| came.iter().filter(|other| in_a_second(**other, *one)).count()).max();
     println!("| | |\n|---|---:|");
     println!("| seconds without it | {} |", AWAY.as_secs());
-    println!("| starts of proxies that serve meanwhile | {starts} |");
+    println!("| starts of proxies that serve meanwhile | {} |", starts.len());
+    let mut took = |percent| percentile(starts, percent).unwrap_or_default().as_millis();
+    println!(
+        "| from such a start until it is served, ms: half of them, the longest | {}, {} |",
+        took(50),
+        took(100)
+    );
     println!("| requests | {} |", answered + failures);
     println!("| of these failed | {failures} |");
     println!("| proxies that came back: half of them after the first by, s | {:.1} |", at(50));
@@ -172,8 +179,9 @@ impl Fleet {
         Running::start(command, &folder.join("log"))
     }
 
-    /// One of the two that serve, once it does.
-    async fn serving(&self, which: usize, at: [u16; 2]) -> Result<Running> {
+    /// One of the two that serve, once it does, and how long that took.
+    async fn serving(&self, which: usize, at: [u16; 2]) -> Result<(Running, Duration)> {
+        let begun = Instant::now();
         let running = self.start(NAMES[which], "serving")?;
         let end = Instant::now() + PATIENCE;
         while TcpStream::connect(local(at[which])).await.is_err() {
@@ -182,7 +190,7 @@ impl Fleet {
             }
             sleep(LOOK).await;
         }
-        Ok(running)
+        Ok((running, begun.elapsed()))
     }
 }
 

@@ -24,6 +24,8 @@ const CLUSTER: &str = "OUTRIGGER_NODE_CLUSTER";
 const REGION: &str = "OUTRIGGER_NODE_REGION";
 const ZONE: &str = "OUTRIGGER_NODE_ZONE";
 const SUB_ZONE: &str = "OUTRIGGER_NODE_SUB_ZONE";
+/// `role=web,team=shop`: what stands below `labels` in its metadata, by which control planes tell nodes apart.
+const LABELS: &str = "OUTRIGGER_NODE_LABELS";
 
 /// Beyond it not every whole number is a number of JSON's.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -133,7 +135,10 @@ fn node<'a>(cx: &mut Cx<'a>, at: Node<'a>) -> Option<model::Node> {
         m.finish();
         Some(parts)
     });
-    let metadata = m.optional("metadata", metadata).unwrap_or_default();
+    let metadata = match m.has("metadata") {
+        true => m.optional("metadata", metadata).unwrap_or_default(),
+        false => labels_from_environment(m.cx).unwrap_or_default(),
+    };
     m.finish();
     let [region, zone, sub_zone] = locality.unwrap_or_default();
     let locality = Locality {
@@ -145,14 +150,28 @@ fn node<'a>(cx: &mut Cx<'a>, at: Node<'a>) -> Option<model::Node> {
 }
 
 /// Who it is where the document does not say a word about it.
-fn unwritten_node(cx: &Cx<'_>) -> Option<model::Node> {
+fn unwritten_node(cx: &mut Cx<'_>) -> Option<model::Node> {
+    let metadata = labels_from_environment(cx).unwrap_or_default();
     let locality = Locality {
         region: said(cx, None, REGION),
         zone: said(cx, None, ZONE),
         sub_zone: said(cx, None, SUB_ZONE),
     };
     let (id, cluster) = (id_from_environment(cx)?, said(cx, None, CLUSTER));
-    Some(model::Node { id, cluster, locality, metadata: BTreeMap::new() })
+    Some(model::Node { id, cluster, locality, metadata })
+}
+
+fn labels_from_environment(cx: &mut Cx<'_>) -> Option<BTreeMap<Box<str>, Metadata>> {
+    let text = cx.variable(LABELS)?;
+    let mut labels = BTreeMap::new();
+    for label in text.split(',').map(str::trim).filter(|label| !label.is_empty()) {
+        let Some((key, value)) = label.split_once('=').filter(|(key, _)| !key.trim_end().is_empty()) else {
+            let fault = Fault::new(format!("{} is no label", show(label)));
+            return refuse_variable(cx, LABELS, fault.hint("expected labels as in `role=web,team=shop`"));
+        };
+        labels.insert(key.trim_end().into(), Metadata::Text(value.trim_start().into()));
+    }
+    (!labels.is_empty()).then(|| BTreeMap::from([("labels".into(), Metadata::Map(labels))]))
 }
 
 fn id_from_environment(cx: &Cx<'_>) -> Option<Box<str>> {

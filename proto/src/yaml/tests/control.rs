@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::super::{Source, parse, print};
-use crate::model::{ControlPlane, OnDemand};
+use crate::model::{ControlPlane, Metadata, OnDemand};
 
 /// What is followed, with these variables.
 fn followed(text: &str, variables: &[(&str, &str)]) -> Result<Option<ControlPlane>, String> {
@@ -64,6 +64,16 @@ fn the_environment_says_what_the_document_does_not() {
         shown("xds: { server: 'https://y:1' }", &all[8..]),
         "https://y:1 - - - true true true [] host     0"
     );
+    let labels = ("OUTRIGGER_NODE_LABELS", " role = web, team=a=b ,");
+    let text = "xds: { server: 'https://y:1' }";
+    let node = followed(text, &[all[8], labels]).unwrap().unwrap().node;
+    let expected = [("role", "web"), ("team", "a=b")];
+    let expected = expected.map(|(key, value)| (Box::from(key), Metadata::Text(value.into())));
+    assert_eq!(node.metadata, [("labels".into(), Metadata::Map(expected.into()))].into());
+    // What is written of it is all there is.
+    let written = format!("{text}\nnode: {{ id: x, metadata: {{ k: v }} }}");
+    let node = followed(&written, &[labels]).unwrap().unwrap().node;
+    assert_eq!(node.metadata, [("k".into(), Metadata::Text("v".into()))].into());
     let idle = "xds: { server: 'https://y:1', on_demand: { idle: 90s } }";
     assert_eq!(shown(idle, &all[8..]), "https://y:1 - - 90s true true true [] host     0");
     // Nobody is followed for the sake of a name.
@@ -81,6 +91,10 @@ fn what_is_wrong_with_a_variable_is_said_of_it() {
     check(
         &[server, ("OUTRIGGER_NODE_ID", "")],
         "test.yaml: OUTRIGGER_NODE_ID: the control plane is not told who asks; set it",
+    );
+    check(
+        &[server, ("HOSTNAME", "a"), ("OUTRIGGER_NODE_LABELS", "role=web,team")],
+        "test.yaml: OUTRIGGER_NODE_LABELS: `team` is no label; expected labels as in `role=web,team=shop`",
     );
     check(
         &[("OUTRIGGER_XDS_SERVER", "127.0.0.1"), ("HOSTNAME", "a")],
