@@ -2,12 +2,14 @@
 //! clients.
 
 mod auth;
+mod ca;
 mod events;
+mod joins;
 mod shadow;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::middleware::{Next, from_fn};
@@ -15,14 +17,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::{Method, StatusCode};
-use outrigger_proto::model::{Reads, SpiffeId};
+use outrigger_proto::model::Reads;
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 
 pub use self::auth::{Author, keep_token, new_token as make_token};
-use crate::attest;
-use crate::ca::Authority;
-use crate::events::Happened;
+pub use self::joins::{JoinEntry, JoinRequest, NewJoin};
+pub use self::tokens::{NewToken, TokenEntry, TokenRequest};
 use crate::nats::Standing;
 use crate::nodes::NodeStatus;
 use crate::plane::{Change, ChangeError, Outcome, Plane};
@@ -31,8 +32,6 @@ use crate::store::{Entry, Revision, StoreError};
 
 /// Bytes of a request: documents for a large fleet.
 const LARGEST: usize = 64 << 20;
-/// Authors that are no people.
-const RESERVED: [&str; 2] = ["directory", "rollout"];
 /// Revisions shown at once.
 const MOST: usize = 1000;
 
@@ -124,75 +123,6 @@ pub struct Problem {
     pub error: String,
 }
 
-/// Whose token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TokenRequest {
-    /// Whose it is: the author of what is changed with it.
-    pub name: String,
-}
-
-/// A new token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct NewToken {
-    /// Whose it is.
-    pub name: String,
-    /// Itself; it is not shown again.
-    pub token: String,
-}
-
-/// A token, without what it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct TokenEntry {
-    /// Whose it is.
-    pub name: String,
-    /// Since when, RFC 3339.
-    pub created: String,
-}
-
-/// Who is to join.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct JoinRequest {
-    /// Who whoever shows the token is.
-    pub spiffe_id: String,
-    /// How long it can be shown, in seconds.
-    pub lifetime_seconds: u64,
-    /// It is good for one certificate; later ones are asked for with that one.
-    #[serde(default)]
-    pub once: bool,
-}
-
-/// A new join token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct NewJoin {
-    /// By which it is taken back.
-    pub id: String,
-    /// Who whoever shows it is.
-    pub spiffe_id: String,
-    /// Itself; it is not shown again.
-    pub token: String,
-}
-
-/// A join token, without what it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct JoinEntry {
-    /// By which it is taken back.
-    pub id: String,
-    /// Who whoever shows it is.
-    pub spiffe_id: String,
-    /// Since when, RFC 3339; nothing where that was not kept.
-    pub created: Option<String>,
-    /// Until when it can be shown, RFC 3339.
-    pub expires: String,
-    /// It is good for one certificate.
-    pub once: bool,
-    /// Until when the last certificate lives that goes back to it, RFC 3339; nothing before there is any.
-    pub lives_until: Option<String>,
-    /// When it was taken back, RFC 3339.
-    pub revoked: Option<String>,
-}
-
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Outrigger control plane", description = "What proxies are told, and what became of it."),
@@ -204,14 +134,14 @@ pub struct JoinEntry {
         rollback,
         documents,
         status,
-        tokens,
-        new_token,
-        drop_token,
-        joins,
-        new_join,
-        drop_join,
-        bundle,
-        rotate,
+        tokens::tokens,
+        tokens::new_token,
+        tokens::drop_token,
+        joins::joins,
+        joins::new_join,
+        joins::drop_join,
+        ca::bundle,
+        ca::rotate,
         events::events,
         shadow::shadow,
         shadow::end,
@@ -234,12 +164,12 @@ pub fn router(plane: Arc<Plane>, reads: Reads) -> Router {
         .route("/v1/shadow", get(shadow::shadow).delete(shadow::end))
         .route("/v1/shadow/promote", post(shadow::promote))
         .route("/v1/events", get(events::events))
-        .route("/v1/tokens", get(tokens).post(new_token))
-        .route("/v1/tokens/{name}", axum::routing::delete(drop_token))
-        .route("/v1/join-tokens", get(joins).post(new_join))
-        .route("/v1/join-tokens/{id}", axum::routing::delete(drop_join))
-        .route("/v1/ca/bundle", get(bundle))
-        .route("/v1/ca/rotate", post(rotate))
+        .route("/v1/tokens", get(tokens::tokens).post(tokens::new_token))
+        .route("/v1/tokens/{name}", axum::routing::delete(tokens::drop_token))
+        .route("/v1/join-tokens", get(joins::joins).post(joins::new_join))
+        .route("/v1/join-tokens/{id}", axum::routing::delete(joins::drop_join))
+        .route("/v1/ca/bundle", get(ca::bundle))
+        .route("/v1/ca/rotate", post(ca::rotate))
         .route("/v1/openapi.json", get(|| async { Json(Description::openapi()) }))
         .route("/live", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
@@ -426,130 +356,4 @@ fn publishing(plane: &Plane) -> Option<Publishing> {
     let Standing { server, stream, connected, published, why } = plane.publishing.borrow().clone()?;
     let behind = plane.last_event().borrow().saturating_sub(published);
     Some(Publishing { server, stream, connected, published, behind, why })
-}
-
-/// Whose tokens there are.
-#[utoipa::path(get, path = "/v1/tokens", responses((status = 200, body = Vec<TokenEntry>)))]
-async fn tokens(State(api): State<Api>, _: Author) -> Result<Json<Vec<TokenEntry>>, Failed> {
-    blocking(move || {
-        let tokens = api.plane.store().tokens()?.into_values();
-        Ok(Json(tokens.map(|token| TokenEntry { name: token.name, created: token.created }).collect()))
-    })
-    .await
-}
-
-/// Makes a token.
-#[utoipa::path(post, path = "/v1/tokens", request_body = TokenRequest, responses((status = 200, body = NewToken)))]
-async fn new_token(
-    State(api): State<Api>,
-    _: Author,
-    Json(TokenRequest { name }): Json<TokenRequest>,
-) -> Result<Json<NewToken>, Failed> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if name.is_empty() || !name.chars().all(fits) || RESERVED.contains(&name.as_str()) {
-        let why = format!(
-            "`{name}` is no name of a token; expected letters, digits, `.`, `_` and `-`, and none of ours"
-        );
-        return Err(Failed(StatusCode::UNPROCESSABLE_ENTITY, why));
-    }
-    blocking(move || {
-        let token = make_token();
-        keep_token(api.plane.store(), &name, &token)?;
-        Ok(Json(NewToken { name, token }))
-    })
-    .await
-}
-
-/// Forgets the tokens of a name.
-#[utoipa::path(delete, path = "/v1/tokens/{name}", responses((status = 204), (status = 404, body = Problem)))]
-async fn drop_token(
-    State(api): State<Api>,
-    _: Author,
-    Path(name): Path<String>,
-) -> Result<StatusCode, Failed> {
-    blocking(move || {
-        if api.plane.store().drop_tokens(&name)? {
-            return Ok(StatusCode::NO_CONTENT);
-        }
-        Err(Failed(StatusCode::NOT_FOUND, format!("there is no token of `{name}`")))
-    })
-    .await
-}
-
-fn authority(api: &Api) -> Result<&Authority, Failed> {
-    let missing =
-        || Failed(StatusCode::NOT_FOUND, "no identities are given here: `ca` is not written".to_owned());
-    api.plane.authority.as_ref().ok_or_else(missing)
-}
-
-/// Makes a token by which a node says who it is.
-#[utoipa::path(post, path = "/v1/join-tokens", request_body = JoinRequest, responses(
-    (status = 200, body = NewJoin), (status = 404, body = Problem), (status = 422, body = Problem)))]
-async fn new_join(
-    State(api): State<Api>,
-    Author(author): Author,
-    Json(JoinRequest { spiffe_id, lifetime_seconds, once }): Json<JoinRequest>,
-) -> Result<Json<NewJoin>, Failed> {
-    let wrong = |why: String| Failed(StatusCode::UNPROCESSABLE_ENTITY, why);
-    let id = SpiffeId::new(&spiffe_id).map_err(|error| wrong(format!("`{spiffe_id}`: {error}")))?;
-    let domain = authority(&api)?.trust_domain().as_str();
-    if id.trust_domain() != domain {
-        return Err(wrong(format!("`{spiffe_id}` is not of the trust domain `{domain}`, which is ours")));
-    }
-    if lifetime_seconds == 0 {
-        return Err(wrong("a token that lives for 0 seconds could never be shown".to_owned()));
-    }
-    blocking(move || {
-        let lifetime = Duration::from_secs(lifetime_seconds);
-        let (id, token) = attest::create(&api.plane, (&id, author), lifetime, once)?;
-        Ok(Json(NewJoin { id, spiffe_id, token }))
-    })
-    .await
-}
-
-/// Which join tokens there are: those that can still be shown, and those of which certificates live.
-#[utoipa::path(get, path = "/v1/join-tokens", responses((status = 200, body = Vec<JoinEntry>)))]
-async fn joins(State(api): State<Api>, _: Author) -> Result<Json<Vec<JoinEntry>>, Failed> {
-    blocking(move || {
-        let joins = api.plane.store().joins()?.into_iter();
-        let mut joins: Vec<_> = joins.map(|(hash, join)| attest::describe(&hash, join)).collect();
-        joins.sort_by(|a, b| (&a.spiffe_id, &a.created, &a.id).cmp(&(&b.spiffe_id, &b.created, &b.id)));
-        Ok(Json(joins))
-    })
-    .await
-}
-
-/// Takes a join token back: neither it nor a certificate that goes back to it leads to another one.
-#[utoipa::path(delete, path = "/v1/join-tokens/{id}", responses((status = 204), (status = 404, body = Problem)))]
-async fn drop_join(
-    State(api): State<Api>,
-    Author(author): Author,
-    Path(id): Path<String>,
-) -> Result<StatusCode, Failed> {
-    blocking(move || {
-        if attest::take_back(&api.plane, &id, author)? {
-            return Ok(StatusCode::NO_CONTENT);
-        }
-        Err(Failed(StatusCode::NOT_FOUND, format!("there is no join token `{id}` to be taken back")))
-    })
-    .await
-}
-
-/// The roots to be believed, as PEM. They are no secret.
-#[utoipa::path(get, path = "/v1/ca/bundle", responses((status = 200, body = String), (status = 404, body = Problem)))]
-async fn bundle(State(api): State<Api>) -> Result<String, Failed> {
-    Ok(authority(&api)?.bundle_pem())
-}
-
-/// Makes a new root, which is told to everybody from now on, and signs once they know it.
-#[utoipa::path(post, path = "/v1/ca/rotate", responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
-async fn rotate(State(api): State<Api>, _: Author) -> Result<StatusCode, Failed> {
-    blocking(move || {
-        let authority = authority(&api)?;
-        authority.rotate().map_err(|why| Failed(StatusCode::CONFLICT, why))?;
-        let (trust_domain, roots) = (authority.trust_domain().to_string(), authority.bundle().len());
-        api.plane.note(Happened::Rotated { trust_domain, roots });
-        Ok(StatusCode::NO_CONTENT)
-    })
-    .await
 }

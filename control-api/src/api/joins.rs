@@ -1,0 +1,110 @@
+//! Tokens by which nodes say who they are.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use outrigger_proto::model::SpiffeId;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::ca::authority;
+use super::{Api, Author, Failed, Problem, blocking};
+use crate::attest;
+
+/// Who is to join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// Who whoever shows the token is.
+    pub spiffe_id: String,
+    /// How long it can be shown, in seconds.
+    pub lifetime_seconds: u64,
+    /// It is good for one certificate; later ones are asked for with that one.
+    #[serde(default)]
+    pub once: bool,
+}
+
+/// A new join token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewJoin {
+    /// By which it is taken back.
+    pub id: String,
+    /// Who whoever shows it is.
+    pub spiffe_id: String,
+    /// Itself; it is not shown again.
+    pub token: String,
+}
+
+/// A join token, without what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JoinEntry {
+    /// By which it is taken back.
+    pub id: String,
+    /// Who whoever shows it is.
+    pub spiffe_id: String,
+    /// Since when, RFC 3339; nothing where that was not kept.
+    pub created: Option<String>,
+    /// Until when it can be shown, RFC 3339.
+    pub expires: String,
+    /// It is good for one certificate.
+    pub once: bool,
+    /// Until when the last certificate lives that goes back to it, RFC 3339; nothing before there is any.
+    pub lives_until: Option<String>,
+    /// When it was taken back, RFC 3339.
+    pub revoked: Option<String>,
+}
+
+/// Makes a token by which a node says who it is.
+#[utoipa::path(post, path = "/v1/join-tokens", request_body = JoinRequest, responses(
+    (status = 200, body = NewJoin), (status = 404, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn new_join(
+    State(api): State<Api>,
+    Author(author): Author,
+    Json(JoinRequest { spiffe_id, lifetime_seconds, once }): Json<JoinRequest>,
+) -> Result<Json<NewJoin>, Failed> {
+    let wrong = |why: String| Failed(StatusCode::UNPROCESSABLE_ENTITY, why);
+    let id = SpiffeId::new(&spiffe_id).map_err(|error| wrong(format!("`{spiffe_id}`: {error}")))?;
+    let domain = authority(&api)?.trust_domain().as_str();
+    if id.trust_domain() != domain {
+        return Err(wrong(format!("`{spiffe_id}` is not of the trust domain `{domain}`, which is ours")));
+    }
+    if lifetime_seconds == 0 {
+        return Err(wrong("a token that lives for 0 seconds could never be shown".to_owned()));
+    }
+    blocking(move || {
+        let lifetime = Duration::from_secs(lifetime_seconds);
+        let (id, token) = attest::create(&api.plane, (&id, author), lifetime, once)?;
+        Ok(Json(NewJoin { id, spiffe_id, token }))
+    })
+    .await
+}
+
+/// Which join tokens there are: those that can still be shown, and those of which certificates live.
+#[utoipa::path(get, path = "/v1/join-tokens", responses((status = 200, body = Vec<JoinEntry>)))]
+pub(super) async fn joins(State(api): State<Api>, _: Author) -> Result<Json<Vec<JoinEntry>>, Failed> {
+    blocking(move || {
+        let joins = api.plane.store().joins()?.into_iter();
+        let mut joins: Vec<_> = joins.map(|(hash, join)| attest::describe(&hash, join)).collect();
+        joins.sort_by(|a, b| (&a.spiffe_id, &a.created, &a.id).cmp(&(&b.spiffe_id, &b.created, &b.id)));
+        Ok(Json(joins))
+    })
+    .await
+}
+
+/// Takes a join token back: neither it nor a certificate that goes back to it leads to another one.
+#[utoipa::path(delete, path = "/v1/join-tokens/{id}", responses((status = 204), (status = 404, body = Problem)))]
+pub(super) async fn drop_join(
+    State(api): State<Api>,
+    Author(author): Author,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Failed> {
+    blocking(move || {
+        if attest::take_back(&api.plane, &id, author)? {
+            return Ok(StatusCode::NO_CONTENT);
+        }
+        Err(Failed(StatusCode::NOT_FOUND, format!("there is no join token `{id}` to be taken back")))
+    })
+    .await
+}
