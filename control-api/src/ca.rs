@@ -152,16 +152,25 @@ impl Authority {
     /// # Errors
     /// The roots are the operator's own, or it cannot be written.
     pub fn rotate(&self) -> Result<(), String> {
+        let mut roots = self.lock();
+        let (directory, number) = self.next()?;
+        roots.push(make(directory, number, &self.trust_domain)?);
+        Ok(())
+    }
+
+    /// Where the next root would be made, and its number.
+    ///
+    /// # Errors
+    /// The roots are the operator's own, or the directory cannot be read.
+    pub fn next(&self) -> Result<(&Path, usize), String> {
         let Some(directory) = &self.directory else {
             return Err(
                 "the root is a file of yours (`ca.root`): put the new one first there, and start again"
                     .into(),
             );
         };
-        let mut roots = self.lock();
         let number = numbers(directory)?.last().map_or(1, |last| last + 1);
-        roots.push(make(directory, number, &self.trust_domain)?);
-        Ok(())
+        Ok((directory, number))
     }
 
     /// Signs for whoever has the key in this request (PKCS #10, as DER), and has shown that. Of what it says nothing is

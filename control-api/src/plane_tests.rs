@@ -138,9 +138,10 @@ async fn what_is_on_trial_is_told_to_nobody_and_stays_until_all_are_told_the_sam
     let plane = open();
     assert_eq!(shown(&plane), [6, 8, 7]);
     plane.settle(8).unwrap();
-    assert_eq!((shown(&plane), plane.end_shadow("me").unwrap()), ([8, 0, 0], None));
+    assert_eq!((shown(&plane), plane.end_shadow("me", false).unwrap()), ([8, 0, 0], None));
     // What was in force when it was written, and says the same, has not promoted it.
     assert_eq!((changed(&plane, "c", false), changed(&plane, "b", true), shown(&plane)), (9, 10, [8, 9, 10]));
-    assert_eq!((plane.end_shadow("me").unwrap(), shown(&plane)), (Some(10), [8, 9, 0]));
+    assert_eq!((plane.end_shadow("me", true).unwrap(), shown(&plane)), (Some(10), [8, 9, 10]));
+    assert_eq!((plane.end_shadow("me", false).unwrap(), shown(&plane)), (Some(10), [8, 9, 0]));
     std::fs::remove_file(&file).unwrap();
 }

@@ -3,6 +3,8 @@
 use axum::extract::State;
 use http::StatusCode;
 
+use super::answers::{Ended, Misread, Refused};
+use super::asked::{Aside, Would};
 use super::{Api, Author, Failed, Problem, blocking};
 use crate::ca::Authority;
 use crate::events::Happened;
@@ -14,20 +16,36 @@ pub(super) fn authority(api: &Api) -> Result<&Authority, Failed> {
 }
 
 /// The roots to be believed, as PEM. They are no secret.
-#[utoipa::path(get, path = "/v1/ca/bundle", responses((status = 200, body = String), (status = 404, body = Problem)))]
+#[utoipa::path(get, path = "/v1/ca/bundle", responses(
+    (status = 200, description = "All of them, one after the other", body = String),
+    (status = 404, description = "No identities are given here", body = Problem)))]
 pub(super) async fn bundle(State(api): State<Api>) -> Result<String, Failed> {
     Ok(authority(&api)?.bundle_pem())
 }
 
 /// Makes a new root, which is told to everybody from now on, and signs once they know it.
-#[utoipa::path(post, path = "/v1/ca/rotate", responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
-pub(super) async fn rotate(State(api): State<Api>, _: Author) -> Result<StatusCode, Failed> {
+#[utoipa::path(post, path = "/v1/ca/rotate", params(Aside), security(("token" = [])), responses(
+    (status = 200, description = "A dry run: what would be made", body = Would),
+    (status = 204, description = "It is made"),
+    (status = 404, description = "No identities are given here", body = Problem),
+    (status = 409, description = "The root is a file of the operator's, or cannot be written", body = Problem),
+    Misread, Refused))]
+pub(super) async fn rotate(State(api): State<Api>, _: Author, aside: Aside) -> Result<Ended, Failed> {
     blocking(move || {
         let authority = authority(&api)?;
-        authority.rotate().map_err(|why| Failed(StatusCode::CONFLICT, why))?;
-        let (trust_domain, roots) = (authority.trust_domain().to_string(), authority.bundle().len());
-        api.plane.note(Happened::Rotated { trust_domain, roots });
-        Ok(StatusCode::NO_CONTENT)
+        let refused = |why| Failed(StatusCode::CONFLICT, why);
+        let trust_domain = authority.trust_domain().to_string();
+        if aside.dry_run {
+            let (_, number) = authority.next().map_err(refused)?;
+            let believed = authority.bundle().len();
+            let would = format!(
+                "make root {number} of `{trust_domain}`, to be believed beside the {believed} that there are"
+            );
+            return Ok(Ended::Would(would));
+        }
+        authority.rotate().map_err(refused)?;
+        api.plane.note(Happened::Rotated { trust_domain, roots: authority.bundle().len() });
+        Ok(Ended::Done)
     })
     .await
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
@@ -14,6 +14,8 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::answers::{Misread, Refused};
+use super::asked::Query;
 use super::{Api, Failed, auth, blocking};
 use crate::events::Event;
 use crate::plane::Plane;
@@ -33,10 +35,14 @@ pub(super) struct Asked {
 }
 
 /// What happened after an event, the first first; with `accept: text/event-stream` also what happens from now on.
-#[utoipa::path(get, path = "/v1/events", params(
+#[utoipa::path(get, path = "/v1/events", security((), ("token" = [])), params(
     ("after" = Option<u64>, Query, description = "The last event that is known; 0 by default. `last-event-id` says so too"),
-    ("most" = Option<usize>, Query, description = "So many, where nobody listens; 500 at the most")),
-    responses((status = 200, body = Vec<Event>)))]
+    ("most" = Option<usize>, Query, description = "So many, where nobody listens; 500 at the most"),
+    ("last-event-id" = Option<u64>, Header, description = "The last event that is known, by whoever comes back to listen")),
+    responses(
+        (status = 200, description = "Those that there are; or, as server-sent events, those and all that come, each as the `data` of one",
+            content((Vec<Event> = "application/json"), (String = "text/event-stream"))),
+        Misread, Refused))]
 pub(super) async fn events(
     State(api): State<Api>,
     _: auth::Reader,

@@ -1,17 +1,20 @@
 //! Tokens by which nodes say who they are.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use outrigger_proto::model::SpiffeId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::answers::{Ended, Made, Misfit, Misread, Refused};
+use super::asked::{Aside, Body, Path, Would};
 use super::ca::authority;
 use super::{Api, Author, Failed, Problem, blocking};
 use crate::attest;
+use crate::events::rfc3339;
 
 /// Who is to join.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -24,6 +27,9 @@ pub struct JoinRequest {
     /// It is good for one certificate; later ones are asked for with that one.
     #[serde(default)]
     pub once: bool,
+    /// Only says what would be made.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// A new join token.
@@ -57,13 +63,17 @@ pub struct JoinEntry {
 }
 
 /// Makes a token by which a node says who it is.
-#[utoipa::path(post, path = "/v1/join-tokens", request_body = JoinRequest, responses(
-    (status = 200, body = NewJoin), (status = 404, body = Problem), (status = 422, body = Problem)))]
+#[utoipa::path(post, path = "/v1/join-tokens", params(Aside), request_body = JoinRequest, security(("token" = [])),
+    responses(
+        (status = 200, description = "It is made; or, in a dry run, what would be", body = inline(Made<NewJoin>)),
+        (status = 404, description = "No identities are given here", body = Problem),
+        Refused, Misfit))]
 pub(super) async fn new_join(
     State(api): State<Api>,
     Author(author): Author,
-    Json(JoinRequest { spiffe_id, lifetime_seconds, once }): Json<JoinRequest>,
-) -> Result<Json<NewJoin>, Failed> {
+    aside: Aside,
+    Body(JoinRequest { spiffe_id, lifetime_seconds, once, dry_run }): Body<JoinRequest>,
+) -> Result<Json<Made<NewJoin>>, Failed> {
     let wrong = |why: String| Failed(StatusCode::UNPROCESSABLE_ENTITY, why);
     let id = SpiffeId::new(&spiffe_id).map_err(|error| wrong(format!("`{spiffe_id}`: {error}")))?;
     let domain = authority(&api)?.trust_domain().as_str();
@@ -73,16 +83,24 @@ pub(super) async fn new_join(
     if lifetime_seconds == 0 {
         return Err(wrong("a token that lives for 0 seconds could never be shown".to_owned()));
     }
+    let lifetime = Duration::from_secs(lifetime_seconds);
+    if aside.dry_run || dry_run {
+        let often = if once { ", once" } else { "" };
+        let until = SystemTime::now().checked_add(lifetime).map(rfc3339).unwrap_or_default();
+        let would =
+            format!("make a token by which a node is `{spiffe_id}`, to be shown until {until}{often}");
+        return Ok(Json(Made::Would(Would { would })));
+    }
     blocking(move || {
-        let lifetime = Duration::from_secs(lifetime_seconds);
         let (id, token) = attest::create(&api.plane, (&id, author), lifetime, once)?;
-        Ok(Json(NewJoin { id, spiffe_id, token }))
+        Ok(Json(Made::Made(NewJoin { id, spiffe_id, token })))
     })
     .await
 }
 
 /// Which join tokens there are: those that can still be shown, and those of which certificates live.
-#[utoipa::path(get, path = "/v1/join-tokens", responses((status = 200, body = Vec<JoinEntry>)))]
+#[utoipa::path(get, path = "/v1/join-tokens", security(("token" = [])),
+    responses((status = 200, description = "All of them", body = Vec<JoinEntry>), Refused))]
 pub(super) async fn joins(State(api): State<Api>, _: Author) -> Result<Json<Vec<JoinEntry>>, Failed> {
     blocking(move || {
         let joins = api.plane.store().joins()?.into_iter();
@@ -94,17 +112,31 @@ pub(super) async fn joins(State(api): State<Api>, _: Author) -> Result<Json<Vec<
 }
 
 /// Takes a join token back: neither it nor a certificate that goes back to it leads to another one.
-#[utoipa::path(delete, path = "/v1/join-tokens/{id}", responses((status = 204), (status = 404, body = Problem)))]
+#[utoipa::path(delete, path = "/v1/join-tokens/{id}", security(("token" = [])),
+    params(("id" = String, Path, description = "Its id, as the list shows it"), Aside),
+    responses(
+        (status = 200, description = "A dry run: what would be taken back", body = Would),
+        (status = 204, description = "It is taken back"),
+        (status = 404, description = "There is none of this id that was not taken back before", body = Problem),
+        Misread, Refused))]
 pub(super) async fn drop_join(
     State(api): State<Api>,
     Author(author): Author,
+    aside: Aside,
     Path(id): Path<String>,
-) -> Result<StatusCode, Failed> {
+) -> Result<Ended, Failed> {
     blocking(move || {
-        if attest::take_back(&api.plane, &id, author)? {
-            return Ok(StatusCode::NO_CONTENT);
-        }
-        Err(Failed(StatusCode::NOT_FOUND, format!("there is no join token `{id}` to be taken back")))
+        let ended = if aside.dry_run {
+            let whose = attest::holder(&api.plane, &id)?;
+            whose.map(|whose| {
+                Ended::Would(format!("take back the token of `{whose}`, and all that goes back to it"))
+            })
+        } else {
+            attest::take_back(&api.plane, &id, author)?.then_some(Ended::Done)
+        };
+        let missing =
+            || Failed(StatusCode::NOT_FOUND, format!("there is no join token `{id}` to be taken back"));
+        ended.ok_or_else(missing)
     })
     .await
 }

@@ -1,8 +1,11 @@
 //! What people and programs ask and change: REST, described by OpenAPI at `/v1/openapi.json`. The command line is one of its
 //! clients.
 
+mod answers;
+mod asked;
 mod auth;
 mod ca;
+mod described;
 mod events;
 mod joins;
 mod shadow;
@@ -11,16 +14,20 @@ mod tokens;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::{Method, StatusCode};
 use outrigger_proto::model::Reads;
 use serde::{Deserialize, Serialize};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::ToSchema;
 
+pub use self::answers::{Failed, Problem};
+use self::answers::{Misfit, Misread, Refused};
+pub use self::asked::Would;
+use self::asked::{Aside, Body, Path, Query};
 pub use self::auth::{Author, keep_token, new_token as make_token};
 pub use self::joins::{JoinEntry, JoinRequest, NewJoin};
 pub use self::tokens::{NewToken, TokenEntry, TokenRequest};
@@ -116,41 +123,6 @@ pub struct Publishing {
     pub why: Option<String>,
 }
 
-/// What is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Problem {
-    /// All of it, line by line.
-    pub error: String,
-}
-
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "Outrigger control plane", description = "What proxies are told, and what became of it."),
-    paths(
-        apply,
-        history,
-        revision,
-        difference,
-        rollback,
-        documents,
-        status,
-        tokens::tokens,
-        tokens::new_token,
-        tokens::drop_token,
-        joins::joins,
-        joins::new_join,
-        joins::drop_join,
-        ca::bundle,
-        ca::rotate,
-        events::events,
-        shadow::shadow,
-        shadow::end,
-        shadow::promote
-    ),
-    components(schemas(Problem, crate::events::Event))
-)]
-struct Description;
-
 /// The whole of it.
 pub fn router(plane: Arc<Plane>, reads: Reads) -> Router {
     let api = Api { plane, reads };
@@ -170,46 +142,42 @@ pub fn router(plane: Arc<Plane>, reads: Reads) -> Router {
         .route("/v1/join-tokens/{id}", axum::routing::delete(joins::drop_join))
         .route("/v1/ca/bundle", get(ca::bundle))
         .route("/v1/ca/rotate", post(ca::rotate))
-        .route("/v1/openapi.json", get(|| async { Json(Description::openapi()) }))
-        .route("/live", get(|| async { "ok\n" }))
+        .route("/v1/openapi.json", get(described::openapi))
+        .route("/live", get(live))
         .route("/ready", get(ready))
         .fallback(|| async {
             Failed(StatusCode::NOT_FOUND, "there is nothing here; see /v1/openapi.json".into())
+        })
+        .method_not_allowed_fallback(|| async {
+            Failed(StatusCode::METHOD_NOT_ALLOWED, "this is not asked so; see /v1/openapi.json".into())
         })
         .layer(from_fn(refuse_asides))
         .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(api)
 }
 
-/// How something is to be changed, its body says: what is said beside that is misplaced or misspelt, and without it the change
-/// would be another.
+/// What a change is asked with is looked at by whoever makes it; here nobody can forget to.
 async fn refuse_asides(request: Request, next: Next) -> Result<Response, Failed> {
-    let query = request.uri().query().filter(|query| !query.is_empty());
-    match query.filter(|_| !matches!(*request.method(), Method::GET | Method::HEAD)) {
-        None => Ok(next.run(request).await),
-        Some(query) => {
-            let why =
-                format!("`{query}` is not looked at here: the body says what is wanted; nothing is changed");
-            Err(Failed(StatusCode::BAD_REQUEST, why))
-        }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        Aside::of(request.uri())?;
     }
+    Ok(next.run(request).await)
+}
+
+/// That it runs.
+#[utoipa::path(get, path = "/live", responses((status = 200, description = "It does", body = String)))]
+async fn live() -> &'static str {
+    "ok\n"
 }
 
 /// Whether changes can be made: what is served is served all the same.
+#[utoipa::path(get, path = "/ready", responses(
+    (status = 200, description = "They can", body = String),
+    (status = 503, description = "The store is away, and why", body = Problem)))]
 async fn ready(State(api): State<Api>) -> Result<&'static str, Failed> {
     match api.plane.store().shared().and_then(Etcd::away) {
         Some(why) => Err(StoreError::Away(why).into()),
         None => Ok("ok\n"),
-    }
-}
-
-/// A status, and what is wrong.
-#[derive(Debug)]
-pub struct Failed(StatusCode, String);
-
-impl IntoResponse for Failed {
-    fn into_response(self) -> Response {
-        (self.0, Json(Problem { error: self.1 })).into_response()
     }
 }
 
@@ -219,16 +187,6 @@ impl From<ChangeError> for Failed {
             ChangeError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ChangeError::Refused(_) => StatusCode::CONFLICT,
             ChangeError::Store(error) => return error.into(),
-        };
-        Self(status, error.to_string())
-    }
-}
-
-impl From<StoreError> for Failed {
-    fn from(error: StoreError) -> Self {
-        let status = match error {
-            StoreError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            StoreError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(status, error.to_string())
     }
@@ -249,26 +207,33 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Checks documents, and makes a revision of them and those that stay.
-#[utoipa::path(post, path = "/v1/revisions", request_body = Apply, responses(
-    (status = 200, body = Changed), (status = 401, body = Problem), (status = 409, body = Problem),
-    (status = 422, description = "Something is wrong; nothing is changed", body = Problem)))]
+#[utoipa::path(post, path = "/v1/revisions", params(Aside), request_body = Apply, security(("token" = [])), responses(
+    (status = 200, description = "They are accepted; or, in a dry run, would be", body = Changed),
+    (status = 409, description = "They are not the author's to change, or there is no such document", body = Problem),
+    Refused, Misfit))]
 async fn apply(
     State(api): State<Api>,
     Author(author): Author,
-    Json(Apply { documents, message, dry_run, shadow }): Json<Apply>,
+    aside: Aside,
+    Body(Apply { documents, message, dry_run, shadow }): Body<Apply>,
 ) -> Result<Json<Changed>, Failed> {
+    let dry_run = aside.dry_run || dry_run;
     let change = Change { author, message, documents, shadow, dry_run };
     blocking(move || Ok(Json(api.plane.change(change)?.into()))).await
 }
 
 /// Brings an earlier revision back, as a new one.
-#[utoipa::path(post, path = "/v1/rollback", request_body = Rollback, responses(
-    (status = 200, body = Changed), (status = 401, body = Problem), (status = 409, body = Problem)))]
+#[utoipa::path(post, path = "/v1/rollback", params(Aside), request_body = Rollback, security(("token" = [])), responses(
+    (status = 200, description = "It is accepted; or, in a dry run, would be", body = Changed),
+    (status = 409, description = "There is no such revision, or it never was in force", body = Problem),
+    Refused, Misfit))]
 async fn rollback(
     State(api): State<Api>,
     Author(author): Author,
-    Json(Rollback { to, message, dry_run }): Json<Rollback>,
+    aside: Aside,
+    Body(Rollback { to, message, dry_run }): Body<Rollback>,
 ) -> Result<Json<Changed>, Failed> {
+    let dry_run = aside.dry_run || dry_run;
     blocking(move || Ok(Json(api.plane.rollback(to, &(author, message), dry_run)?.into()))).await
 }
 
@@ -279,8 +244,9 @@ struct Most {
 }
 
 /// What was accepted, or put on trial, the last first.
-#[utoipa::path(get, path = "/v1/revisions", params(("most" = Option<usize>, Query, description = "So many; 100 by default")),
-    responses((status = 200, body = Vec<Entry>)))]
+#[utoipa::path(get, path = "/v1/revisions", security((), ("token" = [])),
+    params(("most" = Option<usize>, Query, description = "So many; 100 by default, 1000 at the most")),
+    responses((status = 200, description = "Those, without what they say", body = Vec<Entry>), Misread, Refused))]
 async fn history(
     State(api): State<Api>,
     _: auth::Reader,
@@ -295,7 +261,12 @@ fn found(api: &Api, number: u64) -> Result<Revision, Failed> {
 }
 
 /// A revision, whole.
-#[utoipa::path(get, path = "/v1/revisions/{number}", responses((status = 200, body = Revision), (status = 404, body = Problem)))]
+#[utoipa::path(get, path = "/v1/revisions/{number}", security((), ("token" = [])),
+    params(("number" = u64, Path, description = "Its number")),
+    responses(
+        (status = 200, description = "All that it says", body = Revision),
+        (status = 404, description = "There is no such revision", body = Problem),
+        Misread, Refused))]
 async fn revision(
     State(api): State<Api>,
     _: auth::Reader,
@@ -311,9 +282,14 @@ struct Against {
 }
 
 /// What a revision changed, or in what it differs from another.
-#[utoipa::path(get, path = "/v1/revisions/{number}/diff",
-    params(("from" = Option<u64>, Query, description = "What was in force when it was written by default")),
-    responses((status = 200, body = String), (status = 404, body = Problem)))]
+#[utoipa::path(get, path = "/v1/revisions/{number}/diff", security((), ("token" = [])),
+    params(
+        ("number" = u64, Path, description = "Its number"),
+        ("from" = Option<u64>, Query, description = "The other; what was in force when it was written by default, 0 for nothing")),
+    responses(
+        (status = 200, description = "A unified diff; empty where nothing is different", body = String),
+        (status = 404, description = "There is no such revision", body = Problem),
+        Misread, Refused))]
 async fn difference(
     State(api): State<Api>,
     _: auth::Reader,
@@ -332,7 +308,8 @@ async fn difference(
 }
 
 /// The documents in force.
-#[utoipa::path(get, path = "/v1/documents", responses((status = 200, body = BTreeMap<String, String>)))]
+#[utoipa::path(get, path = "/v1/documents", security((), ("token" = [])), responses(
+    (status = 200, description = "What they say, by name", body = BTreeMap<String, String>), Refused))]
 async fn documents(
     State(api): State<Api>,
     _: auth::Reader,
@@ -342,7 +319,8 @@ async fn documents(
 }
 
 /// Who is connected, what each has taken, and what it refused.
-#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
+#[utoipa::path(get, path = "/v1/status", security((), ("token" = [])), responses(
+    (status = 200, description = "All of that", body = Status), Refused))]
 async fn status(State(api): State<Api>, _: auth::Reader) -> Json<Status> {
     let published = api.plane.published().borrow().clone();
     let revision = published.stable.revision;

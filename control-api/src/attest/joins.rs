@@ -49,11 +49,7 @@ pub fn create(
 /// # Errors
 /// The store cannot be read or written.
 pub fn take_back(plane: &Plane, join: &str, author: String) -> Result<bool, StoreError> {
-    let Some((hash, found)) =
-        (join.len() == ID).then(|| plane.store().find_join(join)).transpose()?.flatten()
-    else {
-        return Ok(false);
-    };
+    let Some((hash, found)) = standing(plane, join)? else { return Ok(false) };
     let now = seconds(SystemTime::now());
     let revoke = |join: &mut Join| join.revoked.replace(now).is_none();
     let done = plane.store().change_join(&hash, &revoke, now)?;
@@ -61,6 +57,20 @@ pub fn take_back(plane: &Plane, join: &str, author: String) -> Result<bool, Stor
         plane.note(Happened::JoinRevoked { id: join.to_owned(), spiffe_id: found.spiffe_id, author });
     }
     Ok(done)
+}
+
+/// For whom a token of this id is, if there is one that can be taken back.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn holder(plane: &Plane, join: &str) -> Result<Option<String>, StoreError> {
+    Ok(standing(plane, join)?.map(|(_, join)| join.spiffe_id))
+}
+
+/// The token of this id, with all of its hash, unless it was taken back.
+fn standing(plane: &Plane, join: &str) -> Result<Option<(String, Join)>, StoreError> {
+    let found = (join.len() == ID).then(|| plane.store().find_join(join)).transpose()?.flatten();
+    Ok(found.filter(|(_, join)| join.revoked.is_none()))
 }
 
 /// What is shown of one.

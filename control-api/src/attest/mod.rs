@@ -28,7 +28,7 @@ use tonic_prost::ProstCodec;
 use zeroize::Zeroizing;
 
 use self::certificates::Certificates;
-pub use self::joins::{create, describe, take_back};
+pub use self::joins::{create, describe, holder, take_back};
 pub use self::own::Own;
 pub(crate) use self::own::is_secret;
 use self::verifier::Verifier;
@@ -119,6 +119,15 @@ impl Attestors {
             ways.push(Attestor::Verifier(Verifier::open(verifier)?));
         }
         Ok(Self { plane, certificates, ways })
+    }
+
+    /// Reads what is read at the start, and nothing else.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is not what it should be.
+    pub fn check(Attest { certificates, verifier }: &Attest) -> Result<(), String> {
+        Certificates::open(certificates.as_deref())?;
+        verifier.as_ref().map_or(Ok(()), |verifier| Verifier::open(verifier).map(drop))
     }
 
     fn attested(&self, authority: &Authority, shown: &Shown) -> Result<Proven, Status> {

@@ -34,8 +34,7 @@ impl Client {
     }
 
     pub(crate) fn get(&self, path: &str) -> Result<Value, String> {
-        let text = self.get_text(path)?;
-        serde_json::from_str(&text).map_err(|error| format!("{}{path}: {error}", self.server))
+        self.parsed(path, &self.get_text(path)?)
     }
 
     pub(super) fn get_text(&self, path: &str) -> Result<String, String> {
@@ -45,18 +44,27 @@ impl Client {
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
         let request = self.agent.post(self.url(path)).header("authorization", &self.authorization);
-        let text = self.text(request.send_json(body))?;
-        serde_json::from_str(&text).map_err(|error| format!("{}{path}: {error}", self.server))
+        self.parsed(path, &self.text(request.send_json(body))?)
     }
 
-    pub(super) fn post_empty(&self, path: &str) -> Result<(), String> {
+    /// Without a body. What is said of it, if anything is.
+    pub(super) fn post_empty(&self, path: &str) -> Result<Option<Value>, String> {
         let request = self.agent.post(self.url(path)).header("authorization", &self.authorization);
-        self.text(request.send_empty()).map(drop)
+        self.if_any(path, &self.text(request.send_empty())?)
     }
 
-    pub(super) fn delete(&self, path: &str) -> Result<(), String> {
+    /// What is said of it, if anything is.
+    pub(super) fn delete(&self, path: &str) -> Result<Option<Value>, String> {
         let request = self.agent.delete(self.url(path)).header("authorization", &self.authorization);
-        self.text(request.call()).map(drop)
+        self.if_any(path, &self.text(request.call())?)
+    }
+
+    fn parsed(&self, path: &str, text: &str) -> Result<Value, String> {
+        serde_json::from_str(text).map_err(|error| format!("{}{path}: {error}", self.server))
+    }
+
+    fn if_any(&self, path: &str, text: &str) -> Result<Option<Value>, String> {
+        (!text.is_empty()).then(|| self.parsed(path, text)).transpose()
     }
 
     /// A body that goes on.

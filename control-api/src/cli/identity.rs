@@ -25,7 +25,7 @@ use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 use zeroize::Zeroizing;
 
-use super::Done;
+use super::{Done, print};
 use crate::{ca, tls};
 
 /// For a connection, and for the whole of an answer.
@@ -48,6 +48,9 @@ pub(super) struct Identity {
     /// Directory for `identity.crt`, `identity.key` and `roots.crt`; made where it is not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Only see whether it can be asked: nothing is signed, and nothing written
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Gets a certificate, and writes it down.
@@ -66,6 +69,12 @@ pub(super) fn get(args: &Identity) -> Done {
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
     let asked = async { tokio::time::timeout(PATIENCE, ask(args, request)).await };
     let answer = runtime.block_on(asked).map_err(|_| format!("no answer within {PATIENCE:?}"))??;
+    let Some(answer) = answer else {
+        let (server, out) = (&args.server, args.out.display());
+        return print(&format!(
+            "{server} can be asked; what it says to what is shown it says when it signs, and {out} stays: this was a dry run\n"
+        ));
+    };
     let SignResponse { chain, bundles } = answer;
     let roots = bundles.into_values().flat_map(|bundle| bundle.roots);
     let roots = Zeroizing::new(pem(roots));
@@ -104,7 +113,8 @@ fn shown(directory: &Path) -> Option<CertifiedKey> {
     CertifiedKey::from_der(chain.collect::<Result<_, _>>().ok()?, key, &provider).ok()
 }
 
-async fn ask(args: &Identity, request: Request<SignRequest>) -> Result<SignResponse, String> {
+/// Nothing in a dry run.
+async fn ask(args: &Identity, request: Request<SignRequest>) -> Result<Option<SignResponse>, String> {
     let server = &args.server;
     let away = |error: &dyn std::fmt::Display| format!("{server} cannot be asked: {error}");
     let (Some("https"), Some(host)) = (server.scheme_str(), server.host()) else {
@@ -125,10 +135,13 @@ async fn ask(args: &Identity, request: Request<SignRequest>) -> Result<SignRespo
     let channel = endpoint.connect_with_connector(connector).await.map_err(|error| away(&error))?;
     let mut grpc = Grpc::new(channel);
     grpc.ready().await.map_err(|error| away(&error))?;
+    if args.dry_run {
+        return Ok(None);
+    }
     let codec = ProstCodec::<SignRequest, SignResponse>::default();
     let answered = grpc.unary(request, http::uri::PathAndQuery::from_static(SIGN), codec).await;
     let refused = |status: tonic::Status| format!("{server} signs nothing: {}", status.message());
-    Ok(answered.map_err(refused)?.into_inner())
+    Ok(Some(answered.map_err(refused)?.into_inner()))
 }
 
 fn config(args: &Identity) -> Result<ClientConfig, String> {

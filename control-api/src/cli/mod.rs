@@ -4,6 +4,7 @@ pub(crate) mod client;
 mod identity;
 mod run;
 mod shadow;
+mod token;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use self::client::Client;
 use self::identity::Identity;
 use self::shadow::ShadowVerb;
+use self::token::TokenVerb;
 use crate::{demo, directory};
 
 /// Tells proxies what to serve: documents in, xDS v3 out.
@@ -62,12 +64,30 @@ struct Reason {
     dry_run: bool,
 }
 
+/// Whether at all, of what needs no reason.
+#[derive(Debug, Args)]
+struct DryRun {
+    /// Only say what would happen
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl DryRun {
+    /// What is to be asked of this path. One that knows no dry run of it refuses what it does not know.
+    fn of(&self, path: &str) -> String {
+        if self.dry_run { format!("{path}?dry_run=true") } else { path.to_owned() }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Be a control plane, until SIGTERM
     Run {
         /// How it runs; all by default
         file: Option<PathBuf>,
+        /// Only say what would run, or what is wrong with it
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Show a mesh at work: a control plane, three services with proxies, and what happens when something goes wrong
     Demo {
@@ -105,6 +125,9 @@ enum Verb {
         /// The number of a revision, or files
         #[arg(required = true)]
         what: Vec<String>,
+        /// In what a revision differs from this one, instead of what was in force when it was written; 0 for nothing
+        #[arg(long, value_name = "NUMBER")]
+        from: Option<u64>,
         #[command(flatten)]
         remote: Remote,
     },
@@ -185,53 +208,7 @@ enum CaVerb {
     /// Make a new root: it is believed from now on, and signs once everybody knows it
     Rotate {
         #[command(flatten)]
-        remote: Remote,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum TokenVerb {
-    /// Make a token, and print it, once
-    Create {
-        /// Whose it is
-        name: String,
-        #[command(flatten)]
-        remote: Remote,
-    },
-    /// Make a token by which a node says who it is, and print it, once
-    Join {
-        /// Who it is, as `spiffe://example.org/ns/default/sa/web`
-        spiffe_id: String,
-        /// Hours for which it can be shown
-        #[arg(long, default_value_t = 720, value_parser = clap::value_parser!(u64).range(1..=87_600))]
-        hours: u64,
-        /// It is good for one certificate; later ones are asked for with that one, over TLS
-        #[arg(long)]
-        once: bool,
-        #[command(flatten)]
-        remote: Remote,
-    },
-    /// Which join tokens there are
-    Joins {
-        #[command(flatten)]
-        remote: Remote,
-    },
-    /// Take a join token back: neither it nor a certificate that goes back to it leads to another one
-    Unjoin {
-        /// Its id, as `joins` shows it
-        id: String,
-        #[command(flatten)]
-        remote: Remote,
-    },
-    /// Whose tokens there are
-    List {
-        #[command(flatten)]
-        remote: Remote,
-    },
-    /// Forget the tokens of a name
-    Revoke {
-        /// Whose
-        name: String,
+        dry: DryRun,
         #[command(flatten)]
         remote: Remote,
     },
@@ -240,13 +217,14 @@ enum TokenVerb {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().verb {
-        Verb::Run { file } => run::run(file.as_deref()),
+        Verb::Run { file, dry_run: false } => run::run(file.as_deref()),
+        Verb::Run { file, dry_run: true } => run::try_out(file.as_deref()),
         Verb::Demo { check, proxy } => demo::run(check, proxy.as_deref()),
         Verb::Check { paths } => check(&paths),
         Verb::Apply { files, remove, shadow, reason, remote } => {
             apply((&files, remove), shadow, reason, &remote)
         }
-        Verb::Diff { what, remote } => diff(&what, &remote),
+        Verb::Diff { what, from, remote } => diff(&what, from, &remote),
         Verb::Get { document, revision, remote } => get(document, revision, &remote),
         Verb::History { remote } => history(&remote),
         Verb::Rollback { to, reason: Reason { message, dry_run }, remote } => {
@@ -258,13 +236,12 @@ pub fn main() -> ExitCode {
         Verb::Shadow { verb: Some(verb), remote: _ } => shadow::run(verb),
         Verb::Status { remote } => status(&remote),
         Verb::Events { after, follow, remote } => events(after, follow, &remote),
-        Verb::Token { verb } => token(verb),
+        Verb::Token { verb } => token::run(verb),
         Verb::Ca { verb: CaVerb::Bundle { remote } } => {
             Client::new(&remote).and_then(|client| print(&client.get_text("/v1/ca/bundle")?))
         }
-        Verb::Ca { verb: CaVerb::Rotate { remote } } => {
-            Client::new(&remote).and_then(|client| client.post_empty("/v1/ca/rotate"))
-        }
+        Verb::Ca { verb: CaVerb::Rotate { dry, remote } } => Client::new(&remote)
+            .and_then(|client| ended(client.post_empty(&dry.of("/v1/ca/rotate"))?, &remote)),
         Verb::Identity(args) => identity::get(&args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "outrigger-control", &mut std::io::stdout());
@@ -349,6 +326,18 @@ fn changed(answer: &Value, dry_run: bool, remote: &Remote) -> Done {
     print(&said)
 }
 
+/// Says what would have been done; of what is done there is nothing to be said.
+fn ended(answer: Option<Value>, remote: &Remote) -> Done {
+    match answer {
+        None => Ok(()),
+        Some(answer) if remote.json => print(&format!("{answer:#}\n")),
+        Some(answer) => {
+            let would = answer["would"].as_str().unwrap_or_default();
+            print(&format!("this would {would}; nothing is changed: this was a dry run\n"))
+        }
+    }
+}
+
 fn warn(answer: &Value) {
     warn_of(answer["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str));
 }
@@ -363,13 +352,20 @@ fn warn_of<'w>(warnings: impl Iterator<Item = &'w str>) {
     }
 }
 
-fn diff(what: &[String], remote: &Remote) -> Done {
+fn diff(what: &[String], from: Option<u64>, remote: &Remote) -> Done {
     let client = Client::new(remote)?;
     if let [number] = what
         && let Ok(number) = number.parse::<u64>()
     {
         shadow::say_so(&client.get(&format!("/v1/revisions/{number}"))?);
-        return print(&client.get_text(&format!("/v1/revisions/{number}/diff"))?);
+        let from = from.map(|from| format!("?from={from}")).unwrap_or_default();
+        return print(&client.get_text(&format!("/v1/revisions/{number}/diff{from}"))?);
+    }
+    if from.is_some() {
+        return Err(
+            "`--from` goes with the number of a revision; files are held up against what is in force"
+                .to_owned(),
+        );
     }
     let files: Vec<_> = what.iter().map(PathBuf::from).collect();
     let body = json!({ "documents": documents(&files)?, "dry_run": true });
@@ -488,57 +484,6 @@ fn events(mut after: u64, follow: bool, remote: &Remote) -> Done {
         }
     }
     Ok(())
-}
-
-fn token(verb: TokenVerb) -> Done {
-    match verb {
-        TokenVerb::Create { name, remote } => {
-            let answer = Client::new(&remote)?.post("/v1/tokens", &json!({ "name": name }))?;
-            print(&format!("{}\n", answer["token"].as_str().unwrap_or_default()))
-        }
-        TokenVerb::Join { spiffe_id, hours, once, remote } => {
-            let body = json!({ "spiffe_id": spiffe_id, "lifetime_seconds": hours * 3600, "once": once });
-            let answer = Client::new(&remote)?.post("/v1/join-tokens", &body)?;
-            print(&format!("{}\n", answer["token"].as_str().unwrap_or_default()))
-        }
-        TokenVerb::List { remote } => {
-            let answer = Client::new(&remote)?.get("/v1/tokens")?;
-            let lines = answer.as_array().into_iter().flatten().map(|token| {
-                format!(
-                    "{}  since {}\n",
-                    token["name"].as_str().unwrap_or_default(),
-                    token["created"].as_str().unwrap_or_default()
-                )
-            });
-            print(&lines.collect::<String>())
-        }
-        TokenVerb::Joins { remote } => joins(&remote),
-        TokenVerb::Unjoin { id, remote } => Client::new(&remote)?.delete(&format!("/v1/join-tokens/{id}")),
-        TokenVerb::Revoke { name, remote } => Client::new(&remote)?.delete(&format!("/v1/tokens/{name}")),
-    }
-}
-
-fn joins(remote: &Remote) -> Done {
-    let answer = Client::new(remote)?.get("/v1/join-tokens")?;
-    if remote.json {
-        return print(&format!("{answer:#}\n"));
-    }
-    let mut out = String::new();
-    for join in answer.as_array().into_iter().flatten() {
-        let text = |key: &str| join[key].as_str();
-        let once = if join["once"] == true { "  once" } else { "" };
-        let used = text("lives_until").map(|until| format!("  in use until {until}")).unwrap_or_default();
-        let revoked = text("revoked").map(|since| format!("  taken back {since}")).unwrap_or_default();
-        let _ = writeln!(
-            out,
-            "{}  {}  since {}  until {}{once}{used}{revoked}",
-            text("id").unwrap_or_default(),
-            text("spiffe_id").unwrap_or_default(),
-            text("created").unwrap_or("-"),
-            text("expires").unwrap_or_default(),
-        );
-    }
-    print(&out)
 }
 
 fn print(text: &str) -> Done {

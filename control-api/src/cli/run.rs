@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
-use outrigger_proto::model::{Authority as AuthoritySettings, Nodes, Plane as Settings, PlaneStore, Rollout};
+use outrigger_proto::model::{
+    Authority as AuthoritySettings, Nodes, Plane as Settings, PlaneStore, Reads, Rollout,
+};
 use outrigger_proto::yaml;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -43,6 +45,86 @@ pub(super) fn run(file: Option<&Path>) -> super::Done {
     let settings = file.map_or_else(|| Ok(Settings::default()), read)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| format!("cannot start: {error}"))?.block_on(serve(settings))
+}
+
+/// Says what would run, and what is wrong with it as far as that can be seen without changing anything: nothing is listened at,
+/// made or opened for writing. What documents say is for `check`.
+pub(super) fn try_out(file: Option<&Path>) -> super::Done {
+    let settings = file.map_or_else(|| Ok(Settings::default()), read)?;
+    let Settings { xds, api, tls, store, documents, authority, nodes, rollout, reads, events } = &settings;
+    let mut tried = Tried::default();
+    let how = if tls.is_some() { "over TLS" } else { "in the clear" };
+    tried.look(tls.as_ref().map_or(Ok(()), |files| tls::Shown::open(files).map(drop)));
+    let who = if *nodes == Nodes::Proven { ", to those who prove who they are" } else { "" };
+    tried.say(format!("listens for nodes (xDS) at {xds}, {how}{who}"));
+    let who = if *reads == Reads::Open { "reads are open" } else { "reads need a token" };
+    tried.say(format!("listens for people (API) at {api}, {how}; {who}"));
+    tried.store(store);
+    if let Some(directory) = documents {
+        let read = directory::read(directory).map_err(|error| format!("{}: {error}", directory.display()));
+        tried.say(format!("takes over the documents in {}", directory.display()));
+        tried.look(read.map(drop));
+    }
+    if let Some(AuthoritySettings { trust_domain, root, lifetime, attest }) = authority {
+        let by = root
+            .as_ref()
+            .map_or("roots that it makes".to_owned(), |root| root.certificate.display().to_string());
+        tried.say(format!("gives identities of {trust_domain} for {lifetime:?}, by {by}"));
+        // Without files it would make a root.
+        let opened = |_| Authority::open(authority.as_ref()?, &store.directory).err();
+        tried.look(root.as_ref().and_then(opened).map_or(Ok(()), Err));
+        tried.look(Attestors::check(attest));
+    }
+    if let Some(rollout) = rollout {
+        let steps: Vec<_> = rollout
+            .steps
+            .iter()
+            .map(|step| format!("{} %", f64::from(step.millionths()) / 10_000.0))
+            .collect();
+        tried.say(format!("tells a revision to {} of each group before all", steps.join(", ")));
+    }
+    if let Some(events) = events {
+        tried.say(format!("publishes events to {}", events.server));
+    }
+    tried.end()
+}
+
+/// What would run, and all that is wrong with it.
+#[derive(Debug, Default)]
+struct Tried {
+    said: String,
+    wrong: Vec<String>,
+}
+
+impl Tried {
+    fn say(&mut self, what: String) {
+        self.said += &what;
+        self.said.push('\n');
+    }
+
+    fn look(&mut self, seen: super::Done) {
+        self.wrong.extend(seen.err());
+    }
+
+    fn store(&mut self, PlaneStore { directory, etcd }: &PlaneStore) {
+        let made = if directory.exists() { "" } else { ", which it makes" };
+        self.say(format!("keeps what is its own in {}{made}", directory.display()));
+        if let Some(etcd) = etcd {
+            self.say(format!(
+                "shares the rest in etcd at {}, below {}",
+                etcd.endpoints.join(", "),
+                etcd.prefix
+            ));
+            self.look(Etcd::open(etcd).map(drop).map_err(|error| error.to_string()));
+        }
+    }
+
+    fn end(self) -> super::Done {
+        if self.wrong.is_empty() {
+            return super::print(&(self.said + "nothing is started: this was a dry run\n"));
+        }
+        Err(self.wrong.join("\n"))
+    }
 }
 
 fn read(file: &Path) -> Result<Settings, String> {

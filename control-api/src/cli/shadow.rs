@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::{Done, Reason, Remote, changed, print, warn};
+use super::{Done, DryRun, Reason, Remote, changed, ended, print, warn};
 
 /// Nodes that are named; of more, how many there are.
 const NAMED: usize = 10;
@@ -16,6 +16,8 @@ const NAMED: usize = 10;
 pub(super) enum ShadowVerb {
     /// End it; nothing else changes
     End {
+        #[command(flatten)]
+        dry: DryRun,
         #[command(flatten)]
         remote: Remote,
     },
@@ -35,10 +37,10 @@ pub(super) enum ShadowVerb {
 
 pub(super) fn run(verb: ShadowVerb) -> Done {
     match verb {
-        ShadowVerb::End { remote } => {
-            Client::new(&remote)?.delete("/v1/shadow")?;
-            print("nothing is on trial any more\n")
-        }
+        ShadowVerb::End { dry, remote } => match Client::new(&remote)?.delete(&dry.of("/v1/shadow"))? {
+            None => print("nothing is on trial any more\n"),
+            would => ended(would, &remote),
+        },
         ShadowVerb::Promote { revision, force, reason: Reason { message, dry_run }, remote } => {
             let body =
                 json!({ "revision": revision, "message": message, "force": force, "dry_run": dry_run });

@@ -148,13 +148,16 @@ impl Plane {
         Ok(before.unwrap_or_default() == current.documents)
     }
 
-    /// Ends what is on trial; its number, if anything was. It writes, and so it blocks.
+    /// Ends what is on trial; its number, if anything was. It writes, and so it blocks. A dry run only says which it is.
     ///
     /// # Errors
     /// It could not be noted: it goes on.
-    pub fn end_shadow(&self, author: &str) -> Result<Option<u64>, StoreError> {
+    pub fn end_shadow(&self, author: &str, dry_run: bool) -> Result<Option<u64>, StoreError> {
         let _one = self.one();
         let Some(revision) = self.store.course()?.shadow else { return Ok(None) };
+        if dry_run {
+            return Ok(Some(revision));
+        }
         if !self.store.end_shadow(revision)? {
             return Ok(None);
         }

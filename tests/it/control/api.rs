@@ -1,7 +1,7 @@
 //! What people ask and change.
 
 use outrigger_tests::control::outrigger_control;
-use outrigger_tests::{Client, Control, Echo, within};
+use outrigger_tests::{Client, Control, Echo, until, within};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
@@ -29,6 +29,17 @@ async fn what_is_applied_is_shown_kept_and_rolled_back() {
     control.ok(&["apply", &file]);
     answered_by(&proxy, "two").await;
     assert_eq!(control.ok(&["diff", "2"]), diff);
+    // Against another one, and against nothing.
+    let back = control.ok(&["diff", "1", "--from", "2"]);
+    assert!(back.contains(&format!("+  app: {{ endpoints: [127.0.0.1:{}] }}\n", port(&one))), "{back}");
+    let all = control.ok(&["diff", "2", "--from", "0"]);
+    assert_eq!(
+        all.lines().filter(|line| line.starts_with("+ ")).count(),
+        second.lines().count() - 2,
+        "{all}"
+    );
+    let refused = control.run(&["diff", &file, "--from", "1"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("goes with the number of a revision"));
     assert_eq!(control.ok(&["get"]), "web.yaml\n");
     assert_eq!(control.ok(&["get", "web.yaml"]), second);
     assert_eq!(control.ok(&["get", "web.yaml", "--revision", "1"]), first);
@@ -142,9 +153,12 @@ async fn what_is_not_understood_changes_nothing() {
         ("POST /v1/revisions?Shadow=true", put(""), 400),
         ("POST /v1/revisions?shadow=true", put(""), 400),
         ("POST /v1/revisions", put(r#", "Shadow": true"#), 422),
-        ("POST /v1/rollback?dry_run=true", r#"{"to": 1}"#.to_owned(), 400),
+        ("POST /v1/rollback?dry=true", r#"{"to": 1}"#.to_owned(), 400),
         ("POST /v1/shadow/promote?dry_run", "{}".to_owned(), 400),
-        ("DELETE /v1/tokens/admin?dry_run=true", String::new(), 400),
+        ("DELETE /v1/tokens/admin?dry_run=yes", String::new(), 400),
+        ("DELETE /v1/tokens/admin?dry_run=true&dry_run=false", String::new(), 400),
+        ("DELETE /v1/tokens/admin?dry_run=true&force=true", String::new(), 400),
+        ("DELETE /v1/tokens/admin?dry_run=true", String::new(), 200),
         ("GET /v1/revisions?Most=1", String::new(), 400),
         ("GET /v1/revisions/1/diff?form=1", String::new(), 400),
         ("GET /v1/events?since=1", String::new(), 400),
@@ -156,6 +170,67 @@ async fn what_is_not_understood_changes_nothing() {
     assert_eq!((&control.status()["revision"], &control.status()["shadow"]), (&1.into(), &Value::Null));
     assert_eq!(ask("POST /v1/revisions", &put(r#", "shadow": true"#)).await, 200);
     assert_eq!((&control.status()["revision"], &control.status()["shadow"]), (&1.into(), &2.into()));
+}
+
+/// Whatever is asked, and whoever asks.
+#[tokio::test]
+async fn a_dry_run_says_what_would_happen_and_is_refused_what_would_be() {
+    let control = Control::start("ca: { trust_domain: mesh.test }", &[("web.yaml", &web(&[1]))]);
+    control.wait_revision(1).await;
+    let file = control.dir().write("new.yaml", "clusters: { x: { endpoints: [127.0.0.1:1] } }\n");
+    control.ok(&["apply", "--shadow", &file.display().to_string()]);
+    control.ok(&["token", "create", "ci"]);
+    control.ok(&["token", "join", "spiffe://mesh.test/a"]);
+    let joins = control.ok(&["token", "joins"]);
+    let (id, _) = joins.split_once(' ').unwrap();
+    let seen = || {
+        [&["token", "list"][..], &["token", "joins"], &["ca", "bundle"], &["shadow"], &["history"]]
+            .map(|args| control.ok(args))
+    };
+    let events = async || until("the events", async || control.events("join.created.v1").pop()).await;
+    events().await;
+    let (before, told) = (seen(), control.ok(&["events"]));
+    let said = [
+        (&["token", "create", "ci"][..], "make a token of `ci`, beside 1 that stay good"),
+        (
+            &["token", "join", "spiffe://mesh.test/b", "--once"],
+            "make a token by which a node is `spiffe://mesh.test/b`",
+        ),
+        (&["token", "revoke", "ci"], "forget the token of `ci`"),
+        (
+            &["token", "unjoin", id],
+            "take back the token of `spiffe://mesh.test/a`, and all that goes back to it",
+        ),
+        (&["ca", "rotate"], "make root 2 of `mesh.test`, to be believed beside the 1 that there are"),
+        (&["shadow", "end"], "end the trial of revision 2"),
+    ];
+    for (args, would) in said {
+        let said = control.ok(&[args, &["--dry-run"]].concat());
+        assert!(said.starts_with(&format!("this would {would}")), "{said}");
+        assert!(said.ends_with("; nothing is changed: this was a dry run\n"), "{said}");
+    }
+    let refused = [
+        (&["token", "create", "rollout"][..], "is no name of a token"),
+        (&["token", "join", "spiffe://elsewhere.test/b"], "is not of the trust domain `mesh.test`"),
+        (&["token", "revoke", "nobody"], "there is no token of `nobody`"),
+        (&["token", "unjoin", "0123456789abcdef"], "there is no join token"),
+        (&["ca", "rotate", "--token-file", "/dev/null"], "a token is needed"),
+    ];
+    for (args, why) in refused {
+        let said = control.run(&[args, &["--dry-run"]].concat());
+        assert!(!said.status.success(), "{args:?}");
+        assert!(String::from_utf8_lossy(&said.stderr).contains(why), "{args:?}: {said:?}");
+    }
+    assert_eq!((seen(), control.ok(&["events"])), (before, told));
+    // What it said is what comes to pass.
+    for (args, _) in said {
+        control.ok(args);
+    }
+    let gone = ["token revoke ci", "shadow end", &format!("token unjoin {id}")].map(|line| {
+        let args: Vec<_> = line.split(' ').chain(["--dry-run"]).collect();
+        control.run(&args).status.success()
+    });
+    assert_eq!(gone, [false; 3]);
 }
 
 #[tokio::test]
@@ -240,6 +315,42 @@ fn a_configuration_that_is_open_to_others_in_the_clear_is_refused() {
     );
 }
 
+/// Nothing of what is named is there, and nothing is made.
+#[test]
+fn what_would_run_is_said_without_running() {
+    let dir = outrigger_tests::Dir::new();
+    let file = dir.write(
+        "control.yaml",
+        "store: store\nreads: open\nca: { trust_domain: mesh.test }\nrollout: { steps: [12.5%] }\n",
+    );
+    let file = file.display().to_string();
+    let said = outrigger_control(&["run", "--dry-run", &file]);
+    let store = dir.file("store").display().to_string();
+    assert_eq!(
+        String::from_utf8_lossy(&said.stdout),
+        format!(
+            "listens for nodes (xDS) at 127.0.0.1:18000, in the clear\n\
+             listens for people (API) at 127.0.0.1:18001, in the clear; reads are open\n\
+             keeps what is its own in {store}, which it makes\n\
+             gives identities of mesh.test for 86400s, by roots that it makes\n\
+             tells a revision to 12.5 % of each group before all\n\
+             nothing is started: this was a dry run\n"
+        ),
+        "{said:?}"
+    );
+    assert!(!dir.file("store").exists());
+    // All that is wrong, at once.
+    let settings = "tls: { certificate: a.crt, private_key: a.key }\ndocuments: mesh\nca: { trust_domain: mesh.test, root: { certificate: b.crt, private_key: b.key } }\n";
+    dir.write("control.yaml", settings);
+    let said = outrigger_control(&["run", "--dry-run", &file]);
+    assert!(!said.status.success() && said.stdout.is_empty());
+    let wrong = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(wrong.lines().count(), 3, "{wrong}");
+    for (line, file) in wrong.lines().zip(["a.crt", "mesh", "b.crt"]) {
+        assert!(line.starts_with(&dir.file(file).display().to_string()), "{wrong}");
+    }
+}
+
 /// Whoever may be asked from afar proves who it is, over both of its ports.
 #[tokio::test]
 async fn it_is_asked_and_asks_over_tls() {
@@ -258,7 +369,7 @@ async fn it_is_asked_and_asks_over_tls() {
     control.document("web.yaml", &web(&[port(&one)]));
     let server = format!("https://localhost:{}", control.api().port());
     let trust = dir.file("ca.crt").display().to_string();
-    outrigger_tests::until("the revision", async || {
+    until("the revision", async || {
         let said = control.run(&["status", "--json", "--server", &server, "--trust", &trust]);
         String::from_utf8_lossy(&said.stdout).contains("\"revision\": 1").then_some(())
     })

@@ -182,13 +182,17 @@ async fn an_identity_is_written_into_files_and_renewed_by_them() {
     let token = dir.write("join.token", &ok(&control, &["token", "join", ID, "--once"]));
     let (out, trust) = (dir.file("own"), control.dir().file("ca.crt"));
     let server = format!("https://localhost:{}", control.xds().port());
-    let get = || {
+    let asked = |more: &[&str]| {
         let [token, out, trust] = [&token, &out, &trust].map(|path| path.to_str().unwrap());
         let files = ["--trust", trust, "--token", token, "--out", out];
         outrigger_tests::control::outrigger_control(
-            &[&["identity", "--server", &server], &files[..]].concat(),
+            &[&["identity", "--server", &server], &files[..], more].concat(),
         )
     };
+    let get = || asked(&[]);
+    let dry = asked(&["--dry-run"]);
+    assert!(dry.status.success() && !out.exists(), "{dry:?}");
+    assert!(String::from_utf8_lossy(&dry.stdout).contains("can be asked"), "{dry:?}");
     let mut chains = Vec::new();
     for _ in 0..3 {
         let got = get();
