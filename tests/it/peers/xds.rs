@@ -227,6 +227,71 @@ async fn without_its_control_plane_it_goes_on_and_finds_it_again_incrementally()
     goes_on_without(Way::Delta).await;
 }
 
+/// A file and a control plane that say something of the same names: a listener, a table of routes and a cluster.
+async fn the_file_wins(way: Way) {
+    let Some(python) = python_with_messages().await else { return };
+    let echoes = [Echo::start("own").await, Echo::start("first").await, Echo::start("second").await];
+    let [own, first, second] = &echoes;
+    let said = |version: &str, app: &Echo, more: Option<&str>| {
+        let mut said = state(version, &[app.address().port()]);
+        // The table of a listener of the file is called as that.
+        let names = ["web", "other"].into_iter().chain(more);
+        said["Listener"] = names.map(|name| listener(name, "web")).collect();
+        let path = json!({ "match": { "path": "/told" }, "direct_response": { "status": 204 } });
+        said["RouteConfiguration"] =
+            json!([routes("web", &json!([path, to(&json!({ "prefix": "/" }), "app")]))]);
+        said
+    };
+    let (mut control, port) = control(&python, way, 0, &said("1", first, None)).await;
+    let route = "{ match: { path: /own }, respond: { status: 418 } }";
+    let listeners = format!("listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{route}, {{ to: app }}] }}\n");
+    let clusters = format!("clusters:\n  app: {{ endpoints: [\"{}\"] }}\n", own.address());
+    let proxy = Proxy::start(&format!("{}{listeners}{clusters}", file(port))).await;
+    // What a listener answers to the path of the file's route, to that of the other's, and who is behind it.
+    let seen = async |listener: &str| {
+        let own = proxy.get(listener, "/own").await.status;
+        let told = proxy.get(listener, "/told").await.status;
+        let reply = proxy.get(listener, "/").await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        (own, told, outrigger_tests::Report::parse(&reply.body).origin)
+    };
+    let (of_file, of_both, of_none) = ((418, 200, "own"), (200, 204, "own"), (200, 204, "second"));
+    let is = async |listener: &str, (own, told, origin): (u16, u16, &str)| {
+        assert_eq!(seen(listener).await, (own, told, origin.to_owned()), "{listener}");
+    };
+    proxy.wait_log("listening listener=other").await;
+    is("web", of_file).await;
+    is("other", of_file).await;
+    // Another version of the same is no reason to take its word.
+    control.tell(&said("2", second, Some("third")).to_string()).await;
+    proxy.wait_log("listening listener=third").await;
+    for listener in ["web", "other", "third"] {
+        is(listener, of_file).await;
+    }
+    // What the file says no longer is the control plane's, name by name, as it was said last; and back.
+    for _ in 0..2 {
+        proxy.reload(&format!("{}{clusters}", file(port))).await;
+        is("web", of_both).await;
+        is("other", of_both).await;
+        proxy.reload(&file(port)).await;
+        is("web", of_none).await;
+        proxy.reload(&format!("{}{listeners}{clusters}", file(port))).await;
+        is("web", of_file).await;
+        is("other", of_file).await;
+    }
+    assert_eq!(first.requests(), 0);
+}
+
+#[tokio::test]
+async fn of_one_name_the_file_wins() {
+    the_file_wins(Way::Sotw).await;
+}
+
+#[tokio::test]
+async fn of_one_name_the_file_wins_incrementally() {
+    the_file_wins(Way::Delta).await;
+}
+
 #[tokio::test]
 async fn without_a_control_plane_at_the_start_the_file_is_served() {
     let own = "listeners:\n  own: { bind: 127.0.0.1:0, routes: [{ respond: { status: 418 } }] }\n";
