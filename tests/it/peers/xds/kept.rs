@@ -1,10 +1,12 @@
 //! What a control plane said last, kept on disk and served by the next start.
 
-use outrigger_tests::{Echo, Proxy, until};
+use outrigger_tests::pki::{self, Authority};
+use outrigger_tests::{Client, Echo, Proxy, until};
 use serde_json::json;
 
 use super::{Way, answered_by, asked, at, cluster, control, endpoints, file, listener, state};
 use crate::peers::ext_authz::python_with_messages;
+use crate::peers::xds_tls::{certificate, named, served};
 
 /// A file that says beside that where what the control plane says is kept.
 fn keeping(port: u16) -> String {
@@ -131,4 +133,71 @@ async fn what_is_kept_and_cannot_come_into_force_keeps_nothing_from_starting() {
     let proxy = Proxy::start_in(dir, &(keeping(port) + own)).await;
     assert_eq!(proxy.get("own", "/").await.status, 418);
     proxy.wait_log("refused by xDS: Listener[web]: cannot listen on").await;
+}
+
+/// What is secret is not kept: neither a key that was told, nor the one that came in its place.
+async fn keeps_no_secret(way: Way) {
+    let Some(python) = python_with_messages().await else { return };
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let authority = Authority::new("a");
+    let svids = [named(&authority, "localhost"), named(&authority, "localhost")];
+    let said = |version: &str, app: &Echo, svid| {
+        let mut said = served(version, app.address().port(), &json!([certificate("web", svid)]));
+        said["Listener"].as_array_mut().unwrap().push(listener("plain", "table"));
+        said
+    };
+    let (mut first, port) = control(&python, way, 0, &said("1", &one, &svids[0])).await;
+    let dir = std::sync::Arc::new(outrigger_tests::Dir::new());
+    let proxy = Proxy::start_in(dir.clone(), &keeping(port)).await;
+    assert_eq!(pki::status(proxy.address("web"), None, "/").await, Some(200));
+    let mut kept = vec![is_kept(&dir, b"").await];
+    first.tell(&said("2", &two, &svids[1]).to_string()).await;
+    until("the second of all is kept", async || {
+        let port = two.address().port();
+        let now = std::fs::read(dir.file("kept.xds")).unwrap();
+        // The port, as a field of a message.
+        let field = [&[0x18][..], &varint(port)].concat();
+        now.windows(field.len()).any(|bytes| bytes == field).then(|| kept.push(now))
+    })
+    .await;
+    for kept in &kept {
+        let has = |text: &str| kept.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+        assert!(has("tls_certificate") || has("web"), "it holds who names the secret");
+        assert!(!has("PRIVATE KEY") && !has("BEGIN CERTIFICATE"));
+        let lines = svids.iter().flat_map(|svid| svid.key.lines().chain(svid.chain.lines()));
+        for line in lines.filter(|line| !line.is_empty()) {
+            assert!(!has(line), "{line}");
+        }
+    }
+    drop((first, proxy));
+    // Who names it waits for it, and serves nobody, least of all in the clear.
+    let proxy = Proxy::start_in(dir, &keeping(port)).await;
+    assert_eq!(proxy.get("plain", "/").await.status, 200);
+    proxy.wait_log("the secret `web` has not come, or holds something else: it is left out").await;
+    assert!(!proxy.log().contains("listening listener=web"), "{}", proxy.log());
+    let (_second, _) = control(&python, way, port, &said("3", &two, &svids[1])).await;
+    let web = proxy.address("web");
+    until("it is shown", async || (pki::status(web, None, "/").await == Some(200)).then_some(())).await;
+    assert_eq!(Client::connect(web).await.try_get("/").await.map(|reply| reply.status), None);
+}
+
+/// A number as messages have it.
+fn varint(number: u16) -> Vec<u8> {
+    let (mut rest, mut out) = (number, Vec::new());
+    while rest > 0x7f {
+        out.push(rest.to_le_bytes()[0] | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest.to_le_bytes()[0]);
+    out
+}
+
+#[tokio::test]
+async fn no_secret_is_kept() {
+    keeps_no_secret(Way::Sotw).await;
+}
+
+#[tokio::test]
+async fn no_secret_is_kept_incrementally() {
+    keeps_no_secret(Way::Delta).await;
 }
