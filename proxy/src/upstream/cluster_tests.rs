@@ -3,6 +3,7 @@
 use outrigger_proto::model::Labels;
 
 use super::*;
+use crate::upstream::balance::PickFacts;
 use crate::upstream::endpoint::Availability;
 
 fn assignment(ports: &[u16]) -> Assignment {
@@ -120,10 +121,79 @@ fn a_new_endpoint_is_awaited_beside_one_that_is_known_to_be_well() {
     };
     assert_eq!(usable(&cluster), [true, true], "nothing better is known");
     let well = Record { health: Health::Healthy, ..Record::default() };
-    cluster.endpoints().endpoints()[0].health().checked(well, std::time::Duration::ZERO);
+    cluster.endpoints().endpoints()[0].health().checked(well, Duration::ZERO);
     clusters.assign(&cluster, &assignment(&[1, 2, 3]));
     assert_eq!(usable(&cluster), [true, true, false]);
     // All that was known has gone: nothing better is known again.
     clusters.assign(&cluster, &assignment(&[4, 5]));
     assert_eq!(usable(&cluster), [true, true]);
+}
+
+/// How often each of them is picked at random.
+fn picks(cluster: &Cluster, now: Duration) -> Vec<usize> {
+    let (set, mut rng) = (cluster.endpoints(), fastrand::Rng::with_seed(7));
+    let mut counts = vec![0; set.endpoints().len()];
+    for _ in 0..20_000 {
+        let facts = PickFacts { now, ..PickFacts::default() };
+        let picked = set.pick(&facts, || rng.u64(..), |_| false).expect("one is available");
+        let place = set.endpoints().iter().position(|one| one.id() == picked.endpoint.id());
+        counts[place.expect("it is one of them")] += 1;
+    }
+    counts
+}
+
+/// Half of a slow start over, a change of anything else does not begin it anew, and whoever is long there begins none.
+#[tokio::test(start_paused = true)]
+async fn a_slow_start_goes_on_through_changes_and_none_begins_by_one() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let with = |change: fn(&mut model::Cluster, &mut Assignment)| {
+        let mut config = model::Cluster::new(Source::Static);
+        (config.balance, config.slow_start) = (model::Balance::Random, 100 * SECOND);
+        let mut assignment = assignment(&[1, 2, 3, 4, 5]);
+        change(&mut config, &mut assignment);
+        (Arc::new(config), assignment)
+    };
+    let clusters = Clusters::new(Registry::default(), Instant::now());
+    let cluster = clusters.get_or_make(&Name::new("app").expect("a name"));
+    // The fifth is new.
+    let (config, whole) = with(|_, _| {});
+    clusters.configure(&cluster, &config);
+    clusters.assign(&cluster, &assignment(&[1, 2, 3, 4]));
+    tokio::time::advance(500 * SECOND).await;
+    clusters.assign(&cluster, &whole);
+    tokio::time::advance(50 * SECOND).await;
+    let changes: [(&str, fn(&mut model::Cluster, &mut Assignment)); 8] = [
+        ("nothing", |_, _| {}),
+        ("a timeout", |config, _| config.connect_timeout = 7 * SECOND),
+        ("how long connections wait", |config, _| config.idle_timeout = 7 * SECOND),
+        ("a threshold", |config, _| config.panic_threshold = model::Percent::whole(3)),
+        ("a subset", |config, _| drop(config.subsets.insert(Name::new("v2").unwrap(), version_is("v2")))),
+        ("labels", |_, all| all.endpoints.iter_mut().for_each(|one| one.labels = version_is("v2"))),
+        ("zones", |_, all| all.endpoints.iter_mut().for_each(|one| one.zone = Some("z".into()))),
+        ("their order", |_, all| all.endpoints[..4].reverse()),
+    ];
+    for (name, change) in changes {
+        let (config, all) = with(change);
+        clusters.configure(&cluster, &config);
+        clusters.assign(&cluster, &all);
+        let counts = picks(&cluster, 550 * SECOND);
+        // Half a share beside four whole ones.
+        let share = counts[4] as f64 / 20_000.0;
+        assert!((share - 0.5 / 4.5).abs() < 0.02, "{name}: {share}");
+        assert!(counts[..4].iter().all(|count| (4_000..4_900).contains(count)), "{name}: {counts:?}");
+    }
+    // Switched off and on again, it is where it would have been.
+    tokio::time::advance(25 * SECOND).await;
+    let (off, all) = with(|config, _| config.slow_start = Duration::ZERO);
+    clusters.configure(&cluster, &off);
+    clusters.assign(&cluster, &all);
+    assert!(picks(&cluster, 575 * SECOND).iter().all(|count| (3_600..4_400).contains(count)));
+    clusters.configure(&cluster, &config);
+    let share = picks(&cluster, 575 * SECOND)[4] as f64 / 20_000.0;
+    assert!((share - 0.75 / 4.75).abs() < 0.02, "{share}");
+    // Who goes and comes is new.
+    clusters.assign(&cluster, &assignment(&[1, 2, 3, 5]));
+    clusters.assign(&cluster, &whole);
+    let share = picks(&cluster, 575 * SECOND)[3] as f64 / 20_000.0;
+    assert!(share < 0.05, "{share}");
 }
