@@ -258,24 +258,46 @@ fn endpoints_of_a_cluster_that_is_another_are_told_again() {
 }
 
 /// What a client has, who does as he is told: clusters, their endpoints, and where the table leads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Client {
+    way: Way,
     clusters: BTreeMap<String, String>,
     endpoints: BTreeMap<String, String>,
     leads: BTreeSet<String>,
+    /// Of the last answer with endpoints.
+    nonce: String,
 }
 
 impl Client {
+    fn new(way: Way) -> Self {
+        let (clusters, endpoints, leads, nonce) = Default::default();
+        Self { way, clusters, endpoints, leads, nonce }
+    }
+
+    /// What he asks at first.
+    fn begin(&self) -> Vec<Asked> {
+        let of = [(Kind::Cluster, &[][..]), (Kind::Listener, &[]), (Kind::Routes, &["table"])];
+        let ask = |(kind, names): (Kind, &[&str])| match self.way {
+            Way::Delta => Asked::delta(request(kind, names, "")).unwrap(),
+            Way::Sotw => state(kind, names, ""),
+        };
+        of.into_iter().map(ask).collect()
+    }
+
     fn take(&mut self, told: &Told) {
+        // By the state of the world nobody hears what is gone, but for what is not among all there are.
+        let gone = |name: &String| self.way == Way::Delta && told.gone.contains(name);
         let put = told.put.iter().map(|(name, item)| (name.to_string(), item.version.to_string()));
         match told.kind {
+            Kind::Cluster if self.way == Way::Sotw => self.clusters = put.collect(),
             Kind::Cluster => {
                 self.clusters.extend(put);
-                self.clusters.retain(|name, _| !told.gone.contains(name));
+                self.clusters.retain(|name, _| !gone(name));
             }
             Kind::Endpoints => {
                 self.endpoints.extend(put);
-                self.endpoints.retain(|name, _| !told.gone.contains(name));
+                self.endpoints.retain(|name, _| !gone(name));
+                self.nonce.clone_from(&told.nonce);
             }
             Kind::Routes => {
                 for (_, version) in put {
@@ -285,6 +307,47 @@ impl Client {
             }
             Kind::Listener | Kind::Host | Kind::Secret => {}
         }
+    }
+
+    /// Says yes. Of whose clusters he has heard, he wants the endpoints, and of those that are gone no longer.
+    fn answer(&mut self, told: &Told) -> Vec<Asked> {
+        let mut asked = Vec::new();
+        if told.kind == Kind::Cluster {
+            asked.push(match self.way {
+                Way::Delta => {
+                    let more = told.put.iter().map(|(name, _)| name.to_string());
+                    let request = DeltaDiscoveryRequest {
+                        resource_names_subscribe: more
+                            .filter(|name| !self.endpoints.contains_key(name))
+                            .collect(),
+                        resource_names_unsubscribe: told.gone.clone(),
+                        ..request(Kind::Endpoints, &[], "")
+                    };
+                    self.endpoints.retain(|name, _| !told.gone.contains(name));
+                    Asked::delta(request).unwrap()
+                }
+                Way::Sotw => {
+                    self.endpoints.retain(|name, _| self.clusters.contains_key(name));
+                    self.wants(Kind::Endpoints, &self.nonce)
+                }
+            });
+        }
+        asked.push(match self.way {
+            Way::Delta => Asked::delta(request(told.kind, &[], &told.nonce)).unwrap(),
+            Way::Sotw => self.wants(told.kind, &told.nonce),
+        });
+        asked
+    }
+
+    /// All that he wants of a kind, as it is said each time by the state of the world.
+    fn wants(&self, kind: Kind, nonce: &str) -> Asked {
+        let clusters: Vec<_> = self.clusters.keys().map(String::as_str).collect();
+        let names: &[&str] = match kind {
+            Kind::Endpoints => &clusters,
+            Kind::Routes => &["table"],
+            Kind::Cluster | Kind::Listener | Kind::Host | Kind::Secret => &[],
+        };
+        state(kind, names, nonce)
     }
 
     /// No request meets a cluster that is not there, or one without its endpoints.
@@ -308,53 +371,58 @@ fn random_view(revision: u64, clusters: &BTreeMap<u8, u8>) -> View {
     view(revision, &of, &of, &leads.join(","))
 }
 
+/// Tells a client these views, a few steps of each, and all of the last.
+fn tell_all(way: Way, views: &[(BTreeMap<u8, u8>, u8)]) {
+    let (mut session, mut client) = (Session::new(way), Client::new(way));
+    for asked in client.begin() {
+        session.hear(asked);
+    }
+    let mut unanswered: Vec<Told> = Vec::new();
+    let all =
+        views.iter().zip(1..).map(|((clusters, steps), revision)| (random_view(revision, clusters), *steps));
+    let all: Vec<_> = all.collect();
+    for (at, (view, steps)) in all.iter().enumerate() {
+        let last = at + 1 == all.len();
+        let mut left = if last { u8::MAX } else { *steps };
+        while left > 0 {
+            left -= 1;
+            if let Some(told) = session.tell(view) {
+                client.take(&told);
+                client.assert_warm();
+                unanswered.push(told);
+                continue;
+            }
+            let Some(told) = unanswered.pop() else { break };
+            for asked in client.answer(&told) {
+                session.hear(asked);
+            }
+            client.assert_warm();
+        }
+    }
+    let (last, _) = &all[all.len() - 1];
+    assert!(session.is_settled(last));
+    let expected: BTreeMap<_, _> = last
+        .kind(Kind::Cluster)
+        .all()
+        .map(|(name, item)| (name.to_string(), item.version.to_string()))
+        .collect();
+    assert_eq!((&client.clusters, &client.endpoints), (&expected, &expected));
+}
+
+fn views() -> impl Strategy<Value = Vec<(BTreeMap<u8, u8>, u8)>> {
+    proptest::collection::vec((proptest::collection::btree_map(0..5_u8, 0..4_u8, 0..5), 0..6_u8), 1..6)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_comes_in_between_nothing_is_cold_and_all_arrives(
-        views in proptest::collection::vec((proptest::collection::btree_map(0..5_u8, 0..4_u8, 0..5), 0..6_u8), 1..6),
-    ) {
-        let (mut session, mut client) = (Session::new(Way::Delta), Client::default());
-        for kind in [Kind::Cluster, Kind::Listener] {
-            hear(&mut session, request(kind, &[], ""));
-        }
-        hear(&mut session, request(Kind::Routes, &["table"], ""));
-        let mut unanswered: Vec<Told> = Vec::new();
-        let all = views.iter().zip(1..).map(|((clusters, steps), revision)| (random_view(revision, clusters), *steps));
-        let all: Vec<_> = all.collect();
-        for (at, (view, steps)) in all.iter().enumerate() {
-            let last = at + 1 == all.len();
-            let mut left = if last { u8::MAX } else { *steps };
-            while left > 0 {
-                left -= 1;
-                if let Some(told) = session.tell(view) {
-                    client.take(&told);
-                    client.assert_warm();
-                    unanswered.push(told);
-                    continue;
-                }
-                let Some(told) = unanswered.pop() else { break };
-                let mut answer = request(told.kind, &[], &told.nonce);
-                if told.kind == Kind::Cluster {
-                    let more = told.put.iter().map(|(name, _)| name.to_string());
-                    let subscribe = DeltaDiscoveryRequest {
-                        resource_names_subscribe: more.filter(|name| !client.endpoints.contains_key(name)).collect(),
-                        resource_names_unsubscribe: told.gone.clone(),
-                        ..request(Kind::Endpoints, &[], "")
-                    };
-                    client.endpoints.retain(|name, _| !told.gone.contains(name));
-                    hear(&mut session, subscribe);
-                    answer.type_url = Kind::Cluster.url();
-                }
-                hear(&mut session, answer);
-            }
-        }
-        let (last, _) = &all[all.len() - 1];
-        prop_assert!(session.is_settled(last));
-        let expected: BTreeMap<_, _> =
-            last.kind(Kind::Cluster).all().map(|(name, item)| (name.to_string(), item.version.to_string())).collect();
-        prop_assert_eq!(&client.clusters, &expected);
-        prop_assert_eq!(&client.endpoints, &expected);
+    fn whatever_comes_in_between_nothing_is_cold_and_all_arrives(views in views()) {
+        tell_all(Way::Delta, &views);
+    }
+
+    #[test]
+    fn by_the_state_of_the_world_nothing_is_cold_either_and_all_arrives(views in views()) {
+        tell_all(Way::Sotw, &views);
     }
 }
