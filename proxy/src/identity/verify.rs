@@ -18,6 +18,7 @@ use webpki::{
 };
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
 use x509_parser::prelude::FromDer;
 
 use crate::facts::Proof;
@@ -227,6 +228,13 @@ pub fn still_valid(chain: &[CertificateDer<'_>], kind: Option<HandshakeKind>) ->
 /// It is not that of a workload.
 pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<SpiffeId, PeerError> {
     named(&parse(certificate)?)
+}
+
+/// Whose it is, as DER: its subject, and the names beside that. A renewed one says the same.
+pub fn holder_of<'a>(certificate: &'a CertificateDer<'_>) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+    let parsed = parse(certificate).ok()?;
+    let names = parsed.extensions().iter().find(|one| one.oid == OID_X509_EXT_SUBJECT_ALT_NAME);
+    Some((parsed.tbs_certificate.subject.as_raw(), names.map(|names| names.value)))
 }
 
 /// By whom it was signed, as DER.

@@ -244,7 +244,7 @@ impl ClientTlsStore {
                     true => Some(self.configs(server, secrets)?),
                     false => None,
                 };
-                configs.as_ref().map(|(_, content)| content).hash(&mut hasher);
+                configs.as_ref().map(|(_, key)| key).hash(&mut hasher);
                 let configs = configs.map(|(configs, _)| configs);
                 server.sans.iter().for_each(|san| format!("{san:?}").hash(&mut hasher));
                 (configs, name(&server.sni), Expected::Names(server.sans.clone()))
@@ -260,6 +260,8 @@ impl ClientTlsStore {
         self.by_content.retain(|_, configs| configs.strong_count() > 0);
     }
 
+    /// How to connect, and what tells connections apart: who is believed and who we say that we are, but not by which
+    /// certificate, or each renewal would open them all anew.
     fn configs(
         &mut self,
         server: &ServerAuth,
@@ -276,25 +278,29 @@ impl ClientTlsStore {
         roots.hash(&mut hasher);
         lists.iter().for_each(|list| list.as_ref().hash(&mut hasher));
         (revocation.unknown as u8).hash(&mut hasher);
+        let mut of_key = hasher.clone();
+        let holder = own.as_ref().map(|(chain, _)| chain.first().and_then(verify::holder_of));
+        holder.hash(&mut of_key);
+        let key = of_key.finish();
         own.as_ref().map(|(chain, key)| (chain, key.secret_der())).hash(&mut hasher);
         let content = hasher.finish();
         if let Some(known) = self.by_content.get(&content).and_then(Weak::upgrade) {
-            return Ok((known, content));
+            return Ok((known, key));
         }
         let roots = Roots::new(&roots)?;
         let lists = Lists::new(&lists, revocation.unknown)?;
         let shown: Arc<dyn ResolvesClientCert> = match (own, certificate) {
-            (Some((chain, key)), Some(from)) => {
-                let key =
-                    certified(chain, &key).map_err(|error| ClientTlsError::Pair(from.clone(), error))?;
-                Arc::new(SingleCertAndKey::from(key))
+            (Some((chain, private)), Some(from)) => {
+                let pair =
+                    certified(chain, &private).map_err(|error| ClientTlsError::Pair(from.clone(), error))?;
+                Arc::new(SingleCertAndKey::from(pair))
             }
             (_, _) => Arc::new(Nothing),
         };
         let configs =
             Arc::new(Configs::new(Believed::Roots(roots, lists), shown, Resumption::in_memory_sessions(256)));
         self.by_content.insert(content, Arc::downgrade(&configs));
-        Ok((configs, content))
+        Ok((configs, key))
     }
 }
 

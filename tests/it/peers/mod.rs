@@ -22,6 +22,7 @@ mod websocket;
 mod xds;
 mod xds_chains;
 mod xds_original;
+mod xds_secrets;
 mod xds_tls;
 
 use std::path::{Path, PathBuf};

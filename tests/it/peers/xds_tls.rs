@@ -176,7 +176,7 @@ pub(super) async fn server(shown: &Svid, believed: &Authority) -> u16 {
 }
 
 /// TLS towards a server of this name, by the roots `ca`.
-fn towards(name: &str) -> Value {
+pub(super) fn towards(name: &str) -> Value {
     let names = json!([{ "san_type": "DNS", "matcher": { "exact": name } }]);
     let combined = json!({
         "default_validation_context": { "match_typed_subject_alt_names": names },
@@ -190,7 +190,7 @@ fn towards(name: &str) -> Value {
     json!({ "transport_socket": { "name": "tls", "typed_config": context } })
 }
 
-async fn came_of(proxy: &Proxy, status: u16, reason: Option<&str>) {
+pub(super) async fn came_of(proxy: &Proxy, status: u16, reason: Option<&str>) {
     until(&format!("{status} {reason:?}"), async || {
         let reply = proxy.get("web", "/").await;
         ((reply.status, reply.field("x-outrigger-reason")) == (status, reason)).then_some(())
