@@ -1,13 +1,18 @@
 //! All that happens, in the order in which it did: CloudEvents (<https://cloudevents.io>, 1.0, JSON), kept in the store, so
 //! that whoever comes back reads on from where it was.
 
+mod data;
+
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
+
+pub use self::data::schema;
+use self::data::{How, Told};
 
 /// What stands before the type of each of ours.
 pub const OURS: &str = "dev.outrigger.";
@@ -222,26 +227,16 @@ pub enum OfEndpoint {
 }
 
 impl OfEndpoint {
-    /// The type of its event, the subject and the data.
-    fn said(
-        self,
-        node: String,
-        at: Option<String>,
-        (cluster, endpoint): (String, String),
-    ) -> (&'static str, String, Value) {
+    fn told(self, node: String, at: Option<String>, (cluster, endpoint): (String, String)) -> (String, Told) {
         let subject = format!("cluster/{cluster}/{endpoint}");
-        let mut data = json!({ "node": node, "at": at, "cluster": cluster, "endpoint": endpoint });
-        match self {
+        let told = match self {
             Self::Ejected { cause, length } => {
-                data["cause"] = cause.into();
-                data["length_ms"] = length.map(|length| length.as_millis() as u64).into();
-                ("endpoint.ejected.v1", subject, data)
+                let length_ms = length.map(|length| length.as_millis() as u64);
+                Told::Ejected(data::Ejected { node, at, cluster, endpoint, cause, length_ms })
             }
-            Self::Returned { gone } => {
-                data["gone"] = gone.into();
-                ("endpoint.returned.v1", subject, data)
-            }
-        }
+            Self::Returned { gone } => Told::Returned(data::Returned { node, at, cluster, endpoint, gone }),
+        };
+        (subject, told)
     }
 }
 
@@ -282,125 +277,96 @@ pub enum OfShadow {
 }
 
 impl OfShadow {
-    /// The type of its event, the subject and the data.
-    fn said(self, revision: u64) -> (&'static str, String, Value) {
-        let ended = |how: &str, by: Option<u64>, author: Option<String>| {
-            ("shadow.ended.v1", json!({ "revision": revision, "how": how, "by": by, "author": author }))
-        };
-        let (kind, data) = match self {
+    fn told(self, revision: u64) -> Told {
+        let ended = |how, by, author| Told::ShadowEnded(data::ShadowEnded { revision, how, by, author });
+        match self {
             Self::Begun { author, message } => {
-                ("shadow.begun.v1", json!({ "revision": revision, "author": author, "message": message }))
+                Told::ShadowBegun(data::ShadowBegun { revision, author, message })
             }
-            Self::Promoted(by) => ended("promoted", Some(by), None),
-            Self::Replaced(by) => ended("replaced", Some(by), None),
-            Self::Ended(author) => ended("ended", None, Some(author)),
-            // Without an example: hosts and paths of live requests are not for all who hear of events.
+            Self::Promoted(by) => ended(How::Promoted, Some(by), None),
+            Self::Replaced(by) => ended(How::Replaced, Some(by), None),
+            Self::Ended(author) => ended(How::Ended, None, Some(author)),
             Self::Difference { node, listener, in_force, shadow } => {
-                let data = json!({
-                    "revision": revision, "node": node, "listener": listener, "in_force": in_force, "shadow": shadow,
-                });
-                ("shadow.difference.v1", data)
+                Told::ShadowDifference(data::ShadowDifference { revision, node, listener, in_force, shadow })
             }
-            Self::Refused { node, why } => {
-                ("shadow.refused.v1", json!({ "revision": revision, "node": node, "why": why }))
-            }
-        };
-        (kind, format!("revision/{revision}"), data)
+            Self::Refused { node, why } => Told::ShadowRefused(data::ShadowRefused { revision, node, why }),
+        }
     }
 }
 
 impl Happened {
     /// As the event of this number, of this time.
     pub fn numbered(self, id: u64, time: SystemTime) -> Event {
-        let (kind, subject, data) = self.said(time);
+        let (subject, told) = self.told(time);
         Event {
             specversion: "1.0".to_owned(),
             id: id.to_string(),
             source: "/outrigger-control".to_owned(),
-            kind: format!("{OURS}{kind}"),
+            kind: format!("{OURS}{}", told.kind()),
             subject,
             time: rfc3339(time),
             datacontenttype: "application/json".to_owned(),
-            data,
+            data: told.data(),
         }
     }
 
-    /// The type of its event, the subject and the data.
-    fn said(self, time: SystemTime) -> (&'static str, String, Value) {
+    /// The subject, and what is said of it.
+    fn told(self, time: SystemTime) -> (String, Told) {
         match self {
-            Self::Revision { number, author, message, rollback_to } => {
-                let data = json!({ "number": number, "author": author, "message": message, "rollback_to": rollback_to });
-                ("revision.accepted.v1", format!("revision/{number}"), data)
-            }
+            Self::Revision { number, author, message, rollback_to } => (
+                format!("revision/{number}"),
+                Told::RevisionAccepted(data::RevisionAccepted { number, author, message, rollback_to }),
+            ),
             Self::Refused { author, why } => {
-                ("revision.refused.v1", "revision".to_owned(), json!({ "author": author, "why": why }))
-            }
-            Self::NodeUp { node, agent, group } => {
-                let data = json!({ "node": node, "agent": agent, "group": group });
-                ("node.up.v1", format!("node/{node}"), data)
+                ("revision".to_owned(), Told::RevisionRefused(data::RevisionRefused { author, why }))
             }
             Self::RolloutStep { revision, percent, nodes } => {
-                let data = json!({ "revision": revision, "percent": percent, "nodes": nodes });
-                ("rollout.step.v1", format!("revision/{revision}"), data)
+                let step = data::RolloutStep { revision, percent, nodes };
+                (format!("revision/{revision}"), Told::RolloutStep(step))
             }
             Self::RolloutDone { revision } => {
-                ("rollout.done.v1", format!("revision/{revision}"), json!({ "revision": revision }))
+                (format!("revision/{revision}"), Told::RolloutDone(data::RolloutDone { revision }))
             }
             Self::RolledBack { revision, why } => {
-                let data = json!({ "revision": revision, "why": why });
-                ("rollout.back.v1", format!("revision/{revision}"), data)
+                (format!("revision/{revision}"), Told::RolledBack(data::RolledBack { revision, why }))
             }
-            Self::Shadow { revision, what } => what.said(revision),
-            Self::JoinCreated { id, spiffe_id, author } => join("join.created.v1", [id, spiffe_id, author]),
-            Self::JoinRevoked { id, spiffe_id, author } => join("join.revoked.v1", [id, spiffe_id, author]),
+            Self::Shadow { revision, what } => (format!("revision/{revision}"), what.told(revision)),
+            Self::JoinCreated { id, spiffe_id, author } => {
+                (format!("join/{id}"), Told::JoinCreated(data::Join { id, spiffe_id, author }))
+            }
+            Self::JoinRevoked { id, spiffe_id, author } => {
+                (format!("join/{id}"), Told::JoinRevoked(data::Join { id, spiffe_id, author }))
+            }
             Self::Issued { spiffe_id, serial, not_after, by } => {
-                let data =
-                    json!({ "spiffe_id": spiffe_id, "serial": serial, "not_after": not_after, "by": by });
-                (ISSUED, spiffe_id, data)
+                (spiffe_id.clone(), Told::Issued(data::Issued { spiffe_id, serial, not_after, by }))
             }
             Self::Expiring { whose, serial, not_after, node, why } => {
-                let kind = if not_after <= time { EXPIRED } else { EXPIRING };
-                (kind, whose.clone(), expiring(&whose, [serial, rfc3339(not_after), why], node))
+                let spiffe_id = Some(whose.clone()).filter(|whose| whose.starts_with("spiffe://"));
+                let ((node, at), over) = (node.unzip(), not_after <= time);
+                let (not_after, at) = (rfc3339(not_after), at.flatten());
+                let lapse = data::Lapse { spiffe_id, serial, not_after, node, at, why };
+                (whose, if over { Told::Expired(lapse) } else { Told::Expiring(lapse) })
             }
-            Self::Endpoint { node, at, cluster, endpoint, what } => what.said(node, at, (cluster, endpoint)),
-            Self::Forgotten { node, events } => {
-                let data = json!({ "node": node, "events": events });
-                ("node.forgot.v1", format!("node/{node}"), data)
-            }
+            Self::Endpoint { node, at, cluster, endpoint, what } => what.told(node, at, (cluster, endpoint)),
             Self::Rotated { trust_domain, roots } => {
-                let data = json!({ "trust_domain": trust_domain, "roots": roots });
-                ("ca.rotated.v1", trust_domain, data)
+                (trust_domain.clone(), Told::Rotated(data::Rotated { trust_domain, roots }))
             }
             Self::Unpublished { first, last } => {
-                ("events.unpublished.v1", "events".to_owned(), json!({ "first": first, "last": last }))
+                ("events".to_owned(), Told::Unpublished(data::Unpublished { first, last }))
             }
-            Self::NodeDown { node } => ("node.down.v1", format!("node/{node}"), json!({ "node": node })),
-            Self::Ack { node, revision } => {
-                let data = json!({ "node": node, "revision": revision });
-                ("node.ack.v1", format!("node/{node}"), data)
+            Self::NodeUp { node, agent, group } => {
+                (format!("node/{node}"), Told::NodeUp(data::NodeUp { node, agent, group }))
             }
+            Self::NodeDown { node } => (format!("node/{node}"), Told::NodeDown(data::NodeDown { node })),
+            Self::Ack { node, revision } => (format!("node/{node}"), Told::Ack(data::Ack { node, revision })),
             Self::Nack { node, revision, kind, why } => {
-                let data = json!({ "node": node, "revision": revision, "kind": kind, "why": why });
-                ("node.nack.v1", format!("node/{node}"), data)
+                (format!("node/{node}"), Told::Nack(data::Nack { node, revision, kind, why }))
+            }
+            Self::Forgotten { node, events } => {
+                (format!("node/{node}"), Told::Forgotten(data::Forgotten { node, events }))
             }
         }
     }
-}
-
-fn expiring(
-    whose: &str,
-    [serial, not_after, why]: [String; 3],
-    node: Option<(String, Option<String>)>,
-) -> Value {
-    let id = Some(whose).filter(|whose| whose.starts_with("spiffe://"));
-    let (node, at) = node.unzip();
-    json!({
-        "spiffe_id": id, "serial": serial, "not_after": not_after, "node": node, "at": at.flatten(), "why": why,
-    })
-}
-
-fn join(kind: &'static str, [id, spiffe_id, author]: [String; 3]) -> (&'static str, String, Value) {
-    (kind, format!("join/{id}"), json!({ "id": id, "spiffe_id": spiffe_id, "author": author }))
 }
 
 /// A time as RFC 3339, in UTC. What lies beyond the years that it can write is the first or the last of them: others say
@@ -411,15 +377,4 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_time_can_be_written() {
-        let epoch = SystemTime::UNIX_EPOCH;
-        let seconds = Duration::from_secs;
-        assert_eq!(rfc3339(epoch + seconds(86_400)), "1970-01-02T00:00:00Z");
-        assert_eq!(rfc3339(epoch + seconds(1_000_000_000_000_000)), "9999-12-31T23:59:59Z");
-        assert_eq!(rfc3339(epoch - seconds(1_000_000_000_000_000)), "1970-01-01T00:00:00Z");
-    }
-}
+mod tests;

@@ -32,6 +32,7 @@ use super::{Api, ca, events, joins, shadow, tokens};
         ca::bundle,
         ca::rotate,
         events::events,
+        events::event_schema,
         shadow::shadow,
         shadow::end,
         shadow::promote,
@@ -58,7 +59,7 @@ impl Modify for Bearer {
 }
 
 /// All that can be asked, and what is answered.
-#[utoipa::path(get, path = "/v1/openapi.json", responses(
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "status", responses(
     (status = 200, description = "This document", body = Object)))]
 pub(super) async fn openapi(State(api): State<Api>) -> Json<OpenApi> {
     Json(described(api.reads))

@@ -49,6 +49,7 @@ fn whoever_reads_it_knows_what_to_ask_and_what_comes() {
         let id = of["operationId"].as_str().expect(&at);
         assert!(ids.insert(id), "{at}: two are called `{id}`");
         assert!(of["summary"].is_string() || of["description"].is_string(), "{at}");
+        assert!(list(of, "tags").iter().any(|tag| tag != "super"), "{at}");
         let parameters: Vec<_> = list(of, "parameters")
             .iter()
             .map(|of| (of["in"].as_str().unwrap(), of["name"].as_str().unwrap()))

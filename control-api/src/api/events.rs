@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::answers::{Misread, Refused};
 use super::asked::Query;
 use super::{Api, Failed, auth, blocking};
-use crate::events::Event;
+use crate::events::{Event, schema};
 use crate::plane::Plane;
 
 /// Read from the store at once.
@@ -61,6 +61,13 @@ pub(super) async fn events(
     }
     let most = most.unwrap_or(PAGE).min(PAGE);
     blocking(move || Ok(Json(api.plane.store().events(after, most)?).into_response())).await
+}
+
+/// What events look like, as JSON Schema: all of them, and the `data` of each type.
+#[utoipa::path(get, path = "/v1/events/schema", security((), ("token" = [])), responses(
+    (status = 200, description = "The schema", body = Object), Refused))]
+pub(super) async fn event_schema(_: auth::Reader) -> Json<serde_json::Value> {
+    Json(schema())
 }
 
 /// Tells what is kept, and then what comes, until nobody listens.

@@ -136,6 +136,7 @@ pub fn router(plane: Arc<Plane>, reads: Reads) -> Router {
         .route("/v1/shadow", get(shadow::shadow).delete(shadow::end))
         .route("/v1/shadow/promote", post(shadow::promote))
         .route("/v1/events", get(events::events))
+        .route("/v1/events/schema", get(events::event_schema))
         .route("/v1/tokens", get(tokens::tokens).post(tokens::new_token))
         .route("/v1/tokens/{name}", axum::routing::delete(tokens::drop_token))
         .route("/v1/join-tokens", get(joins::joins).post(joins::new_join))
@@ -165,13 +166,13 @@ async fn refuse_asides(request: Request, next: Next) -> Result<Response, Failed>
 }
 
 /// That it runs.
-#[utoipa::path(get, path = "/live", responses((status = 200, description = "It does", body = String)))]
+#[utoipa::path(get, path = "/live", tag = "status", responses((status = 200, description = "It does", body = String)))]
 async fn live() -> &'static str {
     "ok\n"
 }
 
 /// Whether changes can be made: what is served is served all the same.
-#[utoipa::path(get, path = "/ready", responses(
+#[utoipa::path(get, path = "/ready", tag = "status", responses(
     (status = 200, description = "They can", body = String),
     (status = 503, description = "The store is away, and why", body = Problem)))]
 async fn ready(State(api): State<Api>) -> Result<&'static str, Failed> {
@@ -207,7 +208,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Checks documents, and makes a revision of them and those that stay.
-#[utoipa::path(post, path = "/v1/revisions", params(Aside), request_body = Apply, security(("token" = [])), responses(
+#[utoipa::path(post, path = "/v1/revisions", tag = "revisions", params(Aside), request_body = Apply, security(("token" = [])), responses(
     (status = 200, description = "They are accepted; or, in a dry run, would be", body = Changed),
     (status = 409, description = "They are not the author's to change, or there is no such document", body = Problem),
     Refused, Misfit))]
@@ -223,7 +224,7 @@ async fn apply(
 }
 
 /// Brings an earlier revision back, as a new one.
-#[utoipa::path(post, path = "/v1/rollback", params(Aside), request_body = Rollback, security(("token" = [])), responses(
+#[utoipa::path(post, path = "/v1/rollback", tag = "revisions", params(Aside), request_body = Rollback, security(("token" = [])), responses(
     (status = 200, description = "It is accepted; or, in a dry run, would be", body = Changed),
     (status = 409, description = "There is no such revision, or it never was in force", body = Problem),
     Refused, Misfit))]
@@ -244,7 +245,7 @@ struct Most {
 }
 
 /// What was accepted, or put on trial, the last first.
-#[utoipa::path(get, path = "/v1/revisions", security((), ("token" = [])),
+#[utoipa::path(get, path = "/v1/revisions", tag = "revisions", security((), ("token" = [])),
     params(("most" = Option<usize>, Query, description = "So many; 100 by default, 1000 at the most")),
     responses((status = 200, description = "Those, without what they say", body = Vec<Entry>), Misread, Refused))]
 async fn history(
@@ -261,7 +262,7 @@ fn found(api: &Api, number: u64) -> Result<Revision, Failed> {
 }
 
 /// A revision, whole.
-#[utoipa::path(get, path = "/v1/revisions/{number}", security((), ("token" = [])),
+#[utoipa::path(get, path = "/v1/revisions/{number}", tag = "revisions", security((), ("token" = [])),
     params(("number" = u64, Path, description = "Its number")),
     responses(
         (status = 200, description = "All that it says", body = Revision),
@@ -282,7 +283,7 @@ struct Against {
 }
 
 /// What a revision changed, or in what it differs from another.
-#[utoipa::path(get, path = "/v1/revisions/{number}/diff", security((), ("token" = [])),
+#[utoipa::path(get, path = "/v1/revisions/{number}/diff", tag = "revisions", security((), ("token" = [])),
     params(
         ("number" = u64, Path, description = "Its number"),
         ("from" = Option<u64>, Query, description = "The other; what was in force when it was written by default, 0 for nothing")),
@@ -308,7 +309,7 @@ async fn difference(
 }
 
 /// The documents in force.
-#[utoipa::path(get, path = "/v1/documents", security((), ("token" = [])), responses(
+#[utoipa::path(get, path = "/v1/documents", tag = "revisions", security((), ("token" = [])), responses(
     (status = 200, description = "What they say, by name", body = BTreeMap<String, String>), Refused))]
 async fn documents(
     State(api): State<Api>,
@@ -319,7 +320,7 @@ async fn documents(
 }
 
 /// Who is connected, what each has taken, and what it refused.
-#[utoipa::path(get, path = "/v1/status", security((), ("token" = [])), responses(
+#[utoipa::path(get, path = "/v1/status", tag = "status", security((), ("token" = [])), responses(
     (status = 200, description = "All of that", body = Status), Refused))]
 async fn status(State(api): State<Api>, _: auth::Reader) -> Json<Status> {
     let published = api.plane.published().borrow().clone();

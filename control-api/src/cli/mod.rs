@@ -176,6 +176,9 @@ enum Verb {
         /// Go on with what comes
         #[arg(short, long)]
         follow: bool,
+        /// Print what they look like instead, as JSON Schema
+        #[arg(long, conflicts_with_all = ["after", "follow"])]
+        schema: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -235,7 +238,9 @@ pub fn main() -> ExitCode {
         Verb::Shadow { verb: None, remote } => shadow::show(&remote),
         Verb::Shadow { verb: Some(verb), remote: _ } => shadow::run(verb),
         Verb::Status { remote } => status(&remote),
-        Verb::Events { after, follow, remote } => events(after, follow, &remote),
+        Verb::Events { schema: true, remote, after: _, follow: _ } => Client::new(&remote)
+            .and_then(|client| print(&format!("{:#}\n", client.get("/v1/events/schema")?))),
+        Verb::Events { after, follow, schema: false, remote } => events(after, follow, &remote),
         Verb::Token { verb } => token::run(verb),
         Verb::Ca { verb: CaVerb::Bundle { remote } } => {
             Client::new(&remote).and_then(|client| print(&client.get_text("/v1/ca/bundle")?))

@@ -251,6 +251,10 @@ async fn events_are_kept_and_told_to_whoever_listens() {
     let event = &events[0];
     assert_eq!((&event["specversion"], &event["subject"]), (&json!("1.0"), &json!("revision/1")));
     assert_eq!(event["data"], json!({ "number": 1, "author": "admin", "message": "", "rollback_to": null }));
+    // And what it looks like is said.
+    let schema = control.json(&["events", "--schema"]);
+    let keys = &schema["$defs"][event["type"].as_str().unwrap()]["properties"];
+    assert!(keys["rollback_to"].is_object() && keys.as_object().unwrap().len() == 4, "{schema:#}");
     // From the one that is known on, and then what comes.
     let mut listener = Client::connect(control.api()).await;
     let id = event["id"].as_str().unwrap();
