@@ -1,7 +1,7 @@
 """A rate limit service (envoy.service.ratelimit.v3) of PyPI's grpcio, its messages written by hand: no generated code.
 
 Prints `PORT <n>` once it listens, and `ASKED <hex>` for each question, its bytes as they came. Grants two questions that
-are alike, then says OVER_LIMIT. Ends when its standard input does.
+are alike, or as many as its argument says, then says OVER_LIMIT. Ends when its standard input does.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import sys
 import grpc
 
 counts = collections.Counter()
+granted = int(sys.argv[1]) if len(sys.argv) > 1 else 2
 
 
 async def should_rate_limit(request, context):
@@ -18,7 +19,7 @@ async def should_rate_limit(request, context):
     counts[request] += 1
     # overall_code (field 1): OK is 1, OVER_LIMIT is 2; response_headers_to_add (field 3): a key and a value.
     header = b"\x0a\x06x-seen\x12\x01" + str(counts[request]).encode()
-    return bytes([0x08, 1 if counts[request] <= 2 else 2, 0x1A, len(header)]) + header
+    return bytes([0x08, 1 if counts[request] <= granted else 2, 0x1A, len(header)]) + header
 
 
 async def main():
