@@ -4,6 +4,9 @@
 mod drains;
 mod limits;
 mod mutual;
+mod outliers;
+mod retries;
+mod stage;
 mod tokens;
 
 use std::net::SocketAddr;
@@ -21,39 +24,43 @@ struct Behind {
     /// Takes connections, and never says anything.
     silent: TcpListener,
     /// Nobody listens there.
-    closed: u16,
+    closed: String,
 }
 
 impl Behind {
     async fn start() -> Self {
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         Self {
             one: Echo::start("one").await,
             two: Echo::start("two").await,
             silent: TcpListener::bind("127.0.0.1:0").await.unwrap(),
-            closed,
+            closed: closed().await,
         }
     }
 
     fn document(&self) -> String {
         let (one, two) = (self.one.address(), self.two.address());
         let silent = self.silent.local_addr().unwrap();
-        let closed = self.closed;
+        let closed = &self.closed;
         format!(
             "{}{}clusters:
   one: {{ endpoints: [\"{one}\"] }}
   two: {{ endpoints: [\"{two}\"], balance: round-robin }}
   silent: {{ endpoints: [\"{silent}\"] }}
-  closed: {{ endpoints: [127.0.0.1:{closed}] }}
+  closed: {{ endpoints: [\"{closed}\"] }}
   nobody: {{ endpoints: [] }}
   both: {{ endpoints: [\"{one}\", \"{two}\"], balance: {{ ring-hash: {{ hash: [{{ header: x-user }}] }} }} }}
   asked: {{ endpoints: [\"{one}\", \"{two}\"], balance: maglev }}
-  second: {{ endpoints: [\"{two}\", {{ address: 127.0.0.1:{closed}, priority: 1 }}] }}
+  second: {{ endpoints: [\"{two}\", {{ address: \"{closed}\", priority: 1 }}] }}
 ",
             include_str!("second_opinion/routes.yaml"),
             include_str!("second_opinion/rules.yaml"),
         )
     }
+}
+
+/// An address that nobody listens at, where no other test is given a port either.
+async fn closed() -> String {
+    TcpListener::bind("127.0.0.2:0").await.unwrap().local_addr().unwrap().to_string()
 }
 
 /// A request, and where it goes.
@@ -259,7 +266,9 @@ impl Three {
     /// What comes of this at each.
     async fn each(&self, listener: &str, ask: impl AsyncFn(SocketAddr) -> String) -> [String; 3] {
         let [alone, told, envoy] = self.addresses(listener);
-        [ask(alone).await, ask(told).await, ask(envoy).await]
+        // On the heap: with their buffers all three are more than a stack has room for.
+        let [alone, told, envoy] = [alone, told, envoy].map(|address| Box::pin(ask(address)));
+        tokio::join!(alone, told, envoy).into()
     }
 
     /// All rows, of which there are so many, through all three.
