@@ -6,6 +6,7 @@ mod limits;
 mod mutual;
 mod outliers;
 mod retries;
+mod splits;
 mod stage;
 mod tokens;
 
