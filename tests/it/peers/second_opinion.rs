@@ -8,6 +8,7 @@ mod outliers;
 mod retries;
 mod splits;
 mod stage;
+mod sticky;
 mod tokens;
 
 use std::net::SocketAddr;
@@ -49,8 +50,6 @@ impl Behind {
   silent: {{ endpoints: [\"{silent}\"] }}
   closed: {{ endpoints: [\"{closed}\"] }}
   nobody: {{ endpoints: [] }}
-  both: {{ endpoints: [\"{one}\", \"{two}\"], balance: {{ ring-hash: {{ hash: [{{ header: x-user }}] }} }} }}
-  asked: {{ endpoints: [\"{one}\", \"{two}\"], balance: maglev }}
   second: {{ endpoints: [\"{two}\", {{ address: \"{closed}\", priority: 1 }}] }}
 ",
             include_str!("second_opinion/routes.yaml"),
@@ -330,31 +329,4 @@ async fn a_file_a_control_plane_and_envoy_mean_the_same() {
     let behind = Behind::start().await;
     let three = Three::start(&envoy, &behind.document()).await;
     three.compare(&rows(), MEANT, 120).await;
-}
-
-/// One of a hash goes to one, whoever balances, and both serve some. Routes are asked where the cluster says nothing itself.
-#[tokio::test]
-async fn the_same_user_goes_to_the_same_endpoint() {
-    let Some(envoy) = Envoy::find().await else { return };
-    let behind = Behind::start().await;
-    let control = Control::start("", &[("mesh.yaml", &behind.document())]);
-    let told = Proxy::start(&follows(&control)).await;
-    let envoy = envoy.run(&node("envoy", control.xds(), "GRPC")).await;
-    let hosts = ["sticky.test", "asked.test", "own.test"];
-    let addresses = [told.address("web"), envoy.address_of("web")];
-    for (host, address) in hosts.into_iter().flat_map(|host| addresses.map(|address| (host, address))) {
-        let mut seen = std::collections::BTreeMap::<String, std::collections::BTreeSet<String>>::new();
-        for round in 0..3 {
-            for user in 0..16 {
-                let field = format!("x-user: u{user}");
-                let round = format!("x-round: {round}");
-                let came = came_of(address, &row("web", "GET", host, "/", &[&field, &round])).await;
-                assert!(came.starts_with("200 "), "{came} from {host} in round {round}");
-                seen.entry(field).or_default().insert(came);
-            }
-        }
-        assert!(seen.values().all(|to| to.len() == 1), "{host}: {seen:?}");
-        let all: std::collections::BTreeSet<_> = seen.into_values().flatten().collect();
-        assert_eq!(all.len(), 2, "{host}: {all:?}");
-    }
 }
