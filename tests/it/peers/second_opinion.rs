@@ -5,6 +5,7 @@ mod drains;
 mod limits;
 mod mutual;
 mod outliers;
+mod refusals;
 mod retries;
 mod splits;
 mod stage;
