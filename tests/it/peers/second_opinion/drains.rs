@@ -70,6 +70,10 @@ fn changes(slow: &str, two: SocketAddr) -> Vec<Change> {
     ]
 }
 
+pub(super) fn count() -> usize {
+    changes("", ([127, 0, 0, 1], 0).into()).len()
+}
+
 /// What came of a new connection. A change that a worker has yet to hear of (Envoy accepts it before) leads to the origin
 /// that keeps its answers back: that one waits.
 async fn anew(address: SocketAddr) -> String {

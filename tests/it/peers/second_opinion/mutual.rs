@@ -22,6 +22,9 @@ async fn agent(control: &Control, secrets: &Value) -> Option<(Running, SocketAdd
     Some((agent, ([127, 0, 0, 1], port).into()))
 }
 
+/// Rows: of each of three listeners its callers, what they speak and one in the clear; and servers.
+pub(super) const COUNT: usize = 3 * (9 + 10 + 1) + 13;
+
 /// Who comes, by a word for it; `None` shows nothing.
 fn callers(authority: &Authority) -> Vec<(&'static str, Option<Svid>)> {
     let stranger = Authority::new(&authority.domain);
@@ -211,7 +214,7 @@ async fn of_identities_all_three_mean_the_same() {
         assert_eq!(came[0].starts_with("200"), good, "{name}: {came:?}");
         differences.note(&format!("out: {name}"), came);
     }
-    differences.end(60);
+    differences.end(COUNT);
 }
 
 /// Envoy has no word for the roots of its system, and refuses a cluster that is checked by names alone: it serves nobody there,

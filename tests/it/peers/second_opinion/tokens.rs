@@ -136,6 +136,10 @@ fn rows(signers: &Signers) -> Vec<Row> {
     all
 }
 
+pub(super) fn count() -> usize {
+    rows(&Signers::new()).len()
+}
+
 /// What is meant to differ.
 const MEANT: Meant = &[
     ("for the other: ", FOR_OTHERS),
