@@ -77,7 +77,7 @@ impl Held {
         let (mut sockets, mut calls) = (Vec::new(), Vec::new());
         for _ in 0..each {
             let mut socket = proxy.client("web").await;
-            socket.send(ASK).await;
+            socket.send(ASK.replace("Host: t\r", "Host: test\r")).await;
             assert_eq!(socket.reply().await.status, 101);
             sockets.push(socket);
             calls.push(Call::open(proxy).await);

@@ -7,7 +7,7 @@ use outrigger_tests::h2client::H2;
 use outrigger_tests::{Client, Echo, Origin, Proxy, until};
 use serde_json::Value;
 
-use super::super::{port, proxy};
+use super::super::{file, port};
 use super::{Held, Plane, connections, in_force, sockets};
 
 /// Requests of each client between two changes: enough for each endpoint to have its turn.
@@ -31,12 +31,14 @@ struct Mesh {
     check: String,
     /// Further clusters.
     clusters: String,
+    /// Whether all routes are of a host, which may be told on demand.
+    of_host: bool,
 }
 
 impl Mesh {
     fn text(&self, stage: &Stage) -> String {
-        let Self { listener, listeners, routes, last, endpoints, cluster, check, clusters } = self;
-        format!(
+        let Self { listener, listeners, routes, last, endpoints, cluster, check, clusters, of_host } = self;
+        let text = format!(
             "listeners:
 {listeners}  web:
     bind: 127.0.0.1:0
@@ -44,7 +46,7 @@ impl Mesh {
 {routes}      - {{ match: {{ path: {{ prefix: /chat }} }}, to: sockets }}
       - {{ match: {{ path: {{ prefix: /checked }} }}, to: checked }}
       - {{ match: {{ path: {{ prefix: /limited }} }}, to: app, rate_limit: {{ rate: 1/h, burst: 9000 }} }}
-      - {{ {last} }}
+      - {{ match: {{ path: {{ prefix: / }} }}, {last} }}
 clusters:
 {clusters}  sockets: {{ endpoints: [\"{}\"] }}
   other: {{ endpoints: [127.0.0.1:{}], idle_timeout: 10m }}
@@ -58,7 +60,8 @@ clusters:
             port(&stage.other),
             port(&stage.checked),
             endpoints.join(", "),
-        )
+        );
+        if *of_host { text.replace("match: { path", "match: { host: test, path") } else { text }
     }
 
     /// One cluster key in place of what it was.
@@ -119,6 +122,7 @@ impl Stage {
             .to_owned(),
             check: String::new(),
             clusters: String::new(),
+            of_host: false,
         }
     }
 
@@ -381,12 +385,13 @@ impl Witness {
     }
 }
 
-/// Makes each change, and takes it back.
-async fn check(rows: &[Row]) {
+/// Makes each change, and takes it back; where that is wanted, of a host that came on demand, and clusters with it.
+async fn check(rows: &[Row], on_demand: bool) {
     let stage = Stage::start().await;
-    let base = stage.mesh();
+    let base = Mesh { of_host: on_demand, ..stage.mesh() };
     let mut plane = Plane::start(&base.text(&stage));
-    let proxy = proxy(&plane.control, "a").await;
+    let demand = format!("\", on_demand: {on_demand} }}");
+    let proxy = Proxy::start(&file(&plane.control, "a").replace("\" }", &demand)).await;
     until("it listens", async || proxy.log().contains("listening listener=web").then_some(())).await;
     let mut witness = Witness::start(proxy, &stage).await;
     let at_first = in_force(&witness.proxy).await;
@@ -422,20 +427,31 @@ async fn check(rows: &[Row]) {
 
 #[tokio::test]
 async fn changes_of_clusters_close_nothing_and_forget_nothing() {
-    check(CLUSTERS).await;
+    check(CLUSTERS, false).await;
 }
 
 #[tokio::test]
 async fn changes_of_endpoints_touch_those_that_they_name() {
-    check(ENDPOINTS).await;
+    check(ENDPOINTS, false).await;
 }
 
 #[tokio::test]
 async fn changes_of_routes_close_nothing_and_forget_nothing() {
-    check(ROUTES).await;
+    check(ROUTES, false).await;
+}
+
+#[tokio::test]
+async fn changes_of_hosts_on_demand_close_nothing_and_forget_nothing() {
+    check(ROUTES, true).await;
+}
+
+#[tokio::test]
+async fn changes_of_clusters_on_demand_close_nothing_and_forget_nothing() {
+    check(&CLUSTERS[..5], true).await;
+    check(ENDPOINTS, true).await;
 }
 
 #[tokio::test]
 async fn changes_of_listeners_close_nothing_and_forget_nothing() {
-    check(LISTENERS).await;
+    check(LISTENERS, false).await;
 }
