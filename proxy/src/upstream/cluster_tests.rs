@@ -142,11 +142,14 @@ fn picks(cluster: &Cluster, now: Duration) -> Vec<usize> {
     counts
 }
 
+/// What is changed of a cluster, and of its endpoints.
+type Edit = fn(&mut model::Cluster, &mut Assignment);
+
 /// Half of a slow start over, a change of anything else does not begin it anew, and whoever is long there begins none.
 #[tokio::test(start_paused = true)]
 async fn a_slow_start_goes_on_through_changes_and_none_begins_by_one() {
     const SECOND: Duration = Duration::from_secs(1);
-    let with = |change: fn(&mut model::Cluster, &mut Assignment)| {
+    let with = |change: Edit| {
         let mut config = model::Cluster::new(Source::Static);
         (config.balance, config.slow_start) = (model::Balance::Random, 100 * SECOND);
         let mut assignment = assignment(&[1, 2, 3, 4, 5]);
@@ -162,7 +165,7 @@ async fn a_slow_start_goes_on_through_changes_and_none_begins_by_one() {
     tokio::time::advance(500 * SECOND).await;
     clusters.assign(&cluster, &whole);
     tokio::time::advance(50 * SECOND).await;
-    let changes: [(&str, fn(&mut model::Cluster, &mut Assignment)); 8] = [
+    let changes: [(&str, Edit); 8] = [
         ("nothing", |_, _| {}),
         ("a timeout", |config, _| config.connect_timeout = 7 * SECOND),
         ("how long connections wait", |config, _| config.idle_timeout = 7 * SECOND),

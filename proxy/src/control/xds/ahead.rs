@@ -24,9 +24,11 @@ impl Ahead {
             missing.filter(|name| self.gone.contains(name) || !is_served(name)).collect();
         self.given_up.retain(|name| missing.contains(name));
         self.awaited = missing.difference(&self.given_up).cloned().collect();
-        // Whoever begins is told all clusters there are: what leads to others leads nowhere.
+        // Whoever begins is told all clusters there are: what leads to others leads nowhere. But for those that are taken away
+        // before it has heard the rest: what leads there is about to be another.
         if !std::mem::replace(&mut self.looked, true) {
-            self.give_up();
+            let nowhere = self.awaited.difference(&self.gone).cloned().collect::<Vec<_>>();
+            nowhere.into_iter().for_each(|name| self.give_up_on(name));
         }
     }
 
@@ -83,5 +85,12 @@ mod tests {
         assert_eq!(look(&mut ahead, &["served"]), ["served"]);
         ahead.arrive();
         assert_eq!(look(&mut ahead, &["served"]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_taken_away_before_all_was_told_is_waited_for() {
+        let mut ahead = Ahead::default();
+        ahead.note_gone(&Name::new("gone").unwrap());
+        assert_eq!(look(&mut ahead, &["nowhere", "gone"]), ["gone"]);
     }
 }

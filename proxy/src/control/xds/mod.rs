@@ -14,6 +14,7 @@ mod inquiry;
 #[cfg(test)]
 mod interleavings;
 mod lapses;
+mod left;
 mod merge;
 mod reach;
 mod referred;

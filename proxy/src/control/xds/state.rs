@@ -17,6 +17,7 @@ use super::ahead::Ahead;
 use super::demanded::{Demanded, Hosts, Led};
 use super::discovered::{Discovered, News};
 use super::lapses::Lapses;
+use super::left::Left;
 use super::referred::{Answer, Change, Referred};
 use super::refers::{clusters_beside, clusters_of, of_cluster, of_listener};
 use super::said::{Held, Said};
@@ -59,6 +60,8 @@ pub(super) struct State {
     changed: bool,
     /// The clusters whose endpoints have.
     moved: BTreeSet<Name>,
+    /// Those that are in force as they were before.
+    left: Left,
     /// When what is gone that is not said again.
     lapses: Lapses,
     /// Whether anything was said since it was last written down.
@@ -155,6 +158,7 @@ impl State {
             }
             Resource::Endpoints(set) => {
                 if self.sets.put(&name, Held::new(Arc::new(set), said, keeps)) {
+                    self.left.note_moved(&name);
                     self.moved.extend(self.sets.by(&name).iter().cloned());
                 }
             }
@@ -215,8 +219,12 @@ impl State {
         };
         let ClusterResource { cluster, endpoints } = &old.held.means;
         self.changed |= *cluster != new.means.cluster;
+        let was_told = old.told;
         old.told &= cluster.source == new.means.cluster.source;
         if *endpoints != new.means.endpoints {
+            if let (EndpointSource::Eds(set), true) = (endpoints, was_told) {
+                self.left.note(&name, set);
+            }
             if let EndpointSource::Eds(set) = endpoints
                 && EndpointSource::Eds(set.clone()) != new.means.endpoints
             {
@@ -303,10 +311,13 @@ impl State {
         match kind {
             Kind::Cluster => {
                 self.led.note_absent(name);
-                let Some(Upstream { held, told: _ }) = self.clusters.remove(name) else { return };
+                let Some(Upstream { held, told }) = self.clusters.remove(name) else { return };
                 self.ahead.note_gone(name);
                 if let EndpointSource::Eds(set) = &held.means.endpoints {
                     self.sets.release(set, name);
+                    if told {
+                        self.left.note(name, set);
+                    }
                 }
                 let secrets = of_cluster(&held.means);
                 self.name_secrets((kind, name.clone()), &secrets, &BTreeSet::new());
@@ -531,6 +542,7 @@ impl State {
         if !self.is_missing() && (self.changed || !self.told) {
             (self.told, self.changed) = (true, false);
             self.moved.clear();
+            self.left.arrive_all();
             self.ahead.arrive();
             self.clusters.values_mut().for_each(|cluster| cluster.told = true);
             return Some(News::All(Box::new(self.discovered())));
@@ -546,8 +558,14 @@ impl State {
                 EndpointSource::Eds(set) if matches!(self.sets.answer(set), Answer::Awaited) => {
                     self.moved.insert(name);
                 }
-                source => found.extend(self.endpoints(source).map(|set| (name, set))),
+                source => {
+                    self.left.arrive(&name);
+                    found.extend(self.endpoints(source).map(|set| (name, set)));
+                }
             }
+        }
+        for (name, set) in self.left.take_moved() {
+            found.extend(self.sets.answer(&set).means().map(|set| (name, Arc::clone(set))));
         }
         (!found.is_empty()).then_some(News::Endpoints(found))
     }
