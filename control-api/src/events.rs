@@ -20,6 +20,10 @@ pub const OURS: &str = "dev.outrigger.";
 /// From 1970 to the end of the year 9999, after which RFC 3339 has no year.
 const LAST: Duration = Duration::from_secs(253_402_300_799);
 
+/// A node has come.
+pub(crate) const NODE_UP: &str = "node.up.v1";
+/// A node has gone.
+pub(crate) const NODE_DOWN: &str = "node.down.v1";
 /// A certificate was signed.
 pub(crate) const ISSUED: &str = "certificate.issued.v1";
 /// A certificate lapses, and there is no other.

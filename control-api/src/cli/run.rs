@@ -24,7 +24,7 @@ use crate::store::etcd::{self, Etcd};
 use crate::store::file::File;
 use crate::store::{Store, StoreError};
 use crate::tls::{self, Listener, Peer};
-use crate::{api, attest, directory, lapses, loads, nats, reports, rollout, shadow, xds};
+use crate::{api, attest, directory, loads, nats, overdue, reports, rollout, shadow, xds};
 
 /// Where the first token stands, in the store.
 const FIRST_TOKEN: &str = "admin.token";
@@ -157,7 +157,7 @@ async fn serve(settings: Settings) -> super::Done {
     let (leader, of) = (plane.clone(), plane.clone());
     tokio::spawn(rollout::while_leading(of, move || rollout::lead(leader.clone(), rollout.clone())));
     let (watcher, of) = (plane.clone(), plane.clone());
-    tokio::spawn(rollout::while_leading(of, move || lapses::watch(watcher.clone())));
+    tokio::spawn(rollout::while_leading(of, move || overdue::watch(watcher.clone())));
     if let Some(events) = events {
         let (publisher, of) = (plane.clone(), plane.clone());
         tokio::spawn(rollout::while_leading(of, move || nats::publish(publisher.clone(), events.clone())));

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{EXPIRED, EXPIRING, Event, ISSUED, OURS};
+use super::{EXPIRED, EXPIRING, Event, ISSUED, NODE_DOWN, NODE_UP, OURS};
 
 /// The one table of all types: what each says, what its data is, and what it is called after [`OURS`].
 macro_rules! told {
@@ -55,9 +55,9 @@ told! {
     /// A revision is not on trial any more.
     ShadowEnded(ShadowEnded) = "shadow.ended.v1",
     /// A node has come.
-    NodeUp(NodeUp) = "node.up.v1",
+    NodeUp(NodeUp) = NODE_UP,
     /// A node has gone.
-    NodeDown(NodeDown) = "node.down.v1",
+    NodeDown(NodeDown) = NODE_DOWN,
     /// A node has taken a revision, of all kinds that it asks for.
     Ack(Ack) = "node.ack.v1",
     /// A node has refused something.

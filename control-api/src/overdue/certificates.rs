@@ -1,29 +1,17 @@
 //! Certificates of ours that lapse without another in their place. Nodes tell of their own ([`crate::reports`]); here is seen
 //! what nobody tells: that a root is near its end, and that nothing was signed for an identity when it should have been. Its
 //! nodes may be gone, or may have nobody to tell.
-//!
-//! What was signed stands in the log of events, and so does what was said of it: whoever leads reads it from its beginning, and
-//! needs to remember nothing.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::time::{sleep, timeout};
 
-use crate::ca::RootLife;
+use super::LOOK;
+use crate::ca::{Authority, RootLife};
 use crate::events::{EXPIRED, EXPIRING, Event, Happened, ISSUED, OURS};
-use crate::plane::Plane;
-use crate::store::StoreError;
 
-/// Events read at once.
-const PAGE: usize = 500;
-/// Looked at no later than this: clocks are set.
-const LOOK: Duration = Duration::from_secs(60);
-/// And no sooner: many events come at once.
-const PAUSE: Duration = Duration::from_secs(1);
 /// Of what has lapsed so long ago nothing is said any more.
 const PAST: Duration = Duration::from_secs(3600);
 /// That a root of years ends is said so long before.
@@ -31,49 +19,11 @@ const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Whoever comes to lead waits so long for nodes that could ask nobody before, or an eighth of a shorter life.
 const GRACE: Duration = Duration::from_secs(300);
 
-/// Watches for as long as this control plane leads.
-pub async fn watch(plane: Arc<Plane>) {
-    let mut last = plane.last_event();
-    let mut log = Log { since: SystemTime::now(), read: 0, signed: HashMap::new() };
-    loop {
-        last.borrow_and_update();
-        if let Some(authority) = &plane.authority
-            && let Some(root) = authority.root()
-        {
-            let id = format!("spiffe://{}", authority.trust_domain());
-            log.hold(id, of_root(root, authority.lifetime()));
-        }
-        let reader = Arc::clone(&plane);
-        let read = tokio::task::spawn_blocking(move || {
-            let read = log.read_on(&reader);
-            (log, read)
-        });
-        let Ok((back, read)) = read.await else { return };
-        log = back;
-        let now = SystemTime::now();
-        match read {
-            Ok(()) => log.due(now, |happened| {
-                let has_room = plane.has_room(1);
-                if has_room {
-                    plane.note(happened);
-                }
-                has_room
-            }),
-            // Of half of a log nothing can be said.
-            Err(error) => tracing::warn!(%error, "which certificates lapse is looked at later"),
-        }
-        sleep(PAUSE).await;
-        let _ = timeout(log.wait(now), last.changed()).await;
-    }
-}
-
-/// What the log says, as far as it was read.
+/// What the log says of them, as far as it was read.
 #[derive(Debug)]
-struct Log {
+pub(super) struct Certificates {
     /// Since when it is looked at here.
     since: SystemTime,
-    /// The last event that was read.
-    read: u64,
     /// What was signed last, by SPIFFE ID; a root by its trust domain's.
     signed: HashMap<String, Signed>,
 }
@@ -103,21 +53,21 @@ fn of_root(RootLife { serial, not_before, not_after }: RootLife, lifetime: Durat
     Signed { serial, not_after, due: not_after - before, said: Said::Nothing }
 }
 
-impl Log {
-    fn read_on(&mut self, plane: &Plane) -> Result<(), StoreError> {
-        loop {
-            let page = plane.store().events(self.read, PAGE)?;
-            if page.is_empty() {
-                return Ok(());
-            }
-            for event in page {
-                self.read = event.id.parse().unwrap_or(self.read + 1);
-                self.hear(&event);
-            }
+impl Certificates {
+    /// Nothing is known of any.
+    pub(super) fn new(since: SystemTime) -> Self {
+        Self { since, signed: HashMap::new() }
+    }
+
+    /// The root that signs now is one of them.
+    pub(super) fn hold_root(&mut self, authority: &Authority) {
+        if let Some(root) = authority.root() {
+            let id = format!("spiffe://{}", authority.trust_domain());
+            self.hold(id, of_root(root, authority.lifetime()));
         }
     }
 
-    fn hear(&mut self, event: &Event) {
+    pub(super) fn hear(&mut self, event: &Event) {
         let text = |key: &str| event.data[key].as_str();
         let (Some(id), Some(serial)) = (text("spiffe_id"), text("serial")) else { return };
         match event.kind.strip_prefix(OURS) {
@@ -162,7 +112,7 @@ impl Log {
     }
 
     /// Says what is to be said now, as far as it is taken.
-    fn due(&mut self, now: SystemTime, mut say: impl FnMut(Happened) -> bool) {
+    pub(super) fn due(&mut self, now: SystemTime, mut say: impl FnMut(Happened) -> bool) {
         self.signed.retain(|_, signed| now < signed.not_after + PAST);
         let is_due = |(_, signed): &(&String, &Signed)| self.next(signed).is_some_and(|next| next <= now);
         let due: Vec<_> = self.signed.iter().filter(is_due).map(|(id, _)| id.clone()).collect();
@@ -188,7 +138,7 @@ impl Log {
     }
 
     /// Until there is something to be said.
-    fn wait(&self, now: SystemTime) -> Duration {
+    pub(super) fn wait(&self, now: SystemTime) -> Duration {
         let next = self.signed.values().filter_map(|signed| self.next(signed)).min();
         let next = next.map(|next| next.duration_since(now).unwrap_or_default());
         next.unwrap_or(LOOK).min(LOOK)
@@ -213,19 +163,19 @@ mod tests {
     }
 
     /// Signed at its beginning, for so long.
-    fn issued(log: &mut Log, (id, serial): (&str, &str), begin: u64, life: u64) {
+    fn issued(log: &mut Certificates, (id, serial): (&str, &str), begin: u64, life: u64) {
         let (spiffe_id, serial, by) = (id.to_owned(), serial.to_owned(), String::new());
         let not_after = crate::events::rfc3339(at(begin + life));
         let happened = Happened::Issued { spiffe_id, serial, not_after, by };
         log.hear(&happened.numbered(1, at(begin)));
     }
 
-    fn log() -> Log {
-        Log { since: at(0), read: 0, signed: HashMap::new() }
+    fn log() -> Certificates {
+        Certificates::new(at(0))
     }
 
     /// Whose, which, and what of it, in order.
-    fn said(log: &mut Log, now: u64) -> Vec<String> {
+    fn said(log: &mut Certificates, now: u64) -> Vec<String> {
         let mut words = Vec::new();
         log.due(at(now), |happened| {
             let event = happened.numbered(1, at(now));
@@ -267,7 +217,7 @@ mod tests {
         log.due(at(700), |_| false);
         assert_eq!(said(&mut log, 701), ["spiffe://m/a 1 expiring"]);
         // It comes to lead when they could ask nobody for a while.
-        let mut log = Log { since: at(710), ..self::log() };
+        let mut log = Certificates::new(at(710));
         issued(&mut log, ("spiffe://m/a", "1"), 0, 800);
         issued(&mut log, ("spiffe://m/b", "2"), 0, 8000);
         assert_eq!(said(&mut log, 809), [""; 0]);
