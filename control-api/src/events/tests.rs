@@ -187,6 +187,7 @@ fn fits(schema: &Value, value: &Value) -> bool {
         Some("integer") => value.is_u64(),
         Some("number") => value.is_number(),
         Some("null") => value.is_null(),
+        Some("boolean") => value.is_boolean(),
         other => panic!("{other:?} is not looked at here"),
     };
     let kinds = match &schema["type"] {
