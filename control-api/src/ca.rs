@@ -60,15 +60,36 @@ impl fmt::Debug for Root {
     }
 }
 
-/// How long a root may sign.
+/// That a certificate of years lapses is said so long before.
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long a certificate is good.
 #[derive(Clone, Debug)]
-pub struct RootLife {
+pub struct Life {
     /// Its number, in hexadecimal.
     pub serial: String,
     /// From then on.
     pub not_before: SystemTime,
     /// Until then.
     pub not_after: SystemTime,
+}
+
+impl Life {
+    /// What a certificate says of itself; `None` of what is none.
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let validity = parsed.validity();
+        Some(Self {
+            serial: hex(parsed.raw_serial()),
+            not_before: validity.not_before.to_datetime().into(),
+            not_after: validity.not_after.to_datetime().into(),
+        })
+    }
+
+    /// How long before its end it is to be said that it lapses: a month, or a quarter of a shorter life.
+    pub(crate) fn notice(&self) -> Duration {
+        (self.not_after.duration_since(self.not_before).unwrap_or_default() / 4).min(MONTH)
+    }
 }
 
 /// A certificate that was signed.
@@ -125,16 +146,9 @@ impl Authority {
     }
 
     /// Until when anything can be signed, by the roots that there are: that of the youngest that signs.
-    pub fn root(&self) -> Option<RootLife> {
+    pub fn root(&self) -> Option<Life> {
         let roots = self.lock();
-        let youngest = roots.iter().rfind(|root| root.issuer.is_some())?;
-        let (_, parsed) = X509Certificate::from_der(&youngest.certificate).ok()?;
-        let validity = parsed.validity();
-        Some(RootLife {
-            serial: hex(parsed.raw_serial()),
-            not_before: validity.not_before.to_datetime().into(),
-            not_after: validity.not_after.to_datetime().into(),
-        })
+        roots.iter().rfind(|root| root.issuer.is_some()).and_then(|root| Life::of(&root.certificate))
     }
 
     /// The roots to be believed, as DER.

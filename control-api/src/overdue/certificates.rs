@@ -9,13 +9,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::LOOK;
-use crate::ca::{Authority, RootLife};
+use crate::ca::{Authority, Life};
 use crate::events::{EXPIRED, EXPIRING, Event, Happened, ISSUED, OURS};
 
 /// Of what has lapsed so long ago nothing is said any more.
 const PAST: Duration = Duration::from_secs(3600);
-/// That a root of years ends is said so long before.
-const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Whoever comes to lead waits so long for nodes that could ask nobody before, or an eighth of a shorter life.
 const GRACE: Duration = Duration::from_secs(300);
 
@@ -47,9 +45,9 @@ enum Said {
 }
 
 /// A root is to be followed by another while all that it signs can still be renewed under both.
-fn of_root(RootLife { serial, not_before, not_after }: RootLife, lifetime: Duration) -> Signed {
-    let life = not_after.duration_since(not_before).unwrap_or_default();
-    let before = (life / 4).min(MONTH).max(lifetime * 2);
+fn of_root(life: Life, lifetime: Duration) -> Signed {
+    let before = life.notice().max(lifetime * 2);
+    let Life { serial, not_before: _, not_after } = life;
     Signed { serial, not_after, due: not_after - before, said: Said::Nothing }
 }
 

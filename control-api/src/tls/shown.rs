@@ -16,16 +16,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::time::sleep;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::ca::Life;
 use crate::events::Happened;
-use crate::hex::hex;
 use crate::plane::Plane;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// That it lapses is said no sooner than this before.
-const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What it is called in events.
 const NAME: &str = "outrigger-control";
 
@@ -88,17 +85,16 @@ impl Shown {
 
     /// That it lapses soon, or has, where there is no other.
     fn lapse(&self, now: SystemTime) -> Option<Happened> {
-        let key = self.key.load();
-        let (_, leaf) = X509Certificate::from_der(key.cert.first()?).ok()?;
-        let [begin, end] = [leaf.validity().not_before, leaf.validity().not_after]
-            .map(|time| SystemTime::from(time.to_datetime()));
-        let life = end.duration_since(begin).unwrap_or_default();
+        let life = Life::of(self.key.load().cert.first()?)?;
+        if now < life.not_after - life.notice() {
+            return None;
+        }
         let file = self.files.certificate.display();
         let why = self.last().failure.clone().unwrap_or_else(|| format!("{file} was not replaced"));
-        (now >= end - (life / 4).min(MONTH)).then(|| Happened::Expiring {
+        Some(Happened::Expiring {
             whose: NAME.to_owned(),
-            serial: hex(leaf.raw_serial()),
-            not_after: end,
+            serial: life.serial,
+            not_after: life.not_after,
             node: None,
             why: format!("{why}; what replaces it is shown without a restart"),
         })

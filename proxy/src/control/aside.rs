@@ -81,8 +81,7 @@ impl Aside {
     {
         let connection = self.connect().await?;
         let asked = async {
-            let mut grpc = Grpc::new(Channel::clone(&connection)).max_decoding_message_size(LARGEST);
-            grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            let mut grpc = ready(&connection).await?;
             let codec = ProstCodec::<Q, A>::default();
             grpc.unary(Request::new(question), PathAndQuery::from_static(path), codec).await
         };
@@ -100,8 +99,7 @@ impl Aside {
         A: prost::Message + Default + Send + Sync + 'static,
     {
         let connection = self.connect().await?;
-        let mut grpc = Grpc::new(Channel::clone(&connection)).max_decoding_message_size(LARGEST);
-        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut grpc = ready(&connection).await?;
         let (say, queued) = mpsc::channel(1);
         say.send(first).await.map_err(|_| ended())?;
         let outbound = Request::new(ReceiverStream::new(queued));
@@ -122,6 +120,13 @@ impl Aside {
         *known = Rc::downgrade(&connection);
         Ok(connection)
     }
+}
+
+/// A connection, once it takes another question.
+async fn ready(connection: &Channel) -> Result<Grpc<Channel>, Status> {
+    let mut grpc = Grpc::new(connection.clone()).max_decoding_message_size(LARGEST);
+    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    Ok(grpc)
 }
 
 /// What becomes of a stream that nobody has broken off.

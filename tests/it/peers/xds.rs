@@ -433,6 +433,14 @@ async fn what_is_not_said_again_in_its_time_is_gone_incrementally() {
     lapses(Way::Delta).await;
 }
 
+/// What the kernel says of its memory, under this name.
+fn kib(proxy: &Proxy, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
+    let of =
+        |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse().ok();
+    status.lines().find_map(of).unwrap()
+}
+
 /// One that lies: bytes that are no message, and answers that no memory should be spent on.
 async fn goes_on_against(way: Way) {
     let Some(python) = python_with_messages().await else { return };
@@ -457,9 +465,7 @@ async fn goes_on_against(way: Way) {
     control.tell(&endless.to_string()).await;
     proxy.wait_log("OutOfRange").await;
     answered_by(&proxy, "one").await;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-    let peak: u64 = peak.unwrap().parse().unwrap();
+    let peak = kib(&proxy, "VmHWM");
     assert!(peak < 100 << 10, "{peak} KiB at its most");
     control.tell(&good("4", &two).to_string()).await;
     answered_by(&proxy, "two").await;

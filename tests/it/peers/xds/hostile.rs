@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::Running;
 use super::{
-    Way, answered_by, asked, cluster, control, endpoints, file, python_with_messages, routes, state, to,
+    Way, answered_by, asked, cluster, control, endpoints, file, kib, python_with_messages, routes, state, to,
 };
 
 fn pipe(name: &str, path: &std::path::Path) -> Value {
@@ -122,12 +122,6 @@ async fn wrong_nonces_confuse_nobody_incrementally() {
     nonces_confuse_nobody(Way::Delta).await;
 }
 
-fn resident_kib(proxy: &Proxy) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-    line.unwrap().parse().unwrap()
-}
-
 /// Other clusters and another table each time, as fast as they are taken.
 async fn churn_wears_nobody_out(way: Way) {
     let Some(python) = python_with_messages().await else { return };
@@ -168,12 +162,12 @@ async fn churn_wears_nobody_out(way: Way) {
             until(&path, async || (proxy.get("web", &path).await.status == 204).then_some(())).await;
         }
         if round == 100 {
-            after_some = resident_kib(&proxy);
+            after_some = kib(&proxy, "VmRSS");
         }
     }
     over.store(true, SeqCst);
     assert!(asking.await.unwrap() > 100);
-    let now = resident_kib(&proxy);
+    let now = kib(&proxy, "VmRSS");
     assert!(now < after_some + (16 << 10), "{after_some} KiB, and later {now} KiB");
     let clusters = proxy.ask_json("/clusters").await;
     assert_eq!(clusters["clusters"].as_array().unwrap().len(), 21);
