@@ -110,9 +110,10 @@ impl Shared {
         sys::release_memory();
     }
 
-    /// How long no worker has begun a request; as coarse as the sweep.
+    /// How long no worker has begun a request, at the least: of those since the last sweep nothing is known here yet.
     pub fn quiet_for(&self) -> Duration {
-        self.epoch.elapsed().saturating_sub(Duration::from_millis(self.last_request.load(Relaxed)))
+        let last = Duration::from_millis(self.last_request.load(Relaxed));
+        self.epoch.elapsed().saturating_sub(last).saturating_sub(SWEEP + SWEEP / 4)
     }
 
     /// Open downstream connections of all workers.
