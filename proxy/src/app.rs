@@ -165,6 +165,7 @@ impl App {
             shadow: shadow.map(|origin| ShadowFile { origin, seen: Fingerprint::default() }),
         };
         if let Some(control) = config.mesh.process.control.as_deref() {
+            app.applier.begin(&config.mesh);
             app.follow_control_plane(control, &config).await;
         }
         app.admin_address = app.open_admin(&config.mesh)?;

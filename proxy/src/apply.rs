@@ -123,6 +123,11 @@ impl Applier {
         self.running.iter().map(|(name, running)| (name, &running.bound.address))
     }
 
+    /// Begins with the identity of a configuration that comes into force later.
+    pub fn begin(&mut self, mesh: &Mesh) {
+        self.keeper.begin(mesh);
+    }
+
     /// Brings a configuration into force, with the secrets that it names.
     ///
     /// # Errors

@@ -151,6 +151,17 @@ impl Keeper {
         }
     }
 
+    /// Begins with the identity of a configuration that comes into force later: a control plane that is asked before wants to
+    /// know by whom. What is wrong with it is said when it comes into force.
+    pub fn begin(&mut self, mesh: &Mesh) {
+        let Some(identity) = mesh.identity.as_deref() else { return };
+        let Ok(local) = self.local(mesh) else { return };
+        let Ok(prepared) = self.prepare(identity, &local) else { return };
+        keep_out_of_cores();
+        self.be(prepared, local);
+        self.follow(Some(&identity.source));
+    }
+
     /// Begins to ask for what is new and comes by itself.
     pub fn start(&mut self) {
         self.jwks.start();
@@ -167,6 +178,18 @@ impl Keeper {
         if !own.is_empty() || told || mesh.identity.is_some() {
             keep_out_of_cores();
         }
+        self.be(identity, local);
+        if mesh.identity.is_none() {
+            self.identity.forget();
+            self.taker.stats.identity_expiry.set(0);
+        }
+        self.follow(mesh.identity.as_deref().map(|identity| &identity.source));
+        self.listeners = own;
+        self.clients.forget();
+    }
+
+    /// Puts an identity in force, if there is one, and whom of others it does not believe.
+    fn be(&self, identity: Option<Prepared>, local: Local) {
         if let Some(prepared) = identity {
             let version = self.identity.version();
             let Accepted { id, not_before: _, not_after } = self.identity.install(prepared);
@@ -179,13 +202,6 @@ impl Keeper {
             // It was read before, and was good.
             tracing::error!(%error, "revocation lists could not be put in force");
         }
-        if mesh.identity.is_none() {
-            self.identity.forget();
-            self.taker.stats.identity_expiry.set(0);
-        }
-        self.follow(mesh.identity.as_deref().map(|identity| &identity.source));
-        self.listeners = own;
-        self.clients.forget();
     }
 
     /// What brings the identity by itself. One that has not changed goes on; what another one brought stays until the new

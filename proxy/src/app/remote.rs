@@ -8,7 +8,7 @@ use outrigger_proto::model::{Config, ControlPlane, Name};
 use outrigger_proto::xds::Kind;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::xds::{self, Discovered, Ears, News, Taken, Told};
+use crate::control::xds::{self, Asker, Discovered, Ears, News, Taken, Told};
 use crate::identity::offer::Taker;
 
 /// How long the start waits for a control plane's first word.
@@ -36,7 +36,9 @@ impl Remote {
     ) -> Self {
         let (tell, mut news) = mpsc::channel(1);
         let server = control.server.clone();
-        tokio::task::spawn_local(xds::follow(control, identity, (tell, ears), stats));
+        let is_awaited = own.mesh.identity.is_some() && control.server.starts_with("https:");
+        let asker = Asker { identity, is_awaited };
+        tokio::task::spawn_local(xds::follow(control, asker, (tell, ears), stats));
         let (found, first) = match tokio::time::timeout(FIRST_WORD, news.recv()).await {
             Ok(Some(Told { news: News::All(found), cached, taken })) => (*found, Some((cached, taken))),
             Ok(Some(Told { news: News::Endpoints(_), .. }) | None) | Err(_) => {

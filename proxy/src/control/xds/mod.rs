@@ -3,6 +3,7 @@
 
 mod again;
 mod ahead;
+mod asker;
 mod cache;
 mod delta;
 mod demanded;
@@ -46,6 +47,7 @@ use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use self::again::Again;
+pub use self::asker::Asker;
 use self::cache::Cache;
 use self::delta::Delta;
 use self::demanded::Demanded;
@@ -60,7 +62,7 @@ use self::state::State;
 use super::LARGEST;
 use crate::demand::{Use, Wanted};
 use crate::identity::backoff::Backoff;
-use crate::identity::{Identity, dial};
+use crate::identity::dial;
 use crate::observe::ProcessStats;
 
 /// For a connection.
@@ -112,7 +114,7 @@ pub struct Ears {
 /// asked to say what has changed; one that cannot, says all there is each time. `ears` hear what others want meanwhile.
 pub async fn follow(
     control: ControlPlane,
-    identity: Arc<Identity>,
+    asker: Asker,
     (news, Ears { wanted, asked, used }): (mpsc::Sender<Told>, Ears),
     stats: Arc<ProcessStats>,
 ) {
@@ -127,7 +129,7 @@ pub async fn follow(
     let mut client = Client {
         node,
         control,
-        identity,
+        asker,
         news,
         stats,
         backoff,
@@ -148,6 +150,7 @@ pub async fn follow(
     }
     let mut incremental = true;
     loop {
+        client.asker.introduced().await;
         let ended = if incremental {
             client.stream(&mut delta, &mut state).await
         } else {
@@ -159,6 +162,10 @@ pub async fn follow(
             Err(StreamError::Refused(status)) if incremental && status.code() == Code::Unimplemented => {
                 tracing::info!(server = %client.control.server, "it does not say what has changed (incremental xDS): asking for all");
                 incremental = false;
+                continue;
+            }
+            Err(StreamError::Known) => {
+                tracing::info!(server = %client.control.server, "the identity is there: asking as who we are");
                 continue;
             }
             Err(error) => error,
@@ -217,7 +224,7 @@ fn value_of(value: &Metadata) -> Value {
 struct Client {
     control: ControlPlane,
     /// Who we are, where it wants to know.
-    identity: Arc<Identity>,
+    asker: Asker,
     node: Node,
     news: mpsc::Sender<Told>,
     stats: Arc<ProcessStats>,
@@ -332,7 +339,7 @@ impl Client {
     }
 
     async fn dial(&self) -> Result<Grpc<Channel>, StreamError> {
-        let (control, own) = (&self.control, Some(&self.identity));
+        let (control, own) = (&self.control, Some(&self.asker.identity));
         let channel = dial::channel(&control.server, control.trust.as_deref(), own, PATIENCE);
         let channel = channel.await.map_err(StreamError::Unreachable)?;
         let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST);
@@ -359,6 +366,7 @@ impl Client {
 
     /// One stream, to its end; `Ok` when nobody listens any more.
     async fn stream<P: Speaks>(&mut self, speaks: &mut P, state: &mut State) -> Result<(), StreamError> {
+        let nobody = self.asker.is_nobody();
         let (requests, mut inbound) = self.open(speaks, state).await?;
         let mut again = Again::default();
         // What was waited for when it went away is waited for anew: meanwhile nobody could have said it.
@@ -392,6 +400,7 @@ impl Client {
                     tell_status(asked, state);
                     continue;
                 }
+                () = self.asker.known(nobody) => return Err(StreamError::Known),
                 () = at(state.next_lapse()) => {
                     state.lapse(Instant::now());
                     speaks.subscribe(state)
@@ -550,6 +559,8 @@ enum StreamError {
     Unreachable(String),
     Refused(Status),
     Ended,
+    /// It was asked as nobody, and need not be any more.
+    Known,
 }
 
 impl fmt::Display for StreamError {
@@ -558,6 +569,7 @@ impl fmt::Display for StreamError {
             Self::Unreachable(error) => write!(f, "cannot be reached: {error}"),
             Self::Refused(status) => write!(f, "{:?}: {}", status.code(), status.message()),
             Self::Ended => f.write_str("the stream has ended"),
+            Self::Known => f.write_str("it is asked anew"),
         }
     }
 }
