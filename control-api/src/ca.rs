@@ -283,9 +283,14 @@ pub(crate) fn asked(request: &[u8]) -> Option<String> {
 
 /// As PEM (RFC 7468).
 pub(crate) fn pem(der: &CertificateDer<'_>) -> String {
+    labelled("CERTIFICATE", der)
+}
+
+/// RFC 7468.
+pub(crate) fn labelled(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 fn paths(directory: &Path, number: usize) -> (PathBuf, PathBuf) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use outrigger_proto::model::{Holds, Name};
 use outrigger_proto::yaml::{self, Document};
 use similar::TextDiff;
 
@@ -11,17 +12,22 @@ use crate::serving::Serving;
 /// Texts by name.
 pub type Documents = BTreeMap<String, String>;
 
-/// What documents say, as far as it can be told to proxies, and what can hardly be meant.
+/// What documents say, as far as it can be told to proxies, and what can hardly be meant. They name these secrets alone, or any
+/// where it is not asked which there are.
 ///
 /// # Errors
 /// All that is wrong with them.
-pub fn checked(number: u64, documents: &Documents) -> Result<(Serving, Vec<String>), String> {
+pub fn checked(
+    number: u64,
+    documents: &Documents,
+    secrets: Option<&BTreeMap<Name, Holds>>,
+) -> Result<(Serving, Vec<String>), String> {
     let serving = |fleet| Serving::new(number, digested(documents), fleet).map_err(|error| error.to_string());
     if documents.is_empty() {
         return Ok((serving(Default::default())?, Vec::new()));
     }
     let named: Vec<_> = documents.iter().map(|(name, text)| Document { name, text }).collect();
-    let parsed = yaml::parse_fleet(&named).map_err(|errors| errors.to_string())?;
+    let parsed = yaml::parse_fleet(&named, secrets).map_err(|errors| errors.to_string())?;
     let warnings =
         parsed.warnings.iter().flat_map(|of| of.errors.iter().map(|error| format!("{}:{error}", of.source)));
     let warnings = warnings.collect();

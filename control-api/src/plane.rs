@@ -21,6 +21,7 @@ use crate::loads::Loads;
 use crate::nats::Standing;
 use crate::nodes::{NodeStatus, Nodes};
 use crate::rollout::{Candidate, Published};
+use crate::secrets::Secrets;
 use crate::serving::Serving;
 use crate::shadow::{Shadows, Trial, unsayable};
 use crate::store::{Accepted, Course, Noted, Revision, Store, StoreError};
@@ -42,6 +43,8 @@ pub struct Plane {
     store: Arc<dyn Store>,
     /// Who gives nodes their identities, if anybody does.
     pub authority: Option<Authority>,
+    /// What documents may name, and is told to who may have it.
+    pub secrets: Secrets,
     /// Who is connected here.
     pub nodes: Nodes,
     /// What they say that they were asked.
@@ -65,6 +68,15 @@ pub struct Plane {
     /// One change at a time.
     changing: Mutex<()>,
     shown: Mutex<Shown>,
+}
+
+/// What is this process's own, and in no store.
+#[derive(Debug, Default)]
+pub struct Keys {
+    /// Who gives nodes their identities, if anybody does.
+    pub authority: Option<Authority>,
+    /// What documents may name.
+    pub secrets: Secrets,
 }
 
 /// What is published is of.
@@ -154,7 +166,7 @@ impl Plane {
     /// The store cannot be read.
     pub fn open(
         store: Arc<dyn Store>,
-        authority: Option<Authority>,
+        Keys { authority, secrets }: Keys,
         rollout: Option<&Rollout>,
     ) -> Result<Arc<Self>, StoreError> {
         let last_event = store.last_event()?;
@@ -163,6 +175,7 @@ impl Plane {
         let plane = Arc::new(Self {
             store,
             authority,
+            secrets,
             nodes: Nodes::default(),
             loads: Loads::new(rollout.map_or(Loads::INTERVAL, |rollout| Loads::interval_of(rollout.watch))),
             shadows: Shadows::default(),
@@ -270,7 +283,8 @@ impl Plane {
             return Ok(None);
         }
         let Some(revision) = self.store.revision(number)? else { return Ok(None) };
-        match checked(number, &revision.documents) {
+        // What it names was there when it was accepted; what is gone is missed where it is to be told.
+        match checked(number, &revision.documents, None) {
             Ok((serving, _)) => Ok(Some(Arc::new(serving))),
             Err(error) => {
                 tracing::error!(revision = number, %error, "this revision is not what this version accepts, and is not served");
@@ -511,7 +525,8 @@ impl Plane {
     ) -> Result<Option<Outcome>, ChangeError> {
         let Current { last, number, documents: before } = current;
         let (time, diff) = (rfc3339(SystemTime::now()), diff(before, &documents));
-        let (serving, warnings) = checked(last + 1, &documents).map_err(ChangeError::Invalid)?;
+        let (serving, warnings) =
+            checked(last + 1, &documents, Some(self.secrets.holds())).map_err(ChangeError::Invalid)?;
         if shadow && let Some(why) = unsayable(&serving) {
             return Err(ChangeError::Invalid(why));
         }

@@ -42,7 +42,7 @@ fn shown(plane: &Plane) -> [u64; 3] {
 async fn a_candidate_that_says_what_all_are_told_is_told_to_all_when_it_is_taken_back() {
     let file = file("back");
     let rollout = rollout();
-    let plane = Plane::open(Arc::new(File::open(&file).unwrap()), None, Some(&rollout)).unwrap();
+    let plane = Plane::open(Arc::new(File::open(&file).unwrap()), Keys::default(), Some(&rollout)).unwrap();
     let change = |name| changed(&plane, name, false);
     assert_eq!((change("a"), shown(&plane)), (1, [1, 0, 0]));
     assert_eq!((change("b"), shown(&plane)), (2, [1, 2, 0]));
@@ -55,7 +55,7 @@ async fn a_candidate_that_says_what_all_are_told_is_told_to_all_when_it_is_taken
 #[tokio::test]
 async fn what_is_noted_before_the_end_is_written() {
     let file = file("end");
-    let plane = Plane::open(Arc::new(File::open(&file).unwrap()), None, None).unwrap();
+    let plane = Plane::open(Arc::new(File::open(&file).unwrap()), Keys::default(), None).unwrap();
     let note = || plane.note(Happened::NodeDown { node: "a".to_owned() });
     (0..3 * BATCH).for_each(|_| note());
     plane.close().await;
@@ -69,7 +69,7 @@ async fn what_is_noted_before_the_end_is_written() {
 #[tokio::test]
 async fn what_proxies_would_not_take_at_once_is_not_put_on_trial() {
     let file = file("large");
-    let plane = Plane::open(Arc::new(File::open(&file).unwrap()), None, None).unwrap();
+    let plane = Plane::open(Arc::new(File::open(&file).unwrap()), Keys::default(), None).unwrap();
     let text = format!(
         "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes:\n      - respond: {{ status: 200, body: {} }}\n",
         "x".repeat(33 << 20)
@@ -86,7 +86,7 @@ async fn what_proxies_would_not_take_at_once_is_not_put_on_trial() {
 #[tokio::test]
 async fn that_time_passes_wakes_nobody() {
     let file = file("at");
-    let plane = Plane::open(Arc::new(File::open(&file).unwrap()), None, None).unwrap();
+    let plane = Plane::open(Arc::new(File::open(&file).unwrap()), Keys::default(), None).unwrap();
     changed(&plane, "a", false);
     changed(&plane, "b", true);
     let (mut published, mut trial) = (plane.published(), plane.trial());
@@ -108,7 +108,7 @@ async fn that_time_passes_wakes_nobody() {
 #[tokio::test]
 async fn what_is_on_trial_is_told_to_nobody_and_stays_until_all_are_told_the_same() {
     let (file, rollout) = (file("trial"), rollout());
-    let open = || Plane::open(Arc::new(File::open(&file).unwrap()), None, Some(&rollout)).unwrap();
+    let open = || Plane::open(Arc::new(File::open(&file).unwrap()), Keys::default(), Some(&rollout)).unwrap();
     let plane = open();
     // Before anything is in force, too.
     assert_eq!((changed(&plane, "x", true), shown(&plane)), (1, [0, 0, 1]));

@@ -53,6 +53,8 @@ pub struct View {
     pub revision: u64,
     /// What they are called.
     pub group: Name,
+    /// Which secrets its resources name.
+    pub secrets: Arc<BTreeSet<Name>>,
     items: BTreeMap<Kind, Items>,
     /// Told one by one to those who ask for them so.
     hosts: Option<Arc<Hosts>>,
@@ -70,14 +72,14 @@ impl View {
             Items::new(items.iter().map(|(called, version)| (name(called), item(version))).collect())
         };
         let items = all.iter().map(|(kind, of)| (*kind, items(of))).collect();
-        Self { revision, group: name("all"), items, hosts: None }
+        Self { revision, group: name("all"), secrets: Arc::default(), items, hosts: None }
     }
 
-    /// The same, with secrets of one node's own.
+    /// The same, with the secrets that one node is told.
     pub fn with_secrets(&self, secrets: Items) -> Self {
-        let mut items = self.items.clone();
-        items.insert(Kind::Secret, secrets);
-        Self { revision: self.revision, group: self.group.clone(), items, hosts: self.hosts.clone() }
+        let mut view = self.clone();
+        view.items.insert(Kind::Secret, secrets);
+        view
     }
 
     /// The resources of one kind.
@@ -226,7 +228,7 @@ impl Serving {
                     Kind::Cluster | Kind::Endpoints => of(kind, &|name| clusters.contains(name)),
                     Kind::Listener => of(kind, &|name| listeners.contains_key(name)),
                     Kind::Routes => of(kind, &|name| tables.contains(name)),
-                    // Those are no group's, but one node's ([`View::with_secrets`]); hosts are told to whoever asks for one.
+                    // Secrets are told to each node by what it has proven ([`View::with_secrets`]); hosts are told to whoever asks for one.
                     Kind::Secret | Kind::Host => Items::default(),
                 };
                 (kind, items)
@@ -238,7 +240,11 @@ impl Serving {
             on_demand.insert(Kind::Routes, Items::new(told_by_host(&tables)));
             let own = tables.iter().filter_map(|name| fleet.config.mesh.route_tables.get_key_value(*name));
             let hosts = Hosts::new(own.map(|(name, table)| (name.clone(), table.clone())).collect());
-            let view = |items, hosts| Arc::new(View { revision, group: group.name.clone(), items, hosts });
+            let secrets = Arc::new(fleet.secrets(group).into_iter().cloned().collect());
+            let view = |items, hosts| {
+                let (group, secrets) = (group.name.clone(), Arc::clone(&secrets));
+                Arc::new(View { revision, group, secrets, items, hosts })
+            };
             Views {
                 proxies: view(items, None),
                 on_demand: view(on_demand, Some(Arc::new(hosts))),

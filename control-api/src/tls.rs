@@ -29,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-pub use self::shown::{Shown, keep};
+pub use self::shown::Shown;
 
 /// How soon a silent peer is asked whether it is there.
 const KEEPALIVE: TcpKeepalive =

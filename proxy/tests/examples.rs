@@ -51,7 +51,7 @@ fn the_mesh_is_a_good_example() {
     let paths = files(&folder.join("documents"), "yaml");
     let texts: Vec<_> = paths.iter().map(|path| fs::read_to_string(path).expect("an example")).collect();
     let documents: Vec<_> = texts.iter().map(|text| yaml::Document { name: "a document", text }).collect();
-    let parsed = yaml::parse_fleet(&documents).unwrap_or_else(|errors| panic!("{errors}"));
+    let parsed = yaml::parse_fleet(&documents, None).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(parsed.warnings, []);
     assert_eq!(parsed.fleet.groups.len(), 1);
 }

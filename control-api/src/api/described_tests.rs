@@ -13,7 +13,7 @@ use super::*;
 use crate::api::{keep_token, router};
 use crate::attest;
 use crate::ca::Authority;
-use crate::plane::{Change, Plane};
+use crate::plane::{Change, Keys, Plane};
 use crate::store::file::File;
 
 const TOKEN: &str = "outrigger_test";
@@ -118,7 +118,7 @@ impl Kept {
             Settings { trust_domain, root: None, lifetime: Settings::LIFETIME, attest: Attest::default() };
         let authority = Authority::open(&settings, &directory).unwrap();
         let store = Arc::new(File::open(&directory.join("store.redb")).unwrap());
-        let plane = Plane::open(store, Some(authority), None).unwrap();
+        let plane = Plane::open(store, Keys { authority: Some(authority), ..Keys::default() }, None).unwrap();
         keep_token(plane.store(), "me", TOKEN).unwrap();
         Self { plane, directory }
     }

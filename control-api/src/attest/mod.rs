@@ -151,11 +151,15 @@ impl Attestors {
         }))
     }
 
-    fn knows(&self, peer: &Peer) -> Result<(), Status> {
-        let missing = || Status::unauthenticated("a certificate of ours is to be shown (`nodes: proven`)");
+    /// Who somebody is, by a certificate of ours that is still good. It reads, and so it blocks.
+    ///
+    /// # Errors
+    /// He shows none, or one that is not good.
+    pub fn who(&self, peer: &Peer) -> Result<SpiffeId, Status> {
+        let missing = || Status::unauthenticated("a certificate of ours is to be shown");
         let authority = self.plane.authority.as_ref().ok_or_else(missing)?;
         let shown = self.certificates.shown(&self.plane, authority, &peer.chain)?.ok_or_else(missing)?;
-        of_ours(shown, authority.trust_domain()).map(drop)
+        of_ours(shown, authority.trust_domain()).map(|proven| proven.id)
     }
 
     fn answer(&self, peer: Peer, request: Request<SignRequest>) -> Result<SignResponse, Status> {
@@ -225,9 +229,9 @@ pub async fn proven_alone(
     request: axum::extract::Request,
     next: Next,
 ) -> Response {
-    let looked = tokio::task::spawn_blocking(move || attestors.knows(&peer)).await;
+    let looked = tokio::task::spawn_blocking(move || attestors.who(&peer)).await;
     match looked.unwrap_or_else(|_| Err(Status::internal("the work was given up"))) {
-        Ok(()) => next.run(request).await,
+        Ok(_) => next.run(request).await,
         Err(status) => status.into_http(),
     }
 }

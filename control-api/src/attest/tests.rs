@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use tonic::Code;
 
 use super::*;
+use crate::plane::Keys;
 use crate::store::file::File;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -40,7 +41,11 @@ impl Dir {
         let settings = Settings { trust_domain, root: None, lifetime: DAY, attest: attest.clone() };
         let store = Arc::new(File::open(&self.0.join("store.redb")).unwrap());
         let authority = Authority::open(&settings, &self.0).unwrap();
-        Attestors::open(Plane::open(store, Some(authority), None).unwrap(), &attest).unwrap()
+        Attestors::open(
+            Plane::open(store, Keys { authority: Some(authority), ..Keys::default() }, None).unwrap(),
+            &attest,
+        )
+        .unwrap()
     }
 }
 
@@ -124,10 +129,10 @@ async fn a_token_leads_to_a_certificate_and_that_to_the_next() {
     refused(ask(&attestors, Some(&token), &nothing()), Code::Unauthenticated, "was taken back");
     for chain in [&first, &third] {
         refused(ask(&attestors, None, chain), Code::Unauthenticated, "was taken back");
-        assert!(attestors.knows(&Peer { address: "".into(), chain: chain.clone().into() }).is_err());
+        assert!(attestors.who(&Peer { address: "".into(), chain: chain.clone().into() }).is_err());
     }
     ask(&attestors, None, &of_other).unwrap();
-    assert!(attestors.knows(&Peer { address: "".into(), chain: of_other.clone().into() }).is_ok());
+    assert!(attestors.who(&Peer { address: "".into(), chain: of_other.clone().into() }).is_ok());
     // Who is refused by the one may be let in by the other.
     assert_eq!(name(&ask(&attestors, Some(&other), &first).unwrap()), "spiffe://mesh.test/b");
     // There is nothing more to be taken back, and half a name is none.
@@ -223,7 +228,7 @@ async fn certificates_of_others_count_where_they_are_named() {
     }
     // As a node, one that is believed for its certificate alone is ours only with ours.
     let is_known = |attestors: &Attestors, chain: &Chain| {
-        attestors.knows(&Peer { address: "".into(), chain: chain.clone().into() }).is_ok()
+        attestors.who(&Peer { address: "".into(), chain: chain.clone().into() }).is_ok()
     };
     assert!(is_known(&attestors, &first) && !is_known(&attestors, &nothing()));
     // A key is made for it, as long as it is good.
@@ -347,7 +352,7 @@ async fn a_verifier_says_who_that_is() {
     let made_up = ask(&attestors, Some("outrigger_made_up"), &nothing());
     refused(made_up, Code::Unauthenticated, "this join token is not known here");
     let peer = Peer { address: "".into(), chain: first.into() };
-    assert!(attestors.knows(&peer).is_ok() && attestors.own(&peer).is_err());
+    assert!(attestors.who(&peer).is_ok() && attestors.own(&peer).is_err());
 }
 
 #[tokio::test]

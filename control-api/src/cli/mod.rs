@@ -281,7 +281,7 @@ fn documents(paths: &[PathBuf]) -> Result<BTreeMap<String, String>, String> {
 }
 
 fn check(paths: &[PathBuf]) -> Done {
-    let (serving, warnings) = crate::documents::checked(0, &documents(paths)?)?;
+    let (serving, warnings) = crate::documents::checked(0, &documents(paths)?, None)?;
     warn_of(warnings.iter().map(String::as_str));
     let fleet = serving.fleet();
     let mut out = String::new();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
 use outrigger_proto::model::{
-    Authority as AuthoritySettings, Nodes, Plane as Settings, PlaneStore, Reads, Rollout,
+    Authority as AuthoritySettings, Name, Nodes, Plane as Settings, PlaneStore, Reads, Rollout,
 };
 use outrigger_proto::yaml;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,11 +19,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::attest::Attestors;
 use crate::ca::Authority;
-use crate::plane::{self, Plane};
+use crate::plane::{self, Keys, Plane};
+use crate::secrets::Secrets;
 use crate::store::etcd::{self, Etcd};
 use crate::store::file::File;
 use crate::store::{Store, StoreError};
 use crate::tls::{self, Listener, Peer};
+use crate::watched::{self, Kept};
 use crate::{api, attest, directory, loads, nats, overdue, reports, rollout, shadow, xds};
 
 /// Where the first token stands, in the store.
@@ -51,7 +53,8 @@ pub(super) fn run(file: Option<&Path>) -> super::Done {
 /// made or opened for writing. What documents say is for `check`.
 pub(super) fn try_out(file: Option<&Path>) -> super::Done {
     let settings = file.map_or_else(|| Ok(Settings::default()), read)?;
-    let Settings { xds, api, tls, store, documents, authority, nodes, rollout, reads, events } = &settings;
+    let Settings { xds, api, tls, store, documents, authority, secrets, nodes, rollout, reads, events } =
+        &settings;
     let mut tried = Tried::default();
     let how = if tls.is_some() { "over TLS" } else { "in the clear" };
     tried.look(tls.as_ref().map_or(Ok(()), |files| tls::Shown::open(files).map(drop)));
@@ -74,6 +77,11 @@ pub(super) fn try_out(file: Option<&Path>) -> super::Done {
         let opened = |_| Authority::open(authority.as_ref()?, &store.directory).err();
         tried.look(root.as_ref().and_then(opened).map_or(Ok(()), Err));
         tried.look(Attestors::check(attest));
+    }
+    if !secrets.is_empty() {
+        let names: Vec<_> = secrets.keys().map(Name::as_str).collect();
+        tried.say(format!("tells those who may have them the secrets {}", names.join(", ")));
+        tried.look(Secrets::open(secrets).map(drop));
     }
     if let Some(rollout) = rollout {
         let steps: Vec<_> = rollout
@@ -136,20 +144,21 @@ fn read(file: &Path) -> Result<Settings, String> {
 }
 
 async fn serve(settings: Settings) -> super::Done {
-    let Settings { xds, api, tls, store, documents, authority, nodes: who, rollout, reads, events } =
+    let Settings { xds, api, tls, store, documents, authority, secrets, nodes: who, rollout, reads, events } =
         settings;
     let shown = tls.as_ref().map(tls::Shown::open).transpose()?;
     let acceptor = |asks: bool| shown.clone().map(|shown| tls::acceptor(shown, asks)).transpose();
     let attest = authority.as_ref().map(|settings| settings.attest.clone()).unwrap_or_default();
-    let plane = open(store, authority, rollout.as_ref())?;
+    let secrets = Secrets::open(&secrets)?;
+    let mut kept: Vec<_> = secrets.kept().collect();
+    kept.extend(shown.clone().map(|shown| shown as Arc<dyn Kept>));
+    let plane = open(store, (authority, secrets), rollout.as_ref())?;
     let attestors = Arc::new(Attestors::open(plane.clone(), &attest)?);
     let (nodes, people) =
         (Listener::bind(&xds, acceptor(true)?).await?, Listener::bind(&api, acceptor(false)?).await?);
     tracing::info!(address = nodes.address(), "listening for nodes (xDS)");
     tracing::info!(address = people.address(), "listening for people (API)");
-    if let Some(shown) = shown {
-        tokio::spawn(tls::keep(shown, plane.clone()));
-    }
+    tokio::spawn(watched::keep(kept, plane.clone()));
     if let Some(documents) = documents {
         tokio::spawn(directory::watch(documents, plane.clone()));
     }
@@ -183,7 +192,7 @@ async fn serve(settings: Settings) -> super::Done {
 
 fn open(
     PlaneStore { directory, etcd }: PlaneStore,
-    authority: Option<AuthoritySettings>,
+    (authority, secrets): (Option<AuthoritySettings>, Secrets),
     rollout: Option<&Rollout>,
 ) -> Result<Arc<Plane>, String> {
     // What is in it is nobody else's to read.
@@ -198,7 +207,7 @@ fn open(
     let store = open().map_err(|error| error.to_string())?;
     first_token(&*store, &directory)?;
     let authority = authority.map(|settings| Authority::open(&settings, &directory)).transpose()?;
-    Plane::open(store, authority, rollout).map_err(|error| error.to_string())
+    Plane::open(store, Keys { authority, secrets }, rollout).map_err(|error| error.to_string())
 }
 
 /// Hears of others who have the same store, and tells them.

@@ -139,7 +139,7 @@ mod tests {
             let of =
                 |service| (service, addresses.iter().map(|port| ([127, 0, 0, 1], *port).into()).collect());
             said.addresses = SERVICES.map(of).into();
-            let (serving, warnings) = crate::documents::checked(1, &all(&said)).unwrap();
+            let (serving, warnings) = crate::documents::checked(1, &all(&said), None).unwrap();
             let of_nobody =
                 warnings.iter().filter(|warning| warning.contains("this cluster has no endpoint"));
             let expected = if addresses.is_empty() { 2 } else { 0 };

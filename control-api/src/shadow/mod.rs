@@ -237,7 +237,7 @@ mod tests {
                     clusters:\n  app: { endpoints: [127.0.0.1:3] }\n\
                     proxies:\n  front: { select: { id: a }, listeners: [web] }\n  back: { select: { id: b }, listeners: [other] }\n";
         let documents: Documents = [("a.yaml".to_owned(), text.to_owned())].into();
-        let (serving, _) = checked(7, &documents).unwrap();
+        let (serving, _) = checked(7, &documents, None).unwrap();
         let entry = Entry {
             number: 7,
             time: String::new(),
@@ -298,7 +298,7 @@ mod tests {
                 "listeners:\n  front: {{ bind: 127.0.0.1:{front}, routes: [{{ to: app }}] }}\n  {back}: {{ bind: 127.0.0.1:9, routes: [{{ to: app }}] }}\n\
                  clusters:\n  app: {{ endpoints: [127.0.0.1:3] }}\n{groups}"
             );
-            checked(1, &[("a.yaml".to_owned(), text)].into()).unwrap().0
+            checked(1, &[("a.yaml".to_owned(), text)].into(), None).unwrap().0
         };
         let told = |now: &Serving, then: &Serving| {
             let all = ListenerChange::between(now.fleet(), then.fleet()).into_iter();

@@ -1,5 +1,6 @@
 //! The streams of xDS over gRPC.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::response::Response;
 use axum::routing::post;
+use outrigger_proto::model::SpiffeId;
 use outrigger_proto::xds::Kind;
 use outrigger_proto::xds::discovery::{
     DELTA_STREAM, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Node,
@@ -28,6 +30,7 @@ use crate::events::Happened;
 use crate::nodes::Identity;
 use crate::plane::Plane;
 use crate::rollout::Published;
+use crate::secrets::Granted;
 use crate::serving::{Items, View};
 use crate::tls::Peer;
 
@@ -117,6 +120,13 @@ impl Keys {
         self.attestors.may_have_own(&self.peer).then(|| self.renew_at.unwrap_or_else(Instant::now))
     }
 
+    /// Who it has proven to be.
+    async fn who(&self) -> Result<SpiffeId, Status> {
+        let (attestors, peer) = (self.attestors.clone(), self.peer.clone());
+        let looked = tokio::task::spawn_blocking(move || attestors.who(&peer)).await;
+        looked.map_err(|_| Status::internal("the work was given up"))?
+    }
+
     /// Secrets, if it has proven who it is.
     async fn make(&mut self) -> Result<Items, Status> {
         let (attestors, peer) = (self.attestors.clone(), self.peer.clone());
@@ -163,9 +173,11 @@ async fn serve<S: Speaks>(
         // First of all: what is not there yet would be said to be gone. Where it had them for what is not good any more, it
         // comes back with what it has by now, or as nobody.
         let due = keys.due().filter(|_| stream.asks_for_secrets());
-        if due.is_some_and(|due| due <= Instant::now())
-            && let Err(status) = stream.renew(&mut keys).await
-        {
+        let renewed = match due.is_some_and(|due| due <= Instant::now()) {
+            true => stream.renew(&mut keys).await,
+            false => Ok(()),
+        };
+        if let Err(status) = renewed.and(stream.learn(&keys).await) {
             let _ = answers.send(Err(status)).await;
             return;
         }
@@ -175,6 +187,7 @@ async fn serve<S: Speaks>(
             }
         }
         let due = keys.due().filter(|_| stream.asks_for_secrets());
+        let due = due.into_iter().chain(stream.learn_at).min();
         tokio::select! {
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             request = requests.message() => match request {
@@ -187,6 +200,7 @@ async fn serve<S: Speaks>(
                 }
                 stream.look();
             }
+            _ = stream.secrets.changed() => stream.is_to_learn = true,
         }
     }
 }
@@ -200,8 +214,16 @@ struct Stream {
     published: watch::Receiver<Published>,
     /// What it is told; kept while no group takes it any more, as nothing is never told.
     view: Option<Arc<View>>,
-    /// Its own.
-    secrets: Option<Items>,
+    /// Secrets of its own.
+    own: Items,
+    /// Those of others that it is told.
+    granted: Granted,
+    /// When any of these is another.
+    secrets: watch::Receiver<()>,
+    /// What it is told of them may be otherwise now.
+    is_to_learn: bool,
+    /// When that is looked at again, where it could not be.
+    learn_at: Option<Instant>,
     /// The last revision that it took whole.
     acked: u64,
     /// The last of which it refused something.
@@ -213,7 +235,7 @@ impl Stream {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         plane.nodes.connect(number, &identity, way);
-        let published = plane.published();
+        let (published, secrets) = (plane.published(), plane.secrets.changed());
         let mut stream = Self {
             plane,
             number,
@@ -221,7 +243,11 @@ impl Stream {
             session: Session::new(way),
             published,
             view: None,
-            secrets: None,
+            own: Items::default(),
+            granted: Granted::default(),
+            secrets,
+            is_to_learn: true,
+            learn_at: None,
             acked: 0,
             refused: 0,
         };
@@ -240,11 +266,19 @@ impl Stream {
         let serving = Arc::clone(self.published.borrow_and_update().of(&self.identity.node.id));
         if let Some(view) = serving.view(&self.identity.node, &self.identity.labels, self.identity.asks) {
             self.plane.nodes.note_group(self.number, &view.group, view.revision);
-            self.view = Some(match &self.secrets {
-                Some(secrets) => Arc::new(view.with_secrets(secrets.clone())),
-                None => Arc::clone(view),
-            });
+            let view = Arc::clone(view);
+            self.is_to_learn = true;
+            self.dress(view);
         }
+    }
+
+    /// It is told this, with its secrets.
+    fn dress(&mut self, view: Arc<View>) {
+        let all = self.granted.items.iter().chain(self.own.iter());
+        let all: BTreeMap<_, _> = all.map(|(name, item)| (name.clone(), Arc::clone(item))).collect();
+        // Most have none, and share what all of them are told.
+        let is_bare = all.is_empty() && view.kind(Kind::Secret).all().next().is_none();
+        self.view = Some(if is_bare { view } else { Arc::new(view.with_secrets(Arc::new(all))) });
     }
 
     fn asks_for_secrets(&self) -> bool {
@@ -255,13 +289,13 @@ impl Stream {
     async fn renew(&mut self, keys: &mut Keys) -> Result<(), Status> {
         match keys.make().await {
             Ok(secrets) => {
-                self.view = self.view.take().map(|view| Arc::new(view.with_secrets(secrets.clone())));
-                self.secrets = Some(secrets);
+                self.own = secrets;
+                self.view.take().into_iter().for_each(|view| self.dress(view));
             }
             Err(status) => {
                 tracing::warn!(node = %self.identity.node.id, why = status.message(), "a node gets no secrets");
                 match status.code() {
-                    Code::Unauthenticated | Code::PermissionDenied if self.secrets.is_some() => {
+                    Code::Unauthenticated | Code::PermissionDenied if !self.own.is_empty() => {
                         return Err(status);
                     }
                     Code::Unauthenticated | Code::PermissionDenied => keys.peer.chain = Arc::default(),
@@ -269,6 +303,43 @@ impl Stream {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Looks which of the secrets that its resources name it may have now, before it is told of any; an error where what it had
+    /// them for is not good any more.
+    async fn learn(&mut self, keys: &Keys) -> Result<(), Status> {
+        let Some(view) = self.view.clone() else { return Ok(()) };
+        let asks = view.secrets.iter().any(|name| self.session.asks_for(Kind::Secret, name.as_str()));
+        let is_due = self.is_to_learn || self.learn_at.is_some_and(|at| at <= Instant::now());
+        if !asks || !is_due {
+            return Ok(());
+        }
+        (self.is_to_learn, self.learn_at) = (false, None);
+        let who = match self.plane.secrets.need_proof(&view.secrets) {
+            true => keys.who().await,
+            false => Err(Status::unauthenticated("nobody has asked")),
+        };
+        let has_some = self.plane.secrets.need_proof(&self.granted.items.keys().cloned().collect());
+        match who.as_ref().map_err(Status::code) {
+            Ok(_) => {}
+            // It comes back with what it has by now, or as nobody.
+            Err(Code::Unauthenticated | Code::PermissionDenied) if has_some => return who.map(drop),
+            Err(Code::Unauthenticated | Code::PermissionDenied) => {}
+            // It keeps what it has.
+            Err(_) => {
+                self.learn_at = Some(Instant::now() + AGAIN);
+                return Ok(());
+            }
+        }
+        let granted = self.plane.secrets.granted(&view.secrets, who.as_ref());
+        for (secret, why) in &granted.withheld {
+            if self.granted.withheld.get(secret) != Some(why) {
+                tracing::warn!(node = %self.identity.node.id, %secret, why, "a node is not told a secret that its resources name");
+            }
+        }
+        self.granted = granted;
+        self.dress(view);
         Ok(())
     }
 

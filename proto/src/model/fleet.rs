@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Config, Filter, Labels, Listener, Name, Node, Route};
+use super::{Config, DownstreamTls, Filter, Labels, Listener, Name, Node, Route, UpstreamTls};
 
 /// All that a control plane tells its proxies.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -79,6 +79,16 @@ impl Fleet {
             Filter::Tcp(_) => None,
         });
         http.collect()
+    }
+
+    /// The secrets that a group's listeners and clusters name.
+    pub fn secrets<'f>(&'f self, group: &'f Group) -> BTreeSet<&'f Name> {
+        let chains = self.listeners(group).flat_map(|(_, listener)| listener.chains.each());
+        let of_listeners = chains.filter_map(|chain| chain.tls.as_ref()).flat_map(DownstreamTls::secrets);
+        let clusters =
+            self.clusters(group).into_iter().filter_map(|name| self.config.mesh.clusters.get(name));
+        let of_clusters = clusters.filter_map(|cluster| cluster.tls.as_ref()).flat_map(UpstreamTls::secrets);
+        of_listeners.chain(of_clusters).map(|secret| secret.name).collect()
     }
 
     /// The clusters that a group is told of.

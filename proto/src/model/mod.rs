@@ -52,8 +52,8 @@ pub use self::listener::{
     DestinationSource, Direction, Filter, FilterChain, HttpFilter, Limits, Listener, TcpFilter,
 };
 pub use self::plane::{
-    Attest, Authority, Etcd, Nats, NatsLogin, Nodes, Plane, PlaneStore, PlaneTls, Reads, Rollout, RootFiles,
-    Verifier,
+    Attest, Authority, Etcd, Nats, NatsLogin, Nodes, Plane, PlaneSecret, PlaneStore, PlaneTls, Reads,
+    Rollout, RootFiles, Verifier,
 };
 pub use self::replace::{Replace, ReplaceError};
 pub(crate) use self::replace::{drops, literal};

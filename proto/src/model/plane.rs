@@ -1,9 +1,10 @@
 //! How a control plane runs.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Address, Percent, TrustDomain};
+use super::{Address, Holds, Name, PeerPattern, Percent, TrustDomain};
 
 /// Settings of a control plane's process. None of them is looked at again while it runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Plane {
     pub documents: Option<PathBuf>,
     /// Who gives nodes their identities; nobody by default.
     pub authority: Option<Authority>,
+    /// Secrets that documents may name.
+    pub secrets: BTreeMap<Name, PlaneSecret>,
     /// Who may ask as a node.
     pub nodes: Nodes,
     /// How a revision comes to all; at once by default.
@@ -40,6 +43,7 @@ impl Default for Plane {
             store: PlaneStore { directory: PlaneStore::DIRECTORY.into(), etcd: None },
             documents: None,
             authority: None,
+            secrets: BTreeMap::new(),
             nodes: Nodes::Any,
             rollout: None,
             reads: Reads::Token,
@@ -89,6 +93,35 @@ pub struct PlaneTls {
     pub certificate: PathBuf,
     /// PEM file of the leaf's private key.
     pub private_key: PathBuf,
+}
+
+/// A secret, in files that are read again when they change: it is told to nodes, and is of no revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlaneSecret {
+    /// A certificate and its key.
+    Certificate {
+        /// Where it stands.
+        files: PlaneTls,
+        /// At least one: nodes that have proven to be one of these are told.
+        nodes: Box<[PeerPattern]>,
+    },
+    /// Roots, which are told to whoever's documents name them.
+    Roots {
+        /// PEM file.
+        roots: PathBuf,
+        /// PEM files of what is no longer good. With any, what none of them covers is refused.
+        crls: Box<[PathBuf]>,
+    },
+}
+
+impl PlaneSecret {
+    /// What it can be used for.
+    pub fn holds(&self) -> Holds {
+        match self {
+            Self::Certificate { .. } => Holds::Certificate,
+            Self::Roots { .. } => Holds::Roots,
+        }
+    }
 }
 
 /// How a revision comes to all, a few at a time.

@@ -107,6 +107,9 @@ pub enum Certificate {
 }
 
 impl Certificate {
+    /// The secret by which a control plane means what the proxy's own identity shows.
+    pub const OWN: &str = "default";
+
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let files = match self {
             Self::Files(files) => Some(files.files()),
@@ -133,6 +136,9 @@ pub enum Bundle {
 }
 
 impl Bundle {
+    /// The secret by which a control plane means whom the proxy's own identity believes.
+    pub const OWN: &str = "ROOTCA";
+
     fn file(&self) -> Option<&PathBuf> {
         match self {
             Self::File(file) => Some(file),
@@ -321,7 +327,8 @@ pub enum Roots {
 }
 
 impl Roots {
-    fn bundle(&self) -> Option<&Bundle> {
+    /// Whom of the configuration's own.
+    pub(crate) fn bundle(&self) -> Option<&Bundle> {
         match self {
             Self::System => None,
             Self::Of(bundle) => Some(bundle),

@@ -1,7 +1,7 @@
 //! TLS of both sides. What it is made of comes in secrets of the same stream, never in files: those are the reader's own.
 //!
 //! The proxy's own identity is none of them, as its key never leaves the machine. Two names together stand for it, which
-//! agents of meshes serve Envoy by: the certificate [`OWN`], vouched for by [`OWN_ROOTS`]. Envoy asks for secrets of these
+//! agents of meshes serve Envoy by: the certificate [`Certificate::OWN`], vouched for by [`Bundle::OWN`]. Envoy asks for secrets of these
 //! names, and so behaves alike where it gets them; each of them alone is a secret as any other.
 
 use prost::{Message, Name as _};
@@ -22,10 +22,6 @@ use crate::model::{
     Name, PeerPattern, Revocation, Roots, San, ServerAuth, ServerTls, SpiffeId, UpstreamTls, is_host_name,
 };
 
-/// The proxy's own certificate, where [`OWN_ROOTS`] stand beside it.
-pub(super) const OWN: &str = "default";
-/// Whom the proxy's identity believes, where [`OWN`] stands beside it.
-pub(super) const OWN_ROOTS: &str = "ROOTCA";
 /// A chain for connections with TLS.
 pub(super) const BY_TLS: &str = "tls";
 /// A chain for connections in the clear.
@@ -51,8 +47,9 @@ impl Validation {
     /// Whether it is what the proxy's identity believes, beside these certificates.
     fn is_own(&self, certificates: &[Name]) -> bool {
         let [certificate] = certificates else { return false };
-        let of_secret = matches!(&self.roots, Roots::Of(Bundle::Secret(name)) if name.as_str() == OWN_ROOTS);
-        of_secret && certificate.as_str() == OWN
+        let of_secret =
+            matches!(&self.roots, Roots::Of(Bundle::Secret(name)) if name.as_str() == Bundle::OWN);
+        of_secret && certificate.as_str() == Certificate::OWN
     }
 }
 

@@ -14,7 +14,7 @@ use super::place::{Step, render};
 use super::scalar::{self, Core, core};
 use super::tree::{Node, View};
 use crate::error::{ConfigError, Place};
-use crate::model::Name;
+use crate::model::{Holds, Name};
 
 /// What decoders share.
 pub(super) struct Cx<'a> {
@@ -31,10 +31,23 @@ pub(super) struct Cx<'a> {
     pub(super) tables: HashMap<Name, bool>,
     /// What the proxy can prove, and whose proofs it can check.
     pub(super) identity: Known,
+    /// The control plane's secrets that may be named.
+    pub(super) secrets: Secrets<'a>,
     pub(super) errors: Vec<ConfigError>,
     pub(super) warnings: Vec<ConfigError>,
     steps: Vec<Step<'a>>,
     suggestions: u32,
+}
+
+/// Secrets that a document may name.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Secrets<'a> {
+    /// None: it is a proxy's own, and names files.
+    None,
+    /// Any: which there are is not known here.
+    Any,
+    /// These.
+    These(&'a BTreeMap<Name, Holds>),
 }
 
 /// The text of a scalar, and what its YAML type is known by.
@@ -64,6 +77,7 @@ impl<'a> Cx<'a> {
             clusters_known: true,
             tables: HashMap::new(),
             identity: Known::Nobody,
+            secrets: Secrets::None,
             errors: Vec::new(),
             warnings: Vec::new(),
             steps: Vec::new(),
@@ -375,7 +389,8 @@ impl<'a> Fields<'_, 'a> {
         }
     }
 
-    fn ask(&mut self, key: &'static str) {
+    /// Makes it a key that may be written, which nothing may come of.
+    pub(super) fn ask(&mut self, key: &'static str) {
         #[cfg(test)]
         asked::note(self.kind, key);
         if !self.asked.contains(&key) {

@@ -1,11 +1,13 @@
 //! What many proxies serve, out of several documents: whose each is, is nobody's business but its name's.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use super::cursor::Secrets;
 use super::{cursor, decode, in_order, tree};
 use crate::error::{ConfigError, ConfigErrors, Place};
-use crate::model::Fleet;
+use crate::model::{Fleet, Holds, Name};
 
 /// A document of several.
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +43,15 @@ impl fmt::Display for FleetErrors {
 
 impl std::error::Error for FleetErrors {}
 
-/// Reads several documents as one. Names are shared by all of them, and none may stand in two.
+/// Reads several documents as one. Names are shared by all of them, and none may stand in two. They name no secrets but
+/// these, or any where it is not known which there are.
 ///
 /// # Errors
 /// Everything that is wrong with them.
-pub fn parse_fleet(documents: &[Document<'_>]) -> Result<ParsedFleet, FleetErrors> {
+pub fn parse_fleet(
+    documents: &[Document<'_>],
+    secrets: Option<&BTreeMap<Name, Holds>>,
+) -> Result<ParsedFleet, FleetErrors> {
     let mut errors = Vec::new();
     let mut parts = Vec::new();
     let mut lines = 0_u32;
@@ -61,6 +67,7 @@ pub fn parse_fleet(documents: &[Document<'_>]) -> Result<ParsedFleet, FleetError
     errors.extend(found);
     // Paths are the reader's own, and nobody reads here.
     let mut cx = cursor::Cx::new(Path::new(""), None);
+    cx.secrets = secrets.map_or(Secrets::Any, Secrets::These);
     // What is broken in one document must not look missing in another.
     let fleet = tree.root().filter(|_| is_read).and_then(|root| decode::fleet(&mut cx, root));
     let mut warnings = cx.warnings;

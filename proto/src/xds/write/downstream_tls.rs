@@ -3,10 +3,12 @@
 use super::super::generated::envoy::config::listener::v3 as listener;
 use super::super::generated::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use super::super::generated::envoy::extensions::transport_sockets::tls::v3 as pb;
-use super::super::tls::{BY_TLS, HTTP, IN_THE_CLEAR, OWN, OWN_ROOTS};
+use super::super::tls::{BY_TLS, HTTP, IN_THE_CLEAR};
 use super::tls::{believed, common, is_own, not_in_files, not_own, of, shown, socket};
 use super::{Cx, packed};
-use crate::model::{ClientAuth, ClientTrust, DownstreamTls, Filter, FilterChain, Mutual, ServerTls};
+use crate::model::{
+    Bundle, Certificate, ClientAuth, ClientTrust, DownstreamTls, Filter, FilterChain, Mutual, ServerTls,
+};
 
 /// As Envoy calls it.
 const INSPECTOR: &str = "envoy.filters.listener.tls_inspector";
@@ -39,7 +41,7 @@ pub(super) fn around(
         None => return Some(chain),
         Some(DownstreamTls::Own(own)) => context(cx, own, &model.filter)?,
         Some(DownstreamTls::Mutual(Mutual::Strict | Mutual::Permissive)) => {
-            made(vec![of(OWN)], Some(of(OWN_ROOTS)), true, &model.filter)
+            made(vec![of(Certificate::OWN)], Some(of(Bundle::OWN)), true, &model.filter)
         }
     };
     Some(listener::FilterChain { transport_socket: Some(socket(&context)), ..chain })

@@ -4,7 +4,6 @@ use super::super::generated::envoy::config::core::v3 as core;
 use super::super::generated::envoy::extensions::transport_sockets::tls::v3 as pb;
 use super::super::generated::envoy::r#type::matcher::v3 as matcher;
 use super::super::secret::{Secret, Wiped};
-use super::super::tls::{OWN, OWN_ROOTS};
 use super::{Cx, packed, stream};
 use crate::model::{
     Bundle, Certificate, MutualUpstream, Name, PeerPattern, Revocation, Roots, San, ServerAuth, UpstreamTls,
@@ -23,7 +22,7 @@ pub(super) fn transport_socket(
     let (certificate, validation, sni) = match tls {
         UpstreamTls::Mutual(MutualUpstream { peers, sni }) => {
             let names = peers.iter().map(peer).collect();
-            (Some(of(OWN)), V::CombinedValidationContext(combined(names, of(OWN_ROOTS))), sni)
+            (Some(of(Certificate::OWN)), V::CombinedValidationContext(combined(names, of(Bundle::OWN))), sni)
         }
         UpstreamTls::Server(server) => {
             let ServerAuth { roots, sni, sans, certificate, revocation } = &**server;
@@ -140,8 +139,9 @@ pub(super) fn is_own<'s>(
     roots: &pb::SdsSecretConfig,
 ) -> bool {
     let mut certificates = certificates.into_iter();
-    let is_one = certificates.next().is_some_and(|one| one.name == OWN) && certificates.next().is_none();
-    is_one && roots.name == OWN_ROOTS
+    let is_one =
+        certificates.next().is_some_and(|one| one.name == Certificate::OWN) && certificates.next().is_none();
+    is_one && roots.name == Bundle::OWN
 }
 
 pub(super) fn not_own(cx: &mut Cx, is_own: bool) -> Option<()> {
@@ -149,7 +149,9 @@ pub(super) fn not_own(cx: &mut Cx, is_own: bool) -> Option<()> {
         return Some(());
     }
     let problem = format!(
-        "the secrets `{OWN}` and `{OWN_ROOTS}` together mean the proxy's own identity: name them otherwise"
+        "the secrets `{}` and `{}` together mean the proxy's own identity: name them otherwise",
+        Certificate::OWN,
+        Bundle::OWN
     );
     cx.fail("", problem)
 }

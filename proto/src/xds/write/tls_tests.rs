@@ -76,8 +76,8 @@ fn read_again(
 
 /// Whether these are the two names that mean something else.
 fn is_reserved(certificates: &[&Certificate], roots: Option<&Bundle>) -> bool {
-    let own = [&Certificate::Secret(name(OWN))];
-    certificates == own && roots == Some(&Bundle::Secret(name(OWN_ROOTS)))
+    let own = [&Certificate::Secret(name(Certificate::OWN))];
+    certificates == own && roots == Some(&Bundle::Secret(name(Bundle::OWN)))
 }
 
 proptest! {

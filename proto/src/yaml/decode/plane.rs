@@ -1,13 +1,15 @@
 //! How a control plane runs.
 
+use std::collections::BTreeMap;
+
 use super::super::cursor::Cx;
 use super::super::fault::{Fault, show};
 use super::super::tree::{Node, View};
-use super::tls::{file, is_here, is_private};
-use super::{address, duration, percent, some_time};
+use super::tls::{Known, crls, file, is_here, is_private, peers};
+use super::{address, duration, named, percent, some_time};
 use crate::model::{
-    Address, Attest, Authority, Etcd, Nats, NatsLogin, Nodes, Percent, Plane, PlaneStore, PlaneTls, Reads,
-    Rollout, RootFiles, TrustDomain, Verifier,
+    Address, Attest, Authority, Bundle, Certificate, Etcd, Name, Nats, NatsLogin, Nodes, Percent, Plane,
+    PlaneSecret, PlaneStore, PlaneTls, Reads, Rollout, RootFiles, TrustDomain, Verifier,
 };
 
 const NODES: [(&str, Nodes); 2] = [("any", Nodes::Any), ("proven", Nodes::Proven)];
@@ -49,13 +51,44 @@ pub(in super::super) fn plane<'a>(cx: &mut Cx<'a>, root: Node<'a>) -> Option<Pla
         }
         Some(nodes)
     });
+    // Who is to be told is one of its trust domain.
+    m.cx.identity = authority.as_ref().map_or(Known::Somebody, |ca| Known::Of(vec![ca.trust_domain.clone()]));
+    let can_prove = !in_the_clear && has_authority;
+    let secrets = m.optional("secrets", |cx, node| secrets(cx, node, can_prove)).unwrap_or_default();
     let rollout = m.optional("rollout", rollout);
     let reads = m.optional("reads", |cx, node| cx.word(node, &READS)).unwrap_or(default.reads);
     let events = m.optional("events", events);
     m.finish();
     let (xds, api) = (xds.unwrap_or(default.xds), api.unwrap_or(default.api));
     let nodes = nodes.unwrap_or(default.nodes);
-    Some(Plane { xds, api, tls, store, documents, authority, nodes, rollout, reads, events })
+    Some(Plane { xds, api, tls, store, documents, authority, secrets, nodes, rollout, reads, events })
+}
+
+fn secrets<'a>(cx: &mut Cx<'a>, node: Node<'a>, can_prove: bool) -> Option<BTreeMap<Name, PlaneSecret>> {
+    named(cx, node, "secrets by name", |cx, name, node| {
+        if [Certificate::OWN, Bundle::OWN].contains(&name.as_str()) {
+            let fault = Fault::new(format!("`{name}` is what a node's own identity is called"));
+            return cx.fail(node, fault.hint("call it otherwise"));
+        }
+        let mut m = cx.fields(node, "secret")?;
+        m.exactly_one(&["certificate", "trust"]);
+        if m.has("trust") {
+            m.ask("certificate");
+            let (roots, crls) = (m.required("trust", file), m.optional("crls", crls));
+            m.finish();
+            return Some(PlaneSecret::Roots { roots: roots?, crls: crls.unwrap_or_default() });
+        }
+        let (certificate, private_key) = (m.optional("certificate", file), m.required("private_key", file));
+        let nodes = m.required("nodes", peers);
+        m.finish();
+        if !can_prove {
+            let fault = Fault::new("nobody could prove to be one of `nodes`, who are told the key");
+            return cx
+                .fail(node, fault.hint("write `tls` and `ca`: nodes show certificates of that authority"));
+        }
+        let files = PlaneTls { certificate: certificate?, private_key: private_key? };
+        Some(PlaneSecret::Certificate { files, nodes: nodes? })
+    })
 }
 
 fn own_certificate<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<PlaneTls> {

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::super::cursor::{Cx, Fields};
+use super::super::cursor::{Cx, Fields, Secrets};
 use super::super::fault::{Fault, show};
 use super::super::scalar;
 use super::super::tree::{Node, View};
 use super::{address, some_time};
 use crate::model::{
-    Address, Bundle, Certificate, CertificateFiles, ClientAuth, ClientTrust, Csr, DownstreamTls, Identity,
-    IdentitySource, Mutual, MutualUpstream, PeerPattern, Revocation, Roots, San, ServerAuth, ServerTls,
-    TrustDomain, Unknown, UpstreamTls,
+    Address, Bundle, Certificate, CertificateFiles, ClientAuth, ClientTrust, Csr, DownstreamTls, Holds,
+    Identity, IdentitySource, Mutual, MutualUpstream, Name, PeerPattern, Revocation, Roots, San, ServerAuth,
+    ServerTls, TrustDomain, Unknown, UpstreamTls,
 };
 
 /// What is known of the proxy's identity while what uses it is read.
@@ -141,18 +141,21 @@ pub(super) fn is_here(host: &str) -> bool {
 
 fn revocation<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Revocation> {
     let mut m = cx.fields(node, "revocation")?;
-    let crls = m.required("crls", |cx, node| {
-        let expected = "a list of files, as `[revoked.crl]`";
-        let crls = cx.list(node, expected, file)?;
-        if crls.is_empty() {
-            return cx.fail(node, Fault::new("no list is named").hint(format!("expected {expected}")));
-        }
-        Some(crls.into())
-    });
+    let crls = m.required("crls", crls);
     let words = [("deny", Unknown::Deny), ("allow", Unknown::Allow)];
     let unknown = m.optional("unknown", |cx, node| cx.word(node, &words)).unwrap_or_default();
     m.finish();
     Some(Revocation { crls: crls?, unknown })
+}
+
+/// Files of revocation lists.
+pub(super) fn crls<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Box<[PathBuf]>> {
+    let expected = "a list of files, as `[revoked.crl]`";
+    let crls = cx.list(node, expected, file)?;
+    if crls.is_empty() {
+        return cx.fail(node, Fault::new("no list is named").hint(format!("expected {expected}")));
+    }
+    Some(crls.into())
 }
 
 /// `tls` or `mtls` of a listener.
@@ -190,21 +193,22 @@ fn uses_identity<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<()> {
 fn server_tls<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<ServerTls> {
     let mut m = cx.fields(node, "tls")?;
     m.exactly_one(&["certificate", "certificates"]);
-    let certificate = m.optional("certificate", file);
-    let private_key = match m.has("certificates") {
-        false => m.required("private_key", file),
-        true => m.optional("private_key", file),
+    let one = match m.has("certificates") {
+        false => certificate(&mut m),
+        true => {
+            m.ask("certificate");
+            m.ask("private_key");
+            m.refuse("private_key", || Fault::new("each of `certificates` has its key").hint("remove it"));
+            None
+        }
     };
-    if m.has("certificates") {
-        m.refuse("private_key", || Fault::new("each of `certificates` has its key").hint("remove it"));
-    }
     let certificates = m.optional("certificates", |cx, node| {
         let expected = "a list, as `[{ certificate: a.crt, private_key: a.key }]`";
         let list = cx.list(node, expected, |cx, node| {
             let mut m = cx.fields(node, "certificate")?;
-            let files = certificate_files(&mut m);
+            let one = certificate(&mut m);
             m.finish();
-            files.map(Certificate::Files)
+            one
         })?;
         if list.is_empty() {
             return cx.fail(node, Fault::new("the list is empty").hint(format!("expected {expected}")));
@@ -213,11 +217,77 @@ fn server_tls<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<ServerTls> {
     });
     let client = client(&mut m);
     m.finish();
-    let one = || {
-        let files = CertificateFiles { certificate: certificate?, private_key: private_key? };
-        Some(Box::from([Certificate::Files(files)]))
+    Some(ServerTls { certificates: certificates.or_else(|| Some([one?].into()))?, client: client? })
+}
+
+/// `certificate` and `private_key`: files, or a secret, which holds both.
+fn certificate(m: &mut Fields<'_, '_>) -> Option<Certificate> {
+    match m.required("certificate", |cx, node| named(cx, node, Holds::Certificate)) {
+        Some(Named::Secret(name)) => {
+            m.ask("private_key");
+            m.refuse("private_key", || Fault::new("the secret holds its key").hint("remove it"));
+            Some(Certificate::Secret(name))
+        }
+        found => {
+            let private_key = m.required("private_key", file);
+            let Some(Named::File(certificate)) = found else { return None };
+            Some(Certificate::Files(CertificateFiles { certificate, private_key: private_key? }))
+        }
+    }
+}
+
+/// Where something of TLS comes from.
+enum Named {
+    File(PathBuf),
+    Secret(Name),
+}
+
+/// A file in a proxy's own, and a secret in what a control plane tells: neither can name what is the other's.
+fn named<'a>(cx: &mut Cx<'a>, node: Node<'a>, holds: Holds) -> Option<Named> {
+    let is_secret = matches!(node.view(), View::Map);
+    match cx.secrets {
+        Secrets::None if is_secret => {
+            let fault = Fault::new("secrets are named in documents of a control plane alone");
+            cx.fail(node, fault.hint("write the path of a file"))
+        }
+        Secrets::Any | Secrets::These(_) if !is_secret => {
+            let fault = Fault::new("a file of the proxies' machines is not named from afar");
+            cx.fail(
+                node,
+                fault.hint("write `{ secret: NAME }`, of `secrets` in the control plane's own file"),
+            )
+        }
+        Secrets::None => file(cx, node).map(Named::File),
+        Secrets::Any | Secrets::These(_) => {
+            let mut m = cx.fields(node, "secret")?;
+            let name = m.required("secret", |cx, node| secret(cx, node, holds));
+            m.finish();
+            name.map(Named::Secret)
+        }
+    }
+}
+
+fn secret<'a>(cx: &mut Cx<'a>, node: Node<'a>, holds: Holds) -> Option<Name> {
+    let text = cx.string(node, "the name of a secret")?;
+    let Some(name) = Name::new(&text) else {
+        return cx.fail(node, Fault::new(format!("{} is no name", show(&text))));
     };
-    Some(ServerTls { certificates: certificates.or_else(one)?, client: client? })
+    let Secrets::These(all) = cx.secrets else { return Some(name) };
+    let fault = match all.get(&name) {
+        Some(found) if *found == holds => return Some(name),
+        Some(_) => Fault::new(format!("the secret `{name}` holds something else")),
+        None => Fault::new(format!("there is no secret `{name}`")),
+    };
+    let fits = all.iter().filter(|(_, found)| **found == holds).map(|(name, _)| name.as_str());
+    let what = match holds {
+        Holds::Certificate => "certificates",
+        Holds::Roots => "roots",
+    };
+    let fault = match fits.clone().next() {
+        None => fault.hint("write it below `secrets` of the control plane's own file"),
+        Some(_) => fault.choice(&text, fits, &format!("secrets that hold {what} are")),
+    };
+    cx.fail(node, fault)
 }
 
 fn client(m: &mut Fields<'_, '_>) -> Option<ClientAuth> {
@@ -233,10 +303,11 @@ fn client(m: &mut Fields<'_, '_>) -> Option<ClientAuth> {
     }
     let asked = asked.flatten();
     let roots = match asked {
-        None => m.optional("client_trust", file),
-        Some(_) => m.required("client_trust", file),
+        None => m.optional("client_trust", bundle),
+        Some(_) => m.required("client_trust", bundle),
     };
     let revocation = m.optional("revocation", revocation).unwrap_or_default();
+    refuse_lists(m, roots.as_ref());
     let Some(asked) = asked else {
         for key in ["client_trust", "revocation"] {
             m.refuse(key, || {
@@ -246,7 +317,23 @@ fn client(m: &mut Fields<'_, '_>) -> Option<ClientAuth> {
         }
         return Some(ClientAuth::None);
     };
-    Some(asked(ClientTrust { roots: Bundle::File(roots?), revocation }))
+    Some(asked(ClientTrust { roots: roots?, revocation }))
+}
+
+fn bundle<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Bundle> {
+    named(cx, node, Holds::Roots).map(|named| match named {
+        Named::File(file) => Bundle::File(file),
+        Named::Secret(name) => Bundle::Secret(name),
+    })
+}
+
+fn refuse_lists(m: &mut Fields<'_, '_>, roots: Option<&Bundle>) {
+    if let Some(Bundle::Secret(name)) = roots {
+        m.refuse("revocation", || {
+            Fault::new(format!("the secret `{name}` holds these lists"))
+                .hint("write `crls` there, in the control plane's own file")
+        });
+    }
 }
 
 /// `tls` or `mtls` of a cluster; `host` is the name that its endpoints are resolved from.
@@ -307,16 +394,15 @@ fn server_auth<'a>(cx: &mut Cx<'a>, node: Node<'a>, resolved: Option<&str>) -> O
     let roots = m.optional("trust", roots).unwrap_or_default();
     let sni = m.optional("sni", host).or_else(|| resolved.map(Into::into));
     let sans = m.optional("sans", sans);
-    let certificate = m.optional("certificate", file);
-    let private_key = m.optional("private_key", file);
-    for (key, other) in [("certificate", "private_key"), ("private_key", "certificate")] {
-        if !m.has(other) {
-            m.refuse(key, || {
-                Fault::new(format!("`{key}` is written, and `{other}` is not")).hint("write both, or neither")
-            });
-        }
-    }
+    let certificate = if m.has("certificate") || m.has("private_key") {
+        certificate(&mut m)
+    } else {
+        m.ask("certificate");
+        m.ask("private_key");
+        None
+    };
     let revocation = m.optional("revocation", revocation).unwrap_or_default();
+    refuse_lists(&mut m, roots.bundle());
     let wrong = (m.has("sans") && sans.is_none()) || (m.has("sni") && sni.is_none());
     m.finish();
     if wrong {
@@ -326,9 +412,6 @@ fn server_auth<'a>(cx: &mut Cx<'a>, node: Node<'a>, resolved: Option<&str>) -> O
         let fault = Fault::new("it is not said whose certificate is expected");
         return cx.fail(node, fault.hint("write `sni: host`, or `sans: [host]`"));
     };
-    let certificate = certificate.zip(private_key);
-    let certificate = certificate
-        .map(|(certificate, private_key)| Certificate::Files(CertificateFiles { certificate, private_key }));
     Some(ServerAuth { roots, sni, sans, certificate, revocation })
 }
 
@@ -338,6 +421,9 @@ fn roots<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<Roots> {
         && cx.expands_to(text, "system")
     {
         return Some(Roots::System);
+    }
+    if matches!(node.view(), View::Map) || !matches!(cx.secrets, Secrets::None) {
+        return bundle(cx, node).map(Roots::Of);
     }
     let text = cx.string(node, "`system`, or a file's path")?;
     // The same file, without what keeps it from being the word.

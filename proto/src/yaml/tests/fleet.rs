@@ -1,11 +1,17 @@
 //! Several documents as one.
 
-use crate::model::{Fleet, IdPattern, Labels, Name, Select};
+use std::collections::BTreeMap;
+
+use crate::model::{Fleet, Holds, IdPattern, Labels, Name, Select};
 use crate::yaml::{Document, parse_fleet};
 
 fn read(documents: &[(&str, &str)]) -> Result<Fleet, String> {
+    read_with(documents, None)
+}
+
+fn read_with(documents: &[(&str, &str)], secrets: Option<&BTreeMap<Name, Holds>>) -> Result<Fleet, String> {
     let documents: Vec<_> = documents.iter().map(|(name, text)| Document { name, text }).collect();
-    parse_fleet(&documents).map(|parsed| parsed.fleet).map_err(|errors| errors.to_string())
+    parse_fleet(&documents, secrets).map(|parsed| parsed.fleet).map_err(|errors| errors.to_string())
 }
 
 const SHOP: &str = "
@@ -109,4 +115,93 @@ fn two_groups_may_listen_at_one_address() {
     let other = "listeners: { other: { bind: 0.0.0.0:80, tcp: { to: rest } } }
 proxies: { a: { select: { id: a }, listeners: [web] }, b: { listeners: [other] } }";
     read(&[("shop", SHOP), ("rest", REST), ("other", other)]).unwrap();
+}
+
+fn web(tls: &str) -> String {
+    format!("listeners: {{ web: {{ bind: 0.0.0.0:443, tls: {{ {tls} }}, routes: [{{ respond: {{}} }}] }} }}")
+}
+
+fn legacy(tls: &str) -> String {
+    format!("clusters: {{ legacy: {{ endpoints: [127.0.0.1:1], tls: {{ sans: [a], {tls} }} }} }}")
+}
+
+#[test]
+fn a_group_is_told_the_secrets_that_its_listeners_and_clusters_name() {
+    let web = web(
+        "certificates: [{ certificate: { secret: shop } }, { certificate: { secret: next } }], client: required, client_trust: { secret: partners }",
+    );
+    let legacy = legacy("trust: { secret: theirs }, certificate: { secret: own }");
+    let groups =
+        "proxies: { a: { select: { id: a }, listeners: [web] }, b: { listeners: [], clusters: [legacy] } }";
+    let fleet = read(&[("web", &web), ("legacy", &legacy), ("groups", groups)]).unwrap();
+    let named = |group: usize| {
+        let names = fleet.secrets(&fleet.groups[group]);
+        names.into_iter().map(Name::as_str).collect::<Vec<_>>()
+    };
+    assert_eq!(named(0), ["next", "partners", "shop"]);
+    assert_eq!(named(1), ["own", "theirs"]);
+}
+
+#[test]
+fn secrets_are_named_as_they_are_there_and_files_are_not() {
+    let name = |text| Name::new(text).unwrap();
+    let known = [(name("shop"), Holds::Certificate), (name("partners"), Holds::Roots)].into();
+    let table = [
+        (web("certificate: { secret: shop }"), None),
+        (legacy("trust: { secret: partners }, certificate: { secret: shop }"), None),
+        (legacy("trust: system"), None),
+        (
+            web("certificate: { secret: shpo }"),
+            Some("listeners.web.tls.certificate.secret: there is no secret `shpo`; did you mean `shop`?"),
+        ),
+        (
+            web("certificate: { secret: partners }"),
+            Some(
+                "listeners.web.tls.certificate.secret: the secret `partners` holds something else; secrets that hold certificates are `shop`",
+            ),
+        ),
+        (
+            web("certificate: { secret: shop }, private_key: shop.key"),
+            Some("listeners.web.tls.private_key: the secret holds its key; remove it"),
+        ),
+        (
+            web("certificate: shop.crt, private_key: shop.key"),
+            Some(
+                "listeners.web.tls.certificate: a file of the proxies' machines is not named from afar; write `{ secret: NAME }`, of `secrets` in the control plane's own file",
+            ),
+        ),
+        (
+            web(
+                "certificate: { secret: shop }, client: required, client_trust: { secret: partners }, revocation: { crls: [a] }",
+            ),
+            Some(
+                "listeners.web.tls.revocation: the secret `partners` holds these lists; write `crls` there, in the control plane's own file",
+            ),
+        ),
+        (
+            legacy("trust: ca.crt"),
+            Some("clusters.legacy.tls.trust: a file of the proxies' machines is not named from afar"),
+        ),
+        (
+            legacy("trust: { secret: shop }"),
+            Some(
+                "clusters.legacy.tls.trust.secret: the secret `shop` holds something else; secrets that hold roots are `partners`",
+            ),
+        ),
+        (legacy("trust: { secert: shop }"), Some("clusters.legacy.tls.trust: `secret` is missing")),
+    ];
+    for (text, expected) in table {
+        let found = read_with(&[("a", &text)], Some(&known));
+        match expected {
+            None => drop(found.unwrap()),
+            Some(expected) => {
+                let said = found.unwrap_err();
+                assert!(said.contains(expected), "{text}\n{said}");
+            }
+        }
+    }
+    // Where it is not known which there are, any may be meant.
+    read(&[("a", &web("certificate: { secret: shpo }"))]).unwrap();
+    let none = read_with(&[("a", &web("certificate: { secret: shop }"))], Some(&BTreeMap::new()));
+    assert!(none.unwrap_err().contains("there is no secret `shop`; write it below `secrets`"));
 }

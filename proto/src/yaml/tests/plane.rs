@@ -4,7 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::{Source, parse_plane};
-use crate::model::{Attest, Etcd, Nats, NatsLogin, Nodes, Plane, PlaneStore, PlaneTls, Verifier};
+use crate::model::{
+    Attest, Etcd, Name, Nats, NatsLogin, Nodes, PeerPattern, Plane, PlaneSecret, PlaneStore, PlaneTls,
+    Verifier,
+};
 
 fn plane(text: &str) -> Result<Plane, String> {
     let source = Source { name: "control.yaml", text, base: Path::new("/etc"), env: &|_| None };
@@ -234,4 +237,62 @@ fn what_cannot_be_shared_is_refused() {
     let expected =
         "control.yaml:2:5: ca: replicas sign by one root, and its key does not belong into etcd; write `root";
     assert!(said.starts_with(expected), "{said}");
+}
+
+const PROVEN: &str = "tls: { certificate: a, private_key: b }\nca: { trust_domain: a.test }\n";
+
+#[test]
+fn secrets_are_files_and_who_may_have_them() {
+    let text = format!(
+        "{PROVEN}secrets: {{ shop: {{ certificate: shop.crt, private_key: shop.key, nodes: ['spiffe://a.test/ns/shop/*'] }}, partners: {{ trust: p.crt, crls: [p.crl] }} }}"
+    );
+    let secrets = plane(&text).unwrap().secrets;
+    let files = PlaneTls { certificate: "/etc/shop.crt".into(), private_key: "/etc/shop.key".into() };
+    let nodes = [PeerPattern::new("spiffe://a.test/ns/shop/*").unwrap()].into();
+    let expected = [
+        ("partners", PlaneSecret::Roots { roots: "/etc/p.crt".into(), crls: ["/etc/p.crl".into()].into() }),
+        ("shop", PlaneSecret::Certificate { files, nodes }),
+    ];
+    assert_eq!(secrets, expected.map(|(name, of)| (Name::new(name).unwrap(), of)).into());
+    // Roots are no secret.
+    plane("secrets: { partners: { trust: p.crt } }").unwrap();
+}
+
+#[test]
+fn a_key_is_told_to_nobody_who_could_be_anybody() {
+    let certificate = "certificate: c, private_key: k";
+    let table = [
+        (
+            "",
+            format!("a: {{ {certificate}, nodes: ['spiffe://a.test/*'] }}"),
+            "1:15: secrets.a: nobody could prove to be one of `nodes`, who are told the key; write `tls` and `ca`",
+        ),
+        (PROVEN, format!("a: {{ {certificate} }}"), "3:15: secrets.a: `nodes` is missing"),
+        (PROVEN, format!("a: {{ {certificate}, nodes: [] }}"), "3:56: secrets.a.nodes: nobody is named"),
+        (
+            PROVEN,
+            format!("a: {{ {certificate}, nodes: ['spiffe://b.test/*'] }}"),
+            "3:57: secrets.a.nodes[0]: nobody vouches for the trust domain `b.test`",
+        ),
+        (
+            PROVEN,
+            "a: { certificate: c, trust: t }".to_owned(),
+            "3:33: secrets.a: `certificate` and `trust` exclude each other",
+        ),
+        (PROVEN, "a: {}".to_owned(), "3:15: secrets.a: one of `certificate`, `trust` is missing"),
+        (
+            "",
+            "ROOTCA: { trust: t }".to_owned(),
+            "1:20: secrets.ROOTCA: `ROOTCA` is what a node's own identity is called; call it otherwise",
+        ),
+        (
+            "",
+            "a: { trust: t, nodes: [] }".to_owned(),
+            "1:27: secrets.a.nodes: there is no such key in `secret`",
+        ),
+    ];
+    for (before, secret, expected) in table {
+        let said = plane(&format!("{before}secrets: {{ {secret} }}")).unwrap_err();
+        assert!(said.contains(expected), "{said}\n{expected}");
+    }
 }
