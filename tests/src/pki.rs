@@ -91,6 +91,13 @@ impl Authority {
         self.sign(leaf(&[&self.id(path)]))
     }
 
+    /// A good certificate of a host, and of no workload.
+    pub fn named(&self, host: &str) -> Svid {
+        let mut params = leaf(&[]);
+        params.subject_alt_names.push(SanType::DnsName(host.try_into().unwrap()));
+        self.sign(params)
+    }
+
     /// A good certificate that is so for this long.
     pub fn svid_for(&self, path: &str, lifetime: Duration) -> Svid {
         let mut params = leaf(&[&self.id(path)]);
@@ -209,6 +216,12 @@ pub async fn connect(
 /// An HTTP/1.1 client that shows this, or nothing.
 pub async fn client(to: std::net::SocketAddr, shows: Option<&Svid>) -> Client<TlsStream<TcpStream>> {
     Client::over(connect(to, "localhost", &client_config(shows, &["http/1.1"])).await.unwrap())
+}
+
+/// The certificate of whoever listens there, as DER.
+pub async fn shown(to: std::net::SocketAddr) -> Option<Vec<u8>> {
+    let stream = connect(to, "localhost", &client_config(None, &["http/1.1"])).await.ok()?;
+    Some(stream.get_ref().1.peer_certificates()?.first()?.to_vec())
 }
 
 /// What a client that shows this comes to see: a status, or none, as it is not served.

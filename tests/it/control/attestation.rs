@@ -1,5 +1,6 @@
 //! Who a node is, and by what the control plane knows: over TLS, with proxies that ask and ask again.
 
+use std::process::Output;
 use std::sync::Arc;
 
 use outrigger_tests::pki::Authority;
@@ -14,7 +15,11 @@ const ID: &str = "spiffe://mesh.test/web";
 
 /// A control plane that proves who it is, with these further settings.
 pub(crate) fn start(settings: &str) -> Control {
-    let dir = Arc::new(Dir::new());
+    start_in(Arc::new(Dir::new()), settings)
+}
+
+/// The same, where the files are that the settings name.
+pub(crate) fn start_in(dir: Arc<Dir>, settings: &str) -> Control {
     std::fs::create_dir(dir.file("mesh")).unwrap();
     prove(&dir);
     let tls = "tls: { certificate: tls.crt, private_key: tls.key }";
@@ -34,9 +39,16 @@ fn prove(dir: &Dir) {
 
 /// The command line, which believes it.
 pub(crate) fn ok(control: &Control, args: &[&str]) -> String {
+    let Output { status, stdout, stderr } = run(control, args);
+    assert!(status.success(), "{args:?}: {}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+/// The same, whatever comes of it.
+pub(crate) fn run(control: &Control, args: &[&str]) -> Output {
     let server = format!("https://localhost:{}", control.api().port());
     let trust = control.dir().file("ca.crt").display().to_string();
-    control.ok(&[args, &["--server", &server, "--trust", &trust]].concat())
+    control.run(&[args, &["--server", &server, "--trust", &trust]].concat())
 }
 
 pub(crate) fn events(control: &Control, kind: &str) -> Vec<Value> {
@@ -76,10 +88,10 @@ async fn what_it_shows_is_replaced_without_a_restart() {
     let control = start("");
     ok(&control, &["status"]);
     prove(control.dir());
-    let server = format!("https://localhost:{}", control.api().port());
-    let trust = control.dir().file("ca.crt").display().to_string();
-    let args = ["status", "--server", &server, "--trust", &trust];
-    until("it is believed by the new root", async || control.run(&args).status.success().then_some(())).await;
+    until("it is believed by the new root", async || {
+        run(&control, &["status"]).status.success().then_some(())
+    })
+    .await;
 }
 
 /// A token is shown once, and then neither needed nor good any more; what comes of it goes on until it is taken back.
@@ -171,6 +183,7 @@ async fn those_who_have_proven_who_they_are_are_told_alone() {
     answered_by(&known, "one").await;
     let nodes: Vec<_> = events(&control, "node.up.v1");
     assert!(!nodes.is_empty() && nodes.iter().all(|event| event["subject"] == "node/known"), "{nodes:?}");
+    stranger.wait_log("admin listening").await;
     assert_eq!(stranger.metric("outrigger_xds_connected").await, 0.0);
 }
 

@@ -11,6 +11,7 @@ mod nodes;
 mod on_demand;
 mod replicas;
 mod rollouts;
+mod secrets;
 mod shadow;
 mod swap;
 

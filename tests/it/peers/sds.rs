@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use outrigger_tests::pki::{self, Authority};
+use outrigger_tests::pki::{self, Authority, shown};
 use outrigger_tests::wait::until_for;
 use outrigger_tests::{Client, Control, Dir, Echo, Proxy, until};
 use serde_json::{Value, json};
 
 use super::LONG;
 use super::envoy::{Envoy, node};
-use crate::control::attestation::{asks, at, events, ok, start};
+use crate::control::attestation::{asks, at, events, ok, start, start_in};
 
 /// What Envoy is started with: the control plane is believed, and shown a certificate of its own.
 fn bootstrap(control: &Control, dir: &Dir, way: &str) -> Value {
@@ -58,12 +58,6 @@ fn document(app: SocketAddr, to_outrigger: SocketAddr, to_envoy: Option<SocketAd
 ",
         peer("to-outrigger", to_outrigger, "web"),
     )
-}
-
-/// What is shown by whoever listens there.
-async fn shown(to: SocketAddr) -> Option<Vec<u8>> {
-    let stream = pki::connect(to, "localhost", &pki::client_config(None, &["http/1.1"])).await.ok()?;
-    Some(stream.get_ref().1.peer_certificates()?.first()?.to_vec())
 }
 
 async fn is_answered(to: SocketAddr) -> Option<()> {
@@ -120,4 +114,52 @@ async fn envoy_proves_who_it_is_by_what_it_is_told() {
 #[tokio::test]
 async fn envoy_proves_who_it_is_by_what_it_is_told_incrementally() {
     proves_who_it_is("DELTA_GRPC").await;
+}
+
+/// A listener of Envoy's with a certificate that documents name.
+async fn serves_with_a_secret(way: &str) {
+    let Some(envoy) = Envoy::find().await else { return };
+    let (echo, theirs, shop) =
+        (Echo::start("app").await, Authority::new("mesh.test"), Authority::new("shop"));
+    let dir = Arc::new(Dir::new());
+    let root = dir.write("theirs.crt", &theirs.pem());
+    theirs.svid("/envoy").write(&dir, "own");
+    let renew = |dir: &Dir| {
+        let svid = shop.named("shop.test");
+        svid.write(dir, "shop");
+        svid.certificates()[0].to_vec()
+    };
+    let first = renew(&dir);
+    let control = start_in(
+        dir.clone(),
+        &format!(
+            "ca: {{ trust_domain: mesh.test, attest: {{ certificates: {} }} }}
+secrets: {{ shop: {{ certificate: shop.crt, private_key: shop.key, nodes: [\"spiffe://mesh.test/envoy\"] }} }}",
+            root.display()
+        ),
+    );
+    control.document(
+        "shop.yaml",
+        &format!(
+            "listeners: {{ shop: {{ bind: 127.0.0.1:0, tls: {{ certificate: {{ secret: shop }} }}, routes: [{{ to: app }}] }} }}
+clusters: {{ app: {{ endpoints: [\"{}\"] }} }}",
+            echo.address()
+        ),
+    );
+    let envoy = envoy.run(&bootstrap(&control, &dir, way)).await;
+    let to = envoy.address_of("shop");
+    until("Envoy shows it", async || (shown(to).await? == first).then_some(())).await;
+    assert_eq!(pki::status(to, None, "/").await, Some(200));
+    let second = renew(&dir);
+    until("Envoy shows the next", async || (shown(to).await? == second).then_some(())).await;
+}
+
+#[tokio::test]
+async fn envoy_serves_with_a_secret_that_documents_name() {
+    serves_with_a_secret("GRPC").await;
+}
+
+#[tokio::test]
+async fn envoy_serves_with_a_secret_that_documents_name_incrementally() {
+    serves_with_a_secret("DELTA_GRPC").await;
 }

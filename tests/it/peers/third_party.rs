@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::xds::{Way, answered_by, asked, cluster, endpoints, file, listener, routes, state, to};
-use super::xds_tls::{certificate, curl_believes, named, refused, served};
+use super::xds_tls::{certificate, curl_believes, refused, served};
 use super::{Running, python};
 
 /// It, with this state, on this port or any. It can say what has changed, or cannot.
@@ -167,13 +167,13 @@ async fn shows_what_it_is_told(way: Way) {
     let echo = Echo::start("app").await;
     let app = echo.address().port();
     let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let begun = served("1", app, &json!([certificate("web", &named(&old, "localhost"))]));
+    let begun = served("1", app, &json!([certificate("web", &old.named("localhost"))]));
     let Some((mut plane, port)) = plane(way, 0, &begun).await else { return };
     let proxy = Proxy::start(&file(port)).await;
     let web = proxy.address("web");
     assert_eq!(asked(&mut plane, "Secret").await["names"], json!(["web"]));
     until("the certificate", async || curl_believes(curl, &dir, &old, web).await.then_some(())).await;
-    let next = served("2", app, &json!([certificate("web", &named(&new, "localhost"))]));
+    let next = served("2", app, &json!([certificate("web", &new.named("localhost"))]));
     plane.tell(&next.to_string()).await;
     until("the other certificate", async || curl_believes(curl, &dir, &new, web).await.then_some(())).await;
     assert!(!curl_believes(curl, &dir, &old, web).await);

@@ -17,7 +17,7 @@ use super::envoy::{Envoy, node};
 use super::ext_authz::python_with_messages;
 use super::free_port;
 use super::xds::{Way, at, cluster, control, endpoints, file};
-use super::xds_tls::{certificate, named, of, server};
+use super::xds_tls::{certificate, of, server};
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
@@ -234,7 +234,7 @@ const PROBES: [By; 12] = [
 async fn a_connection_is_taken_by_the_chain_that_envoy_takes_it_by() {
     let (Some(python), Some(envoy)) = (python_with_messages().await, Envoy::find().await) else { return };
     let listeners = listeners();
-    let web = named(&Authority::new("a"), "web.test");
+    let web = Authority::new("a").named("web.test");
     let state =
         json!({ "version": "1", "Cluster": [], "Listener": listeners, "Secret": [certificate("web", &web)] });
     let (_control, port) = control(&python, Way::Sotw, 0, &state).await;
@@ -284,7 +284,7 @@ async fn shown(to: SocketAddr, host: &str) -> Option<Vec<u8>> {
 async fn each_chain_has_its_certificate_and_its_routes_and_keeps_its_connections() {
     let Some(python) = python_with_messages().await else { return };
     let authority = Authority::new("a");
-    let [a, b] = ["a.test", "b.test"].map(|host| named(&authority, host));
+    let [a, b] = ["a.test", "b.test"].map(|host| authority.named(host));
     let secrets = json!([certificate("a", &a), certificate("b", &b)]);
     let names = |host: &str| json!({ "server_names": [host] });
     let state = |version: &str, chains: &[Value]| json!({ "version": version, "Cluster": [], "Secret": secrets, "Listener": [listener("web", 0, chains, None)] });
@@ -325,7 +325,7 @@ async fn each_chain_has_its_certificate_and_its_routes_and_keeps_its_connections
 async fn what_was_looked_at_is_passed_on() {
     let Some(python) = python_with_messages().await else { return };
     let authority = Authority::new("a");
-    let backend = server(&named(&authority, "app.test"), &authority).await;
+    let backend = server(&authority.named("app.test"), &authority).await;
     let port = free_port();
     let chains = [
         chain(&json!({ "destination_port": port, "server_names": ["app.test"] }), passes_to("app"), None),
@@ -341,7 +341,7 @@ async fn what_was_looked_at_is_passed_on() {
     let (_control, plane) = control(&python, Way::Delta, 0, &state).await;
     let proxy = Proxy::start(&file(plane)).await;
     let web = proxy.address("web");
-    let caller = named(&authority, "caller.test");
+    let caller = authority.named("caller.test");
     let config = client_config(Some(&caller), &[]);
     let stream = pki::connect(web, "app.test", &config).await.unwrap();
     assert_eq!(Client::over(stream).get("/").await.status, 200);
@@ -367,7 +367,7 @@ async fn what_was_looked_at_is_passed_on() {
 async fn chains_of_a_file_are_envoys_too() {
     let Some(envoy) = Envoy::find().await else { return };
     let authority = Authority::new("a");
-    let inside = named(&authority, "a.test");
+    let inside = authority.named("a.test");
     let backend = server(&inside, &authority).await;
     let control = Control::start(
         "",

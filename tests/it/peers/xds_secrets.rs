@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::ext_authz::python_with_messages;
 use super::xds::{Way, cluster, control, endpoints, file, listener, routes, to};
-use super::xds_tls::{came_of, certificate, named, towards};
+use super::xds_tls::{came_of, certificate, towards};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -129,10 +129,10 @@ async fn held(proxy: &Proxy) -> Client {
 async fn renewed_under_load(way: Way) {
     let Some(python) = python_with_messages().await else { return };
     let (authority, other) = (Authority::new("a"), Authority::new("b"));
-    let shows = named(&authority, "app.test");
+    let shows = authority.named("app.test");
     let server = Server::start(&shows, &authority).await;
-    let [first, renewed] = [(); 2].map(|()| named(&authority, "proxy.test"));
-    let another = named(&authority, "another.test");
+    let [first, renewed] = [(); 2].map(|()| authority.named("proxy.test"));
+    let another = authority.named("another.test");
     let (alone, both) = (authority.pem(), format!("{}{}", authority.pem(), other.pem()));
     let (empty, stranger) = (authority.revoke(&[], HOUR), authority.revoke(&[&another], HOUR));
     let told = |own, roots: &String, crl: &String| Told { own, roots: roots.clone(), crl: crl.clone() };

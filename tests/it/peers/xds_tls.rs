@@ -23,12 +23,6 @@ use super::{Running, run};
 const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
 
 /// A certificate for a host.
-pub(super) fn named(authority: &Authority, host: &str) -> Svid {
-    let mut params = leaf(&[]);
-    params.subject_alt_names.push(SanType::DnsName(host.try_into().unwrap()));
-    authority.sign(params)
-}
-
 /// A secret of the same stream.
 pub(super) fn of(name: &str) -> Value {
     json!({ "name": name, "sds_config": { "ads": {}, "resource_api_version": "V3" } })
@@ -89,7 +83,7 @@ async fn shows_what_it_is_told(way: Way) {
     let echo = Echo::start("app").await;
     let app = echo.address().port();
     let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let first = named(&old, "localhost");
+    let first = old.named("localhost");
     let begun = served("1", app, &json!([certificate("web", &first), certificate("unasked", &first)]));
     let (mut control, port) = control(&python, way, 0, &begun).await;
     let proxy = Proxy::start(&file(port)).await;
@@ -102,7 +96,7 @@ async fn shows_what_it_is_told(way: Way) {
     let mut open = pki::client(web, None).await;
     assert_eq!(open.get("/").await.status, 200);
     // Another certificate, and nobody has to reconnect.
-    let second = named(&new, "localhost");
+    let second = new.named("localhost");
     control.tell(&served("2", app, &json!([certificate("web", &second)])).to_string()).await;
     until("the other certificate", async || curl_believes(curl, &dir, &new, web).await.then_some(())).await;
     assert!(!curl_believes(curl, &dir, &old, web).await);
@@ -201,8 +195,8 @@ pub(super) async fn came_of(proxy: &Proxy, status: u16, reason: Option<&str>) {
 async fn believes_what_it_is_told(way: Way) {
     let Some(python) = python_with_messages().await else { return };
     let (authority, stranger) = (Authority::new("a"), Authority::new("b"));
-    let server = server(&named(&authority, "app.test"), &authority).await;
-    let own = certificate("own", &named(&authority, "proxy.test"));
+    let server = server(&authority.named("app.test"), &authority).await;
+    let own = certificate("own", &authority.named("proxy.test"));
     let state = |version: &str, app: &Value, secrets: &Value| {
         json!({
             "version": version,
@@ -280,9 +274,7 @@ async fn a_listener_without_its_secret_serves_nobody() {
     control.line_with("SENT|Secret|web|").await;
     assert_eq!(proxy.get("plain", "/").await.status, 200);
     assert!(!proxy.log().contains("listening listener=web"), "{}", proxy.log());
-    control
-        .tell(&state("3", &json!([certificate("web", &named(&authority, "localhost"))])).to_string())
-        .await;
+    control.tell(&state("3", &json!([certificate("web", &authority.named("localhost"))])).to_string()).await;
     proxy.wait_log("listening listener=web").await;
     assert_eq!(pki::status(proxy.address("web"), None, "/").await, Some(200));
     // Taken back, it is shown no longer.
@@ -368,8 +360,8 @@ async fn who_is_believed_is_who_envoy_believes() {
         "1",
         server,
         &json!([
-            certificate("web", &named(&authority, "localhost")),
-            certificate("own", &named(&authority, "proxy.test")),
+            certificate("web", &authority.named("localhost")),
+            certificate("own", &authority.named("proxy.test")),
             roots("ca", &authority),
         ]),
     );

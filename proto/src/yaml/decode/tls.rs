@@ -222,18 +222,22 @@ fn server_tls<'a>(cx: &mut Cx<'a>, node: Node<'a>) -> Option<ServerTls> {
 
 /// `certificate` and `private_key`: files, or a secret, which holds both.
 fn certificate(m: &mut Fields<'_, '_>) -> Option<Certificate> {
-    match m.required("certificate", |cx, node| named(cx, node, Holds::Certificate)) {
-        Some(Named::Secret(name)) => {
-            m.ask("private_key");
-            m.refuse("private_key", || Fault::new("the secret holds its key").hint("remove it"));
-            Some(Certificate::Secret(name))
-        }
-        found => {
-            let private_key = m.required("private_key", file);
-            let Some(Named::File(certificate)) = found else { return None };
-            Some(Certificate::Files(CertificateFiles { certificate, private_key: private_key? }))
-        }
+    let mut is_secret = false;
+    let found = m.required("certificate", |cx, node| {
+        is_secret = matches!(node.view(), View::Map);
+        named(cx, node, Holds::Certificate)
+    });
+    if is_secret {
+        m.ask("private_key");
+        m.refuse("private_key", || Fault::new("the secret holds its key").hint("remove it"));
     }
+    let private_key = if is_secret { None } else { m.required("private_key", file) };
+    Some(match found? {
+        Named::Secret(name) => Certificate::Secret(name),
+        Named::File(certificate) => {
+            Certificate::Files(CertificateFiles { certificate, private_key: private_key? })
+        }
+    })
 }
 
 /// Where something of TLS comes from.

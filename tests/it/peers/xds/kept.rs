@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Way, answered_by, asked, at, cluster, control, endpoints, file, listener, state};
 use crate::peers::ext_authz::python_with_messages;
-use crate::peers::xds_tls::{certificate, named, served};
+use crate::peers::xds_tls::{certificate, served};
 
 /// A file that says beside that where what the control plane says is kept.
 fn keeping(port: u16) -> String {
@@ -140,7 +140,7 @@ async fn keeps_no_secret(way: Way) {
     let Some(python) = python_with_messages().await else { return };
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
     let authority = Authority::new("a");
-    let svids = [named(&authority, "localhost"), named(&authority, "localhost")];
+    let svids = [authority.named("localhost"), authority.named("localhost")];
     let said = |version: &str, app: &Echo, svid| {
         let mut said = served(version, app.address().port(), &json!([certificate("web", svid)]));
         said["Listener"].as_array_mut().unwrap().push(listener("plain", "table"));
