@@ -170,6 +170,26 @@ async fn header_case_and_order_are_kept() {
 }
 
 #[tokio::test]
+async fn header_case_is_that_of_each_head_however_many_come_at_once() {
+    let (origin, proxy) = with_origin("HTTP/1.1 200 OK\r\nX-ReSp: 1\r\ncontent-length: 2\r\n\r\nok").await;
+    let mut client = proxy.client("web").await;
+    let heads = ["host: test\r\n", "HoSt: test\r\nX-a: 1\r\n", "HOST: test\r\nx-A: 2\r\n"];
+    let all: String = heads.iter().map(|head| format!("GET / HTTP/1.1\r\n{head}\r\n")).collect();
+    // The last head comes in two parts, the second of them when the others are answered.
+    let (now, then) = all.split_at(all.len() - 8);
+    client.send(now).await;
+    for number in 0..heads.len() {
+        if number + 1 == heads.len() {
+            client.send(then).await;
+        }
+        let reply = client.reply().await;
+        assert!(reply.head.contains("\r\nX-ReSp: 1\r\ncontent-length: 2\r\n"), "{:?}", reply.head);
+        let head = origin.last().message.head;
+        assert!(heads[number].lines().all(|line| head.contains(&format!("\r\n{line}\r\n"))), "{head:?}");
+    }
+}
+
+#[tokio::test]
 async fn header_values_pass_byte_for_byte() {
     let (origin, proxy) = with_origin(&ok("")).await;
     let mut client = proxy.client("web").await;

@@ -119,9 +119,10 @@ impl Ledger {
             let worker = conn.worker();
             worker.watch_stream(StreamWatch::new(worker.ticks().clone(), patience(&view)))
         });
+        let spelling = conn.watch().activity().heads().borrow_mut().take_next();
         let logged = conn.worker().logs().then(|| RefCell::new(Logged::new(request)));
         Rc::new(Self {
-            trip: conn.trip(Instant::now()),
+            trip: conn.trip(Instant::now()).spelt(spelling),
             conn,
             view,
             renewed: OnceCell::new(),

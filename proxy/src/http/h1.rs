@@ -77,7 +77,6 @@ async fn active<S: Stack>(conn: &Rc<Conn>, stack: &S, stream: Stream) -> Left {
     // On the heap, and gone while parked: it is large.
     let mut driver = Box::new(
         http1::Builder::new()
-            .preserve_header_case(true)
             .max_headers(headers)
             .max_header_size(bytes)
             .max_buf_size(bytes.max(MIN_BUFFER))
@@ -272,6 +271,8 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Answerin
         let Poll::Ready(Ok(mut response)) = future.poll(cx) else { return Poll::Pending };
         slot.as_mut().set(None);
         *response.version_mut() = Version::HTTP_11;
+        let conn = self.ledger.conn();
+        conn.watch().activity().spell(self.ledger.trip().take_answer_spelling());
         if let Some(upstream) = self.ledger.take_tunnel() {
             self.ledger.conn().offer_tunnel(Tunnel { upstream, meter: self.ledger.clone() });
         }

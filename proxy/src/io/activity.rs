@@ -9,6 +9,7 @@ use std::rc::Rc;
 use http::Method;
 
 use super::framing::{Phase, Violation};
+use super::spelling::{Heads, Spelling};
 
 /// Time in milliseconds since the worker started, advanced by its sweep: coarse, free to read.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +39,10 @@ pub struct Activity {
     phase_since: Cell<u64>,
     violation: Cell<Option<Violation>>,
     asked: RefCell<Option<Method>>,
+    /// The heads that the peer has sent.
+    heads: Rc<RefCell<Heads>>,
+    /// How the head is to be spelt that is written next.
+    next: RefCell<Option<Spelling>>,
 }
 
 impl Activity {
@@ -54,6 +59,8 @@ impl Activity {
             phase_since: Cell::new(now),
             violation: Cell::new(None),
             asked: RefCell::new(None),
+            heads: Rc::default(),
+            next: RefCell::default(),
         })
     }
 
@@ -100,6 +107,20 @@ impl Activity {
     /// A request with this method is about to be sent: what comes back answers it (HTTP/1 upstreams).
     pub fn ask(&self, method: Method) {
         *self.asked.borrow_mut() = Some(method);
+    }
+
+    /// How the peer has spelt its heads (HTTP/1 only).
+    pub fn heads(&self) -> &Rc<RefCell<Heads>> {
+        &self.heads
+    }
+
+    /// The head that is written next is to be spelt so, where that differs from lower case (HTTP/1 only).
+    pub fn spell(&self, next: Option<Spelling>) {
+        self.next.replace(next);
+    }
+
+    pub(super) fn take_spelling(&self) -> Option<Spelling> {
+        self.next.take()
     }
 
     pub(super) fn take_asked(&self) -> Option<Method> {

@@ -70,5 +70,6 @@ pub mod deferred;
 pub mod leash;
 pub mod listen;
 pub mod socket;
+pub mod spelling;
 pub mod stream;
 pub mod woken;

@@ -23,6 +23,7 @@ use hyper_util::rt::TokioIo;
 use super::endpoint::{Endpoint, Open};
 use super::error::UpstreamError;
 use super::pool::Pools;
+use super::trip::Trip;
 use crate::body::{Body, BodyError};
 use crate::io::activity::Activity;
 use crate::io::stream::Stream;
@@ -106,7 +107,6 @@ impl Conn {
         stream.guard_responses();
         let woken = Woken::default();
         let (requests, driver) = http1::Builder::new()
-            .preserve_header_case(true)
             .max_header_size(MAX_HEAD)
             .handshake(TokioIo::new(Waking::new(stream, woken.clone())))
             .await
@@ -172,7 +172,9 @@ impl Conn {
         mut self: Box<Self>,
         pools: &Rc<Pools>,
         request: Box<Request<Body>>,
+        trip: &Trip,
     ) -> Result<Answer, Failure> {
+        self.activity.spell(trip.spelling());
         let method = request.method().clone();
         let asks = method == Method::CONNECT || request.headers().contains_key(header::UPGRADE);
         self.sending = !request.body().is_end_stream();
@@ -197,7 +199,10 @@ impl Conn {
             Some(Ok(response)) if tunnels(&method, response.status()) => {
                 Ok(Box::pin(self.tunnel(pools, response)).await)
             }
-            Some(Ok(response)) => Ok(self.answer(pools, response)),
+            Some(Ok(response)) => {
+                trip.note_answer_spelling(self.activity.heads().borrow_mut().take_last());
+                Ok(self.answer(pools, response))
+            }
             Some(Err(error)) => Err(self.failure(error, received)),
             None => Err(Failure { error: UpstreamError::Closed, unsent: None, answered: false }),
         }

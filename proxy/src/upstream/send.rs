@@ -419,12 +419,15 @@ impl Upstream {
                     }
                     Err(error) => return Err(Unanswered { error, unsent: Some(request), stale: false }),
                 };
-                return conn.exchange(&self.pools, request).await.map_err(|failure| failure.error.into());
+                return conn
+                    .exchange(&self.pools, request, trip)
+                    .await
+                    .map_err(|failure| failure.error.into());
             };
             going.depends_on_endpoint();
             let replayable = trip.harmless.get() || is_replayable(&request);
             let copy = (!trip.kept.get() && replayable).then(|| bodiless(&request));
-            let failure = match conn.exchange(&self.pools, request).await {
+            let failure = match conn.exchange(&self.pools, request, trip).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };

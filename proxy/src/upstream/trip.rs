@@ -13,6 +13,7 @@ use super::cluster::ClusterView;
 use super::endpoint::Endpoint;
 use super::outlier::Probe;
 use super::pool::PoolKey;
+use crate::io::spelling::Spelling;
 
 /// What is noted on the way, for metrics and logs.
 #[derive(Debug)]
@@ -45,6 +46,9 @@ pub struct Trip {
     last: Cell<u32>,
     pub(super) connect: Cell<Option<Duration>>,
     pub(super) first_byte: Cell<Option<Duration>>,
+    /// How the client has spelt the names of its fields, and the upstream those of its answer.
+    spelling: OnceCell<Spelling>,
+    answer_spelling: RefCell<Option<Spelling>>,
 }
 
 impl Trip {
@@ -68,7 +72,32 @@ impl Trip {
             last: Cell::new(0),
             connect: Cell::new(None),
             first_byte: Cell::new(None),
+            spelling: OnceCell::new(),
+            answer_spelling: RefCell::default(),
         }
+    }
+
+    /// The same, with names of fields that are spelt so, where that differs from lower case.
+    #[must_use]
+    pub fn spelt(self, spelling: Option<Spelling>) -> Self {
+        if let Some(spelling) = spelling {
+            let _ = self.spelling.set(spelling);
+        }
+        self
+    }
+
+    /// How the names of its fields are spelt, where that differs from lower case.
+    pub fn spelling(&self) -> Option<Spelling> {
+        self.spelling.get().cloned()
+    }
+
+    pub(super) fn note_answer_spelling(&self, spelling: Option<Spelling>) {
+        self.answer_spelling.replace(spelling);
+    }
+
+    /// How those of its answer are.
+    pub fn take_answer_spelling(&self) -> Option<Spelling> {
+        self.answer_spelling.take()
     }
 
     /// The same, on a connection that was going there before it was redirected; or that is one of ours, and comes back.

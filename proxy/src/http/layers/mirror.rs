@@ -80,7 +80,7 @@ fn mirror(call: &mut Call) {
     };
     let copy = copy(&mut call.request);
     let secure = call.ledger.conn().is_secure();
-    let trip = call.ledger.conn().trip(Instant::now());
+    let trip = call.ledger.conn().trip(Instant::now()).spelt(call.ledger.trip().spelling());
     tokio::task::spawn_local(async move {
         let sent =
             tokio::time::timeout(PATIENCE, send(&cluster, copy, worker.upstream(), (secure, trip))).await;

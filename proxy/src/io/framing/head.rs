@@ -190,9 +190,15 @@ impl Guard {
 
     pub(super) fn field_start(&mut self, rest: &[u8]) -> Result<usize, Refusal> {
         let mut whole = 0;
-        while let Some(read) = whole_field(&rest[whole..]) {
+        let mut heads = self.heads.as_ref().filter(|_| !self.trailers).map(|heads| heads.borrow_mut());
+        while let Some((name, read)) = whole_field(&rest[whole..]) {
+            if let Some(heads) = &mut heads {
+                heads.note(&rest[whole..whole + name]);
+                heads.note_end();
+            }
             whole += read;
         }
+        drop(heads);
         if whole > 0 {
             return Ok(whole);
         }
@@ -222,6 +228,7 @@ impl Guard {
                 _ => self.field = Field::Other,
             }
         }
+        self.note_name(&rest[..run], rest.get(run) == Some(&b':'));
         match rest.get(run) {
             None => Ok(run),
             Some(b':') => {
@@ -232,6 +239,16 @@ impl Guard {
             Some(b' ' | b'\t') => refuse(Violation::SpaceInFieldName, run),
             Some(b'\r' | b'\n') => refuse(Violation::MissingColon, run),
             Some(_) => refuse(Violation::FieldName, run),
+        }
+    }
+
+    fn note_name(&self, part: &[u8], is_whole: bool) {
+        if let Some(heads) = self.heads.as_ref().filter(|_| !self.trailers) {
+            let mut heads = heads.borrow_mut();
+            heads.note(part);
+            if is_whole {
+                heads.note_end();
+            }
         }
     }
 
@@ -362,16 +379,16 @@ fn whole_version(rest: &[u8]) -> Option<(bool, usize)> {
     }
 }
 
-/// The length of a line, of which no part is missing, of a field that can be none of those that matter here.
+/// The length of the name and of the line, of which no part is missing, of a field that can be none of those that matter here.
 #[inline]
-fn whole_field(rest: &[u8]) -> Option<usize> {
+fn whole_field(rest: &[u8]) -> Option<(usize, usize)> {
     let name = run_of(rest, TOKEN);
     let matters = || Field::starting_with(rest[0]).name().len() == name;
     if name == 0 || rest.get(name) != Some(&b':') || matters() {
         return None;
     }
     let end = name + 1 + text_run(&rest[name + 1..]);
-    (rest.get(end..end + 2)? == LINE_END).then_some(end + 2)
+    (rest.get(end..end + 2)? == LINE_END).then_some((name, end + 2))
 }
 
 const TOKEN: u8 = 1;

@@ -24,9 +24,14 @@ mod tests;
 
 pub use violation::{Refusal, Violation};
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use head::{Field, Head};
 
-/// Watches one direction of one connection. Never allocates.
+use super::spelling::Heads;
+
+/// Watches one direction of one connection. By itself it never allocates.
 #[derive(Debug)]
 pub struct Guard {
     state: State,
@@ -46,6 +51,8 @@ pub struct Guard {
     remaining: u64,
     expected: Expected,
     messages: u64,
+    /// Who is told how names of fields are written.
+    heads: Option<Rc<RefCell<Heads>>>,
 }
 
 /// Where the peer is in its stream.
@@ -143,7 +150,14 @@ impl Guard {
             remaining: 0,
             expected: Expected::default(),
             messages: 0,
+            heads: None,
         }
+    }
+
+    /// The same, which tells how names of fields are written.
+    #[must_use]
+    pub fn telling(self, heads: Rc<RefCell<Heads>>) -> Self {
+        Self { heads: Some(heads), ..self }
     }
 
     /// Announces a request that is about to be written: once for each, in their order. Up to 32 may wait
@@ -281,6 +295,9 @@ impl Guard {
                 refuse(violation, 0)
             })?;
             self.messages += 1;
+            if let Some(heads) = &self.heads {
+                heads.borrow_mut().note_head();
+            }
         }
         Ok(1)
     }
