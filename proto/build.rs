@@ -11,6 +11,23 @@ use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, Fi
 /// Where `.proto` files are found, and the list of what is not in them.
 const ROOT: &str = "proto";
 const UPSTREAM: &str = "proto/upstream.txt";
+/// What is in them and has no effect all the same: fields that Envoy will not be without, or that only what is not here would
+/// read, and whole messages.
+const WITHOUT_EFFECT: [&str; 13] = [
+    "envoy.config.core.v3.RuntimeDouble.runtime_key",
+    "envoy.config.core.v3.RuntimeFractionalPercent.runtime_key",
+    "envoy.config.route.v3.RateLimit.disable_key",
+    "envoy.config.route.v3.RetryPolicy.host_selection_retry_max_attempts",
+    "envoy.config.route.v3.RouteConfiguration.max_direct_response_body_size_bytes",
+    "envoy.extensions.filters.http.cors.v3.Cors",
+    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider.payload_in_metadata",
+    "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit.stat_prefix",
+    "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit.stat_prefix",
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.stat_prefix",
+    "envoy.extensions.filters.network.rbac.v3.RBAC.stat_prefix",
+    "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.stat_prefix",
+];
 
 fn main() {
     println!("cargo:rerun-if-changed={ROOT}");
@@ -64,6 +81,16 @@ impl<'d> Messages<'d> {
     }
 }
 
+/// Of what has no effect, all that was not met yet.
+struct Vain(Vec<&'static str>);
+
+impl Vain {
+    fn take(&mut self, full: &str) -> Option<&'static str> {
+        let place = self.0.iter().position(|name| *name == full)?;
+        Some(self.0.swap_remove(place))
+    }
+}
+
 fn table(set: &FileDescriptorSet) -> String {
     let mut messages = Messages::default();
     for file in &set.file {
@@ -82,23 +109,31 @@ fn table(set: &FileDescriptorSet) -> String {
         let number = number.parse().expect("the second is a number");
         absent.entry(message).or_default().push((number, name, rest == ["harmless"]));
     }
+    let mut vain = Vain(WITHOUT_EFFECT.into());
     let mut out = "pub(super) static MESSAGES: &[Message] = &[\n".to_owned();
-    for (name, message) in &messages.all {
-        let name = name.trim_start_matches('.');
-        write!(out, "Message {{ name: {name:?}, fields: &[").expect("a text takes all");
+    for (full, message) in &messages.all {
+        let full = full.trim_start_matches('.');
+        let ignored = vain.take(full);
+        write!(out, "Message {{ name: {full:?}, ignored: {ignored:?}, fields: &[").expect("a text takes all");
         for field in &message.field {
             let kind = kind(field, &messages);
             let (number, name, many) = (field.number(), field.name(), field.label() == Label::Repeated);
-            write!(out, "Field {{ number: {number}, name: {name:?}, many: {many}, kind: {kind} }}, ")
-                .expect("a text takes all");
+            let ignored = vain.take(&format!("{full}.{name}"));
+            write!(
+                out,
+                "Field {{ number: {number}, name: {name:?}, many: {many}, kind: {kind}, ignored: {ignored:?} }}, "
+            )
+            .expect("a text takes all");
         }
         out += "], absent: &[";
-        for (number, name, harmless) in absent.remove(name).unwrap_or_default() {
-            write!(out, "Absent {{ number: {number}, name: {name:?}, harmless: {harmless} }}, ")
+        for (number, name, harmless) in absent.remove(full).unwrap_or_default() {
+            let ignored = harmless.then(|| format!("{full}.{name}"));
+            write!(out, "Absent {{ number: {number}, name: {name:?}, ignored: {ignored:?} }}, ")
                 .expect("a text takes all");
         }
         out += "] },\n";
     }
+    assert!(vain.0.is_empty(), "there is nothing of these names: {:?}", vain.0);
     assert!(absent.is_empty(), "{UPSTREAM} names messages that are not there: {:?}", absent.keys());
     out + "];\n"
 }

@@ -2,7 +2,7 @@
 //!
 //! Of the API there is a subset (`proto/proto/envoy`): what is honoured. A resource is looked at twice: [`walk`] finds in its
 //! raw bytes what is not in the subset, and the translation what cannot be meant. Either refuses it whole, with the path of
-//! each fault; nothing is ignored but what `proto/proto/upstream.txt` calls harmless.
+//! each fault; nothing is ignored but what `XDS.md` calls harmless, and [`accept`] tells of that.
 
 mod any;
 mod cluster;
@@ -139,6 +139,17 @@ impl Resource {
     }
 }
 
+/// A resource that is accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    /// Its name.
+    pub name: Name,
+    /// What it means.
+    pub resource: Resource,
+    /// What it says without effect, each once: full names of fields, or of messages, out of those that the API has.
+    pub ignored: Vec<&'static str>,
+}
+
 /// A resource that is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -163,6 +174,14 @@ impl fmt::Display for Refused {
 /// # Errors
 /// All that is wrong with it.
 pub fn read(kind: Kind, any: &prost_types::Any) -> Result<(Name, Resource), Refused> {
+    accept(kind, any).map(|Accepted { name, resource, ignored: _ }| (name, resource))
+}
+
+/// The same, for who wants to know what of it has no effect.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn accept(kind: Kind, any: &prost_types::Any) -> Result<Accepted, Refused> {
     let refused = |name, problem: String| {
         let path = kind.to_string();
         Refused { name, errors: vec![ConfigError { place: None, path, problem, hint: None }] }
@@ -223,9 +242,9 @@ fn translated(
     name: &str,
     bytes: &[u8],
     translate: impl FnOnce(&mut cx::Cx, &Name) -> Option<Resource>,
-) -> Result<(Name, Resource), Refused> {
+) -> Result<Accepted, Refused> {
     let at = format!("{kind}[{name}]");
-    let mut errors = walk::check(kind.message(), bytes, &at);
+    let (mut errors, ignored) = walk::check(kind.message(), bytes, &at);
     let mut cx = cx::Cx::new(at);
     let known = Name::new(name);
     if known.is_none() {
@@ -236,7 +255,7 @@ fn translated(
     let resource = called.and_then(|name| translate(&mut cx, &name));
     errors.extend(cx.into_errors());
     match (known, resource) {
-        (Some(name), Some(resource)) if errors.is_empty() => Ok((name, resource)),
+        (Some(name), Some(resource)) if errors.is_empty() => Ok(Accepted { name, resource, ignored }),
         (name, _) => {
             debug_assert!(!errors.is_empty(), "what is not translated has an error");
             Err(Refused { name, errors })

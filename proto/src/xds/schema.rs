@@ -5,6 +5,8 @@
 pub(super) struct Message {
     /// Its full name.
     pub(super) name: &'static str,
+    /// That again, where it is accepted and has no effect.
+    pub(super) ignored: Option<&'static str>,
     /// What is honoured.
     pub(super) fields: &'static [Field],
     /// What upstream has beside that.
@@ -18,6 +20,8 @@ pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) many: bool,
     pub(super) kind: Kind,
+    /// Its full name, where it is accepted and has no effect.
+    pub(super) ignored: Option<&'static str>,
 }
 
 /// A field that is not.
@@ -25,8 +29,8 @@ pub(super) struct Field {
 pub(super) struct Absent {
     pub(super) number: u32,
     pub(super) name: &'static str,
-    /// It may be there: no request is treated otherwise for it.
-    pub(super) harmless: bool,
+    /// Its full name, where it may be there: no request is treated otherwise for it.
+    pub(super) ignored: Option<&'static str>,
 }
 
 /// What a field holds.

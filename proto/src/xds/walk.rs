@@ -1,5 +1,6 @@
 //! A look at a message's raw bytes, before it is decoded: what decoding drops without a word (fields that are not honoured,
-//! numbers that nobody knows, values without a name, messages of other types) is found here, each with its path.
+//! numbers that nobody knows, values without a name, messages of other types) is found here, each with its path; and what is
+//! accepted without effect, each by its name.
 
 use std::fmt;
 
@@ -19,6 +20,9 @@ const NOTES: &str = "envoy.config.core.v3.Metadata.TypedFilterMetadataEntry";
 
 /// Where it is one of several ways, of which the first that is known is taken.
 const WAYS: (&str, &str) = ("envoy.config.core.v3.TypedExtensionConfig", "typed_extension_config");
+
+/// The same, of no type of its own: labels, which endpoints are told apart by, and nothing else is.
+const LABELS: &str = "envoy.config.core.v3.Metadata.FilterMetadataEntry";
 
 /// Where something stands, from the inside out.
 #[derive(Clone, Copy)]
@@ -63,15 +67,16 @@ enum Value<'b> {
     Bytes(&'b [u8]),
 }
 
-/// All that is not to be there in a message of this type, which is the resource `at`.
-pub(super) fn check(type_name: &str, bytes: &[u8], at: &str) -> Vec<ConfigError> {
-    let mut walk = Walk { errors: Vec::new() };
+/// All that is not to be there in a message of this type, which is the resource `at`; and the names of what may be there and
+/// has no effect, each once.
+pub(super) fn check(type_name: &str, bytes: &[u8], at: &str) -> (Vec<ConfigError>, Vec<&'static str>) {
+    let mut walk = Walk { errors: Vec::new(), ignored: Vec::new() };
     let path = Path { above: None, step: Step::Resource(at) };
     match Message::named(type_name) {
         Some(message) => walk.message(message, bytes, &path, 0),
         None => walk.fail(&path, format!("`{type_name}` is not supported")),
     }
-    walk.errors
+    (walk.errors, walk.ignored)
 }
 
 /// The name of a resource that cannot be decoded: of all kinds it is the first field.
@@ -106,6 +111,7 @@ pub(super) fn apart(bytes: &[u8], number: u32) -> (Vec<u8>, Vec<&[u8]>) {
 
 struct Walk {
     errors: Vec<ConfigError>,
+    ignored: Vec<&'static str>,
 }
 
 impl Walk {
@@ -116,17 +122,21 @@ impl Walk {
         }
     }
 
+    fn ignore(&mut self, name: Option<&'static str>) {
+        if let Some(name) = name.filter(|name| !self.ignored.contains(name)) {
+            self.ignored.push(name);
+        }
+    }
+
     fn message(&mut self, message: &'static Message, bytes: &[u8], path: &Path<'_>, depth: usize) {
         if depth > DEEPEST {
             return self.fail(path, "this is nested too deeply");
         }
-        let passes_over = match message.name {
-            OPTIONAL_FILTERS => is_passed_over(bytes, &[6, 7]),
-            OPTIONAL_CONFIGS => is_passed_over(bytes, &[2]),
-            NOTES => name(bytes) != Some(super::any::OURS),
-            name if name == WAYS.0 => matches!(path.step, Step::Field(field) if field == WAYS.1),
-            _ => false,
-        };
+        self.ignore(message.ignored);
+        if message.name == LABELS && !is_chosen_by(bytes, path) {
+            self.ignore(Some("envoy.config.core.v3.Metadata.filter_metadata"));
+        }
+        let passes_over = passed_over_as(message, bytes, path);
         let mut counts: Vec<(u32, usize)> = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -137,6 +147,7 @@ impl Walk {
                 self.absent(message, number, path);
                 continue;
             };
+            self.ignore(field.ignored);
             let step = if field.many {
                 let place = counts.iter().position(|(known, _)| *known == number).unwrap_or_else(|| {
                     counts.push((number, 0));
@@ -174,7 +185,7 @@ impl Walk {
 
     fn absent(&mut self, message: &Message, number: u32, path: &Path<'_>) {
         match message.absent.iter().find(|absent| absent.number == number) {
-            Some(absent) if absent.harmless => {}
+            Some(absent) if absent.ignored.is_some() => self.ignore(absent.ignored),
             Some(absent) => {
                 self.fail(&Path { above: Some(path), step: Step::Field(absent.name) }, "not supported")
             }
@@ -185,8 +196,8 @@ impl Walk {
         }
     }
 
-    /// A `google.protobuf.Any`: a type, and a message of it.
-    fn any(&mut self, bytes: &[u8], path: &Path<'_>, (depth, passes_over): (usize, bool)) {
+    /// A `google.protobuf.Any`: a type, and a message of it. One that is not known may be passed over under this name.
+    fn any(&mut self, bytes: &[u8], path: &Path<'_>, (depth, passes_over): (usize, Option<&'static str>)) {
         let (mut url, mut value) = (&b""[..], &b""[..]);
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -200,10 +211,40 @@ impl Walk {
         let name = url.rsplit('/').next().unwrap_or_default();
         match Message::named(name) {
             Some(message) => self.message(message, value, path, depth),
-            None if passes_over => {}
+            None if passes_over.is_some() => self.ignore(passes_over),
             None if name.is_empty() => self.fail(path, "the type is missing"),
             None => self.fail(path, format!("`{name}` is not supported")),
         }
+    }
+}
+
+/// What a message of a type that is not known is passed over as, where one may be below this.
+fn passed_over_as(message: &Message, bytes: &[u8], path: &Path<'_>) -> Option<&'static str> {
+    let (is_passed_over, name) = match message.name {
+        OPTIONAL_FILTERS => (
+            is_passed_over(bytes, &[6, 7]),
+            "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config",
+        ),
+        OPTIONAL_CONFIGS => (is_passed_over(bytes, &[2]), "envoy.config.route.v3.FilterConfig.config"),
+        NOTES => {
+            (name(bytes) != Some(super::any::OURS), "envoy.config.core.v3.Metadata.typed_filter_metadata")
+        }
+        name if name == WAYS.0 => (
+            matches!(path.step, Step::Field(field) if field == WAYS.1),
+            "envoy.config.core.v3.TypedExtensionConfig.typed_config",
+        ),
+        _ => return None,
+    };
+    is_passed_over.then_some(name)
+}
+
+/// Whether endpoints are chosen by these labels: they are those of one, or of what leads to some.
+fn is_chosen_by(bytes: &[u8], path: &Path<'_>) -> bool {
+    let Some(beside) = path.above else { return false };
+    match (beside.step, beside.above.map(|above| above.step)) {
+        (Step::Field("metadata_match"), _) => true,
+        (_, Some(Step::Item("lb_endpoints", _))) => name(bytes) == Some(super::cluster::LABELS),
+        (Step::Resource(_) | Step::Field(_) | Step::Item(..), _) => false,
     }
 }
 

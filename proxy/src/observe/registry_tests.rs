@@ -53,6 +53,8 @@ fn the_whole_text() {
     process.config_refused();
     process.access_log_dropped.increment(9);
     process.overload_level.set(1);
+    assert!(process.xds_ignored("a.B.c"));
+    assert!(!process.xds_ignored("a.B.c"));
     process.stale_bytes.store(4096, Ordering::Relaxed);
     process.shed.requests.increment(3);
     process.identity(UNIX_EPOCH + Duration::from_secs(1_800_000_000));

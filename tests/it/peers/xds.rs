@@ -2,6 +2,7 @@
 
 mod envoys;
 mod hostile;
+mod ignored;
 mod kept;
 
 use outrigger_tests::{Echo, Proxy, until};

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::super::schema;
+
 const TABLE: &str = "XDS.md";
 const AGAIN: &str = "UPDATE=1 cargo test -p outrigger-proto --lib table";
 
@@ -14,9 +16,9 @@ Made of the [subset of the API](proto/envoy) that is honoured, whose comments th
 [list of all else](proto/upstream.txt), by a test that fails when they differ from this.
 
 *Honoured*: it has the effect that upstream documents, with what is said here. *Harmless*: accepted, as no request is treated
-otherwise for it. *Refused*: a resource that sets it is refused, with its path. So is one that sets a field of a message that is
-not here, or a number that nobody knows. What no field of upstream's says stands in
-[messages of ours](proto/outrigger/extensions/v1).
+otherwise for it, and counted in `outrigger_xds_ignored_fields_total`. *Refused*: a resource that sets it is refused, with its
+path. So is one that sets a field of a message that is not here, or a number that nobody knows. What no field of upstream's says
+stands in [messages of ours](proto/outrigger/extensions/v1).
 ";
 
 /// A message, or an enumeration, which has no fields.
@@ -103,6 +105,28 @@ fn add_absent(text: &str, messages: &mut Messages) {
     }
 }
 
+/// What of the subset is harmless; its comments say so, too.
+fn mark_ignored(messages: &mut Messages) {
+    for (package, own) in messages {
+        for (name, Message { comment, fields }) in own {
+            let full = format!("{package}.{name}");
+            let known = schema::Message::named(&full).unwrap_or_else(|| panic!("{full}"));
+            assert_eq!(known.ignored.is_some(), comment.starts_with("Accepted without effect"), "{full}");
+            for field in known.fields {
+                let Field { name, state, how } = fields.get_mut(&field.number).unwrap();
+                assert_eq!(
+                    field.ignored.is_some(),
+                    how.ends_with("; without effect."),
+                    "{full}.{name}: {how}"
+                );
+                if field.ignored.is_some() {
+                    *state = "harmless";
+                }
+            }
+        }
+    }
+}
+
 fn render(messages: &Messages) -> String {
     let mut out = HEAD.to_owned();
     for (package, own) in messages {
@@ -137,6 +161,7 @@ fn the_table_says_what_is_so() {
     }
     add_absent(&std::fs::read_to_string(root().join("proto/upstream.txt")).unwrap(), &mut messages);
     messages.retain(|package, _| is_resource(package));
+    mark_ignored(&mut messages);
     let (path, expected) = (root().join(TABLE), render(&messages));
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &expected).unwrap();

@@ -46,8 +46,9 @@ fn what_is_kept_is_what_was_said() {
     let content = content();
     for resource in &content.resources {
         let kind = Kind::of_url(&resource.resource.as_ref().unwrap().type_url).unwrap();
-        let (name, means) = delta::meant(kind, resource, &[]).unwrap().unwrap();
-        state.put(name.clone(), means, Said::of(resource));
+        let accepted = delta::meant(kind, resource, &[]).unwrap().unwrap();
+        let name = accepted.name.clone();
+        state.accept(accepted, Said::of(resource));
         state.live(kind, &name, ttl(resource), Instant::now());
     }
     let said = |holds: fn(Kind) -> bool| {

@@ -7,7 +7,7 @@ use outrigger_proto::model::Name;
 use outrigger_proto::xds::discovery::{
     DELTA_STREAM, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status,
 };
-use outrigger_proto::xds::{self, Kind, Refused};
+use outrigger_proto::xds::{Accepted, Kind, Refused};
 
 use tokio::time::Instant;
 
@@ -67,8 +67,9 @@ impl Speaks for Delta {
             match meant(kind, &resource, state.sockets()) {
                 // It lives on, or there is none.
                 None => state.hear_of(kind, &resource, now),
-                Some(Ok((name, meant))) => {
-                    state.put(name.clone(), meant, Said::of(&resource));
+                Some(Ok(accepted)) => {
+                    let name = accepted.name.clone();
+                    state.accept(accepted, Said::of(&resource));
                     state.live(kind, &name, ttl(&resource), now);
                 }
                 Some(Err(bad)) => refused.push(bad),
@@ -107,16 +108,16 @@ pub(super) fn meant(
     kind: Kind,
     resource: &Resource,
     sockets: &[PathBuf],
-) -> Option<Result<(Name, xds::Resource), Refused>> {
+) -> Option<Result<Accepted, Refused>> {
     let read = read(kind, resource.resource.as_ref()?, sockets);
     let called = Name::new(&resource.name);
     Some(match read {
         // A host may be called otherwise: it is told by the name that it was asked for by.
-        Ok((_, host)) if kind == Kind::Host => called.map(|name| (name, host)).ok_or_else(|| {
+        Ok(host) if kind == Kind::Host => called.map(|name| Accepted { name, ..host }).ok_or_else(|| {
             let (path, problem) = (kind.to_string(), format!("`{}` is no name", resource.name));
             Refused { name: None, errors: vec![ConfigError { place: None, path, problem, hint: None }] }
         }),
-        Ok((name, _)) if Some(&name) != called.as_ref() => {
+        Ok(Accepted { name, resource: _, ignored: _ }) if Some(&name) != called.as_ref() => {
             let (path, problem) = (format!("{kind}[{name}]"), format!("it comes as `{}`", resource.name));
             Err(Refused {
                 name: called,

@@ -7,6 +7,7 @@ use outrigger_proto::xds::discovery::Any;
 use super::super::discovered::News;
 use super::super::written::{cluster, field, node, set};
 use super::*;
+use crate::observe::Registry;
 
 fn resource(kind: Kind, name: &str, version: &str, value: Vec<u8>) -> Resource {
     let any = Any { type_url: kind.url(), value };
@@ -151,4 +152,24 @@ fn what_is_not_said_again_in_its_time_is_gone() {
     let for_ever = vec![resource(Kind::Cluster, "b", "1", cluster("b", &[]))];
     delta.take(&mut state, response(Kind::Cluster, "c3", for_ever, &[]), at(6));
     assert_eq!(state.next_lapse(), None);
+}
+
+#[test]
+fn what_has_no_effect_is_counted_where_it_is_accepted() {
+    let registry = Registry::default();
+    let (mut state, mut delta) = (State::default().with_stats(registry.process()), Delta);
+    delta.begin(&node(), &mut state);
+    // 5 is `per_connection_buffer_limit_bytes`, which has none, and 9 `max_requests_per_connection`, which is refused.
+    let limit = field(5, &[]);
+    let both = [&limit[..], &field(9, &[])].concat();
+    let clusters = [("good", &limit), ("bad", &both), ("plain", &Vec::new()), ("also", &limit)];
+    let clusters = clusters.map(|(name, more)| resource(Kind::Cluster, name, "1", cluster(name, more)));
+    let other = resource(Kind::Cluster, "other", "1", cluster("elsewhere", &limit));
+    let all = [&clusters[..], &[other]].concat();
+    let (_, refused) = delta.take(&mut state, response(Kind::Cluster, "c1", all, &[]), Instant::now());
+    assert_eq!(refused.len(), 2);
+    let text = registry.render();
+    let counted: Vec<_> = text.lines().filter(|line| line.starts_with("outrigger_xds_ignored_")).collect();
+    let field = "envoy.config.cluster.v3.Cluster.per_connection_buffer_limit_bytes";
+    assert_eq!(counted, [format!("outrigger_xds_ignored_fields_total{{field=\"{field}\"}} 2")]);
 }

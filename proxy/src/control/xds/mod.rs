@@ -120,7 +120,7 @@ pub async fn follow(
 ) {
     let cache = Cache::new(&control);
     let state = State::new(cache.is_some(), control.on_demand.is_some());
-    let mut state = state.with_sockets(control.sockets.clone());
+    let mut state = state.with_sockets(control.sockets.clone()).with_stats(Arc::clone(&stats));
     let (mut delta, mut sotw) = (Delta, Sotw::default());
     let (node, backoff) = (who_asks(&control), Backoff::new(WAITS));
     let waits = Waits { wanted, asked, waiting: Vec::new() };
@@ -259,12 +259,13 @@ impl Client {
             for resource in content.resources.iter().filter(is_such) {
                 match delta::meant(kind, resource, state.sockets()) {
                     None => {}
-                    Some(Ok((name, means))) => {
+                    Some(Ok(accepted)) => {
                         resources += 1;
+                        let name = accepted.name.clone();
                         if kind == Kind::Host {
                             state.recall_host(&name);
                         }
-                        state.put(name.clone(), means, Said::of(resource));
+                        state.accept(accepted, Said::of(resource));
                         // Its time begins anew: nobody knows when it was last said to live.
                         state.live(kind, &name, speaks::ttl(resource), Instant::now());
                     }

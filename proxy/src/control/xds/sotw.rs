@@ -8,7 +8,7 @@ use outrigger_proto::model::Name;
 use outrigger_proto::xds::discovery::{
     Any, DiscoveryRequest, DiscoveryResponse, Node, Resource, STREAM, Status,
 };
-use outrigger_proto::xds::{self, Kind, Refused};
+use outrigger_proto::xds::{self, Accepted, Kind, Refused};
 use prost::Message;
 use tokio::time::Instant;
 
@@ -73,11 +73,16 @@ impl Speaks for Sotw {
         let (mut good, mut alive, mut refused) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for any in resources {
             match read(kind, any, state.sockets()) {
-                Ok((name, Some(xds::Resource::Routes(table)), _)) if table.on_demand => {
+                Ok(Heard::Meant(
+                    Accepted { name, resource: xds::Resource::Routes(table), ignored: _ },
+                    _,
+                )) if table.on_demand => {
                     refused.push(on_demand(name));
                 }
-                Ok((name, Some(means), resource)) => drop(good.insert(name, (means, resource))),
-                Ok((name, None, resource)) => drop(alive.insert(name, resource)),
+                Ok(Heard::Meant(accepted, resource)) => {
+                    good.insert(accepted.name.clone(), (accepted, resource));
+                }
+                Ok(Heard::Alive(name, resource)) => drop(alive.insert(name, resource)),
                 Err(bad) => refused.push(bad),
             }
         }
@@ -88,9 +93,9 @@ impl Speaks for Sotw {
                 kept.contains(name) || good.contains_key(name) || alive.contains_key(name)
             });
         }
-        for (name, (means, mut resource)) in good {
+        for (name, (accepted, mut resource)) in good {
             // The version is that of them all.
-            state.put(name.clone(), means, Said { version: "", ..Said::of(&resource) });
+            state.accept(accepted, Said { version: "", ..Said::of(&resource) });
             state.live(kind, &name, ttl(&resource), now);
             resource.resource.iter_mut().for_each(|any| wipe(kind, any));
         }
@@ -144,21 +149,25 @@ fn on_demand(table: Name) -> Refused {
     Refused { name: Some(table), errors: vec![ConfigError { place: None, path, problem, hint: None }] }
 }
 
+/// What is said of a resource.
+enum Heard {
+    /// It is this.
+    Meant(Accepted, Resource),
+    /// It lives on.
+    Alive(Name, Resource),
+}
+
 /// A resource, which may be wrapped to give it a time to live; wrapped alone it says only that it lives on. What is refused
 /// is wiped where it is a secret, as what is not will be once it is read.
-fn read(
-    kind: Kind,
-    mut any: Any,
-    sockets: &[PathBuf],
-) -> Result<(Name, Option<xds::Resource>, Resource), Refused> {
+fn read(kind: Kind, mut any: Any, sockets: &[PathBuf]) -> Result<Heard, Refused> {
     let refused = |problem: String| {
         let path = kind.to_string();
         Refused { name: None, errors: vec![ConfigError { place: None, path, problem, hint: None }] }
     };
     if !any.type_url.ends_with(WRAPPED) {
         return match speaks::read(kind, &any, sockets) {
-            Ok((name, means)) => {
-                Ok((name, Some(means), Resource { resource: Some(any), ..Resource::default() }))
+            Ok(accepted) => {
+                Ok(Heard::Meant(accepted, Resource { resource: Some(any), ..Resource::default() }))
             }
             Err(bad) => {
                 wipe(kind, &mut any);
@@ -170,7 +179,7 @@ fn read(
     wipe(kind, &mut any);
     let mut resource = resource.map_err(|error| refused(error.to_string()))?;
     match delta::meant(kind, &resource, sockets) {
-        Some(Ok((name, means))) => Ok((name, Some(means), resource)),
+        Some(Ok(accepted)) => Ok(Heard::Meant(accepted, resource)),
         Some(Err(bad)) => {
             resource.resource.iter_mut().for_each(|any| wipe(kind, any));
             Err(bad)
@@ -178,7 +187,7 @@ fn read(
         None => {
             let name =
                 Name::new(&resource.name).ok_or_else(|| refused("what lives on has no name".to_owned()))?;
-            Ok((name, None, resource))
+            Ok(Heard::Alive(name, resource))
         }
     }
 }

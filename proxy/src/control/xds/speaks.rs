@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use outrigger_proto::error::ConfigError;
-use outrigger_proto::model::Name;
 use outrigger_proto::xds::discovery::{self, Any, Node, Status};
-use outrigger_proto::xds::{self, Kind, Refused, Resource};
+use outrigger_proto::xds::{self, Accepted, Kind, Refused, Resource};
 use prost::Message;
 use tokio::time::Instant;
 use zeroize::Zeroize;
@@ -72,16 +71,17 @@ pub(super) fn changes(state: &mut State) -> BTreeMap<Kind, Change> {
 }
 
 /// What a resource means, if it can be used: the last good one stays where it cannot.
-pub(super) fn read(kind: Kind, any: &Any, sockets: &[PathBuf]) -> Result<(Name, Resource), Refused> {
-    let (name, resource) = xds::read(kind, any)?;
-    reach::check(kind, &name, &resource, sockets).map_err(|refused| *refused)?;
-    let Resource::Secret(secret) = &resource else { return Ok((name, resource)) };
-    match secrets::check(&name, secret) {
-        Ok(()) => Ok((name, resource)),
+pub(super) fn read(kind: Kind, any: &Any, sockets: &[PathBuf]) -> Result<Accepted, Refused> {
+    let accepted = xds::accept(kind, any)?;
+    let Accepted { name, resource, ignored: _ } = &accepted;
+    reach::check(kind, name, resource, sockets).map_err(|refused| *refused)?;
+    let Resource::Secret(secret) = resource else { return Ok(accepted) };
+    match secrets::check(name, secret) {
+        Ok(()) => Ok(accepted),
         Err((field, problem)) => {
             let path = format!("{kind}[{name}].{field}");
             let errors = vec![ConfigError { place: None, path, problem, hint: None }];
-            Err(Refused { name: Some(name), errors })
+            Err(Refused { name: Some(name.clone()), errors })
         }
     }
 }

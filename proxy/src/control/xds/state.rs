@@ -9,7 +9,7 @@ use std::time::Duration;
 use outrigger_proto::model::{Alike, Assignment, Cluster, Name, RouteTable};
 use outrigger_proto::xds::discovery;
 use outrigger_proto::xds::{
-    ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, Secret,
+    Accepted, ClusterResource, EndpointSource, Kind, ListenerResource, Refused, Resource, Secret,
 };
 use tokio::time::Instant;
 
@@ -24,6 +24,7 @@ use super::said::{Held, Said};
 use super::speaks::ttl;
 use crate::demand::Use;
 use crate::identity::secrets::Secrets;
+use crate::observe::ProcessStats;
 
 /// Refusals that are remembered.
 const FAILURES: usize = 1_000;
@@ -39,6 +40,8 @@ pub(super) struct State {
     by_name: bool,
     /// Directories below which unix sockets may be named.
     sockets: Box<[PathBuf]>,
+    /// Where what has no effect is counted.
+    stats: Arc<ProcessStats>,
     /// Of which kinds something was said.
     answered: BTreeSet<Kind>,
     clusters: BTreeMap<Name, Upstream>,
@@ -87,6 +90,11 @@ impl State {
     /// The same, to which unix sockets below these directories may be named.
     pub(super) fn with_sockets(self, sockets: Box<[PathBuf]>) -> Self {
         Self { sockets, ..self }
+    }
+
+    /// The same, of which is counted here what is accepted without effect.
+    pub(super) fn with_stats(self, stats: Arc<ProcessStats>) -> Self {
+        Self { stats, ..self }
     }
 
     /// Directories below which unix sockets may be named.
@@ -143,6 +151,17 @@ impl State {
     /// An answer has come, whatever it says.
     pub(super) fn note_answer(&mut self, kind: Kind) {
         self.answered.insert(kind);
+    }
+
+    /// A resource that was read is there, or is another. What of it has no effect is counted, and said when it is met first.
+    pub(super) fn accept(&mut self, Accepted { name, resource, ignored }: Accepted, said: Said<'_>) {
+        for field in ignored {
+            if self.stats.xds_ignored(field) {
+                let kind = resource.kind();
+                tracing::info!("accepted, without effect: {field}, first in {kind}[{name}]");
+            }
+        }
+        self.put(name, resource, said);
     }
 
     /// A resource is there, or is another.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::super::cell::{Counter, Gauge};
-use super::Family;
+use super::super::cell::{Counter, Gauge, Named};
+use super::{Family, named};
 
 /// What the process did.
 #[derive(Debug, Default)]
@@ -36,6 +36,7 @@ pub struct ProcessStats {
     pub xds_cached: Gauge,
     /// Resources of the control plane's that were refused.
     pub xds_refused: Counter,
+    ignored: Named,
     pub(in super::super) folded: Counter,
     version: Gauge,
     loaded: Counter,
@@ -70,6 +71,13 @@ impl ProcessStats {
     pub fn identity(&self, expires: SystemTime) {
         self.identity_updates.increment(1);
         self.identity_expiry.set(seconds(expires));
+    }
+
+    /// A resource of the control plane's was accepted, and this field of it has no effect; whether none was before that had it.
+    pub fn xds_ignored(&self, field: &'static str) -> bool {
+        let count = self.ignored.of(field);
+        count.increment(1);
+        count.get() == 1
     }
 
     /// A configuration was refused; the one before stays in force.
@@ -152,6 +160,11 @@ pub(in super::super) const PROCESS: &[Family<ProcessStats>] = &[
         "outrigger_xds_connected",
         "Whether the control plane is there; 0 without one.",
         |of, labels, lines| lines.sample(labels, None, of.xds_connected.get()),
+    ),
+    Family::counter(
+        "outrigger_xds_ignored_fields_total",
+        "Resources of the control plane's that were accepted with a field that has no effect, by field.",
+        |of, labels, lines| named(&of.ignored, "field", labels, lines),
     ),
     Family::counter(
         "outrigger_xds_refused_total",

@@ -23,6 +23,7 @@ from envoy.config.endpoint.v3 import endpoint_pb2  # noqa: E402
 from envoy.config.listener.v3 import listener_pb2  # noqa: E402
 from envoy.config.route.v3 import route_components_pb2, route_pb2  # noqa: E402
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2  # noqa: E402, F401
+from envoy.extensions.filters.http.lua.v3 import lua_pb2  # noqa: E402, F401
 from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2  # noqa: E402, F401
 from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: E402, F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: E402, F401
