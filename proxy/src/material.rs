@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::SystemTime;
 
 use outrigger_proto::error::ConfigError;
@@ -21,7 +21,7 @@ use crate::identity::secrets::Secrets;
 use crate::identity::state::{Local, Prepared};
 use crate::identity::tls::ListenerTls;
 use crate::identity::verify::Lists;
-use crate::identity::{Identity, csr, files, pem, workload_api};
+use crate::identity::{Identity, csr, files, pem, provider, workload_api};
 use crate::jwks::{self, Jwks};
 use crate::observe::ProcessStats;
 use crate::policy::jwt::{Keys, Tokens};
@@ -177,6 +177,7 @@ impl Keeper {
         self.warn_of_exposed(mesh);
         if !own.is_empty() || told || mesh.identity.is_some() {
             keep_out_of_cores();
+            draw_first();
         }
         self.be(identity, local);
         if mesh.identity.is_none() {
@@ -296,6 +297,17 @@ fn keep_out_of_cores() {
     if let Err(error) = kept {
         tracing::warn!(%error, "a core file of this process could hold private keys: the system lets us not prevent it");
     }
+}
+
+/// Draws the process's first random number, beside everything else: whoever draws it waits for the source to be tested, and that is
+/// not to be the first client.
+fn draw_first() {
+    static ONCE: Once = Once::new();
+    let draw = || {
+        // Who needs it says so when it fails.
+        let _ = provider().secure_random.fill(&mut [0]);
+    };
+    ONCE.call_once(|| drop(std::thread::Builder::new().name("random".to_owned()).spawn(draw)));
 }
 
 /// Files of keys that others than their owner may read or write, and what to say of each.

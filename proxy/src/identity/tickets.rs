@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::NamedGroup;
 use rustls::client::{
     ClientSessionMemoryCache, ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue,
@@ -26,26 +26,27 @@ const SERVERS: usize = 1024;
 /// Tickets for clients.
 pub struct Tickets {
     identity: Arc<Identity>,
-    /// Those of a version of what is believed.
-    current: ArcSwap<(u64, Option<TicketRotator>)>,
+    /// Those of a version of what is believed. None before the first handshake: their key takes random numbers, which the library
+    /// is some 30 ms about to begin with, and most processes start without a word of TLS.
+    current: ArcSwapOption<(u64, Option<TicketRotator>)>,
 }
 
 impl Tickets {
     /// Tickets that this identity's trust is behind.
     pub fn new(identity: Arc<Identity>) -> Self {
-        let current = ArcSwap::from_pointee((identity.trust_version(), rotator()));
-        Self { identity, current }
+        Self { identity, current: ArcSwapOption::empty() }
     }
 
     fn with<T>(&self, read: impl FnOnce(&TicketRotator) -> Option<T>) -> Option<T> {
         let version = self.identity.trust_version();
-        let current = self.current.load();
-        if current.0 == version {
+        if let Some(current) = &*self.current.load()
+            && current.0 == version
+        {
             return current.1.as_ref().and_then(read);
         }
         // Whoever comes second throws its own away: a ticket more or less.
         let new = Arc::new((version, rotator()));
-        self.current.store(new.clone());
+        self.current.store(Some(new.clone()));
         new.1.as_ref().and_then(read)
     }
 }

@@ -7,19 +7,20 @@
 
 use std::rc::Rc;
 
-/// The names of one head, in their order, each with a colon after it.
+/// The names of one head, in their order: each after its length, in two bytes.
 pub type Spelling = Rc<[u8]>;
 
 /// The heads that were read and not asked about yet, as far as they have a capital letter.
 #[derive(Debug, Default)]
 pub struct Heads {
-    /// The names of heads, each head with a line feed after it; then those of the head that is being read.
-    text: Vec<u8>,
-    /// Where that head begins.
+    /// The names of heads, each head with a name of no length after it; then those of the head that is being read.
+    names: Vec<u8>,
+    /// Where that head begins, and where the length of the name is that has come in part.
     begin: usize,
-    /// Whether it has a capital letter.
+    part: Option<usize>,
+    /// Whether that head has a capital letter.
     capital: bool,
-    /// Heads that have come, and heads before the first in the text.
+    /// Heads that have come, and those before the first in the row.
     came: u64,
     before: u64,
     /// Heads that were asked about.
@@ -27,26 +28,42 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// A name, or a part of it, has come.
-    pub fn note(&mut self, part: &[u8]) {
-        self.capital |= part.iter().any(u8::is_ascii_uppercase);
-        self.text.extend_from_slice(part);
+    /// A name has come.
+    #[inline]
+    pub fn note(&mut self, name: &[u8]) {
+        self.capital |= name.iter().any(u8::is_ascii_uppercase);
+        if let Some(length) = length_of(name.len()) {
+            self.names.extend_from_slice(&length);
+            self.names.extend_from_slice(name);
+        }
     }
 
-    /// The name was whole.
-    pub fn note_end(&mut self) {
-        self.text.push(b':');
+    /// A part of a name has come, perhaps the last.
+    pub fn note_part(&mut self, part: &[u8], is_last: bool) {
+        let at = *self.part.get_or_insert(self.names.len());
+        if at == self.names.len() {
+            self.names.extend_from_slice(&END);
+        }
+        self.capital |= part.iter().any(u8::is_ascii_uppercase);
+        self.names.extend_from_slice(part);
+        if is_last {
+            match length_of(self.names.len() - at - LENGTH) {
+                Some(length) => self.names[at..at + LENGTH].copy_from_slice(&length),
+                None => self.names.truncate(at),
+            }
+            self.part = None;
+        }
     }
 
     /// The head was whole.
     pub fn note_head(&mut self) {
         self.came += 1;
         if self.begin == 0 && !self.capital {
-            self.text.clear();
+            self.names.clear();
             self.before = self.came;
         } else {
-            self.text.push(b'\n');
-            self.begin = self.text.len();
+            self.names.extend_from_slice(&END);
+            self.begin = self.names.len();
         }
         self.capital = false;
     }
@@ -57,25 +74,50 @@ impl Heads {
         if self.begin == 0 || self.taken <= self.before {
             return None;
         }
-        let whole = &self.text[..self.begin];
-        let end = memchr::memchr(b'\n', whole).unwrap_or(whole.len());
-        let spelling = Rc::from(&whole[..end]);
-        self.text.drain(..=end);
-        self.begin -= end + 1;
+        let spelling = self.take_first();
         self.before = self.taken;
         Some(spelling)
     }
 
     /// How the last head is written; those before it, interim ones, are nobody's concern.
     pub fn take_last(&mut self) -> Option<Spelling> {
-        let whole = &self.text[..self.begin.saturating_sub(1)];
-        let last = memchr::memrchr(b'\n', whole).map_or(0, |end| end + 1);
-        let spelling = (self.begin > 0).then(|| Rc::from(&whole[last..]));
-        self.text.drain(..self.begin);
-        self.begin = 0;
+        let mut last = None;
+        while self.begin > 0 {
+            last = Some(self.take_first());
+        }
         (self.taken, self.before) = (self.came, self.came);
+        last
+    }
+
+    fn take_first(&mut self) -> Spelling {
+        let mut end = 0;
+        while let Some(name) = name_at(&self.names, end) {
+            end += LENGTH + name.len();
+        }
+        let spelling = Rc::from(&self.names[..end]);
+        let after = end + LENGTH;
+        self.names.drain(..after);
+        self.begin -= after;
+        self.part = self.part.map(|at| at - after);
         spelling
     }
+}
+
+/// Bytes of a length.
+const LENGTH: usize = size_of::<u16>();
+const END: [u8; LENGTH] = [0; LENGTH];
+
+/// `None` of what no parser takes for a name.
+fn length_of(length: usize) -> Option<[u8; LENGTH]> {
+    u16::try_from(length).ok().map(u16::to_le_bytes)
+}
+
+/// The name whose length stands there; nothing at the end.
+#[inline]
+fn name_at(names: &[u8], at: usize) -> Option<&[u8]> {
+    let length = names.get(at..)?.first_chunk::<LENGTH>()?;
+    let begin = at + LENGTH;
+    names.get(begin..begin + usize::from(u16::from_le_bytes(*length))).filter(|name| !name.is_empty())
 }
 
 /// Writes the names of a head, which stands at the beginning of these bytes in lower case, as they are spelt; where it ends. Of
@@ -85,19 +127,31 @@ pub fn respell(bytes: &mut [u8], spelling: &[u8]) -> usize {
     loop {
         let is_interim = bytes[at..].starts_with(b"HTTP/1.1 1");
         at = end_of_line(bytes, at);
-        let mut rest = spelling;
+        let mut next = 0;
         loop {
             match bytes.get(at) {
                 None => return at,
                 Some(b'\r') => break,
                 Some(_) => {}
             }
-            let Some(length) = memchr::memchr(b':', &bytes[at..]) else { return bytes.len() };
-            if let Some((name, after)) = found(rest, spelling, &bytes[at..at + length]) {
-                bytes[at..at + length].copy_from_slice(name);
-                rest = after;
+            // Most stand in the same order.
+            if let Some(name) = name_at(spelling, next)
+                && bytes.get(at + name.len()) == Some(&b':')
+                && is_same(&bytes[at..at + name.len()], name)
+            {
+                bytes[at..at + name.len()].copy_from_slice(name);
+                next += LENGTH + name.len();
+                at += name.len();
+            } else {
+                let Some(length) = memchr::memchr(b':', &bytes[at..]) else { return bytes.len() };
+                let written = &mut bytes[at..at + length];
+                if let Some((name, after)) = found(spelling, next, written) {
+                    written.copy_from_slice(name);
+                    next = after;
+                }
+                at += length;
             }
-            at = end_of_line(bytes, at + length);
+            at = end_of_line(bytes, at);
         }
         at = (at + 2).min(bytes.len());
         if !is_interim {
@@ -106,46 +160,87 @@ pub fn respell(bytes: &mut [u8], spelling: &[u8]) -> usize {
     }
 }
 
+#[inline]
 fn end_of_line(bytes: &[u8], from: usize) -> usize {
     memchr::memchr(b'\n', &bytes[from..]).map_or(bytes.len(), |length| from + length + 1)
 }
 
-/// A name as it is spelt, and what follows it there: looked for from where the last was found, as most stand in the same order.
-fn found<'s>(rest: &'s [u8], all: &'s [u8], name: &[u8]) -> Option<(&'s [u8], &'s [u8])> {
-    let is_it = |(spelt, _): &(&[u8], &[u8])| spelt.eq_ignore_ascii_case(name);
-    names(rest).find(is_it).or_else(|| names(all).find(is_it))
+/// A name as it is spelt, and where the one after it stands: the first from there on, or else the first of all.
+fn found<'s>(spelling: &'s [u8], from: usize, written: &[u8]) -> Option<(&'s [u8], usize)> {
+    let search = |mut at: usize| {
+        while let Some(name) = name_at(spelling, at) {
+            at += LENGTH + name.len();
+            if name.len() == written.len() && is_same(written, name) {
+                return Some((name, at));
+            }
+        }
+        None
+    };
+    search(from).or_else(|| search(0))
 }
 
-fn names(mut rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    std::iter::from_fn(move || {
-        let length = rest.iter().position(|byte| *byte == b':')?;
-        let name = &rest[..length];
-        rest = &rest[length + 1..];
-        Some((name, rest))
-    })
+/// Whether a name is this one, which is as long, but for capital letters; eight bytes at a time, the last eight perhaps twice.
+#[inline]
+fn is_same(lower: &[u8], name: &[u8]) -> bool {
+    let word = |bytes: &[u8], at: usize| bytes[at..].first_chunk().map(|chunk| u64::from_le_bytes(*chunk));
+    let is_same_at = |at: usize| match (word(lower, at), word(name, at)) {
+        (Some(lower), Some(name)) => lower == lowered(name),
+        _ => false,
+    };
+    match lower.len().checked_sub(8) {
+        None => lower.iter().zip(name).all(|(lower, byte)| *lower == byte.to_ascii_lowercase()),
+        Some(last) => (0..last).step_by(8).chain([last]).all(is_same_at),
+    }
+}
+
+/// Eight bytes of ASCII in lower case.
+#[inline]
+fn lowered(word: u64) -> u64 {
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    // Adding sets the highest bit of those from `A` on, and of those after `Z`: what is in between has only one of both.
+    let from_a = word + EACH * u64::from(0x80 - b'A');
+    let after_z = word + EACH * u64::from(0x7f - b'Z');
+    word | (((from_a ^ after_z) & (EACH * 0x80)) >> 2)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn heads(all: &[&[&str]]) -> Heads {
         let mut heads = Heads::default();
         for head in all {
-            for name in *head {
-                // In two parts, as it may come.
-                let (one, other) = name.split_at(name.len() / 2);
-                heads.note(one.as_bytes());
-                heads.note(other.as_bytes());
-                heads.note_end();
+            for (number, name) in head.iter().enumerate() {
+                // In two parts, as it may come, or whole.
+                let (one, other) = name.as_bytes().split_at(name.len() / 2);
+                if number % 2 == 0 {
+                    heads.note_part(one, false);
+                    heads.note_part(other, true);
+                } else {
+                    heads.note(name.as_bytes());
+                }
             }
             heads.note_head();
         }
         heads
     }
 
+    /// With a colon after each name.
     fn text(spelling: Option<Spelling>) -> Option<String> {
-        spelling.map(|spelling| String::from_utf8(spelling.to_vec()).unwrap())
+        let spelling = spelling?;
+        let (mut text, mut at) = (String::new(), 0);
+        while let Some(name) = name_at(&spelling, at) {
+            text += std::str::from_utf8(name).unwrap();
+            text.push(':');
+            at += LENGTH + name.len();
+        }
+        assert_eq!(at, spelling.len());
+        Some(text)
+    }
+
+    pub(crate) fn spelling(text: &str) -> Spelling {
+        let names: Vec<_> = text.split_terminator(':').collect();
+        heads(&[&names, &[]]).take_next().expect("a capital letter")
     }
 
     #[test]
@@ -160,18 +255,35 @@ mod tests {
             None,
         ];
         assert_eq!(taken, expected);
-        assert!(heads.text.is_empty());
+        assert!(heads.names.is_empty());
     }
 
     #[test]
     fn one_that_is_under_way_is_left_alone() {
         let mut heads = heads(&[&["Host"]]);
-        heads.note(b"X-");
+        heads.note_part(b"X-", false);
         assert_eq!(text(heads.take_next()).as_deref(), Some("Host:"));
-        heads.note(b"a");
-        heads.note_end();
+        // Where it begins is not where it began.
+        heads.note_part(b"a", true);
         heads.note_head();
         assert_eq!(text(heads.take_next()).as_deref(), Some("X-a:"));
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_name_is_none() {
+        let long = "A".repeat(70_000);
+        let mut heads = heads(&[&[&long, &long, "Host"]]);
+        assert_eq!(text(heads.take_next()).as_deref(), Some("Host:"));
+        assert!(heads.names.is_empty());
+    }
+
+    #[test]
+    fn eight_bytes_are_made_lower_case_as_one_is() {
+        for byte in 0..0x80u8 {
+            let word = u64::from_le_bytes([byte, b'A', b'Z', b'@', b'[', b'~', b'^', byte]);
+            let expected = word.to_le_bytes().map(|byte| byte.to_ascii_lowercase());
+            assert_eq!(lowered(word).to_le_bytes(), expected);
+        }
     }
 
     #[test]
@@ -221,7 +333,7 @@ mod tests {
         ];
         for (head, spelling, expected) in table {
             let mut bytes = head.as_bytes().to_vec();
-            let end = respell(&mut bytes, spelling.as_bytes());
+            let end = respell(&mut bytes, &self::spelling(spelling));
             assert_eq!(String::from_utf8(bytes).unwrap(), expected);
             assert_eq!(end, head.find("\r\n\r\nx-a: body").map_or(head.len(), |at| at + 4), "{head:?}");
         }

@@ -306,6 +306,7 @@ impl AsyncWrite for Stream {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::spelling::tests::spelling;
     use super::*;
 
     proptest! {
@@ -314,7 +315,7 @@ mod tests {
         fn a_head_that_is_taken_in_parts_is_spelt_throughout(sizes in proptest::collection::vec(0..40usize, 0..20)) {
             let plain = b"GET / HTTP/1.1\r\nhost: test\r\nx-case: host: one\r\n\r\nhost: body";
             let spelt = b"GET / HTTP/1.1\r\nHoSt: test\r\nX-CaSe: host: one\r\n\r\nhost: body";
-            let mut dress = Dress::Whole(Rc::from(&b"HoSt:X-CaSe:"[..]));
+            let mut dress = Dress::Whole(spelling("HoSt:X-CaSe:"));
             let mut sent = Vec::new();
             for size in sizes.into_iter().chain([plain.len()]) {
                 let mut bytes = plain[sent.len()..].to_vec();

@@ -156,7 +156,9 @@ impl State {
     /// A resource that was read is there, or is another. What of it has no effect is counted, and said when it is met first.
     pub(super) fn accept(&mut self, Accepted { name, resource, ignored }: Accepted, said: Said<'_>) {
         for field in ignored {
-            if self.stats.xds_ignored(field) {
+            let is_first = self.stats.xds_ignored(field);
+            // Envoy will not be without these: every control plane says them, and nobody means anything by it.
+            if is_first && !field.ends_with(".stat_prefix") {
                 let kind = resource.kind();
                 tracing::info!("accepted, without effect: {field}, first in {kind}[{name}]");
             }

@@ -194,7 +194,6 @@ impl Guard {
         while let Some((name, read)) = whole_field(&rest[whole..]) {
             if let Some(heads) = &mut heads {
                 heads.note(&rest[whole..whole + name]);
-                heads.note_end();
             }
             whole += read;
         }
@@ -244,11 +243,7 @@ impl Guard {
 
     fn note_name(&self, part: &[u8], is_whole: bool) {
         if let Some(heads) = self.heads.as_ref().filter(|_| !self.trailers) {
-            let mut heads = heads.borrow_mut();
-            heads.note(part);
-            if is_whole {
-                heads.note_end();
-            }
+            heads.borrow_mut().note_part(part, is_whole);
         }
     }
 
