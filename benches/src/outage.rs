@@ -1,6 +1,8 @@
 //! The control plane dies for a minute, under load, and proxies are started again meanwhile: each of the two that serve has
 //! the other beside it, and what it was told last. Then it is back, with a change: who comes when, and when all have it.
 
+mod starts;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const ANSWER: Duration = Duration::from_secs(5);
 /// For whatever is waited for, and between two looks.
 const PATIENCE: Duration = Duration::from_secs(90);
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(1);
 /// The two that serve.
 const NAMES: [&str; 2] = ["a", "b"];
 
@@ -50,7 +52,9 @@ pub(crate) fn run(outrigger: &Path, control: &Path, dir: &Path) -> Result<()> {
         CLIENTS as u128 * 1000 / PAUSE.as_millis(),
         STEP.as_secs()
     );
-    runtime()?.block_on(experiment(outrigger, control, &dir.join("outage")))
+    let (runtime, dir) = (runtime()?, dir.join("outage"));
+    runtime.block_on(experiment(outrigger, control, &dir))?;
+    runtime.block_on(starts::measure(outrigger, control, &dir))
 }
 
 async fn experiment(outrigger: &Path, control: &Path, dir: &Path) -> Result<()> {
@@ -182,16 +186,21 @@ impl Fleet {
     /// One of the two that serve, once it does, and how long that took.
     async fn serving(&self, which: usize, at: [u16; 2]) -> Result<(Running, Duration)> {
         let begun = Instant::now();
-        let running = self.start(NAMES[which], "serving")?;
-        let end = Instant::now() + PATIENCE;
-        while TcpStream::connect(local(at[which])).await.is_err() {
-            if Instant::now() > end {
-                return Err(running.explain(&Failure::new(format!("{} does not serve", NAMES[which]))));
-            }
-            sleep(LOOK).await;
-        }
+        let running = served(self.start(NAMES[which], "serving")?, at[which]).await?;
         Ok((running, begun.elapsed()))
     }
+}
+
+/// A proxy, once it serves there.
+async fn served(running: Running, at: u16) -> Result<Running> {
+    let end = Instant::now() + PATIENCE;
+    while TcpStream::connect(local(at)).await.is_err() {
+        if Instant::now() > end {
+            return Err(running.explain(&Failure::new(format!("nobody serves at port {at}"))));
+        }
+        sleep(LOOK).await;
+    }
+    Ok(running)
 }
 
 async fn until(what: &str, is: impl Fn() -> bool) -> Result<()> {

@@ -56,9 +56,15 @@ impl Store {
         Process::spawn("etcd", command)
     }
 
-    async fn wait(&self, index: usize) {
+    async fn wait(&mut self, index: usize) {
         let address = ([127, 0, 0, 1], self.ports[index].0).into();
         until("etcd is ready", async || {
+            // Its port was free when it was chosen, and may for a moment be the near end of somebody's connection.
+            let was_taken = self.members[index].exited().is_some()
+                && self.members[index].log().contains("address already in use");
+            if was_taken {
+                self.members[index] = self.member(index);
+            }
             let reply = Client::try_connect(address).await?.try_get("/health").await?;
             (reply.status == 200).then_some(())
         })

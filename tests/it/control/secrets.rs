@@ -116,6 +116,26 @@ async fn nobody_else_is_told() {
     }
 }
 
+/// Its identity comes long after it, and what depends on that comes then.
+#[tokio::test]
+async fn who_began_as_nobody_is_told_when_it_is_somebody() {
+    let (one, authority) = (Echo::start("one").await, Authority::new("shop"));
+    let shop = authority.named("shop.test");
+    let control = start(&shop, &authority);
+    control.document("shop.yaml", &document(port(&one), None));
+    let dir = Arc::new(Dir::new());
+    let file = node(&control, &dir, "web", Some("/shop/web"));
+    let token = std::fs::read_to_string(dir.file("join.token")).unwrap();
+    std::fs::remove_file(dir.file("join.token")).unwrap();
+    let proxy = Proxy::start_in(dir.clone(), &file).await;
+    control.process().wait_log("it has not proven who it is: a certificate of ours is to be shown").await;
+    until("all else", async || (proxy.get("web", "/").await.status == 200).then_some(())).await;
+    dir.write("join.token", &token);
+    proxy.wait_log("the identity is there: asking as who we are").await;
+    proxy.wait_log("listening listener=in ").await;
+    shows(&proxy, &shop).await;
+}
+
 #[test]
 fn a_secret_that_is_not_there_is_refused_at_the_door() {
     let authority = Authority::new("shop");
