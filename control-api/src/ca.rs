@@ -24,6 +24,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use zeroize::Zeroizing;
 
 use crate::hex::hex;
 use crate::origin::Origin;
@@ -283,14 +284,27 @@ pub(crate) fn asked(request: &[u8]) -> Option<String> {
 
 /// As PEM (RFC 7468).
 pub(crate) fn pem(der: &CertificateDer<'_>) -> String {
-    labelled("CERTIFICATE", der)
+    std::mem::take(&mut *labelled("CERTIFICATE", der))
 }
 
-/// RFC 7468.
-pub(crate) fn labelled(label: &str, der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+/// As text (RFC 7468), which is wiped when it is dropped, as it may be a key.
+pub(crate) fn labelled(label: &str, der: &[u8]) -> Zeroizing<String> {
+    let text = Zeroizing::new(STANDARD.encode(der));
+    // Room for all of it: what has to move leaves a copy behind.
+    let lines = text.len().div_ceil(64);
+    let around = 2 * (label.len() + "-----BEGIN -----\n".len());
+    let mut out = Zeroizing::new(String::with_capacity(text.len() + lines + around));
+    *out += "-----BEGIN ";
+    *out += label;
+    *out += "-----\n";
+    for line in 0..lines {
+        *out += &text[line * 64..text.len().min((line + 1) * 64)];
+        out.push('\n');
+    }
+    *out += "-----END ";
+    *out += label;
+    *out += "-----\n";
+    out
 }
 
 fn paths(directory: &Path, number: usize) -> (PathBuf, PathBuf) {

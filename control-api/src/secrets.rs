@@ -159,7 +159,10 @@ fn read(name: &Name, settings: &PlaneSecret) -> Result<Read, String> {
             let life = both.cert.first().and_then(Life::of);
             let chain: String = both.cert.iter().map(pem).collect();
             (
-                Said::Certificate { chain: chain.into_bytes().into(), key: std::mem::take(&mut *key).into() },
+                Said::Certificate {
+                    chain: chain.into_bytes().into(),
+                    key: std::mem::take(&mut *key).into_bytes().into(),
+                },
                 life,
             )
         }
@@ -197,7 +200,7 @@ fn lists(file: &Path) -> Result<String, String> {
         return Err(wrong(file, "there is no revocation list in it"));
     }
     match lists.iter().find_map(|list| BorrowedCertRevocationList::from_der(list).err()) {
-        None => Ok(lists.iter().map(|list| labelled("X509 CRL", list)).collect()),
+        None => Ok(lists.iter().map(|list| std::mem::take(&mut *labelled("X509 CRL", list))).collect()),
         Some(error) => Err(wrong(file, format!("a revocation list in it is none: {error}"))),
     }
 }
@@ -325,7 +328,9 @@ mod tests {
         changed.borrow_and_update();
         let granted = secrets.granted(&[name("shop")].into(), Ok(&id));
         let Said::Certificate { key, .. } = said(&granted, "shop") else { panic!("a certificate") };
-        assert_eq!(key.as_bytes(), fs::read(dir.file("shop.key")).unwrap());
+        // No more than that, whatever stands beside it.
+        let text = fs::read_to_string(dir.file("shop.key")).unwrap();
+        assert_eq!(String::from_utf8_lossy(key.as_bytes()), text.replace("\r\n", "\n"));
         assert!(!format!("{secrets:?}{granted:?}").contains("PRIVATE"));
     }
 

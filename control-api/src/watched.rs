@@ -18,7 +18,7 @@ use rustls::sign::CertifiedKey;
 use tokio::time::sleep;
 use zeroize::Zeroizing;
 
-use crate::ca::Life;
+use crate::ca::{Life, labelled};
 use crate::events::Happened;
 use crate::plane::Plane;
 
@@ -173,17 +173,24 @@ fn fingerprint(files: &[PathBuf]) -> Fingerprint {
     files.iter().map(of).collect()
 }
 
-/// A certificate and its key, which belong together, and the text of the key's file.
+/// A certificate and its key, which belong together, and that key as PEM: whatever else is in its file is told to nobody.
 ///
 /// # Errors
 /// A file cannot be read, or is not what it should be.
-pub(crate) fn certificate(files: &PlaneTls) -> Result<(CertifiedKey, Zeroizing<Vec<u8>>), String> {
+pub(crate) fn certificate(files: &PlaneTls) -> Result<(CertifiedKey, Zeroizing<String>), String> {
     let PlaneTls { certificate, private_key } = files;
     let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let chain = chain.map_err(|error| wrong(certificate, error))?;
     let text = fs::read(private_key).map(Zeroizing::new).map_err(|error| wrong(private_key, error))?;
     let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| wrong(private_key, error))?;
-    let both = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
+    let key = Zeroizing::new(key);
+    let label = match &*key {
+        PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+        PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+        _ => "PRIVATE KEY",
+    };
+    let text = labelled(label, key.secret_der());
+    let both = CertifiedKey::from_der(chain, key.clone_key(), &aws_lc_rs::default_provider());
     Ok((both.map_err(|error| wrong(certificate, error))?, text))
 }
 

@@ -41,6 +41,9 @@ async fn bytes_pass_both_ways_after_101() {
     assert_eq!(seen.field("upgrade"), Some("websocket"));
     assert!(seen.field("connection").unwrap().eq_ignore_ascii_case("upgrade"));
     assert_eq!(seen.field("sec-websocket-key"), Some("x"));
+    // There are clients and servers that know these names in one spelling alone.
+    assert!(reply.head.contains("\r\nSec-WebSocket-Accept: y\r\n"), "{:?}", reply.head);
+    assert!(seen.message.head.contains("\r\nSec-WebSocket-Key: x\r\n"), "{:?}", seen.message.head);
     for i in 0..50 {
         let bytes = vec![i; 1 + usize::from(i) * 999];
         client.send(&bytes).await;

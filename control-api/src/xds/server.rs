@@ -1,6 +1,6 @@
 //! The streams of xDS over gRPC.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::response::Response;
 use axum::routing::post;
-use outrigger_proto::model::SpiffeId;
+use outrigger_proto::model::{Name, SpiffeId};
 use outrigger_proto::xds::Kind;
 use outrigger_proto::xds::discovery::{
     DELTA_STREAM, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Node,
@@ -99,7 +99,7 @@ async fn answer<S: Speaks>(
     request: axum::extract::Request,
 ) -> Response {
     let mut grpc = Grpc::new(ProstCodec::<S::Response, S>::default());
-    let keys = Keys { attestors, peer, renew_at: None };
+    let keys = Keys { attestors, peer, renew_at: None, has_none: false };
     grpc.streaming(Streams(plane, Some(keys)), request).await.map(axum::body::Body::new)
 }
 
@@ -112,12 +112,15 @@ struct Keys {
     peer: Peer,
     /// When they are to be made again; `None` before they were made.
     renew_at: Option<Instant>,
+    /// There are none for it.
+    has_none: bool,
 }
 
 impl Keys {
     /// When there is something to do, for a node that asks for secrets.
     fn due(&self) -> Option<Instant> {
-        self.attestors.may_have_own(&self.peer).then(|| self.renew_at.unwrap_or_else(Instant::now))
+        let may_have = !self.has_none && self.attestors.may_have_own(&self.peer);
+        may_have.then(|| self.renew_at.unwrap_or_else(Instant::now))
     }
 
     /// Who it has proven to be.
@@ -220,8 +223,10 @@ struct Stream {
     granted: Granted,
     /// When any of these is another.
     secrets: watch::Receiver<()>,
-    /// What it is told of them may be otherwise now.
+    /// They are others now.
     is_to_learn: bool,
+    /// Which of them were looked at.
+    learnt: BTreeSet<Name>,
     /// When that is looked at again, where it could not be.
     learn_at: Option<Instant>,
     /// The last revision that it took whole.
@@ -246,7 +251,8 @@ impl Stream {
             own: Items::default(),
             granted: Granted::default(),
             secrets,
-            is_to_learn: true,
+            is_to_learn: false,
+            learnt: BTreeSet::new(),
             learn_at: None,
             acked: 0,
             refused: 0,
@@ -266,9 +272,7 @@ impl Stream {
         let serving = Arc::clone(self.published.borrow_and_update().of(&self.identity.node.id));
         if let Some(view) = serving.view(&self.identity.node, &self.identity.labels, self.identity.asks) {
             self.plane.nodes.note_group(self.number, &view.group, view.revision);
-            let view = Arc::clone(view);
-            self.is_to_learn = true;
-            self.dress(view);
+            self.dress(Arc::clone(view));
         }
     }
 
@@ -298,7 +302,7 @@ impl Stream {
                     Code::Unauthenticated | Code::PermissionDenied if !self.own.is_empty() => {
                         return Err(status);
                     }
-                    Code::Unauthenticated | Code::PermissionDenied => keys.peer.chain = Arc::default(),
+                    Code::Unauthenticated | Code::PermissionDenied => keys.has_none = true,
                     _ => keys.renew_at = Some(Instant::now() + AGAIN),
                 }
             }
@@ -306,39 +310,58 @@ impl Stream {
         Ok(())
     }
 
-    /// Looks which of the secrets that its resources name it may have now, before it is told of any; an error where what it had
-    /// them for is not good any more.
+    /// Looks which of the secrets that it asks for it may have, before it is told of any; an error where what it had them for is
+    /// not good any more. What it has and asks for stays its own, whatever names it: a listener that is told otherwise is
+    /// told after its secrets.
     async fn learn(&mut self, keys: &Keys) -> Result<(), Status> {
         let Some(view) = self.view.clone() else { return Ok(()) };
-        let asks = view.secrets.iter().any(|name| self.session.asks_for(Kind::Secret, name.as_str()));
-        let is_due = self.is_to_learn || self.learn_at.is_some_and(|at| at <= Instant::now());
-        if !asks || !is_due {
+        let asks = |name: &&Name| self.session.asks_for(Kind::Secret, name.as_str());
+        let all = view.secrets.iter().chain(self.granted.items.keys());
+        let wanted: BTreeSet<_> = all.filter(asks).cloned().collect();
+        let is_due = match self.learn_at {
+            Some(at) => at <= Instant::now(),
+            // To a new revision alone nobody tells a key that he has not told before.
+            None => self.is_to_learn || wanted != self.learnt,
+        };
+        if !is_due {
             return Ok(());
         }
         (self.is_to_learn, self.learn_at) = (false, None);
-        let who = match self.plane.secrets.need_proof(&view.secrets) {
+        let who = match self.plane.secrets.need_proof(&wanted) {
             true => keys.who().await,
-            false => Err(Status::unauthenticated("nobody has asked")),
+            false => Err(Status::unauthenticated("nobody was asked")),
         };
-        let has_some = self.plane.secrets.need_proof(&self.granted.items.keys().cloned().collect());
-        match who.as_ref().map_err(Status::code) {
-            Ok(_) => {}
-            // It comes back with what it has by now, or as nobody.
-            Err(Code::Unauthenticated | Code::PermissionDenied) if has_some => return who.map(drop),
-            Err(Code::Unauthenticated | Code::PermissionDenied) => {}
-            // It keeps what it has.
-            Err(_) => {
-                self.learn_at = Some(Instant::now() + AGAIN);
-                return Ok(());
+        if let Err(status) = &who
+            && self.plane.secrets.need_proof(&wanted)
+        {
+            let is_its_own = |name: &&Name| self.granted.items.contains_key(*name);
+            match status.code() {
+                // It comes back with what it has by now, or as nobody.
+                Code::Unauthenticated | Code::PermissionDenied
+                    if self
+                        .plane
+                        .secrets
+                        .need_proof(&wanted.iter().filter(is_its_own).cloned().collect()) =>
+                {
+                    return Err(status.clone());
+                }
+                Code::Unauthenticated | Code::PermissionDenied => {}
+                // Nobody knows: it keeps what it has, and is told neither that there is more nor that there is none.
+                _ => {
+                    self.session.hold_secrets(true);
+                    self.learn_at = Some(Instant::now() + AGAIN);
+                    return Ok(());
+                }
             }
         }
-        let granted = self.plane.secrets.granted(&view.secrets, who.as_ref());
+        self.session.hold_secrets(false);
+        let granted = self.plane.secrets.granted(&wanted, who.as_ref());
         for (secret, why) in &granted.withheld {
             if self.granted.withheld.get(secret) != Some(why) {
                 tracing::warn!(node = %self.identity.node.id, %secret, why, "a node is not told a secret that its resources name");
             }
         }
-        self.granted = granted;
+        (self.granted, self.learnt) = (granted, wanted);
         self.dress(view);
         Ok(())
     }

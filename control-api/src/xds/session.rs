@@ -163,6 +163,8 @@ pub struct Session {
     way: Way,
     subscriptions: BTreeMap<Kind, Subscription>,
     nonce: u64,
+    /// Nothing is told of secrets.
+    holds_secrets: bool,
 }
 
 #[derive(Debug, Default)]
@@ -198,7 +200,12 @@ enum Has {
 impl Session {
     /// A stream that has just begun.
     pub fn new(way: Way) -> Self {
-        Self { way, subscriptions: BTreeMap::new(), nonce: 0 }
+        Self { way, subscriptions: BTreeMap::new(), nonce: 0, holds_secrets: false }
+    }
+
+    /// Whether nothing is told of secrets, as it is not known which there are.
+    pub fn hold_secrets(&mut self, holds: bool) {
+        self.holds_secrets = holds;
     }
 
     /// Takes a request; what it says of an answer, if it does.
@@ -247,6 +254,9 @@ impl Session {
         let mut warms = false;
         for kind in Kind::ALL {
             let Some(subscription) = self.subscriptions.get_mut(&kind) else { continue };
+            if kind == Kind::Secret && self.holds_secrets {
+                continue;
+            }
             // Envoy says nothing to clusters until it has their endpoints and secrets; nothing leads there before.
             if warms && leads.contains(&kind) {
                 return None;

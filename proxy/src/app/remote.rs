@@ -36,8 +36,8 @@ impl Remote {
     ) -> Self {
         let (tell, mut news) = mpsc::channel(1);
         let server = control.server.clone();
-        let is_awaited = own.mesh.identity.is_some() && control.server.starts_with("https:");
-        let asker = Asker { identity, is_awaited };
+        let (is_secure, awaits) = (control.server.starts_with("https:"), own.mesh.identity.is_some());
+        let asker = Asker { identity, is_secure, awaits: awaits.into() };
         tokio::task::spawn_local(xds::follow(control, asker, (tell, ears), stats));
         let (found, first) = match tokio::time::timeout(FIRST_WORD, news.recv()).await {
             Ok(Some(Told { news: News::All(found), cached, taken })) => (*found, Some((cached, taken))),

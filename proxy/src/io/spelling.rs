@@ -55,11 +55,13 @@ impl Heads {
         }
     }
 
-    /// The head was whole.
-    pub fn note_head(&mut self) {
-        self.came += 1;
-        if self.begin == 0 && !self.capital {
-            self.names.clear();
+    /// The head was whole, and is to be remembered or not.
+    pub fn note_head(&mut self, is_kept: bool) {
+        self.came += u64::from(is_kept);
+        if !is_kept {
+            self.names.truncate(self.begin);
+        } else if self.begin == 0 && !self.capital {
+            self.clear();
             self.before = self.came;
         } else {
             self.names.extend_from_slice(&END);
@@ -79,7 +81,7 @@ impl Heads {
         Some(spelling)
     }
 
-    /// How the last head is written; those before it, interim ones, are nobody's concern.
+    /// How the last head is written, whatever was before it.
     pub fn take_last(&mut self) -> Option<Spelling> {
         let mut last = None;
         while self.begin > 0 {
@@ -96,13 +98,28 @@ impl Heads {
         }
         let spelling = Rc::from(&self.names[..end]);
         let after = end + LENGTH;
-        self.names.drain(..after);
+        if after == self.names.len() {
+            self.clear();
+        } else {
+            self.names.drain(..after);
+        }
         self.begin -= after;
         self.part = self.part.map(|at| at - after);
         spelling
     }
+
+    /// Connections are idle for long: what one head took is not kept for the next, unless it is little.
+    fn clear(&mut self) {
+        if self.names.capacity() > KEPT {
+            self.names = Vec::new();
+        } else {
+            self.names.clear();
+        }
+    }
 }
 
+/// Room for names that is kept between two heads.
+const KEPT: usize = 512;
 /// Bytes of a length.
 const LENGTH: usize = size_of::<u16>();
 const END: [u8; LENGTH] = [0; LENGTH];
@@ -220,7 +237,7 @@ pub(super) mod tests {
                     heads.note(name.as_bytes());
                 }
             }
-            heads.note_head();
+            heads.note_head(true);
         }
         heads
     }
@@ -265,7 +282,7 @@ pub(super) mod tests {
         assert_eq!(text(heads.take_next()).as_deref(), Some("Host:"));
         // Where it begins is not where it began.
         heads.note_part(b"a", true);
-        heads.note_head();
+        heads.note_head(true);
         assert_eq!(text(heads.take_next()).as_deref(), Some("X-a:"));
     }
 
@@ -284,6 +301,22 @@ pub(super) mod tests {
             let expected = word.to_le_bytes().map(|byte| byte.to_ascii_lowercase());
             assert_eq!(lowered(word).to_le_bytes(), expected);
         }
+    }
+
+    #[test]
+    fn of_heads_that_nobody_asks_about_nothing_stays() {
+        let mut heads = heads(&[&["Host"]]);
+        for _ in 0..3 {
+            heads.note(b"Link");
+            heads.note_head(false);
+        }
+        heads.note(b"ETag");
+        heads.note_head(true);
+        let taken: [_; 3] = std::array::from_fn(|_| text(heads.take_next()));
+        assert_eq!(taken, [Some("Host:".to_owned()), Some("ETag:".to_owned()), None]);
+        heads.note("A".repeat(60_000).as_bytes());
+        heads.note_head(true);
+        assert!(heads.take_next().is_some() && heads.names.capacity() <= KEPT);
     }
 
     #[test]

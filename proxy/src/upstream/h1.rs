@@ -190,6 +190,10 @@ impl Conn {
             }
         })
         .await;
+        let spelling = self.activity.heads().borrow_mut().take_last();
+        if matches!(result, Some(Ok(_))) {
+            trip.note_answer_spelling(spelling);
+        }
         match result {
             // A change of protocol that nobody asked for: what follows could be anything.
             Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asks => {
@@ -199,10 +203,7 @@ impl Conn {
             Some(Ok(response)) if tunnels(&method, response.status()) => {
                 Ok(Box::pin(self.tunnel(pools, response)).await)
             }
-            Some(Ok(response)) => {
-                trip.note_answer_spelling(self.activity.heads().borrow_mut().take_last());
-                Ok(self.answer(pools, response))
-            }
+            Some(Ok(response)) => Ok(self.answer(pools, response)),
             Some(Err(error)) => Err(self.failure(error, received)),
             None => Err(Failure { error: UpstreamError::Closed, unsent: None, answered: false }),
         }

@@ -132,6 +132,7 @@ impl Upstream {
         let wire = wire(to.config.protocol, &request);
         name(to, Some(request.headers_mut()), trip)?;
         let going = trip.begin_attempt();
+        trip.note_answer_spelling(None);
         if trip.attempts() == 1 && !trip.is_stale() {
             breaker.budget().deposit(to.config.retry_budget);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use outrigger_tests::pki::{self, Authority, Svid, shown};
 use outrigger_tests::{Control, Dir, Echo, Proxy, until};
+use serde_json::Value;
 
 use super::attestation::{at, events, ok, run, start_in};
 use super::port;
@@ -13,6 +14,7 @@ use super::port;
 const SETTINGS: &str = "ca: { trust_domain: mesh.test }
 secrets:
   shop: { certificate: shop.crt, private_key: shop.key, nodes: [\"spiffe://mesh.test/shop/*\"] }
+  next: { certificate: next.crt, private_key: next.key, nodes: [\"spiffe://mesh.test/shop/web\"] }
   partners: { trust: partners.crt }";
 
 /// A listener with a certificate of its own, one that anybody may reach, and a way to the first, where that is known.
@@ -56,6 +58,7 @@ async fn shows(proxy: &Proxy, svid: &Svid) {
 fn start(shop: &Svid, authority: &Authority) -> Control {
     let dir = Arc::new(Dir::new());
     shop.write(&dir, "shop");
+    authority.named("next.test").write(&dir, "next");
     dir.write("partners.crt", &authority.pem());
     start_in(dir, SETTINGS)
 }
@@ -98,6 +101,49 @@ async fn who_may_have_a_secret_serves_with_it_and_hears_when_it_is_another() {
     }
 }
 
+/// What named the one is told after the other, and what it had stays until then; so does who else has that.
+#[tokio::test]
+async fn a_listener_that_is_given_another_secret_is_never_without_one() {
+    let (one, authority) = (Echo::start("one").await, Authority::new("shop"));
+    let shop = authority.named("shop.test");
+    let control = start(&shop, &authority);
+    let named = |secret: &str, client: &str| {
+        let listener = |name: &str, tls: &str| {
+            format!(
+                "  {name}: {{ bind: 127.0.0.1:0, tls: {{ certificate: {tls} }}, routes: [{{ to: app }}] }}\n"
+            )
+        };
+        let first = format!("{{ secret: {secret} }}{client}");
+        let listeners = listener("in", &first) + &listener("other", "{ secret: next }");
+        format!("listeners:\n{listeners}clusters:\n  app: {{ endpoints: [127.0.0.1:{}] }}\n", port(&one))
+    };
+    control.document("shop.yaml", &named("shop", ""));
+    let proxy = start_node(&control, "web", Some("/shop/web")).await;
+    shows(&proxy, &shop).await;
+    let to = proxy.address("in");
+    let mut open = pki::client(to, None).await;
+    control.document("shop.yaml", &named("next", ""));
+    let other = shown(proxy.address("other")).await;
+    until("the other certificate", async || (shown(to).await? == *other.as_ref()?).then_some(())).await;
+    assert_eq!(open.get("/").await.status, 200);
+    // Certificates are needed no more where roots are: nobody is sent away for what he could not prove.
+    control.document("shop.yaml", &named("shop", ", client: optional, client_trust: { secret: partners }"));
+    shows(&proxy, &shop).await;
+    let plain = format!(
+        "listeners:\n  in: {{ bind: 127.0.0.1:0, routes: [{{ to: app }}] }}\nclusters:\n  app: {{ endpoints: [127.0.0.1:{}], tls: {{ trust: {{ secret: partners }}, sans: [a.test] }} }}\n",
+        port(&one)
+    );
+    control.document("shop.yaml", &plain);
+    until("all of it is taken", async || {
+        let status: Value = serde_json::from_str(&ok(&control, &["status", "--json"])).unwrap();
+        (status["revision"] == 4 && status["nodes"][0]["in_sync"] == true).then_some(())
+    })
+    .await;
+    let log = proxy.log();
+    assert_eq!(log.matches(" listening listener=in ").count(), 1, "{log}");
+    assert!(!log.contains("has not come") && !log.contains("the control plane is away"), "{log}");
+}
+
 /// They are told all else, and what they lack is said on both sides.
 #[tokio::test]
 async fn nobody_else_is_told() {
@@ -127,7 +173,9 @@ async fn who_began_as_nobody_is_told_when_it_is_somebody() {
     let file = node(&control, &dir, "web", Some("/shop/web"));
     let token = std::fs::read_to_string(dir.file("join.token")).unwrap();
     std::fs::remove_file(dir.file("join.token")).unwrap();
-    let proxy = Proxy::start_in(dir.clone(), &file).await;
+    let path = dir.write("outrigger.yaml", &outrigger_tests::proxy::with_admin(&file));
+    // It is not ready as long as it is nobody.
+    let proxy = Proxy::spawn(dir.clone(), &path, &[]);
     control.process().wait_log("it has not proven who it is: a certificate of ours is to be shown").await;
     until("all else", async || (proxy.get("web", "/").await.status == 200).then_some(())).await;
     dir.write("join.token", &token);

@@ -1,6 +1,7 @@
-//! As whom a control plane is asked. An identity may come later than the process: it is waited for, but not for long, and who
-//! was asked as nobody is asked once more when it is there. What is told may depend on it.
+//! As whom a control plane is asked. An identity may come later than the process: at the start it is waited for, but not for long,
+//! and who was asked as nobody is asked once more when it is there. What is told may depend on it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,24 +16,27 @@ const SOON: Duration = Duration::from_millis(10);
 const LATER: Duration = Duration::from_secs(1);
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Asker {
     /// What is shown.
     pub identity: Arc<Identity>,
-    /// There is to be one, and it is of use there.
-    pub is_awaited: bool,
+    /// It is asked by TLS: without it nobody is shown anything.
+    pub is_secure: bool,
+    /// It has not asked yet, and an identity is to come.
+    pub awaits: Cell<bool>,
 }
 
 impl Asker {
-    /// Whether it is to be somebody, and is not yet.
+    /// Whether it could be somebody there, and is not.
     pub fn is_nobody(&self) -> bool {
-        self.is_awaited && self.identity.good(SystemTime::now()).is_none()
+        self.is_secure && self.identity.good(SystemTime::now()).is_none()
     }
 
-    /// Comes when it is somebody, or after a while.
+    /// Comes at once, but for the first time: then when it is somebody, or after a while.
     pub async fn introduced(&self) {
+        let awaits = self.awaits.take();
         let end = Instant::now() + INTRODUCTION;
-        while self.is_nobody() && Instant::now() < end {
+        while awaits && self.is_nobody() && Instant::now() < end {
             sleep(SOON).await;
         }
     }

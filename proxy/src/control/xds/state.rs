@@ -309,13 +309,15 @@ impl State {
         }
     }
 
-    /// The control plane says that there is no such resource. Endpoints and routes that something leads to stay as they were
-    /// said last, as with Envoy: who wants none says so, and who takes them away before what leads there is in between.
+    /// The control plane says that there is no such resource. Endpoints, routes and secrets that something leads to stay as they
+    /// were said last, as with Envoy: who wants none says so, and who takes them away before what leads there is in
+    /// between, or does not know for the moment who asks.
     pub(super) fn withdraw(&mut self, kind: Kind, name: &Name) {
         let stays = match kind {
             Kind::Endpoints => self.sets.answer(name).means().is_some(),
             Kind::Routes => self.tables.answer(name).means().is_some(),
-            Kind::Cluster | Kind::Listener | Kind::Secret | Kind::Host => false,
+            Kind::Secret => self.secrets.answer(name).means().is_some(),
+            Kind::Cluster | Kind::Listener | Kind::Host => false,
         };
         if stays {
             tracing::info!("{kind}[{name}]: taken away, but still referred to: what was said last stays");

@@ -296,7 +296,9 @@ impl Guard {
             })?;
             self.messages += 1;
             if let Some(heads) = &self.heads {
-                heads.borrow_mut().note_head();
+                // Nobody asks how an interim answer is spelt, and there is no end to them.
+                let is_interim = matches!(self.head.status, 100 | 102..=199);
+                heads.borrow_mut().note_head(!is_interim);
             }
         }
         Ok(1)
