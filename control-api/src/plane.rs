@@ -1,5 +1,6 @@
 //! Where a change becomes a revision, and a revision what is served.
 
+mod noted;
 mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,8 +12,9 @@ use outrigger_proto::model::Rollout;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
+use self::noted::{QUEUE, write_events};
 pub use self::trial::Promotion;
 use crate::ca::Authority;
 use crate::documents::{Documents, checked, diff, is_name};
@@ -28,10 +30,6 @@ use crate::store::{Accepted, Course, Noted, Revision, Store, StoreError};
 
 /// What stands before the names of documents that come from the directory; nobody else can change these.
 pub const DIRECTORY: &str = "directory/";
-/// Events on their way to the store.
-const QUEUE: usize = 4096;
-/// Events written at once: as many as etcd takes in one transaction.
-const BATCH: usize = 100;
 /// Until a store that is away is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Changes of others that one is made anew for.
@@ -382,35 +380,9 @@ impl Plane {
         Ok(())
     }
 
-    /// The number of the last event, and when there is another.
-    pub fn last_event(&self) -> watch::Receiver<u64> {
-        self.last_event.subscribe()
-    }
-
     /// What is kept.
     pub fn store(&self) -> &dyn Store {
         &*self.store
-    }
-
-    /// Notes what happened, soon. Where more happens than can be written, it is left out, and said so.
-    pub fn note(&self, happened: Happened) {
-        // Where nobody writes any more the process ends.
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.happened.try_send((SystemTime::now(), happened))
-        {
-            tracing::warn!("an event is left out: more happens than can be written");
-        }
-    }
-
-    /// Whether so much more can be noted that others say, with as much room left for what this control plane does itself.
-    pub fn has_room(&self, events: usize) -> bool {
-        self.happened.capacity() >= QUEUE / 2 + events
-    }
-
-    /// Writes what is noted so far, and nothing after that: the process ends.
-    pub async fn close(&self) {
-        self.closing.send_replace(true);
-        // Whoever writes is the only one who looks at it.
-        self.closing.closed().await;
     }
 
     /// Checks a change by the proxies' own code, and makes a revision of it. It writes, and so it blocks.
@@ -574,14 +546,6 @@ impl Plane {
     fn one(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn note_written(&self, id: u64) {
-        self.last_event.send_if_modified(|last| {
-            let newer = *last < id;
-            *last = id.max(*last);
-            newer
-        });
-    }
 }
 
 /// Publishes what others accepted, where the store is shared, for ever.
@@ -613,44 +577,6 @@ pub async fn follow(plane: Arc<Plane>) {
 
 fn owned((name, text): (&String, &String)) -> (String, String) {
     (name.clone(), text.clone())
-}
-
-async fn write_events(
-    plane: Arc<Plane>,
-    mut queued: mpsc::Receiver<Noted>,
-    mut closing: watch::Receiver<bool>,
-) {
-    let mut batch = Vec::new();
-    loop {
-        let more = tokio::select! {
-            more = queued.recv_many(&mut batch, BATCH) => more,
-            _ = closing.wait_for(|closing| *closing), if !queued.is_closed() => {
-                queued.close();
-                continue;
-            }
-        };
-        if more == 0 {
-            return;
-        }
-        let noted = Arc::new(std::mem::take(&mut batch));
-        loop {
-            let (writer, noted) = (Arc::clone(&plane), Arc::clone(&noted));
-            let written = tokio::task::spawn_blocking(move || writer.store.note(&noted)).await;
-            match written {
-                Ok(Ok(last)) => plane.note_written(last),
-                // They wait until it is back, or this is the end.
-                Ok(Err(StoreError::Away(_))) if !*closing.borrow() => {
-                    let _ = timeout(PAUSE, closing.wait_for(|closing| *closing)).await;
-                    continue;
-                }
-                Ok(Err(error)) => tracing::error!(%error, "events are lost"),
-                // Whatever it was, it must not be the end of all others.
-                Err(error) if error.is_panic() => tracing::error!(%error, "events are lost"),
-                Err(_) => return,
-            }
-            break;
-        }
-    }
 }
 
 #[cfg(test)]

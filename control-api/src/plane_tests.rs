@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use outrigger_proto::model::Percent;
 
+use super::noted::BATCH;
 use super::*;
 use crate::store::file::File;
 

@@ -327,24 +327,16 @@ impl Stream {
             return Ok(());
         }
         (self.is_to_learn, self.learn_at) = (false, None);
-        let who = match self.plane.secrets.need_proof(&wanted) {
+        let need_proof = |names: &BTreeSet<Name>| self.plane.secrets.need_proof(names);
+        let has = wanted.iter().filter(|name| self.granted.items.contains_key(*name)).cloned().collect();
+        let who = match need_proof(&wanted) {
             true => keys.who().await,
             false => Err(Status::unauthenticated("nobody was asked")),
         };
-        if let Err(status) = &who
-            && self.plane.secrets.need_proof(&wanted)
-        {
-            let is_its_own = |name: &&Name| self.granted.items.contains_key(*name);
-            match status.code() {
+        match &who {
+            Err(status) if need_proof(&wanted) => match status.code() {
                 // It comes back with what it has by now, or as nobody.
-                Code::Unauthenticated | Code::PermissionDenied
-                    if self
-                        .plane
-                        .secrets
-                        .need_proof(&wanted.iter().filter(is_its_own).cloned().collect()) =>
-                {
-                    return Err(status.clone());
-                }
+                Code::Unauthenticated | Code::PermissionDenied if need_proof(&has) => return who.map(drop),
                 Code::Unauthenticated | Code::PermissionDenied => {}
                 // Nobody knows: it keeps what it has, and is told neither that there is more nor that there is none.
                 _ => {
@@ -352,7 +344,8 @@ impl Stream {
                     self.learn_at = Some(Instant::now() + AGAIN);
                     return Ok(());
                 }
-            }
+            },
+            Ok(_) | Err(_) => {}
         }
         self.session.hold_secrets(false);
         let granted = self.plane.secrets.granted(&wanted, who.as_ref());
