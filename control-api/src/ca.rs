@@ -13,8 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use outrigger_proto::model::{Authority as Settings, RootFiles, SpiffeId, TrustDomain};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
@@ -24,10 +22,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-use zeroize::Zeroizing;
 
 use crate::hex::hex;
 use crate::origin::Origin;
+use crate::pem::{at, certificates, pem};
 
 /// How long a root that is made here lives.
 const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -124,7 +122,7 @@ impl Authority {
             Some(files) => (None, own(files)?),
             None => {
                 let directory = store.join("ca");
-                fs::create_dir_all(&directory).map_err(|error| at(&directory, &error))?;
+                fs::create_dir_all(&directory).map_err(|error| at(&directory, error))?;
                 let mut roots = made(&directory)?;
                 if roots.is_empty() {
                     roots.push(make(&directory, 1, trust_domain)?);
@@ -240,27 +238,22 @@ fn signer(roots: &[Root], now: SystemTime, lifetime: Duration) -> Option<&Issuer
     known.or_else(|| roots.iter().find(signs)).and_then(|root| root.issuer.as_ref())
 }
 
-fn at(path: &Path, error: &dyn fmt::Display) -> String {
-    format!("{}: {error}", path.display())
-}
-
 /// The operator's: the first signs, all are believed.
 fn own(RootFiles { certificate, private_key }: &RootFiles) -> Result<Vec<Root>, String> {
-    let all = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let all = all.map_err(|error| at(certificate, &error))?;
+    let all = certificates(certificate)?;
     let mut key = Some(key(private_key)?);
     let roots = all.into_iter().map(|der| {
         let issuer = key.take().map(|key| issuer(&der, key)).transpose();
-        let issuer = issuer.map_err(|error| at(certificate, &error))?;
+        let issuer = issuer.map_err(|error| at(certificate, error))?;
         Ok(Root { pem: pem(&der), certificate: der, issuer, made: SystemTime::UNIX_EPOCH })
     });
     let roots: Vec<_> = roots.collect::<Result<_, String>>()?;
-    if roots.is_empty() { Err(at(certificate, &"there is no certificate in it")) } else { Ok(roots) }
+    if roots.is_empty() { Err(at(certificate, "there is no certificate in it")) } else { Ok(roots) }
 }
 
 fn key(path: &Path) -> Result<KeyPair, String> {
-    let text = fs::read_to_string(path).map_err(|error| at(path, &error))?;
-    KeyPair::from_pem(&text).map_err(|error| at(path, &error))
+    let text = fs::read_to_string(path).map_err(|error| at(path, error))?;
+    KeyPair::from_pem(&text).map_err(|error| at(path, error))
 }
 
 /// Who signs with this key, which is checked to be the certificate's: with another one nobody would believe what is signed.
@@ -282,31 +275,6 @@ pub(crate) fn asked(request: &[u8]) -> Option<String> {
     })
 }
 
-/// As PEM (RFC 7468).
-pub(crate) fn pem(der: &CertificateDer<'_>) -> String {
-    std::mem::take(&mut *labelled("CERTIFICATE", der))
-}
-
-/// As text (RFC 7468), which is wiped when it is dropped, as it may be a key.
-pub(crate) fn labelled(label: &str, der: &[u8]) -> Zeroizing<String> {
-    let text = Zeroizing::new(STANDARD.encode(der));
-    // Room for all of it: what has to move leaves a copy behind.
-    let lines = text.len().div_ceil(64);
-    let around = 2 * (label.len() + "-----BEGIN -----\n".len());
-    let mut out = Zeroizing::new(String::with_capacity(text.len() + lines + around));
-    *out += "-----BEGIN ";
-    *out += label;
-    *out += "-----\n";
-    for line in 0..lines {
-        *out += &text[line * 64..text.len().min((line + 1) * 64)];
-        out.push('\n');
-    }
-    *out += "-----END ";
-    *out += label;
-    *out += "-----\n";
-    out
-}
-
 fn paths(directory: &Path, number: usize) -> (PathBuf, PathBuf) {
     (directory.join(format!("root-{number}.crt")), directory.join(format!("root-{number}.key")))
 }
@@ -315,10 +283,10 @@ fn paths(directory: &Path, number: usize) -> (PathBuf, PathBuf) {
 fn made(directory: &Path) -> Result<Vec<Root>, String> {
     let roots = numbers(directory)?.into_iter().map(|number| {
         let (certificate, private_key) = paths(directory, number);
-        let der = CertificateDer::from_pem_file(&certificate).map_err(|error| at(&certificate, &error))?;
-        let issuer = issuer(&der, key(&private_key)?).map_err(|error| at(&certificate, &error))?;
+        let der = CertificateDer::from_pem_file(&certificate).map_err(|error| at(&certificate, error))?;
+        let issuer = issuer(&der, key(&private_key)?).map_err(|error| at(&certificate, error))?;
         let made = fs::metadata(&certificate).and_then(|meta| meta.modified());
-        let made = made.map_err(|error| at(&certificate, &error))?;
+        let made = made.map_err(|error| at(&certificate, error))?;
         Ok(Root { pem: pem(&der), certificate: der, issuer: Some(issuer), made })
     });
     roots.collect()
@@ -326,10 +294,10 @@ fn made(directory: &Path) -> Result<Vec<Root>, String> {
 
 /// The numbers of those that are there: some may have been taken away.
 fn numbers(directory: &Path) -> Result<BTreeSet<usize>, String> {
-    let files = fs::read_dir(directory).map_err(|error| at(directory, &error))?;
+    let files = fs::read_dir(directory).map_err(|error| at(directory, error))?;
     let number = |name: &str| name.strip_prefix("root-")?.strip_suffix(".crt")?.parse().ok();
     let numbers = files.map(|file| {
-        let file = file.map_err(|error| at(directory, &error))?;
+        let file = file.map_err(|error| at(directory, error))?;
         Ok(file.file_name().to_str().and_then(number))
     });
     numbers.filter_map(Result::transpose).collect()
@@ -363,7 +331,7 @@ fn make(directory: &Path, number: usize, domain: &TrustDomain) -> Result<Root, S
 fn write(path: &Path, text: &str, how: &fs::OpenOptions) -> Result<(), String> {
     let file = how.open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .map_err(|error| at(path, &error))
+        .map_err(|error| at(path, error))
 }
 
 #[cfg(test)]

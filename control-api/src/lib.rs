@@ -19,6 +19,7 @@ pub mod nats;
 pub mod nodes;
 pub mod origin;
 pub mod overdue;
+mod pem;
 pub mod plane;
 pub mod reports;
 pub mod rollout;

@@ -17,14 +17,13 @@ use async_nats::jetstream::{self, Context, ErrorCode, stream};
 use async_nats::{Client, ConnectOptions};
 use outrigger_proto::model::{Nats, NatsLogin};
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::events::{Event, Happened, OURS};
 use crate::plane::Plane;
 use crate::store::{Store, StoreError};
+use crate::tls;
 
 /// Events read at once, after which it is noted how far it has come: so many are published again, at the most, after a crash.
 const PAGE: usize = 64;
@@ -254,15 +253,8 @@ fn options(settings: &Nats) -> Result<ConnectOptions, String> {
     if !settings.is_tls() {
         return Ok(options);
     }
-    let roots = match trust {
-        Some(file) => CertificateDer::pem_file_iter(file)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| format!("{}: {error}", file.display()))?,
-        // Some of them may be of no use; without any, nobody is believed.
-        None => rustls_native_certs::load_native_certs().certs,
-    };
     let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(roots);
+    store.add_parsable_certificates(tls::roots(trust.as_deref())?);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.map_err(|error| error.to_string())?;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,10 +18,11 @@ use tokio::sync::watch;
 use tonic::Status;
 use webpki::{BorrowedCertRevocationList, anchor_from_trusted_cert};
 
-use crate::ca::{Life, labelled, pem};
+use crate::ca::Life;
 use crate::events::Happened;
+use crate::pem::{at, certificates, labelled, pem};
 use crate::serving::{Item, Items, item};
-use crate::watched::{Kept, Look, Watched, certificate, wrong};
+use crate::watched::{Kept, Look, Watched, certificate};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -180,28 +181,27 @@ fn read(name: &Name, settings: &PlaneSecret) -> Result<Read, String> {
 }
 
 /// Certificates alone: whatever else is in the file is told to nobody.
-fn roots(file: &PathBuf) -> Result<Vec<CertificateDer<'static>>, String> {
-    let roots = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let roots = roots.map_err(|error| wrong(file, error))?;
+fn roots(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let roots = certificates(file)?;
     if roots.is_empty() {
-        return Err(wrong(file, "there is no certificate in it"));
+        return Err(at(file, "there is no certificate in it"));
     }
     match roots.iter().find_map(|root| anchor_from_trusted_cert(root).err()) {
         None => Ok(roots),
-        Some(error) => Err(wrong(file, format!("a certificate in it is none: {error}"))),
+        Some(error) => Err(at(file, format!("a certificate in it is none: {error}"))),
     }
 }
 
 fn lists(file: &Path) -> Result<String, String> {
-    let text = fs::read(file).map_err(|error| wrong(file, error))?;
+    let text = fs::read(file).map_err(|error| at(file, error))?;
     let lists = CertificateRevocationListDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let lists = lists.map_err(|error| wrong(file, error))?;
+    let lists = lists.map_err(|error| at(file, error))?;
     if lists.is_empty() {
-        return Err(wrong(file, "there is no revocation list in it"));
+        return Err(at(file, "there is no revocation list in it"));
     }
     match lists.iter().find_map(|list| BorrowedCertRevocationList::from_der(list).err()) {
         None => Ok(lists.iter().map(|list| std::mem::take(&mut *labelled("X509 CRL", list))).collect()),
-        Some(error) => Err(wrong(file, format!("a revocation list in it is none: {error}"))),
+        Some(error) => Err(at(file, format!("a revocation list in it is none: {error}"))),
     }
 }
 

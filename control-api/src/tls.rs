@@ -16,7 +16,6 @@ use axum::serve::IncomingStream;
 use outrigger_proto::model::Address;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -30,6 +29,7 @@ use tokio_rustls::server::TlsStream;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 pub use self::shown::Shown;
+use crate::pem::certificates;
 
 /// How soon a silent peer is asked whether it is there.
 const KEEPALIVE: TcpKeepalive =
@@ -62,9 +62,7 @@ pub fn acceptor(shown: Arc<Shown>, asks: bool) -> Result<TlsAcceptor, String> {
 /// The file cannot be read.
 pub(crate) fn roots(trust: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, String> {
     match trust {
-        Some(file) => CertificateDer::pem_file_iter(file)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| format!("{}: {error}", file.display())),
+        Some(file) => certificates(file),
         // Some of them may be of no use; without any, nobody is believed.
         None => Ok(rustls_native_certs::load_native_certs().certs),
     }

@@ -12,14 +12,15 @@ use std::{fmt, iter};
 use arc_swap::ArcSwap;
 use outrigger_proto::model::PlaneTls;
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use tokio::time::sleep;
 use zeroize::Zeroizing;
 
-use crate::ca::{Life, labelled};
+use crate::ca::Life;
 use crate::events::Happened;
+use crate::pem::{at, certificates, labelled};
 use crate::plane::Plane;
 
 /// How often the files are looked at.
@@ -179,10 +180,9 @@ fn fingerprint(files: &[PathBuf]) -> Fingerprint {
 /// A file cannot be read, or is not what it should be.
 pub(crate) fn certificate(files: &PlaneTls) -> Result<(CertifiedKey, Zeroizing<String>), String> {
     let PlaneTls { certificate, private_key } = files;
-    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let chain = chain.map_err(|error| wrong(certificate, error))?;
-    let text = fs::read(private_key).map(Zeroizing::new).map_err(|error| wrong(private_key, error))?;
-    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| wrong(private_key, error))?;
+    let chain = certificates(certificate)?;
+    let text = fs::read(private_key).map(Zeroizing::new).map_err(|error| at(private_key, error))?;
+    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| at(private_key, error))?;
     let key = Zeroizing::new(key);
     let label = match &*key {
         PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
@@ -191,10 +191,5 @@ pub(crate) fn certificate(files: &PlaneTls) -> Result<(CertifiedKey, Zeroizing<S
     };
     let text = labelled(label, key.secret_der());
     let both = CertifiedKey::from_der(chain, key.clone_key(), &aws_lc_rs::default_provider());
-    Ok((both.map_err(|error| wrong(certificate, error))?, text))
-}
-
-/// What is wrong with a file.
-pub(crate) fn wrong(path: &Path, error: impl fmt::Display) -> String {
-    format!("{}: {error}", path.display())
+    Ok((both.map_err(|error| at(certificate, error))?, text))
 }

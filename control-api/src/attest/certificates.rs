@@ -16,8 +16,8 @@ use webpki::{EndEntityCert, Error as E, KeyUsage};
 use super::{By, Proven, joins};
 use crate::ca::Authority;
 use crate::origin::Origin;
+use crate::pem::{at, certificates};
 use crate::plane::Plane;
-use crate::tls;
 
 /// See the module.
 #[derive(Debug)]
@@ -36,10 +36,9 @@ impl Certificates {
     /// They cannot be read.
     pub(super) fn open(others: Option<&Path>) -> Result<Self, String> {
         let Some(path) = others else { return Ok(Self { others: Vec::new() }) };
-        let roots =
-            anchors(tls::roots(others)?.iter()).map_err(|error| format!("{}: {error}", path.display()))?;
+        let roots = anchors(certificates(path)?.iter()).map_err(|error| at(path, error))?;
         if roots.is_empty() {
-            return Err(format!("{}: there is no certificate in it", path.display()));
+            return Err(at(path, "there is no certificate in it"));
         }
         Ok(Self { others: roots })
     }

@@ -14,7 +14,7 @@ use tonic::Status;
 use zeroize::Zeroizing;
 
 use super::{Attestors, Proven, of_ours};
-use crate::ca::pem;
+use crate::pem::pem;
 use crate::serving::{Items, item};
 use crate::tls::Peer;
 

@@ -26,7 +26,7 @@ use tonic_prost::ProstCodec;
 use zeroize::Zeroizing;
 
 use super::{Done, print};
-use crate::{ca, tls};
+use crate::{pem, tls};
 
 /// For a connection, and for the whole of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ pub(super) fn get(args: &Identity) -> Done {
 }
 
 fn pem(certificates: impl Iterator<Item = Vec<u8>>) -> String {
-    certificates.map(|der| ca::pem(&CertificateDer::from(der))).collect()
+    certificates.map(|der| pem::pem(&CertificateDer::from(der))).collect()
 }
 
 /// All is written before any of it counts.

@@ -208,6 +208,11 @@ async fn serve<S: Speaks>(
     }
 }
 
+/// Whether what was shown is not good, and not only nobody knows.
+fn is_refusal(status: &Status) -> bool {
+    matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
+}
+
 /// A node's stream, without its bytes.
 struct Stream {
     plane: Arc<Plane>,
@@ -298,12 +303,10 @@ impl Stream {
             }
             Err(status) => {
                 tracing::warn!(node = %self.identity.node.id, why = status.message(), "a node gets no secrets");
-                match status.code() {
-                    Code::Unauthenticated | Code::PermissionDenied if !self.own.is_empty() => {
-                        return Err(status);
-                    }
-                    Code::Unauthenticated | Code::PermissionDenied => keys.has_none = true,
-                    _ => keys.renew_at = Some(Instant::now() + AGAIN),
+                match is_refusal(&status) {
+                    true if !self.own.is_empty() => return Err(status),
+                    true => keys.has_none = true,
+                    false => keys.renew_at = Some(Instant::now() + AGAIN),
                 }
             }
         }
@@ -329,24 +332,20 @@ impl Stream {
         (self.is_to_learn, self.learn_at) = (false, None);
         let need_proof = |names: &BTreeSet<Name>| self.plane.secrets.need_proof(names);
         let has = wanted.iter().filter(|name| self.granted.items.contains_key(*name)).cloned().collect();
-        let who = match need_proof(&wanted) {
-            true => keys.who().await,
-            false => Err(Status::unauthenticated("nobody was asked")),
-        };
+        // Of what nobody has to prove anything for nobody is asked.
+        let who = if need_proof(&wanted) { Some(keys.who().await) } else { None };
         match &who {
-            Err(status) if need_proof(&wanted) => match status.code() {
-                // It comes back with what it has by now, or as nobody.
-                Code::Unauthenticated | Code::PermissionDenied if need_proof(&has) => return who.map(drop),
-                Code::Unauthenticated | Code::PermissionDenied => {}
-                // Nobody knows: it keeps what it has, and is told neither that there is more nor that there is none.
-                _ => {
-                    self.session.hold_secrets(true);
-                    self.learn_at = Some(Instant::now() + AGAIN);
-                    return Ok(());
-                }
-            },
-            Ok(_) | Err(_) => {}
+            // It comes back with what it has by now, or as nobody.
+            Some(Err(status)) if is_refusal(status) && need_proof(&has) => return Err(status.clone()),
+            // Nobody knows: it keeps what it has, and is told neither that there is more nor that there is none.
+            Some(Err(status)) if !is_refusal(status) => {
+                self.session.hold_secrets(true);
+                self.learn_at = Some(Instant::now() + AGAIN);
+                return Ok(());
+            }
+            Some(Ok(_) | Err(_)) | None => {}
         }
+        let who = who.unwrap_or_else(|| Err(Status::unauthenticated("nobody was asked")));
         self.session.hold_secrets(false);
         let granted = self.plane.secrets.granted(&wanted, who.as_ref());
         for (secret, why) in &granted.withheld {

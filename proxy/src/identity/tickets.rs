@@ -27,7 +27,7 @@ const SERVERS: usize = 1024;
 pub struct Tickets {
     identity: Arc<Identity>,
     /// Those of a version of what is believed. None before the first handshake: their key takes random numbers, which the library
-    /// is some 30 ms about to begin with, and most processes start without a word of TLS.
+    /// is some 40 ms about to begin with, and most processes start without a word of TLS.
     current: ArcSwapOption<(u64, Option<TicketRotator>)>,
 }
 

@@ -63,6 +63,14 @@ fn start(shop: &Svid, authority: &Authority) -> Control {
     start_in(dir, SETTINGS)
 }
 
+/// A service, the certificate of the secret `shop`, and who tells it.
+async fn shop() -> (Echo, Svid, Control) {
+    let authority = Authority::new("shop");
+    let shop = authority.named("shop.test");
+    let control = start(&shop, &authority);
+    (Echo::start("one").await, shop, control)
+}
+
 #[tokio::test]
 async fn who_may_have_a_secret_serves_with_it_and_hears_when_it_is_another() {
     let (one, authority) = (Echo::start("one").await, Authority::new("shop"));
@@ -104,9 +112,7 @@ async fn who_may_have_a_secret_serves_with_it_and_hears_when_it_is_another() {
 /// What named the one is told after the other, and what it had stays until then; so does who else has that.
 #[tokio::test]
 async fn a_listener_that_is_given_another_secret_is_never_without_one() {
-    let (one, authority) = (Echo::start("one").await, Authority::new("shop"));
-    let shop = authority.named("shop.test");
-    let control = start(&shop, &authority);
+    let (one, shop, control) = shop().await;
     let named = |secret: &str, client: &str| {
         let listener = |name: &str, tls: &str| {
             format!(
@@ -147,9 +153,7 @@ async fn a_listener_that_is_given_another_secret_is_never_without_one() {
 /// They are told all else, and what they lack is said on both sides.
 #[tokio::test]
 async fn nobody_else_is_told() {
-    let (one, authority) = (Echo::start("one").await, Authority::new("shop"));
-    let shop = authority.named("shop.test");
-    let control = start(&shop, &authority);
+    let (one, _, control) = shop().await;
     control.document("shop.yaml", &document(port(&one), None));
     let other = start_node(&control, "other", Some("/other/web")).await;
     let stranger = start_node(&control, "stranger", None).await;
@@ -165,9 +169,7 @@ async fn nobody_else_is_told() {
 /// Its identity comes long after it, and what depends on that comes then.
 #[tokio::test]
 async fn who_began_as_nobody_is_told_when_it_is_somebody() {
-    let (one, authority) = (Echo::start("one").await, Authority::new("shop"));
-    let shop = authority.named("shop.test");
-    let control = start(&shop, &authority);
+    let (one, shop, control) = shop().await;
     control.document("shop.yaml", &document(port(&one), None));
     let dir = Arc::new(Dir::new());
     let file = node(&control, &dir, "web", Some("/shop/web"));

@@ -12,14 +12,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use outrigger_proto::model::{Etcd as Settings, PlaneTls};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use ureq::typestate::WithBody;
 use ureq::{Agent, RequestBuilder};
 
+use crate::pem;
 use crate::store::StoreError;
 
 /// For a connection.
@@ -363,9 +362,7 @@ fn agent(settings: &Settings) -> Result<Agent, String> {
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>, String> {
-    let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let all = all.map_err(|error| format!("{}: {error}", file.display()))?;
-    Ok(all.iter().map(|der| Certificate::from_der(der).to_owned()).collect())
+    Ok(pem::certificates(file)?.iter().map(|der| Certificate::from_der(der).to_owned()).collect())
 }
 
 fn failure(error: ureq::Error) -> Failure {
