@@ -2,17 +2,17 @@
 //! told to go on only when it does. hyper tells the client as soon as the body is first read; so it is not read before.
 
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Version, header};
+use http::{Request, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use crate::body::{Body, BodyError};
+use crate::upstream::Expected;
 
 /// An upstream that does not know the expectation says nothing; after this long the body is sent all the same.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -26,17 +26,8 @@ pub fn prepare(request: &mut Request<Body>) {
         request.headers_mut().remove(header::EXPECT);
         return;
     }
-    let (open, gate) = oneshot::channel();
-    let open = Mutex::new(Some(open));
-    hyper::ext::on_informational(request, move |response| {
-        if response.status() != StatusCode::CONTINUE {
-            return;
-        }
-        if let Some(open) = open.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // Fails when the body has been given up: nobody is left to be told.
-            let _ = open.send(());
-        }
-    });
+    let (expected, gate) = Expected::new();
+    request.extensions_mut().insert(expected);
     let body = std::mem::replace(request.body_mut(), Body::empty());
     let gate = Gate::Waiting(gate, Box::pin(tokio::time::sleep(PATIENCE)));
     *request.body_mut() = Body::source(Box::pin(Gated { body, gate }));

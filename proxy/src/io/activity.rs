@@ -6,8 +6,6 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use http::Method;
-
 use super::framing::{Phase, Violation};
 use super::spelling::{Heads, Spelling};
 
@@ -38,7 +36,6 @@ pub struct Activity {
     phase: Cell<Phase>,
     phase_since: Cell<u64>,
     violation: Cell<Option<Violation>>,
-    asked: RefCell<Option<Method>>,
     /// The heads that the peer has sent.
     heads: Rc<RefCell<Heads>>,
     /// How the head is to be spelt that is written next.
@@ -58,7 +55,6 @@ impl Activity {
             phase: Cell::new(Phase::BetweenMessages),
             phase_since: Cell::new(now),
             violation: Cell::new(None),
-            asked: RefCell::new(None),
             heads: Rc::default(),
             next: RefCell::default(),
         })
@@ -104,11 +100,6 @@ impl Activity {
         self.violation.get()
     }
 
-    /// A request with this method is about to be sent: what comes back answers it (HTTP/1 upstreams).
-    pub fn ask(&self, method: Method) {
-        *self.asked.borrow_mut() = Some(method);
-    }
-
     /// How the peer has spelt its heads (HTTP/1 only).
     pub fn heads(&self) -> &Rc<RefCell<Heads>> {
         &self.heads
@@ -121,10 +112,6 @@ impl Activity {
 
     pub(super) fn take_spelling(&self) -> Option<Spelling> {
         self.next.take()
-    }
-
-    pub(super) fn take_asked(&self) -> Option<Method> {
-        self.asked.take()
     }
 
     pub(super) fn note_received(&self, bytes: usize) {

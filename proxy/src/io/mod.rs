@@ -72,4 +72,3 @@ pub mod listen;
 pub mod socket;
 pub mod spelling;
 pub mod stream;
-pub mod woken;

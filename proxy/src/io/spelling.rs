@@ -137,6 +137,14 @@ fn name_at(names: &[u8], at: usize) -> Option<&[u8]> {
     names.get(begin..begin + usize::from(u16::from_le_bytes(*length))).filter(|name| !name.is_empty())
 }
 
+/// How these names are written, for [`respell`]; `None` where there is no capital letter among them.
+pub fn spelling<'n>(names: impl Iterator<Item = &'n [u8]>) -> Option<Spelling> {
+    let mut heads = Heads::default();
+    names.for_each(|name| heads.note(name));
+    heads.note_head(true);
+    heads.take_last()
+}
+
 /// Writes the names of a head, which stands at the beginning of these bytes in lower case, as they are spelt; where it ends. Of
 /// interim heads before it nothing is changed.
 pub fn respell(bytes: &mut [u8], spelling: &[u8]) -> usize {

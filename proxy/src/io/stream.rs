@@ -30,22 +30,13 @@ pub enum Transport {
 
 either_stream!(Transport { Plain, Tls });
 
-/// What the guard does with bytes that it refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refuse {
-    /// Spoil them, so that the HTTP/1 server, which answers requests in their order, comes to answer this one 400.
-    Spoil,
-    /// Fail the read.
-    Fail,
-}
-
 /// A connection.
 #[derive(Debug)]
 pub struct Stream {
     transport: Transport,
     /// Bytes that were read before, to be read again first.
     prefix: Bytes,
-    guard: Option<(Box<Guard>, Refuse)>,
+    guard: Option<Box<Guard>>,
     activity: Rc<Activity>,
     leash: Option<Rc<Leash>>,
     /// What of a head is spelt otherwise than it comes from above, and was not taken.
@@ -120,17 +111,10 @@ impl Stream {
     /// From here on requests are read, and refused where their framing is ambiguous; `first` has been read already.
     pub fn guard_requests(&mut self, first: Bytes) {
         let guard = Guard::requests().telling(self.activity.heads().clone());
-        self.guard = Some((Box::new(guard), Refuse::Spoil));
+        self.guard = Some(Box::new(guard));
         let mut bytes = BytesMut::from(first);
-        self.watch(&mut bytes).expect("requests are spoilt, not failed");
+        self.watch(&mut bytes);
         self.prefix = bytes.freeze();
-    }
-
-    /// From here on responses are read, to the requests that the activity is told of, and refused where their framing
-    /// is ambiguous.
-    pub fn guard_responses(&mut self) {
-        let guard = Guard::responses().telling(self.activity.heads().clone());
-        self.guard = Some((Box::new(guard), Refuse::Fail));
     }
 
     /// From here on the bytes are nobody's messages.
@@ -154,25 +138,18 @@ impl Stream {
         }
     }
 
-    fn watch(&mut self, bytes: &mut [u8]) -> io::Result<()> {
-        let Some((guard, refuse)) = &mut self.guard else { return Ok(()) };
-        if let Some(method) = self.activity.take_asked() {
-            guard.expect_response_to(&method);
-        }
+    /// Spoils bytes that the guard refuses, so that the HTTP/1 server, which answers requests in their order, comes to answer this
+    /// one 400.
+    fn watch(&mut self, bytes: &mut [u8]) {
+        let Some(guard) = &mut self.guard else { return };
         if let Err(refusal) = guard.feed(bytes) {
             // Only the first is the cause; what follows it was never in frame.
             if self.activity.violation().is_none() {
                 self.activity.note_violation(refusal.violation);
             }
-            match refuse {
-                Refuse::Spoil => refusal.spoil(bytes),
-                Refuse::Fail => {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, refusal.violation.to_string()));
-                }
-            }
+            refusal.spoil(bytes);
         }
         self.activity.note_phase(guard.phase());
-        Ok(())
     }
 }
 
@@ -196,7 +173,7 @@ impl AsyncRead for Stream {
         let n = buf.filled().len() - before;
         if n > 0 {
             this.activity.note_received(n);
-            this.watch(&mut buf.filled_mut()[before..])?;
+            this.watch(&mut buf.filled_mut()[before..]);
         }
         Poll::Ready(Ok(()))
     }

@@ -1,67 +1,74 @@
 //! An HTTP/1.1 connection to an endpoint, driven by the request that uses it.
 //!
-//! hyper wants a connection polled as a task of its own, woken by each request and waking it back. Here the connection
-//! belongs to the exchange: whoever waits for the response polls the connection, then looks at what came of it. That
-//! saves a task, two wake-ups and a turn of the scheduler for each request. On either side of hyper's internal channels
-//! stands a waker that wakes nobody, as we look at both sides ourselves; only the socket gets the real one, and the
-//! request's body, which comes from elsewhere.
+//! hyper's client is made for a connection that is a task of its own, which each request wakes and is woken by, and parses
+//! what the framing guard has already been through. Here the connection belongs to the exchange, and the guard's
+//! scanner is what cuts its bytes into heads and bodies: that is a third of what a request takes upstream.
+//!
+//! Space to read into and to write from is the worker's: a connection that waits holds neither.
 
+mod expected;
+mod head;
+mod outgoing;
+mod space;
+
+use std::future::{Future as _, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1};
-use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
 
+pub use self::expected::Expected;
+use self::head::Read;
+use self::outgoing::{Outgoing, Stopped};
+pub(super) use self::space::Space;
 use super::endpoint::{Endpoint, Open};
 use super::error::UpstreamError;
 use super::pool::Pools;
 use super::trip::Trip;
 use crate::body::{Body, BodyError};
 use crate::io::activity::Activity;
+use crate::io::framing::{Guard, Kind, Phase, Refusal};
 use crate::io::stream::Stream;
-use crate::io::woken::{Waking, Woken};
 use crate::observe::ClusterStats;
 
-/// Head of a response in bytes; a larger one is refused.
+/// Head of a response, or trailer section, in bytes; a larger one is refused.
 const MAX_HEAD: usize = 256 * 1024;
+/// Bytes of a long body that are read at once, at least and at most.
+const STREAMED: usize = 64 * 1024;
+const MOST_STREAMED: usize = 256 * 1024;
+/// A body of which so much comes at once is a long one.
+const LONG: usize = 16 * 1024;
 
 /// A connection, between requests or in one.
 #[derive(Debug)]
 pub struct Conn {
-    requests: http1::SendRequest<Body>,
-    driver: http1::Connection<TokioIo<Waking<Stream>>, Body>,
-    /// Whom the socket wakes.
-    woken: Woken,
-    /// What hyper tells itself, and the waker that it does so with.
-    told: (Arc<Told>, Waker),
-    /// The request in flight has a body, which must wake whoever polls it.
-    sending: bool,
-    activity: Rc<Activity>,
+    stream: Stream,
+    guard: Guard,
+    /// What was read, and belongs to nobody yet; so much of it is known to be of one head, or of trailers.
+    unread: BytesMut,
+    scanned: usize,
+    /// The request in flight, until all of it was sent.
+    sending: Option<Sending>,
+    /// How much of a long body is read at once; 0 until it has turned out to be one.
+    appetite: usize,
     open: Open,
     idle_timeout: Duration,
+    /// It can serve no request after this one, or none at all.
     over: bool,
 }
 
-/// Notes that somebody was told to go on.
-#[derive(Debug, Default)]
-struct Told(AtomicBool);
-
-impl Wake for Told {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.store(true, Relaxed);
-    }
+/// The rest of a request whose response has begun.
+#[derive(Debug)]
+struct Sending {
+    out: Outgoing,
+    body: Body,
 }
 
 /// What a request came to.
@@ -87,34 +94,28 @@ pub struct Tunnelled {
 pub struct Failure {
     /// Why.
     pub error: UpstreamError,
-    /// The request, when not a byte of it was sent.
-    pub unsent: Option<Box<Request<Body>>>,
+    /// The request as it was, where that is still to be had: not a byte of it was sent, or it has no body.
+    pub request: Option<Box<Request<Body>>>,
+    /// Whether a byte of it was sent.
+    pub sent: bool,
     /// Whether a byte of a response came.
     pub answered: bool,
 }
 
 impl Conn {
     /// Speaks HTTP/1.1 on a fresh connection.
-    ///
-    /// # Errors
-    /// [`UpstreamError::Protocol`]; hyper's handshake of HTTP/1 does no I/O, so in practice none.
-    pub async fn new(
-        mut stream: Stream,
-        open: Open,
-        idle_timeout: Duration,
-    ) -> Result<Box<Self>, UpstreamError> {
-        let activity = stream.activity().clone();
-        stream.guard_responses();
-        let woken = Woken::default();
-        let (requests, driver) = http1::Builder::new()
-            .max_header_size(MAX_HEAD)
-            .handshake(TokioIo::new(Waking::new(stream, woken.clone())))
-            .await
-            .map_err(|_| UpstreamError::Protocol)?;
-        let told = Arc::<Told>::default();
-        let told = (told.clone(), Waker::from(told));
-        let (sending, over) = (false, false);
-        Ok(Box::new(Self { requests, driver, woken, told, sending, activity, open, idle_timeout, over }))
+    pub fn new(stream: Stream, open: Open, idle_timeout: Duration) -> Box<Self> {
+        Box::new(Self {
+            stream,
+            guard: Guard::responses(),
+            unread: BytesMut::new(),
+            scanned: 0,
+            sending: None,
+            appetite: 0,
+            open,
+            idle_timeout,
+            over: false,
+        })
     }
 
     /// What counts it.
@@ -132,36 +133,65 @@ impl Conn {
         self.open.stats()
     }
 
+    fn activity(&self) -> &Activity {
+        self.stream.activity()
+    }
+
     /// Whether it has carried nothing for longer than it may.
     pub fn is_stale(&self) -> bool {
-        Duration::from_millis(self.activity.idle_ms()) >= self.idle_timeout
+        Duration::from_millis(self.activity().idle_ms()) >= self.idle_timeout
     }
 
     /// Whether a request can be sent, by what is known: whether the upstream has closed it since, an exchange finds
     /// out before it sends.
     pub fn is_ready(&self) -> bool {
-        !self.over && self.requests.is_ready()
+        !self.over
+            && self.sending.is_none()
+            && self.unread.is_empty()
+            && self.guard.phase() == Phase::BetweenMessages
     }
 
-    /// Looks at what the socket says. From here on the socket wakes nobody.
-    pub fn rest(&mut self) {
-        self.drive(&mut Context::from_waker(Waker::noop()));
+    /// Looks at what the socket says of a connection that waits: anything at all ends it.
+    pub fn look(&mut self, space: &Space) {
+        let mut context = Context::from_waker(Waker::noop());
+        self.over |= self.poll_fill(&mut context, space).is_ready();
     }
 
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if self.over {
-            return;
+    /// Reads what there is; `false` at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, space: &Space) -> Poll<io::Result<bool>> {
+        if self.appetite > 0 {
+            return self.poll_stream(cx);
         }
-        self.woken.set(cx.waker());
-        let (told, waker) = &self.told;
-        told.0.store(false, Relaxed);
-        let waker = if self.sending { cx.waker() } else { waker };
-        // hyper's error, if any, reaches the exchange through its response or body.
-        self.over = self.driver.poll_without_shutdown(&mut Context::from_waker(waker)).is_ready();
-        // hyper has put something off, or tokio's budget has run out, which its channels would say only later.
-        if told.0.load(Relaxed) || !tokio::task::coop::has_budget_remaining() {
-            cx.waker().wake_by_ref();
+        let read = ready!(space.poll_read(cx, &mut self.stream))?;
+        let more = !read.is_empty();
+        if read.len() >= LONG && self.guard.phase() == Phase::Body {
+            self.appetite = STREAMED;
         }
+        // What follows in the same block is joined without being copied.
+        if self.unread.is_empty() {
+            self.unread = read;
+        } else {
+            self.unread.unsplit(read);
+        }
+        Poll::Ready(Ok(more))
+    }
+
+    /// The same of a long body, which has a buffer of its own.
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.unread.capacity() - self.unread.len() < self.appetite / 4 {
+            self.unread.reserve(self.appetite);
+        }
+        let offered = self.unread.capacity() - self.unread.len();
+        let read = pin!(self.stream.read_buf(&mut self.unread)).poll(cx);
+        if read.is_pending() && self.unread.is_empty() {
+            // Whoever waits holds no buffer.
+            self.unread = BytesMut::new();
+        }
+        let n = ready!(read)?;
+        if n == offered {
+            self.appetite = (2 * self.appetite).min(MOST_STREAMED);
+        }
+        Poll::Ready(Ok(n > 0))
     }
 
     /// Sends a request and waits for the head of its response.
@@ -171,85 +201,184 @@ impl Conn {
     pub async fn exchange(
         mut self: Box<Self>,
         pools: &Rc<Pools>,
-        request: Box<Request<Body>>,
+        mut request: Box<Request<Body>>,
         trip: &Trip,
     ) -> Result<Answer, Failure> {
-        self.activity.spell(trip.spelling());
+        let space = pools.space();
+        // Whether the upstream has closed it meanwhile, or said what nobody asked for. From here on its answer wakes us.
+        if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(self.poll_fill(cx, space))).await {
+            let error =
+                if matches!(read, Ok(true)) { UpstreamError::Protocol } else { UpstreamError::Closed };
+            return Err(Failure { error, request: Some(request), sent: false, answered: false });
+        }
         let method = request.method().clone();
         let asks = method == Method::CONNECT || request.headers().contains_key(header::UPGRADE);
-        self.sending = !request.body().is_end_stream();
-        self.activity.ask(method.clone());
-        let received = self.activity.received();
-        let mut response = pin!(self.requests.try_send_request(*request));
-        let result = std::future::poll_fn(|cx| {
-            self.drive(cx);
-            match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(result) => Poll::Ready(Some(result)),
-                Poll::Pending if self.over => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
+        let is_bodiless = request.body().is_end_stream();
+        let expected = request.extensions_mut().remove::<Expected>();
+        let received = self.activity().received();
+        self.guard.expect_response_to(&method);
+        let mut out = Outgoing::new(&request, space.take_write(), trip.spelling().as_ref());
+        let mut waits = true;
+        let result = poll_fn(|cx| {
+            self.poll_send(cx, &mut out, request.body_mut())?;
+            // Nothing has come since it was looked at, or we would have been woken.
+            if std::mem::take(&mut waits) && !self.over {
+                return Poll::Pending;
             }
-        })
-        .await;
-        let spelling = self.activity.heads().borrow_mut().take_last();
-        if matches!(result, Some(Ok(_))) {
-            trip.note_answer_spelling(spelling);
+            self.poll_head(cx, space, expected.as_ref())
+        });
+        let Read { response, persists, spelling } = match result.await {
+            Ok(read) => read,
+            Err(error) => {
+                let answered = self.activity().received() > received;
+                let request = is_bodiless.then_some(request);
+                return Err(Failure { error, request, sent: out.has_begun(), answered });
+            }
+        };
+        trip.note_answer_spelling(spelling);
+        self.over |= !persists;
+        if out.is_done() {
+            space.put_write(out.take_space());
+        } else {
+            self.sending = Some(Sending { out, body: std::mem::replace(request.body_mut(), Body::empty()) });
         }
-        match result {
+        match response.status() {
             // A change of protocol that nobody asked for: what follows could be anything.
-            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asks => {
-                Err(Failure { error: UpstreamError::Protocol, unsent: None, answered: true })
+            StatusCode::SWITCHING_PROTOCOLS if !asks => {
+                let error = UpstreamError::Protocol;
+                Err(Failure { error, request: None, sent: true, answered: true })
             }
             // Boxed, as it is rare: the future of every exchange has room for it.
-            Some(Ok(response)) if tunnels(&method, response.status()) => {
-                Ok(Box::pin(self.tunnel(pools, response)).await)
-            }
-            Some(Ok(response)) => Ok(self.answer(pools, response)),
-            Some(Err(error)) => Err(self.failure(error, received)),
-            None => Err(Failure { error: UpstreamError::Closed, unsent: None, answered: false }),
+            status if tunnels(&method, status) => Ok(Box::pin(self.tunnel(pools, response)).await),
+            _ => Ok(self.answer(pools, response)),
         }
     }
 
-    fn failure(&self, mut error: TrySendError<Request<Body>>, received: u64) -> Failure {
-        let unsent = error.take_message().map(Box::new);
-        let answered = self.activity.received() > received;
-        let error = error.into_error();
-        let error = if self.activity.violation().is_some() || error.is_parse() {
-            UpstreamError::Protocol
-        } else if error.is_user() {
-            UpstreamError::RequestBody
-        } else {
-            UpstreamError::Closed
-        };
-        Failure { error, unsent, answered }
+    /// Sends what there is of a request. Where the connection takes no more, there may still be an answer.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Outgoing,
+        body: &mut Body,
+    ) -> Result<(), UpstreamError> {
+        match out.poll(cx, (&mut self.stream, body)) {
+            Poll::Ready(Err(Stopped::Body)) => return Err(UpstreamError::RequestBody),
+            Poll::Ready(Err(Stopped::Connection)) => self.over = true,
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        Ok(())
     }
 
-    fn answer(self: Box<Self>, pools: &Rc<Pools>, response: Response<Incoming>) -> Answer {
-        let (head, incoming) = response.into_parts();
-        let mut body =
-            Streaming { conn: Some(self), incoming, first: None, pools: pools.clone(), woken: true };
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        space: &Space,
+        expected: Option<&Expected>,
+    ) -> Poll<Result<Read, UpstreamError>> {
+        loop {
+            while let Some(rest) = self.unread.get(self.scanned..).filter(|rest| !rest.is_empty()) {
+                let heads = self.guard.messages();
+                let part = self.guard.next(rest).map_err(|refusal| self.refused(refusal))?;
+                self.scanned += part.length;
+                if self.scanned > MAX_HEAD {
+                    return Poll::Ready(Err(UpstreamError::Protocol));
+                }
+                if self.guard.messages() == heads {
+                    continue;
+                }
+                let head = self.unread.split_to(std::mem::take(&mut self.scanned)).freeze();
+                match head::status(&head) {
+                    Some(StatusCode::SWITCHING_PROTOCOLS) => {}
+                    Some(StatusCode::CONTINUE) => {
+                        expected.inspect(|expected| expected.go_on());
+                        continue;
+                    }
+                    Some(status) if status.is_informational() => continue,
+                    Some(_) | None => {}
+                }
+                return Poll::Ready(head::read(&head).ok_or(UpstreamError::Protocol));
+            }
+            match ready!(self.poll_fill(cx, space)) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Poll::Ready(Err(UpstreamError::Closed)),
+            }
+        }
+    }
+
+    /// Gives a body that turns out to be long a buffer of its own.
+    fn hunger(&mut self) {
+        if self.guard.to_come().is_some_and(|to_come| to_come >= STREAMED as u64) {
+            self.appetite = self.appetite.max(STREAMED);
+        }
+    }
+
+    fn refused(&self, refusal: Refusal) -> UpstreamError {
+        tracing::debug!(endpoint = %self.endpoint().at().label, %refusal, "an answer is refused");
+        UpstreamError::Protocol
+    }
+
+    fn answer(self: Box<Self>, pools: &Rc<Pools>, response: Response<()>) -> Answer {
+        let is_sized = self.is_whole() || self.guard.to_come().is_some();
+        let mut body = Streaming { conn: Some(self), ahead: [None, None], is_sized, pools: pools.clone() };
         // Most responses came whole with their head: the connection is free again before the head is passed on.
-        let body = match body.poll_now() {
-            Whole::Empty => Body::empty(),
-            Whole::Full(bytes) => Body::full(bytes),
-            Whole::Partial => Body::source(Box::pin(body)),
+        let body = match body.take_whole() {
+            Some(bytes) => Body::full(bytes),
+            None => Body::source(Box::pin(body)),
         };
-        Answer::Response(Response::from_parts(head, body))
+        Answer::Response(response.map(|()| body))
     }
 
-    async fn tunnel(mut self: Box<Self>, pools: &Pools, response: Response<Incoming>) -> Answer {
-        std::future::poll_fn(|cx| {
-            self.drive(cx);
-            if self.over { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        let parts = self.driver.into_parts();
-        let mut stream = parts.io.into_inner().into_inner();
+    async fn tunnel(mut self: Box<Self>, pools: &Pools, response: Response<()>) -> Answer {
+        if let Some(Sending { mut out, mut body }) = self.sending.take() {
+            // Where it fails, the tunnel ends as soon as it begins.
+            let _ = poll_fn(|cx| out.poll(cx, (&mut self.stream, &mut body))).await;
+        }
+        let Self { mut stream, mut open, unread, .. } = *self;
         stream.unguard();
-        stream.unread(parts.read_buf);
-        let mut open = self.open;
+        stream.unread(unread.freeze());
         pools.watch_over(&mut stream, &mut open);
-        Answer::Tunnel(response.map(|_| Body::empty()), Box::new(Tunnelled { stream, open }))
+        Answer::Tunnel(response.map(|()| Body::empty()), Box::new(Tunnelled { stream, open }))
     }
+
+    /// Whether a response has come to its end.
+    fn is_whole(&self) -> bool {
+        self.guard.phase() == Phase::BetweenMessages
+    }
+
+    /// The next piece of a body, of what was read.
+    fn cut(&mut self) -> Result<Cut, BodyError> {
+        while let Some(rest) = self.unread.get(self.scanned..).filter(|rest| !rest.is_empty()) {
+            let part = self.guard.next(rest).map_err(|refusal| {
+                self.refused(refusal);
+                BodyError::Upstream
+            })?;
+            match part.kind {
+                Kind::Data => return Ok(Cut::Data(self.unread.split_to(part.length).freeze())),
+                Kind::Trailers => self.scanned += part.length,
+                Kind::Coding | Kind::Head => self.unread.advance(part.length),
+            }
+            if self.scanned > MAX_HEAD {
+                return Err(BodyError::Upstream);
+            }
+            if self.is_whole() {
+                let section = self.unread.split_to(std::mem::take(&mut self.scanned)).freeze();
+                let trailers = head::read_trailers(&section).ok_or(BodyError::Upstream)?;
+                return Ok(if trailers.is_empty() { Cut::End } else { Cut::Trailers(trailers) });
+            }
+        }
+        Ok(Cut::Nothing)
+    }
+}
+
+/// A piece of a response.
+#[derive(Debug)]
+enum Cut {
+    Data(Bytes),
+    /// With them it ends.
+    Trailers(HeaderMap),
+    End,
+    /// More has to be read.
+    Nothing,
 }
 
 fn tunnels(method: &Method, status: StatusCode) -> bool {
@@ -259,79 +388,89 @@ fn tunnels(method: &Method, status: StatusCode) -> bool {
 /// A response's body as it comes; owns the connection until it has come whole.
 struct Streaming {
     conn: Option<Box<Conn>>,
-    incoming: Incoming,
-    first: Option<Result<Frame<Bytes>, BodyError>>,
+    /// What was cut off before anybody asked for it.
+    ahead: [Option<Result<Frame<Bytes>, BodyError>>; 2],
+    /// Its length was known when it began. Where it was not, it is told no sooner than its end.
+    is_sized: bool,
     pools: Rc<Pools>,
-    /// Whether the connection was last polled on behalf of a task that it may wake.
-    woken: bool,
-}
-
-enum Whole {
-    Empty,
-    Full(Bytes),
-    Partial,
 }
 
 impl Streaming {
-    /// What of the body is there without waiting.
-    fn poll_now(&mut self) -> Whole {
-        if self.incoming.is_end_stream() {
-            self.release();
-            return Whole::Empty;
-        }
-        match self.poll_incoming(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Some(Ok(frame))) if self.conn.is_none() && frame.is_data() => {
-                Whole::Full(frame.into_data().unwrap_or_default())
-            }
-            Poll::Ready(Some(first)) => {
-                self.first = Some(first);
-                Whole::Partial
-            }
-            Poll::Ready(None) => Whole::Empty,
-            Poll::Pending => Whole::Partial,
-        }
-    }
-
-    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut driven = false;
-        loop {
-            match Pin::new(&mut self.incoming).poll_frame(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    if self.incoming.is_end_stream() {
-                        self.release();
-                    }
-                    return Poll::Ready(Some(Ok(frame)));
+    /// All of the body, where it came with its head; else what of it is there waits.
+    fn take_whole(&mut self) -> Option<Bytes> {
+        for at in 0..self.ahead.len() {
+            self.ahead[at] = match self.next_cut() {
+                Ok(Cut::Nothing) => return None,
+                Ok(Cut::End) if !self.is_sized => return None,
+                Ok(Cut::End) => {
+                    let first = self.ahead[0].take().and_then(Result::ok).map(Frame::into_data);
+                    return Some(first.and_then(Result::ok).unwrap_or_default());
                 }
-                Poll::Ready(Some(Err(_))) => {
+                Ok(Cut::Data(data)) => Some(Ok(Frame::data(data))),
+                Ok(Cut::Trailers(trailers)) => {
+                    self.ahead[at] = Some(Ok(Frame::trailers(trailers)));
+                    return None;
+                }
+                Err(error) => {
                     self.conn = None;
-                    return Poll::Ready(Some(Err(BodyError::Upstream)));
+                    self.ahead[at] = Some(Err(error));
+                    return None;
                 }
-                Poll::Ready(None) => {
-                    self.release();
-                    return Poll::Ready(None);
-                }
-                Poll::Pending if driven => return Poll::Pending,
-                Poll::Pending => {}
-            }
-            let Some(conn) = &mut self.conn else { return Poll::Ready(Some(Err(BodyError::Upstream))) };
-            if conn.over {
-                self.conn = None;
-                continue;
-            }
-            self.woken = !cx.waker().will_wake(Waker::noop());
-            conn.drive(cx);
-            driven = !conn.over;
+            };
         }
+        None
     }
 
-    /// The body has come whole: the connection may serve the next request.
+    /// The next piece of what was read. With the last, the connection may serve the next request.
+    fn next_cut(&mut self) -> Result<Cut, BodyError> {
+        let Some(conn) = &mut self.conn else { return Ok(Cut::End) };
+        let cut = if conn.is_whole() { Cut::End } else { conn.cut()? };
+        if conn.is_whole() {
+            self.release();
+        }
+        Ok(cut)
+    }
+
     fn release(&mut self) {
         if let Some(mut conn) = self.conn.take() {
-            // Where it is not ready yet, or would wake us when the upstream closes it, it is polled once more.
-            if self.woken || !conn.is_ready() {
-                conn.rest();
+            if conn.unread.is_empty() {
+                // It would hold on to its block.
+                conn.unread = BytesMut::new();
             }
+            conn.appetite = 0;
             self.pools.put_h1(conn);
+        }
+    }
+
+    /// Reads on; `false` where the body ends with the connection.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, BodyError>> {
+        let Some(conn) = &mut self.conn else { return Poll::Ready(Ok(false)) };
+        if let Some(mut sending) = conn.sending.take() {
+            let sent = conn.poll_send(cx, &mut sending.out, &mut sending.body);
+            sent.map_err(|_| BodyError::Upstream)?;
+            if !sending.out.is_done() && !conn.over {
+                conn.sending = Some(sending);
+            }
+        }
+        conn.hunger();
+        match ready!(conn.poll_fill(cx, self.pools.space())) {
+            Ok(true) => Poll::Ready(Ok(true)),
+            Ok(false) if conn.guard.is_until_close() => Poll::Ready(Ok(false)),
+            Ok(false) | Err(_) => Poll::Ready(Err(BodyError::Upstream)),
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
+        loop {
+            match self.next_cut()? {
+                Cut::Data(data) => return Poll::Ready(Ok(Some(Frame::data(data)))),
+                Cut::Trailers(trailers) => return Poll::Ready(Ok(Some(Frame::trailers(trailers)))),
+                Cut::End => return Poll::Ready(Ok(None)),
+                Cut::Nothing => {}
+            }
+            if !ready!(self.poll_more(cx))? {
+                self.conn = None;
+            }
         }
     }
 }
@@ -345,25 +484,28 @@ impl http_body::Body for Streaming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        match this.first.take() {
-            Some(first) => Poll::Ready(Some(first)),
-            None => this.poll_incoming(cx),
+        if let Some(ahead) = this.ahead.iter_mut().find_map(Option::take) {
+            return Poll::Ready(Some(ahead));
         }
+        let next = ready!(this.poll_next(cx));
+        if next.is_err() {
+            this.conn = None;
+        }
+        Poll::Ready(next.transpose())
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.incoming.is_end_stream()
+        self.conn.is_none() && self.ahead.iter().all(Option::is_none)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let held = match &self.first {
-            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len) as u64,
-            Some(Err(_)) => return SizeHint::default(),
-            None => 0,
+        let to_come = match &self.conn {
+            _ if !self.is_sized => None,
+            Some(conn) => conn.guard.to_come(),
+            None => Some(0),
         };
-        match self.incoming.size_hint().exact() {
-            Some(rest) => SizeHint::with_exact(rest + held),
-            None => SizeHint::default(),
-        }
+        let ahead = self.ahead.iter().flatten().flatten().filter_map(Frame::data_ref);
+        let ahead: usize = ahead.map(Bytes::len).sum();
+        to_come.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + ahead as u64))
     }
 }

@@ -192,11 +192,12 @@ impl Conn {
     pub async fn exchange(self: Rc<Self>, request: Box<Request<Body>>) -> Result<Answer, Failure> {
         let ticket = Ticket::new(self);
         let conn = &ticket.0;
-        let failure = |error| Failure { error, unsent: None, answered: false };
+        let failure = |error| Failure { error, request: None, sent: true, answered: false };
         // A handle of our own: where it must wait, another's would wake somebody else.
         let mut requests = conn.requests.borrow().clone();
         if let Err(error) = std::future::poll_fn(|cx| requests.poll_ready(cx)).await {
-            return Err(Failure { error: classify(&error), unsent: Some(request), answered: false });
+            let error = classify(&error);
+            return Err(Failure { error, request: Some(request), sent: false, answered: false });
         }
         let (head, body) = request.into_parts();
         let ends = body.is_end_stream();

@@ -33,7 +33,7 @@ pub use self::dialled::Dialled;
 pub use self::endpoint::{At, Availability, Endpoint, Lease, Open};
 pub use self::error::UpstreamError;
 pub use self::exchange::{CallError, Whole};
-pub use self::h1::{Answer, Tunnelled};
+pub use self::h1::{Answer, Expected, Tunnelled};
 pub use self::pool::{Pools, Reclaim};
 pub use self::send::{Flight, Sent, Upstream};
 pub use self::subset::Subset;

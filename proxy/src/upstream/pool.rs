@@ -64,6 +64,7 @@ impl PoolKey {
 pub struct Pools {
     worker: usize,
     by_key: RefCell<HashMap<PoolKey, Pool>>,
+    space: h1::Space,
     /// Connections that carry bytes for somebody, by what their peer has proven.
     leashed: RefCell<Vec<(Proven, Weak<Leash>)>>,
 }
@@ -83,7 +84,12 @@ struct Pool {
 impl Pools {
     /// None yet; `worker` is whose they are.
     pub fn new(worker: usize) -> Self {
-        Self { worker, by_key: RefCell::default(), leashed: RefCell::default() }
+        Self { worker, by_key: RefCell::default(), space: h1::Space::default(), leashed: RefCell::default() }
+    }
+
+    /// What HTTP/1 connections read to and write from.
+    pub(super) fn space(&self) -> &h1::Space {
+        &self.space
     }
 
     /// An idle HTTP/1 connection.
@@ -188,7 +194,7 @@ impl Pools {
         let mut dropped = Vec::new();
         self.by_key.borrow_mut().retain(|_, pool| {
             let keep = |conn: &mut Box<h1::Conn>| {
-                conn.rest();
+                conn.look(&self.space);
                 let wanted = !conn.endpoint().is_retired()
                     && conn.open().proven().is_none_or(|proven| proven.is_believed(identity));
                 !conn.is_stale() && wanted && conn.is_ready()

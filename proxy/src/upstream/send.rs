@@ -28,7 +28,7 @@ use super::outlier::{Outcome, Probe};
 use super::pool::{PoolKey, Pools, Reclaim};
 use super::tls::Speak;
 use super::trip::{GivenUp, Going, Tried, Trip};
-use crate::body::{Body, bodiless};
+use crate::body::Body;
 use crate::gate::{Call, Entry, Permit, Waiting};
 use crate::io::activity::Ticks;
 use crate::io::stream::Stream;
@@ -427,23 +427,23 @@ impl Upstream {
             };
             going.depends_on_endpoint();
             let replayable = trip.harmless.get() || is_replayable(&request);
-            let copy = (!trip.kept.get() && replayable).then(|| bodiless(&request));
             let failure = match conn.exchange(&self.pools, request, trip).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
-            match (failure.unsent, copy) {
-                (Some(unsent), _) => request = unsent,
-                // The upstream closed the connection while it was idle, just as we used it: a fresh one tells.
-                (None, Some(copy)) if failure.error == UpstreamError::Closed && !failure.answered => {
+            // The upstream closed the connection while it was idle, just as we used it: a fresh one tells.
+            let stale = replayable && failure.error == UpstreamError::Closed && !failure.answered;
+            match failure.request {
+                Some(unsent) if !failure.sent => request = unsent,
+                Some(again) if stale && !trip.kept.get() => {
                     to.live.stats().replays.increment(1);
-                    request = copy;
+                    request = again;
                     fresh = true;
                 }
-                (None, None) if replayable && failure.error == UpstreamError::Closed && !failure.answered => {
-                    return Err(Unanswered { error: failure.error, unsent: None, stale: true });
+                Some(_) | None => {
+                    let stale = stale && trip.kept.get();
+                    return Err(Unanswered { error: failure.error, unsent: None, stale });
                 }
-                (None, _) => return Err(failure.error.into()),
             }
         }
     }
@@ -457,7 +457,7 @@ impl Upstream {
     ) -> Result<Option<Box<h1::Conn>>, UpstreamError> {
         let Some(permit) = self.admit(to, endpoint, going).await? else { return Ok(None) };
         let (stream, open) = self.dial(to, endpoint, (going, permit, Speak::Http1)).await?;
-        h1::Conn::new(stream, open, to.config.idle_timeout).await.map(Some)
+        Ok(Some(h1::Conn::new(stream, open, to.config.idle_timeout)))
     }
 
     async fn send_h2(
@@ -480,7 +480,7 @@ impl Upstream {
             match conn.exchange(request).await {
                 Ok(answer) => return Ok(answer),
                 // The connection was about to end, and took nothing: another one will.
-                Err(Failure { unsent: Some(unsent), .. }) => request = unsent,
+                Err(Failure { request: Some(unsent), .. }) => request = unsent,
                 Err(failure) => return Err(failure.error.into()),
             }
         }

@@ -68,6 +68,28 @@ pub enum Phase {
     Tunnel,
 }
 
+/// A run of bytes of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// What they are.
+    pub kind: Kind,
+    /// How many of them there are, at least one.
+    pub length: usize,
+}
+
+/// What a byte of a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Of its head, or of an empty line before it.
+    Head,
+    /// Of its content; or of no message any more.
+    Data,
+    /// Of what the chunked coding puts between the parts of the content.
+    Coding,
+    /// Of the trailer section, its last empty line included.
+    Trailers,
+}
+
 /// What a response must know of its request to be framed (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseTo {
@@ -185,6 +207,54 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    /// What the next bytes are, of which there are some: up to where that changes, a head or a message ends, or they do.
+    /// Errs as [`Self::feed`] does.
+    pub fn next(&mut self, bytes: &[u8]) -> Result<Part, Refusal> {
+        if let Some(violation) = self.failed {
+            return Err(Refusal { violation, at: 0 });
+        }
+        let (kind, messages) = (self.kind(), self.messages);
+        let mut at = 0;
+        while at < bytes.len() && self.kind() == kind && (at == 0 || self.messages == messages) {
+            at += self.step(&bytes[at..]).map_err(|Refusal { violation, at: further }| {
+                self.failed = Some(violation);
+                Refusal { violation, at: at + further }
+            })?;
+            if self.state == State::Start {
+                break;
+            }
+        }
+        Ok(Part { kind, length: at })
+    }
+
+    /// Of which kind the next byte is.
+    fn kind(&self) -> Kind {
+        match self.state {
+            State::Length | State::ChunkData | State::UntilClose | State::Tunnel => Kind::Data,
+            State::ChunkSize
+            | State::ChunkExtension
+            | State::ChunkSizeLf
+            | State::ChunkDataCr
+            | State::ChunkDataLf => Kind::Coding,
+            State::LineLf | State::FieldStart | State::Name | State::Value | State::HeadLf
+                if self.trailers =>
+            {
+                Kind::Trailers
+            }
+            _ => Kind::Head,
+        }
+    }
+
+    /// Bytes of the body that are still to come, where its head has said how many there are.
+    pub fn to_come(&self) -> Option<u64> {
+        (self.state == State::Length).then_some(self.remaining)
+    }
+
+    /// Whether the body's end is that of the connection.
+    pub fn is_until_close(&self) -> bool {
+        self.state == State::UntilClose
     }
 
     /// Where the peer is; after a refusal, where it was then.
