@@ -9,7 +9,11 @@
 mod expected;
 mod head;
 mod outgoing;
+mod reader;
 mod space;
+
+#[cfg(test)]
+mod tests;
 
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -19,14 +23,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::AsyncReadExt;
 
 pub use self::expected::Expected;
-use self::head::Read;
+use self::head::Head;
 use self::outgoing::{Outgoing, Stopped};
+use self::reader::{Cut, Next, Reader, Refused};
 pub(super) use self::space::Space;
 use super::endpoint::{Endpoint, Open};
 use super::error::UpstreamError;
@@ -34,12 +39,9 @@ use super::pool::Pools;
 use super::trip::Trip;
 use crate::body::{Body, BodyError};
 use crate::io::activity::Activity;
-use crate::io::framing::{Guard, Kind, Phase, Refusal};
 use crate::io::stream::Stream;
 use crate::observe::ClusterStats;
 
-/// Head of a response, or trailer section, in bytes; a larger one is refused.
-const MAX_HEAD: usize = 256 * 1024;
 /// Bytes of a long body that are read at once, at least and at most.
 const STREAMED: usize = 64 * 1024;
 const MOST_STREAMED: usize = 256 * 1024;
@@ -50,10 +52,7 @@ const LONG: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Conn {
     stream: Stream,
-    guard: Guard,
-    /// What was read, and belongs to nobody yet; so much of it is known to be of one head, or of trailers.
-    unread: BytesMut,
-    scanned: usize,
+    reader: Reader,
     /// The request in flight, until all of it was sent.
     sending: Option<Sending>,
     /// How much of a long body is read at once; 0 until it has turned out to be one.
@@ -107,9 +106,7 @@ impl Conn {
     pub fn new(stream: Stream, open: Open, idle_timeout: Duration) -> Box<Self> {
         Box::new(Self {
             stream,
-            guard: Guard::responses(),
-            unread: BytesMut::new(),
-            scanned: 0,
+            reader: Reader::new(),
             sending: None,
             appetite: 0,
             open,
@@ -145,10 +142,7 @@ impl Conn {
     /// Whether a request can be sent, by what is known: whether the upstream has closed it since, an exchange finds
     /// out before it sends.
     pub fn is_ready(&self) -> bool {
-        !self.over
-            && self.sending.is_none()
-            && self.unread.is_empty()
-            && self.guard.phase() == Phase::BetweenMessages
+        !self.over && self.sending.is_none() && self.reader.is_idle()
     }
 
     /// Looks at what the socket says of a connection that waits: anything at all ends it.
@@ -164,28 +158,24 @@ impl Conn {
         }
         let read = ready!(space.poll_read(cx, &mut self.stream))?;
         let more = !read.is_empty();
-        if read.len() >= LONG && self.guard.phase() == Phase::Body {
+        if read.len() >= LONG && self.reader.is_in_body() {
             self.appetite = STREAMED;
         }
-        // What follows in the same block is joined without being copied.
-        if self.unread.is_empty() {
-            self.unread = read;
-        } else {
-            self.unread.unsplit(read);
-        }
+        self.reader.put(read);
         Poll::Ready(Ok(more))
     }
 
     /// The same of a long body, which has a buffer of its own.
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.unread.capacity() - self.unread.len() < self.appetite / 4 {
-            self.unread.reserve(self.appetite);
+        let space = self.reader.space();
+        if space.capacity() - space.len() < self.appetite / 4 {
+            space.reserve(self.appetite);
         }
-        let offered = self.unread.capacity() - self.unread.len();
-        let read = pin!(self.stream.read_buf(&mut self.unread)).poll(cx);
-        if read.is_pending() && self.unread.is_empty() {
+        let offered = space.capacity() - space.len();
+        let read = pin!(self.stream.read_buf(space)).poll(cx);
+        if read.is_pending() {
             // Whoever waits holds no buffer.
-            self.unread = BytesMut::new();
+            self.reader.let_go();
         }
         let n = ready!(read)?;
         if n == offered {
@@ -216,7 +206,7 @@ impl Conn {
         let is_bodiless = request.body().is_end_stream();
         let expected = request.extensions_mut().remove::<Expected>();
         let received = self.activity().received();
-        self.guard.expect_response_to(&method);
+        self.reader.expect(&method);
         let mut out = Outgoing::new(&request, space.take_write(), trip.spelling().as_ref());
         let mut waits = true;
         let result = poll_fn(|cx| {
@@ -227,7 +217,7 @@ impl Conn {
             }
             self.poll_head(cx, space, expected.as_ref())
         });
-        let Read { response, persists, spelling } = match result.await {
+        let Head { response, persists, spelling } = match result.await {
             Ok(read) => read,
             Err(error) => {
                 let answered = self.activity().received() > received;
@@ -274,51 +264,38 @@ impl Conn {
         cx: &mut Context<'_>,
         space: &Space,
         expected: Option<&Expected>,
-    ) -> Poll<Result<Read, UpstreamError>> {
+    ) -> Poll<Result<Head, UpstreamError>> {
         loop {
-            while let Some(rest) = self.unread.get(self.scanned..).filter(|rest| !rest.is_empty()) {
-                let heads = self.guard.messages();
-                let part = self.guard.next(rest).map_err(|refusal| self.refused(refusal))?;
-                self.scanned += part.length;
-                if self.scanned > MAX_HEAD {
-                    return Poll::Ready(Err(UpstreamError::Protocol));
-                }
-                if self.guard.messages() == heads {
-                    continue;
-                }
-                let head = self.unread.split_to(std::mem::take(&mut self.scanned)).freeze();
-                match head::status(&head) {
-                    Some(StatusCode::SWITCHING_PROTOCOLS) => {}
-                    Some(StatusCode::CONTINUE) => {
-                        expected.inspect(|expected| expected.go_on());
-                        continue;
+            match self.reader.next().map_err(|refused| self.refuse(refused))? {
+                Next::Head(head) => return Poll::Ready(Ok(head)),
+                Next::Interim(StatusCode::CONTINUE) => {
+                    if let Some(expected) = expected {
+                        expected.go_on();
                     }
-                    Some(status) if status.is_informational() => continue,
-                    Some(_) | None => {}
                 }
-                return Poll::Ready(head::read(&head).ok_or(UpstreamError::Protocol));
-            }
-            match ready!(self.poll_fill(cx, space)) {
-                Ok(true) => {}
-                Ok(false) | Err(_) => return Poll::Ready(Err(UpstreamError::Closed)),
+                Next::Interim(_) => {}
+                Next::Nothing => match ready!(self.poll_fill(cx, space)) {
+                    Ok(true) => {}
+                    Ok(false) | Err(_) => return Poll::Ready(Err(UpstreamError::Closed)),
+                },
             }
         }
     }
 
     /// Gives a body that turns out to be long a buffer of its own.
     fn hunger(&mut self) {
-        if self.guard.to_come().is_some_and(|to_come| to_come >= STREAMED as u64) {
+        if self.reader.to_come().is_some_and(|to_come| to_come >= STREAMED as u64) {
             self.appetite = self.appetite.max(STREAMED);
         }
     }
 
-    fn refused(&self, refusal: Refusal) -> UpstreamError {
-        tracing::debug!(endpoint = %self.endpoint().at().label, %refusal, "an answer is refused");
+    fn refuse(&self, refused: Refused) -> UpstreamError {
+        tracing::debug!(endpoint = %self.endpoint().at().label, %refused, "an answer is refused");
         UpstreamError::Protocol
     }
 
     fn answer(self: Box<Self>, pools: &Rc<Pools>, response: Response<()>) -> Answer {
-        let is_sized = self.is_whole() || self.guard.to_come().is_some();
+        let is_sized = self.reader.is_whole() || self.reader.to_come().is_some();
         let mut body = Streaming { conn: Some(self), ahead: [None, None], is_sized, pools: pools.clone() };
         // Most responses came whole with their head: the connection is free again before the head is passed on.
         let body = match body.take_whole() {
@@ -333,52 +310,12 @@ impl Conn {
             // Where it fails, the tunnel ends as soon as it begins.
             let _ = poll_fn(|cx| out.poll(cx, (&mut self.stream, &mut body))).await;
         }
-        let Self { mut stream, mut open, unread, .. } = *self;
+        let Self { mut stream, mut open, reader, .. } = *self;
         stream.unguard();
-        stream.unread(unread.freeze());
+        stream.unread(reader.into_rest());
         pools.watch_over(&mut stream, &mut open);
         Answer::Tunnel(response.map(|()| Body::empty()), Box::new(Tunnelled { stream, open }))
     }
-
-    /// Whether a response has come to its end.
-    fn is_whole(&self) -> bool {
-        self.guard.phase() == Phase::BetweenMessages
-    }
-
-    /// The next piece of a body, of what was read.
-    fn cut(&mut self) -> Result<Cut, BodyError> {
-        while let Some(rest) = self.unread.get(self.scanned..).filter(|rest| !rest.is_empty()) {
-            let part = self.guard.next(rest).map_err(|refusal| {
-                self.refused(refusal);
-                BodyError::Upstream
-            })?;
-            match part.kind {
-                Kind::Data => return Ok(Cut::Data(self.unread.split_to(part.length).freeze())),
-                Kind::Trailers => self.scanned += part.length,
-                Kind::Coding | Kind::Head => self.unread.advance(part.length),
-            }
-            if self.scanned > MAX_HEAD {
-                return Err(BodyError::Upstream);
-            }
-            if self.is_whole() {
-                let section = self.unread.split_to(std::mem::take(&mut self.scanned)).freeze();
-                let trailers = head::read_trailers(&section).ok_or(BodyError::Upstream)?;
-                return Ok(if trailers.is_empty() { Cut::End } else { Cut::Trailers(trailers) });
-            }
-        }
-        Ok(Cut::Nothing)
-    }
-}
-
-/// A piece of a response.
-#[derive(Debug)]
-enum Cut {
-    Data(Bytes),
-    /// With them it ends.
-    Trailers(HeaderMap),
-    End,
-    /// More has to be read.
-    Nothing,
 }
 
 fn tunnels(method: &Method, status: StatusCode) -> bool {
@@ -424,8 +361,11 @@ impl Streaming {
     /// The next piece of what was read. With the last, the connection may serve the next request.
     fn next_cut(&mut self) -> Result<Cut, BodyError> {
         let Some(conn) = &mut self.conn else { return Ok(Cut::End) };
-        let cut = if conn.is_whole() { Cut::End } else { conn.cut()? };
-        if conn.is_whole() {
+        let cut = conn.reader.cut().map_err(|refused| {
+            conn.refuse(refused);
+            BodyError::Upstream
+        })?;
+        if conn.reader.is_whole() {
             self.release();
         }
         Ok(cut)
@@ -433,10 +373,7 @@ impl Streaming {
 
     fn release(&mut self) {
         if let Some(mut conn) = self.conn.take() {
-            if conn.unread.is_empty() {
-                // It would hold on to its block.
-                conn.unread = BytesMut::new();
-            }
+            conn.reader.let_go();
             conn.appetite = 0;
             self.pools.put_h1(conn);
         }
@@ -455,7 +392,7 @@ impl Streaming {
         conn.hunger();
         match ready!(conn.poll_fill(cx, self.pools.space())) {
             Ok(true) => Poll::Ready(Ok(true)),
-            Ok(false) if conn.guard.is_until_close() => Poll::Ready(Ok(false)),
+            Ok(false) if conn.reader.is_until_close() => Poll::Ready(Ok(false)),
             Ok(false) | Err(_) => Poll::Ready(Err(BodyError::Upstream)),
         }
     }
@@ -501,7 +438,7 @@ impl http_body::Body for Streaming {
     fn size_hint(&self) -> SizeHint {
         let to_come = match &self.conn {
             _ if !self.is_sized => None,
-            Some(conn) => conn.guard.to_come(),
+            Some(conn) => conn.reader.to_come(),
             None => Some(0),
         };
         let ahead = self.ahead.iter().flatten().flatten().filter_map(Frame::data_ref);

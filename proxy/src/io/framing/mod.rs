@@ -20,7 +20,7 @@ mod head;
 mod violation;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use violation::{Refusal, Violation};
 

@@ -116,7 +116,7 @@ static NO_TRAILERS: [HeaderName; 14] = [
 
 /// A head that was read.
 #[derive(Debug)]
-pub(super) struct Read {
+pub(super) struct Head {
     pub(super) response: Response<()>,
     /// The connection may serve another request after this one.
     pub(super) persists: bool,
@@ -125,7 +125,7 @@ pub(super) struct Read {
 }
 
 /// Reads the head of a response, its empty line included; `None` of what is no head, or too many fields.
-pub(super) fn read(head: &Bytes) -> Option<Read> {
+pub(super) fn read(head: &Bytes) -> Option<Head> {
     let status = status(head)?;
     let start = line(head, 0)?;
     let mut response = Response::new(());
@@ -141,7 +141,7 @@ pub(super) fn read(head: &Bytes) -> Option<Read> {
     let capitals = read_fields(response.headers_mut(), head, start)?;
     let persists = persists(response.headers(), is_1_0);
     let spelling = if capitals { spelling(Names { head, at: start }) } else { None };
-    Some(Read { response, persists, spelling })
+    Some(Head { response, persists, spelling })
 }
 
 /// The status of a head that has begun with a whole line.

@@ -14,7 +14,6 @@ use tokio::io::AsyncWrite;
 use super::head::{Framing, write, write_trailers};
 use crate::body::Body;
 use crate::io::spelling::Spelling;
-use crate::io::stream::Stream;
 
 /// Data up to so many bytes is copied behind what else is to be written.
 const SMALL: usize = 1024;
@@ -84,7 +83,7 @@ impl Outgoing {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        (stream, body): (&mut Stream, &mut Body),
+        (stream, body): (&mut (impl AsyncWrite + Unpin), &mut Body),
     ) -> Poll<Result<(), Stopped>> {
         while self.stage != Stage::Done {
             let waits = self.gather(cx, body)?.is_pending();
@@ -154,7 +153,11 @@ impl Outgoing {
         Ok(())
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<std::io::Result<()>> {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<std::io::Result<()>> {
         loop {
             let gathered = &self.gathered[self.written..];
             let result = match (gathered.is_empty(), self.data.is_empty()) {

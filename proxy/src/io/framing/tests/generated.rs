@@ -9,9 +9,9 @@ use super::{Guard, Outcome, Phase, ResponseTo, feed_in};
 
 /// A message and what a reader must find in it.
 #[derive(Debug, Clone)]
-pub(super) struct Message {
-    pub(super) bytes: Vec<u8>,
-    pub(super) body: usize,
+pub(crate) struct Message {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) body: usize,
 }
 
 fn text(pattern: &str) -> impl Strategy<Value = String> + use<> {
@@ -69,7 +69,7 @@ pub(super) fn requests() -> impl Strategy<Value = Vec<Message>> {
 }
 
 /// A response with a body, to anything but HEAD and CONNECT.
-pub(super) fn response() -> impl Strategy<Value = Message> {
+pub(crate) fn response() -> impl Strategy<Value = Message> {
     let interim =
         select(&["", "", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Hints\r\nLink: a\r\n\r\n"][..]);
     let status = select(&["200 OK", "404 Not Found", "500", "299 "][..]);
@@ -81,7 +81,7 @@ pub(super) fn response() -> impl Strategy<Value = Message> {
 
 /// One edit of a stream, with what attacks on framing are made of.
 #[derive(Debug, Clone)]
-pub(super) enum Damage {
+pub(crate) enum Damage {
     Replace(Index, u8),
     Remove(Index),
     Double(Index),
@@ -89,7 +89,7 @@ pub(super) enum Damage {
     InsertLine(Index, &'static str),
 }
 
-pub(super) fn damage() -> impl Strategy<Value = Damage> {
+pub(crate) fn damage() -> impl Strategy<Value = Damage> {
     let bytes = &b"\0\t\n\r ,:;+-0159aAfx\x7f\x80\xff"[..];
     let snippets =
         &["\r\n", "\n", "\r", " ", "\t", "\r\n\r\n", "0\r\n\r\n", ",", "chunked", "00000000000000000"][..];
@@ -116,7 +116,7 @@ pub(super) fn damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-pub(super) fn damaged(mut bytes: Vec<u8>, damages: &[Damage]) -> Vec<u8> {
+pub(crate) fn damaged(mut bytes: Vec<u8>, damages: &[Damage]) -> Vec<u8> {
     for damage in damages {
         if bytes.is_empty() {
             break;
@@ -149,7 +149,7 @@ pub(super) fn joined(messages: &[Message]) -> Vec<u8> {
     messages.iter().flat_map(|message| message.bytes.iter().copied()).collect()
 }
 
-fn pieces<'a>(bytes: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
+pub(crate) fn pieces<'a>(bytes: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
     let mut rest = bytes;
     let mut pieces = Vec::new();
     for &size in sizes.iter().cycle() {

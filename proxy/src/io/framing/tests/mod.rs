@@ -2,7 +2,7 @@
 //! A refused row is written in two parts, and the violation must be seen at the first byte of the second.
 
 mod differential;
-mod generated;
+pub(crate) mod generated;
 mod requests;
 
 use super::{Guard, Phase, Refusal, ResponseTo, Violation};

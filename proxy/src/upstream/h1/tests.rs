@@ -1,0 +1,393 @@
+//! What is read is what hyper's client reads, and what is written is what its server serves, however it comes and goes.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Frame;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
+
+use super::head::{Framing, write};
+use super::outgoing::{Outgoing, Stopped};
+use super::reader::{Cut, Next, Reader, Refused};
+use crate::body::{Body, BodyError};
+use crate::io::framing::tests::generated::{damage, damaged, pieces, response};
+use crate::io::spelling::spelling;
+
+/// A message as a reader has it.
+#[derive(Debug, Default, PartialEq)]
+struct Message {
+    status: StatusCode,
+    fields: HeaderMap,
+    body: Vec<u8>,
+    trailers: HeaderMap,
+}
+
+/// What came of a stream: the message, if its head was whole; whether it came to its end.
+fn read<'a>(method: &Method, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<(Message, bool), Refused> {
+    let mut reader = Reader::new();
+    reader.expect(method);
+    let mut message = Message::default();
+    let (mut has_head, mut is_whole) = (false, false);
+    for piece in pieces {
+        reader.put(BytesMut::from(piece));
+        while !has_head {
+            match reader.next()? {
+                Next::Interim(_) => {}
+                Next::Nothing => break,
+                Next::Head(head) => {
+                    has_head = true;
+                    message.status = head.response.status();
+                    message.fields = head.response.headers().clone();
+                }
+            }
+        }
+        while has_head && !is_whole {
+            match reader.cut()? {
+                Cut::Nothing => break,
+                Cut::Data(data) => message.body.extend_from_slice(&data),
+                Cut::End => is_whole = true,
+                Cut::Trailers(trailers) => (message.trailers, is_whole) = (trailers, true),
+            }
+        }
+    }
+    is_whole |= reader.is_until_close();
+    Ok((message, is_whole))
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+async fn collect<E>(body: impl http_body::Body<Data = Bytes, Error = E>) -> Result<(Vec<u8>, HeaderMap), E> {
+    let mut body = pin!(body);
+    let (mut data, mut trailers) = (Vec::new(), HeaderMap::new());
+    while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        match frame?.into_data() {
+            Ok(more) => data.extend_from_slice(&more),
+            Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+        }
+    }
+    Ok((data, trailers))
+}
+
+/// What hyper's client makes of a response to a GET.
+async fn fetched(bytes: &[u8]) -> Option<Message> {
+    let (client, mut server) = duplex(1 << 20);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await.unwrap();
+    let request = Request::builder().uri("/").header("host", "a").body(Body::empty()).unwrap();
+    let script = async {
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            asked.push(server.read_u8().await.unwrap());
+        }
+        server.write_all(bytes).await.unwrap();
+        server.shutdown().await.unwrap();
+    };
+    let asking = async {
+        let (head, body) = sender.send_request(request).await.ok()?.into_parts();
+        let (body, trailers) = collect(body).await.ok()?;
+        Some(Message { status: head.status, fields: head.headers, body, trailers })
+    };
+    let (fetched, (), _ended) = tokio::join!(asking, script, connection);
+    fetched
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn what_is_read_is_what_hyper_reads(
+        message in response(),
+        damages in vec(damage(), 0..3),
+        sizes in vec(1..60_usize, 1..8),
+    ) {
+        let bytes = damaged(message.bytes, &damages);
+        let whole = read(&Method::GET, [&bytes[..]]);
+        prop_assert_eq!(&read(&Method::GET, bytes.chunks(1)).is_ok(), &whole.is_ok());
+        match whole {
+            Ok((message, is_whole)) => {
+                let in_pieces = read(&Method::GET, pieces(&bytes, &sizes));
+                prop_assert_eq!(in_pieces.as_ref(), Ok(&(read(&Method::GET, bytes.chunks(1)).unwrap())));
+                prop_assert_eq!(in_pieces.as_ref().map(|(message, _)| message), Ok(&message));
+                if let Some(fetched) = run(fetched(&bytes)) {
+                    prop_assert!(is_whole);
+                    prop_assert_eq!(message, fetched);
+                }
+            }
+            Err(_) => prop_assert!(!damages.is_empty()),
+        }
+    }
+}
+
+#[track_caller]
+fn reads(method: Method, bytes: &str) -> Message {
+    let (message, is_whole) = read(&method, [bytes.as_bytes()]).unwrap();
+    assert!(is_whole, "{bytes:?}");
+    message
+}
+
+#[test]
+fn bodies_end_where_heads_say() {
+    let ok = "HTTP/1.1 200 OK\r\n";
+    for (method, bytes, body) in [
+        (Method::GET, format!("{ok}Content-Length: 3\r\n\r\nabcHTTP"), "abc"),
+        (Method::HEAD, format!("{ok}Content-Length: 3\r\n\r\n"), ""),
+        (Method::GET, "HTTP/1.1 204 No Content\r\n\r\n".to_owned(), ""),
+        (Method::GET, "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n".to_owned(), ""),
+        (Method::GET, format!("{ok}\r\nall of it"), "all of it"),
+        (
+            Method::GET,
+            format!("{ok}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n2;x\r\nbc\r\n0\r\n\r\n"),
+            "abc",
+        ),
+        (Method::GET, format!("HTTP/1.1 100 Continue\r\n\r\n{ok}Content-Length: 1\r\n\r\na"), "a"),
+        (Method::POST, format!("HTTP/1.1 103 x\r\nLink: a\r\n\r\n{ok}Content-Length: 1\r\n\r\na"), "a"),
+    ] {
+        let message = reads(method, &bytes);
+        assert_eq!(String::from_utf8(message.body).unwrap(), body, "{bytes:?}");
+    }
+}
+
+#[test]
+fn trailers_are_read() {
+    let bytes =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nGrpc-Status:  0 \r\nX: \r\n\r\n";
+    let trailers = reads(Method::GET, bytes).trailers;
+    assert_eq!(trailers.get("grpc-status").unwrap(), "0");
+    assert_eq!(trailers.get("x").unwrap(), "");
+}
+
+#[test]
+fn what_is_too_large_is_refused() {
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(101));
+    assert_eq!(read(&Method::GET, [many.as_bytes()]), Err(Refused::TooLarge));
+    let long = format!("HTTP/1.1 200 OK\r\na: {}", "b".repeat(256 * 1024));
+    assert_eq!(read(&Method::GET, [long.as_bytes()]), Err(Refused::TooLarge));
+    let trailers = "b".repeat(256 * 1024);
+    let trailers = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: {trailers}");
+    assert_eq!(read(&Method::GET, [trailers.as_bytes()]), Err(Refused::TooLarge));
+}
+
+#[track_caller]
+fn head_of(bytes: &'static [u8]) -> super::head::Head {
+    let mut reader = Reader::new();
+    reader.expect(&Method::GET);
+    reader.put(BytesMut::from(bytes));
+    match reader.next() {
+        Ok(Next::Head(head)) => head,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn connections_persist_as_their_version_and_options_say() {
+    for (head, persists) in [
+        (&b"HTTP/1.1 200 OK\r\n\r\n"[..], true),
+        (b"HTTP/1.1 200 OK\r\nConnection: x, Close\r\n\r\n", false),
+        (b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n", false),
+        (b"HTTP/1.0 200 OK\r\n\r\n", false),
+        (b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n\r\n", true),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive, close\r\n\r\n", false),
+    ] {
+        assert_eq!(head_of(head).persists, persists, "{}", head.escape_ascii());
+    }
+}
+
+#[test]
+fn a_head_is_kept_as_it_is_written() {
+    let head = head_of(b"HTTP/1.1 200 Fine\r\nX-Case:\t a b \r\ny: \xff\r\n\r\n");
+    assert_eq!(head.response.extensions().get::<hyper::ext::ReasonPhrase>().unwrap().as_bytes(), b"Fine");
+    assert_eq!(head.response.headers()["x-case"], "a b");
+    assert_eq!(head.response.headers()["y"].as_bytes(), b"\xff");
+    assert_eq!(head.spelling, spelling([&b"X-Case"[..], b"y"].into_iter()));
+    assert!(head_of(b"HTTP/1.1 200 OK\r\na: b\r\n\r\n").spelling.is_none());
+    assert!(head_of(b"HTTP/1.1 200 OK\r\n\r\n").response.extensions().is_empty());
+    assert_eq!(head_of(b"HTTP/1.0 200 OK\r\n\r\n").response.version(), Version::HTTP_10);
+}
+
+/// A body of these frames, each of which is waited for once.
+struct Frames {
+    frames: Vec<Frame<Bytes>>,
+    waits: bool,
+    sized: bool,
+}
+
+impl http_body::Body for Frames {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.waits = !self.waits;
+        if self.waits {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready((!self.frames.is_empty()).then(|| Ok(self.frames.remove(0))))
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        let length: usize = self.frames.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
+        if self.sized {
+            http_body::SizeHint::with_exact(length as u64)
+        } else {
+            http_body::SizeHint::default()
+        }
+    }
+}
+
+/// Takes so many bytes at a time, in turn, and none in between.
+struct Slow {
+    taken: Vec<u8>,
+    sizes: Vec<usize>,
+    turn: usize,
+    flushed: usize,
+}
+
+impl AsyncWrite for Slow {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        self.turn += 1;
+        let size = self.sizes[self.turn % self.sizes.len()];
+        if size == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let n = size.min(buf.len());
+        self.taken.extend_from_slice(&buf[..n]);
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.flushed = self.taken.len();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Sends a request over a connection that takes so many bytes at a time.
+fn sent(mut request: Request<Body>, mut sizes: Vec<usize>) -> Result<Vec<u8>, Stopped> {
+    sizes.push(100_000);
+    let mut slow = Slow { taken: Vec::new(), sizes, turn: 0, flushed: 0 };
+    let mut out = Outgoing::new(&request, b"of the last one".to_vec(), None);
+    run(std::future::poll_fn(|cx| out.poll(cx, (&mut slow, request.body_mut()))))?;
+    assert!(out.is_done() && slow.flushed == slow.taken.len());
+    Ok(slow.taken)
+}
+
+/// What hyper's server makes of what was sent.
+async fn served(bytes: &[u8]) -> Option<(Request<()>, Vec<u8>, HeaderMap)> {
+    let (mut client, server) = duplex(1 << 20);
+    client.write_all(bytes).await.unwrap();
+    client.shutdown().await.unwrap();
+    let seen = RefCell::new(None);
+    let service = service_fn(async |request: Request<hyper::body::Incoming>| {
+        let (head, body) = request.into_parts();
+        if let Ok((body, trailers)) = collect(body).await {
+            seen.replace(Some((Request::from_parts(head, ()), body, trailers)));
+        }
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    });
+    let mut http = hyper::server::conn::http1::Builder::new();
+    let _ended = http.half_close(true).serve_connection(TokioIo::new(server), service).await;
+    seen.into_inner()
+}
+
+fn request(frames: Vec<Frame<Bytes>>, sized: bool) -> Request<Body> {
+    let body = Body::source(Box::pin(Frames { frames, waits: false, sized }));
+    Request::post("/a?b").header("host", "test").header("x-a", "1").header("x-a", "2").body(body).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn what_is_sent_is_what_hyper_serves(
+        lengths in vec(prop_oneof![0..50_usize, 900..1200_usize, 3000..9000_usize], 0..8),
+        sizes in vec(prop_oneof![Just(0_usize), 1..50_usize, 500..5000_usize], 0..6),
+        sized in any::<bool>(),
+        has_trailers in any::<bool>(),
+    ) {
+        let data: Vec<Bytes> =
+            lengths.iter().enumerate().map(|(i, length)| Bytes::from(vec![i as u8; *length])).collect();
+        let trailers = HeaderMap::from_iter([(HeaderName::from_static("x-t"), HeaderValue::from_static("1"))]);
+        let mut frames: Vec<_> = data.iter().cloned().map(Frame::data).collect();
+        if has_trailers {
+            frames.push(Frame::trailers(trailers.clone()));
+        }
+        let bytes = sent(request(frames, sized), sizes).unwrap();
+        let (head, body, seen) = run(served(&bytes)).unwrap();
+        prop_assert_eq!(body, data.concat());
+        prop_assert_eq!(head.uri(), "/a?b");
+        prop_assert_eq!(head.headers().get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
+        // What is told by its length has no place for trailers.
+        prop_assert_eq!(seen, if has_trailers && !sized { trailers } else { HeaderMap::new() });
+    }
+}
+
+#[test]
+fn a_body_that_is_not_as_long_as_said_is_not_ended() {
+    let short = || vec![Frame::data(Bytes::from_static(b"abc"))];
+    for said in ["4", "2"] {
+        let mut request = request(short(), false);
+        request.headers_mut().insert("content-length", HeaderValue::from_static(said));
+        assert_eq!(sent(request, vec![]), Err(Stopped::Body), "{said}");
+    }
+    assert!(sent(request(short(), true), vec![]).unwrap().ends_with(b"content-length: 3\r\n\r\nabc"));
+}
+
+#[test]
+fn trailers_that_frame_or_route_are_left_out() {
+    let names = ["host", "content-length", "transfer-encoding", "connection", "x-t"];
+    let trailers = names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1")));
+    let bytes = sent(request(vec![Frame::trailers(HeaderMap::from_iter(trailers))], false), vec![]).unwrap();
+    assert!(bytes.ends_with(b"\r\n\r\n0\r\nx-t: 1\r\n\r\n"), "{}", bytes.escape_ascii());
+}
+
+#[test]
+fn heads_are_written_for_any_target_and_body() {
+    let (bodiless, full) = (Body::empty, || Body::full(Bytes::from_static(b"ab")));
+    for (method, uri, body, head, framing) in [
+        ("GET", "/", bodiless(), "GET / HTTP/1.1\r\nh: v\r\n\r\n", Framing::Length(0)),
+        ("POST", "/a/b?c", bodiless(), "POST /a/b?c HTTP/1.1\r\nh: v\r\n\r\n", Framing::Length(0)),
+        ("OPTIONS", "*", bodiless(), "OPTIONS * HTTP/1.1\r\nh: v\r\n\r\n", Framing::Length(0)),
+        ("CONNECT", "a:1", bodiless(), "CONNECT a:1 HTTP/1.1\r\nh: v\r\n\r\n", Framing::Length(0)),
+        ("GET", "http://a/b", bodiless(), "GET http://a/b HTTP/1.1\r\nh: v\r\n\r\n", Framing::Length(0)),
+        ("PUT", "/", full(), "PUT / HTTP/1.1\r\nh: v\r\ncontent-length: 2\r\n\r\n", Framing::Length(2)),
+    ] {
+        let request = Request::builder().method(method).uri(uri).header("h", "v").body(body).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(write(&mut out, &request, None), framing);
+        assert_eq!(String::from_utf8(out).unwrap(), head);
+    }
+    let request = Request::get("/").header("x-case", "x-case: a").body(Body::empty()).unwrap();
+    let mut out = Vec::new();
+    write(&mut out, &request, spelling([&b"X-Case"[..]].into_iter()).as_ref());
+    assert_eq!(out, b"GET / HTTP/1.1\r\nX-Case: x-case: a\r\n\r\n");
+}
+
+#[test]
+fn nothing_is_sent_of_a_request_that_waits_for_nobody() {
+    let mut request = Request::get("/").body(Body::empty()).unwrap();
+    let mut out = Outgoing::new(&request, Vec::new(), None);
+    let mut full = Slow { taken: Vec::new(), sizes: vec![0], turn: 0, flushed: 0 };
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(out.poll(&mut context, (&mut full, request.body_mut())).is_pending());
+    assert!(!out.has_begun() && !out.is_done());
+}
