@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 
 /// Why a body broke off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +77,7 @@ pub struct Body {
 enum Kind {
     Empty,
     Full(Bytes),
-    /// An HTTP/1 request.
-    Client(Incoming),
-    /// An HTTP/2 request, or a response of an upstream.
+    /// A request, or a response of an upstream.
     Source(Source),
 }
 
@@ -93,14 +90,6 @@ impl Body {
     /// A body that is here.
     pub fn full(bytes: Bytes) -> Self {
         Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) }, meter: None }
-    }
-
-    /// The body of an HTTP/1 request.
-    pub fn client(incoming: Incoming) -> Self {
-        if http_body::Body::is_end_stream(&incoming) {
-            return Self::empty();
-        }
-        Self { kind: Kind::Client(incoming), meter: None }
     }
 
     /// A body whose bytes come from somewhere else.
@@ -127,9 +116,6 @@ impl Body {
                 self.kind = Kind::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Kind::Client(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map(|f| f.map(|r| r.map_err(|_| BodyError::Client)))
-            }
             Kind::Source(source) => source.as_mut().poll_frame(cx),
         }
     }
@@ -146,7 +132,7 @@ impl http_body::Body for Body {
         let this = self.get_mut();
         // What is at hand is neither late nor waited for.
         if let Some((meter, side)) = &this.meter
-            && matches!(this.kind, Kind::Client(_) | Kind::Source(_))
+            && matches!(this.kind, Kind::Source(_))
             && let Err(error) = meter.poll_open(*side, cx)
         {
             meter.ended(*side, Err(error));
@@ -180,7 +166,6 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Client(incoming) => incoming.size_hint(),
             Kind::Source(source) => source.size_hint(),
         }
     }
@@ -191,7 +176,6 @@ impl Kind {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
-            Self::Client(incoming) => http_body::Body::is_end_stream(incoming),
             Self::Source(source) => source.is_end_stream(),
         }
     }
@@ -202,7 +186,6 @@ impl fmt::Debug for Body {
         let kind = match self.kind {
             Kind::Empty => "empty",
             Kind::Full(_) => "full",
-            Kind::Client(_) => "client",
             Kind::Source(_) => "source",
         };
         f.debug_tuple("Body").field(&kind).finish()

@@ -37,8 +37,6 @@ pub struct Conn {
     peer_value: HeaderValue,
     proven: OnceCell<Box<Proven>>,
     ended: Cell<Option<ProxyError>>,
-    /// A tunnel that the answer being written agrees to; taken over once it is written.
-    tunnel: RefCell<Option<Tunnel>>,
     /// The rules of authorization that it fits as far as it goes, and of which.
     fitting: RefCell<Option<(Arc<Rules>, Fitting)>>,
     /// Where it would be by what is on trial.
@@ -107,7 +105,6 @@ impl Conn {
             peer_value: peer_value.expect("an address is printable ASCII"),
             proven: OnceCell::new(),
             ended: Cell::new(None),
-            tunnel: RefCell::new(None),
             fitting: RefCell::default(),
             held: RefCell::default(),
             _open: open,
@@ -300,16 +297,6 @@ impl Conn {
             if done || ended { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-    }
-
-    /// The answer being written agrees to a tunnel.
-    pub fn offer_tunnel(&self, tunnel: Tunnel) {
-        *self.tunnel.borrow_mut() = Some(tunnel);
-    }
-
-    /// The tunnel that was agreed to.
-    pub fn take_tunnel(&self) -> Option<Tunnel> {
-        self.tunnel.take()
     }
 }
 

@@ -22,6 +22,7 @@ pub mod body;
 pub mod conn;
 pub mod error;
 pub mod gate;
+pub mod h1;
 pub mod h2_stream;
 pub mod io;
 pub mod watch;

@@ -13,6 +13,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use crate::demand::Demand;
+use crate::h1::Dates;
 use crate::identity::Identity;
 use crate::io::activity::Ticks;
 use crate::live::{Live, LiveCache, Snapshot};
@@ -128,6 +129,7 @@ pub struct Worker {
     id: usize,
     shared: Arc<Shared>,
     ticks: Ticks,
+    dates: Dates,
     live: RefCell<LiveCache>,
     upstream: Upstream,
     watches: RefCell<Slab<Rc<Watch>>>,
@@ -161,6 +163,7 @@ impl Worker {
             ),
             shared,
             ticks,
+            dates: Dates::default(),
             watches: RefCell::default(),
             streams: RefCell::default(),
             logger: RefCell::default(),
@@ -197,6 +200,11 @@ impl Worker {
     /// The coarse clock.
     pub fn ticks(&self) -> &Ticks {
         &self.ticks
+    }
+
+    /// The date, to be written into an answer.
+    pub fn date(&self) -> [u8; 29] {
+        self.dates.at(self.ticks.now())
     }
 
     /// The way upstream.

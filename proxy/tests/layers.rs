@@ -28,18 +28,23 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("io", &[]),
     ("watch", &["io"]),
     ("h2_stream", &["body"]),
+    // HTTP/1.1 on the wire, towards clients and upstreams.
+    ("h1", &["body", "io"]),
     // What everybody reports to, and so knows nobody.
     ("observe", &[]),
     // Who we are, and whom we believe.
     ("identity", &["facts", "observe"]),
     // Sending.
-    ("upstream", &["body", "facts", "gate", "h2_stream", "identity", "io", "observe", "policy"]),
+    ("upstream", &["body", "facts", "gate", "h1", "h2_stream", "identity", "io", "observe", "policy"]),
     // What is in force, and what a thread and a connection have of it.
     ("live", &["facts", "identity", "observe", "policy", "routing", "upstream"]),
     ("demand", &[]),
     (
         "worker",
-        &["demand", "identity", "io", "live", "observe", "policy", "shadow", "sys", "upstream", "watch"],
+        &[
+            "demand", "h1", "identity", "io", "live", "observe", "policy", "shadow", "sys", "upstream",
+            "watch",
+        ],
     ),
     ("error", &["body", "policy", "routing", "upstream"]),
     (
@@ -57,6 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "error",
             "facts",
             "gate",
+            "h1",
             "h2_stream",
             "io",
             "live",

@@ -168,7 +168,6 @@ async fn serve_http<S: Stack>(
     match alpn {
         Alpn::H2 => Box::pin(h2::serve(conn, stack, stream)).await,
         Alpn::H1 => {
-            stream.guard_requests(Bytes::new());
             h1::serve(conn, stack, stream).await;
         }
         Alpn::Unsaid => match detect(&conn, &mut stream).await {
@@ -177,7 +176,7 @@ async fn serve_http<S: Stack>(
                 Box::pin(h2::serve(conn, stack, stream)).await;
             }
             Some((false, first)) => {
-                stream.guard_requests(first);
+                stream.unread(first);
                 h1::serve(conn, stack, stream).await;
             }
             None => {}

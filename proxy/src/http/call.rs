@@ -21,6 +21,7 @@ use crate::error::ProxyError;
 use crate::facts::Claims;
 use crate::gate::Permit;
 use crate::io::framing::Violation;
+use crate::io::spelling::Spelling;
 use crate::live::{FilterView, ListenerView, RouteExtras, Routes};
 use crate::observe::ListenerStats;
 use crate::policy::authz::Decision;
@@ -109,8 +110,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A request has come.
-    pub fn open(conn: Rc<Conn>, request: &Request<Body>) -> Rc<Self> {
+    /// A request has come, with names of fields that are spelt so where that is not in lower case.
+    pub fn open(conn: Rc<Conn>, request: &Request<Body>, spelling: Option<Spelling>) -> Rc<Self> {
         let view = conn.view();
         conn.watch().begin();
         conn.worker().note_request();
@@ -119,7 +120,6 @@ impl Ledger {
             let worker = conn.worker();
             worker.watch_stream(StreamWatch::new(worker.ticks().clone(), patience(&view)))
         });
-        let spelling = conn.watch().activity().heads().borrow_mut().take_next();
         let logged = conn.worker().logs().then(|| RefCell::new(Logged::new(request)));
         Rc::new(Self {
             trip: conn.trip(Instant::now()).spelt(spelling),

@@ -1,36 +1,36 @@
-//! HTTP/1.1 towards a client: hyper reads and writes it, this decides when it may, and what remains of a connection
+//! HTTP/1.1 towards a client: one request after the other is read, answered, and written; and what remains of a connection
 //! that waits.
 //!
-//! hyper holds some 16 KiB of buffers for a connection, in use or not. A connection that has been idle for a moment is
-//! taken out of hyper's hands and waits as a bare socket ([`park`]); its next byte puts it back.
+//! Pipelined requests are answered in their order: what follows a request is read while it is answered, so that a client that
+//! goes away is noticed, and looked at after that.
+//!
+//! A connection that has been idle for a moment waits as a bare socket ([`park`]); its next byte wakes it.
 
-use std::cell::RefCell;
+mod wire;
+
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::Response;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use self::wire::{Sink, Wire};
 use super::call::{Call, Ledger, Wanted};
 use super::stack::Stack;
 use super::tunnel;
 use crate::body::Body;
 use crate::conn::{Conn, Tunnel};
 use crate::error::ProxyError;
-use crate::io::framing::Phase;
+use crate::h1::{Asked, Malformed, Outgoing, Refused, RequestHead, read_request, write_response};
+use crate::io::spelling::Spelling;
 use crate::io::stream::Stream;
 use crate::watch::{Stage, Verdict};
 
-/// A head is read whole before anything else of its message, so this bounds hyper's reading buffer too.
-const MIN_BUFFER: usize = 8 * 1024;
 /// First bytes read from a connection that was parked.
 const WAKE: usize = 512;
 /// What is read, at most, from a client that has had its last answer.
@@ -41,7 +41,8 @@ const LINGER_BYTES: usize = 16 * 1024 * 1024;
 pub async fn serve<S: Stack>(conn: Rc<Conn>, stack: S, mut stream: Stream) {
     loop {
         conn.watch().enter(Stage::Http1);
-        match active(&conn, &stack, stream).await {
+        // On the heap, and gone while parked: it is large.
+        match Box::pin(active(&conn, &stack, stream)).await {
             Left::Parked(idle) => stream = idle,
             Left::Tunnel(client, tunnel) => return Box::pin(tunnel::joined(&conn, client, *tunnel)).await,
             Left::Refused(client, error) => return Box::pin(refuse(&conn, client, error)).await,
@@ -57,7 +58,7 @@ pub async fn serve<S: Stack>(conn: Rc<Conn>, stack: S, mut stream: Stream) {
     }
 }
 
-/// What becomes of a connection when hyper lets go of it.
+/// What becomes of a connection that is not served any longer.
 enum Left {
     Parked(Stream),
     Tunnel(Stream, Box<Tunnel>),
@@ -72,75 +73,153 @@ enum Left {
 
 async fn active<S: Stack>(conn: &Rc<Conn>, stack: &S, stream: Stream) -> Left {
     let limits = &conn.view().chain.limits;
-    let (bytes, headers) = (limits.header_bytes.get(), limits.headers.get());
-    let service = Requests { conn: conn.clone(), stack: RefCell::new(stack.clone()), slot: Slot::default() };
-    // On the heap, and gone while parked: it is large.
-    let mut driver = Box::new(
-        http1::Builder::new()
-            .max_headers(headers)
-            .max_header_size(bytes)
-            .max_buf_size(bytes.max(MIN_BUFFER))
-            .serve_connection(TokioIo::new(stream), service),
-    );
-    let end = std::future::poll_fn(|cx| match conn.watch().poll_verdict(cx) {
-        Some(Verdict::Drain) | None => driver.poll_without_shutdown(cx).map(End::Driver),
-        Some(verdict) => {
-            if verdict == Verdict::IdleTimeout && conn.watch().active() > 0 {
-                conn.set_ended(ProxyError::IdleTimeout);
-            }
-            Poll::Ready(End::Verdict(verdict))
+    let (bytes, fields) = (limits.header_bytes.get(), limits.headers.get());
+    let wire = Wire::new(conn.clone(), stream, bytes);
+    let mut stack = stack.clone();
+    let end = loop {
+        let head = poll_fn(|cx| match ends(conn, cx) {
+            Some(verdict) => Poll::Ready(Err(End::Verdict(verdict))),
+            None => wire.poll_head(cx).map(|head| head.map_err(End::from)),
+        });
+        let head = match head.await {
+            Ok(Some(head)) => read_request(&head, fields).map_err(End::from),
+            Ok(None) => Err(End::Gone),
+            Err(end) => Err(end),
+        };
+        let head = match head {
+            Ok(head) => head,
+            Err(end) => break end,
+        };
+        if let Err(end) = serve_one(&wire, &mut stack, head).await {
+            break end;
         }
-    });
-    let end = end.await;
-    // Whatever the end is: left there, it would hold the connection that holds it.
-    let tunnel = conn.take_tunnel();
-    let parts = driver.into_parts();
-    let mut stream = parts.io.into_inner();
-    let unread = parts.read_buf.len();
-    stream.unread(parts.read_buf);
+    };
+    let Some(stream) = wire.take() else { return Left::Ended };
+    left(conn, stream, end)
+}
+
+/// What ends a connection's being served.
+enum End {
+    Verdict(Verdict),
+    /// The client is gone, or its answer broke off.
+    Gone,
+    /// What it sent is no request.
+    Refused(ProxyError),
+    Tunnel(Box<Tunnel>),
+    /// The last answer has been given; whether its request was read whole.
+    Last {
+        is_whole: bool,
+    },
+}
+
+impl From<Malformed> for End {
+    fn from(malformed: Malformed) -> Self {
+        Self::Refused(match malformed {
+            Malformed::TooManyFields => ProxyError::TooManyHeaders,
+            Malformed::TargetTooLong => ProxyError::TargetTooLong,
+            Malformed::Line => ProxyError::Head("malformed"),
+        })
+    }
+}
+
+impl From<Refused> for End {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(match refused {
+            Refused::Framing(refusal) => ProxyError::Head(refusal.violation.code()),
+            Refused::TooLarge => ProxyError::HeadTooLarge,
+            Refused::Trailers => ProxyError::Head("malformed"),
+        })
+    }
+}
+
+/// What the sweep wants that ends it: to drain is to go on, as the answers say that they are the last.
+fn ends(conn: &Conn, cx: &Context<'_>) -> Option<Verdict> {
+    let verdict = conn.watch().poll_verdict(cx).filter(|verdict| *verdict != Verdict::Drain)?;
+    if verdict == Verdict::IdleTimeout && conn.watch().active() > 0 {
+        conn.set_ended(ProxyError::IdleTimeout);
+    }
+    Some(verdict)
+}
+
+fn left(conn: &Conn, stream: Stream, end: End) -> Left {
     match end {
         End::Verdict(Verdict::Park) => Left::Parked(stream),
         End::Verdict(Verdict::HeaderTimeout) => {
             // To a connection that never said anything there is nothing to answer.
             // Nor to one that has not taken its last answer: ours would stand in the middle of it.
-            let asked = stream.activity().received() > 0 && !stream.activity().write_blocked();
+            let asked = conn.watch().activity().received() > 0 && !stream.activity().write_blocked();
             Left::Refused(asked.then_some(stream), ProxyError::HeaderTimeout)
         }
-        End::Verdict(Verdict::IdleTimeout | Verdict::Close | Verdict::Drain) => Left::Ended,
-        End::Driver(Ok(())) => match tunnel {
-            Some(tunnel) => Left::Tunnel(stream, Box::new(tunnel)),
-            // The answer came before the request's end.
-            None if stream.activity().phase() == Phase::Body => Left::Lingering(stream),
-            None => Left::Whole(stream),
-        },
-        End::Driver(Err(error)) => match refusal(&error, &stream, unread >= bytes) {
-            Some(error) => {
-                Ledger::refused(conn, error);
-                Left::Lingering(stream)
-            }
-            None => Left::Ended,
-        },
+        End::Verdict(Verdict::IdleTimeout | Verdict::Close | Verdict::Drain) | End::Gone => Left::Ended,
+        End::Refused(error) => Left::Refused(Some(stream), error),
+        End::Tunnel(tunnel) => Left::Tunnel(stream, tunnel),
+        End::Last { is_whole: true } => Left::Whole(stream),
+        End::Last { is_whole: false } => Left::Lingering(stream),
     }
 }
 
-enum End {
-    Driver(hyper::Result<()>),
-    Verdict(Verdict),
+/// Serves one request; an error when no other can follow it.
+async fn serve_one<S: Stack>(wire: &Rc<Wire>, stack: &mut S, head: RequestHead) -> Result<(), End> {
+    let RequestHead { request, asked, expects, spelling } = head;
+    let body = if wire.is_whole() { Body::empty() } else { Body::source(Box::pin(wire.body(expects))) };
+    let request = Box::new(request.map(|()| body));
+    let ledger = Ledger::open(wire.conn().clone(), &request, spelling);
+    let call = Call { request, tunnel: Wanted::Nothing, ledger: ledger.clone() };
+    let response = answer(wire, stack.call(call)).await?;
+    let tunnel = ledger.take_tunnel().map(|upstream| Box::new(Tunnel { upstream, meter: ledger.clone() }));
+    let names = ledger.trip().take_answer_spelling();
+    drop(ledger);
+    let persists = send(wire, response, (asked, names)).await?;
+    if let Some(tunnel) = tunnel {
+        return Err(End::Tunnel(tunnel));
+    }
+    let is_whole = wire.end_request();
+    if persists && is_whole { Ok(()) } else { Err(End::Last { is_whole }) }
 }
 
-/// Why hyper, or the guard before it, refused a head. hyper has answered.
-fn refusal(error: &hyper::Error, stream: &Stream, full: bool) -> Option<ProxyError> {
-    if let Some(violation) = stream.activity().violation() {
-        return Some(ProxyError::Head(violation.code()));
-    }
-    if error.is_parse_too_large() {
-        if error.to_string().contains("URI") {
-            return Some(ProxyError::TargetTooLong);
+/// Waits for the answer, or for its being of use to nobody.
+async fn answer<F>(wire: &Wire, answering: F) -> Result<Response<Body>, End>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    let mut answering = pin!(answering);
+    poll_fn(|cx| {
+        if let Some(verdict) = ends(wire.conn(), cx) {
+            return Poll::Ready(Err(End::Verdict(verdict)));
         }
-        // hyper has one word for both.
-        return Some(if full { ProxyError::HeadTooLarge } else { ProxyError::TooManyHeaders });
-    }
-    error.is_parse().then_some(ProxyError::Head("malformed"))
+        if let Poll::Ready(Ok(response)) = answering.as_mut().poll(cx) {
+            return Poll::Ready(Ok(response));
+        }
+        wire.poll_gone(cx).map(|()| Err(End::Gone))
+    })
+    .await
+}
+
+/// Writes an answer; whether another may follow.
+async fn send(
+    wire: &Wire,
+    response: Response<Body>,
+    (asked, names): (Asked, Option<Spelling>),
+) -> Result<bool, End> {
+    let space = wire.space();
+    let mut head = space.take_write();
+    head.extend_from_slice(wire.begin_answer());
+    let worker = wire.conn().worker();
+    let (framing, persists) = write_response(&mut head, &response, asked, (names.as_ref(), &worker.date()));
+    let mut out = Outgoing::new(head, framing);
+    let mut body = response.into_body();
+    poll_fn(|cx| {
+        if let Some(verdict) = ends(wire.conn(), cx) {
+            return Poll::Ready(Err(End::Verdict(verdict)));
+        }
+        match out.poll(cx, (&mut Sink(wire), &mut body)) {
+            Poll::Ready(sent) => Poll::Ready(sent.map_err(|_| End::Gone)),
+            Poll::Pending => wire.poll_gone(cx).map(|()| Err(End::Gone)),
+        }
+    })
+    .await?;
+    space.put_write(out.take_space());
+    Ok(persists)
 }
 
 /// Gives the answer that is due, and lets the client read it before the connection ends.
@@ -162,7 +241,7 @@ async fn refuse(conn: &Conn, stream: Option<Stream>, error: ProxyError) {
 
 /// Ends our side. Most sockets take it at once; one whose client reads nothing is not waited for without end.
 async fn shut(mut stream: Stream) {
-    let at_once = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_shutdown(cx).is_ready()));
+    let at_once = poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_shutdown(cx).is_ready()));
     if !at_once.await {
         let _ = Box::pin(tokio::time::timeout(LINGER, stream.shutdown())).await;
     }
@@ -191,7 +270,7 @@ async fn linger(conn: &Conn, mut stream: Stream) {
 
 /// Waits, holding nothing but the socket, for the next request; `false` when none will come.
 async fn park(conn: &Conn, stream: &mut Stream) -> bool {
-    let woken = std::future::poll_fn(|cx| {
+    let woken = poll_fn(|cx| {
         if let Some(Verdict::Close | Verdict::IdleTimeout) = conn.watch().poll_verdict(cx) {
             return Poll::Ready(None);
         }
@@ -211,78 +290,5 @@ async fn park(conn: &Conn, stream: &mut Stream) -> bool {
             true
         }
         None => false,
-    }
-}
-
-/// hyper's view of the stack.
-struct Requests<S: Stack> {
-    conn: Rc<Conn>,
-    stack: RefCell<S>,
-    slot: Slot<S::Future>,
-}
-
-impl<S: Stack> hyper::service::Service<Request<Incoming>> for Requests<S> {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answering<S::Future>;
-
-    fn call(&self, request: Request<Incoming>) -> Answering<S::Future> {
-        let request = Box::new(request.map(Body::client));
-        let ledger = Ledger::open(self.conn.clone(), &request);
-        let call = Call { request, tunnel: Wanted::Nothing, ledger: ledger.clone() };
-        self.slot.fill(self.stack.borrow_mut().call(call));
-        Answering { slot: self.slot.clone(), ledger }
-    }
-}
-
-/// Where the answer of a connection's one request in flight is worked out. hyper wants futures that can be moved, the
-/// stack's cannot; this is the box that every request would need, made once a connection.
-struct Slot<F>(Rc<RefCell<Pin<Box<Option<F>>>>>);
-
-impl<F> Slot<F> {
-    fn fill(&self, future: F) {
-        self.0.borrow_mut().as_mut().set(Some(future));
-    }
-}
-
-impl<F> Default for Slot<F> {
-    fn default() -> Self {
-        Self(Rc::new(RefCell::new(Box::pin(None))))
-    }
-}
-
-impl<F> Clone for Slot<F> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-struct Answering<F> {
-    slot: Slot<F>,
-    ledger: Rc<Ledger>,
-}
-
-impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Answering<F> {
-    type Output = Result<Response<Body>, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut slot = self.slot.0.borrow_mut();
-        let future = slot.as_mut().as_pin_mut().expect("filled before hyper polls it");
-        let Poll::Ready(Ok(mut response)) = future.poll(cx) else { return Poll::Pending };
-        slot.as_mut().set(None);
-        *response.version_mut() = Version::HTTP_11;
-        let conn = self.ledger.conn();
-        conn.watch().activity().spell(self.ledger.trip().take_answer_spelling());
-        if let Some(upstream) = self.ledger.take_tunnel() {
-            self.ledger.conn().offer_tunnel(Tunnel { upstream, meter: self.ledger.clone() });
-        }
-        Poll::Ready(Ok(response))
-    }
-}
-
-impl<F> Drop for Answering<F> {
-    fn drop(&mut self) {
-        // The client went away in the middle: what was under way for it ends now, not with the connection's memory.
-        self.slot.0.borrow_mut().as_mut().set(None);
     }
 }

@@ -136,7 +136,7 @@ fn open(conn: &Rc<Conn>, request: Request<h2::RecvStream>) -> Call {
         Body::source(Box::pin(Received::new(stream, &head.headers, BodyError::Client)))
     };
     let request = Box::new(Request::from_parts(head, body));
-    let ledger = Ledger::open(conn.clone(), &request);
+    let ledger = Ledger::open(conn.clone(), &request, None);
     Call { request, tunnel: Wanted::Nothing, ledger }
 }
 

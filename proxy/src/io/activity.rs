@@ -3,11 +3,10 @@
 //! A timer per read would cost more than the read. Each connection notes the tick of its last byte here, and the
 //! worker's sweep, a few times a second, looks over all connections at once.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::framing::{Phase, Violation};
-use super::spelling::{Heads, Spelling};
 
 /// Time in milliseconds since the worker started, advanced by its sweep: coarse, free to read.
 #[derive(Clone, Debug, Default)]
@@ -36,10 +35,6 @@ pub struct Activity {
     phase: Cell<Phase>,
     phase_since: Cell<u64>,
     violation: Cell<Option<Violation>>,
-    /// The heads that the peer has sent.
-    heads: Rc<RefCell<Heads>>,
-    /// How the head is to be spelt that is written next.
-    next: RefCell<Option<Spelling>>,
 }
 
 impl Activity {
@@ -55,8 +50,6 @@ impl Activity {
             phase: Cell::new(Phase::BetweenMessages),
             phase_since: Cell::new(now),
             violation: Cell::new(None),
-            heads: Rc::default(),
-            next: RefCell::default(),
         })
     }
 
@@ -100,20 +93,6 @@ impl Activity {
         self.violation.get()
     }
 
-    /// How the peer has spelt its heads (HTTP/1 only).
-    pub fn heads(&self) -> &Rc<RefCell<Heads>> {
-        &self.heads
-    }
-
-    /// The head that is written next is to be spelt so, where that differs from lower case (HTTP/1 only).
-    pub fn spell(&self, next: Option<Spelling>) {
-        self.next.replace(next);
-    }
-
-    pub(super) fn take_spelling(&self) -> Option<Spelling> {
-        self.next.take()
-    }
-
     pub(super) fn note_received(&self, bytes: usize) {
         self.received.set(self.received.get() + bytes as u64);
         self.last.set(self.ticks.now());
@@ -128,14 +107,16 @@ impl Activity {
         self.write_blocked.set(blocked);
     }
 
-    pub(super) fn note_phase(&self, phase: Phase) {
+    /// Where the peer stands in its message is known.
+    pub fn note_phase(&self, phase: Phase) {
         if phase != self.phase.get() {
             self.phase.set(phase);
             self.phase_since.set(self.ticks.now());
         }
     }
 
-    pub(super) fn note_violation(&self, violation: Violation) {
+    /// The peer's bytes were refused.
+    pub fn note_violation(&self, violation: Violation) {
         self.violation.set(Some(violation));
     }
 }

@@ -1,23 +1,13 @@
 //! An HTTP/1.1 connection to an endpoint, driven by the request that uses it.
 //!
-//! hyper's client is made for a connection that is a task of its own, which each request wakes and is woken by, and parses
-//! what the framing guard has already been through. Here the connection belongs to the exchange, and the guard's
-//! scanner is what cuts its bytes into heads and bodies: that is a third of what a request takes upstream.
-//!
-//! Space to read into and to write from is the worker's: a connection that waits holds neither.
+//! The connection belongs to the exchange: no task of its own that each request would wake, and be woken by. Space to read into and
+//! to write from is the worker's: a connection that waits holds neither.
 
 mod expected;
-mod head;
-mod outgoing;
-mod reader;
-mod space;
 
-#[cfg(test)]
-mod tests;
-
-use std::future::{Future as _, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -26,27 +16,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::io::AsyncReadExt;
 
 pub use self::expected::Expected;
-use self::head::Head;
-use self::outgoing::{Outgoing, Stopped};
-use self::reader::{Cut, Next, Reader, Refused};
-pub(super) use self::space::Space;
 use super::endpoint::{Endpoint, Open};
 use super::error::UpstreamError;
 use super::pool::Pools;
 use super::trip::Trip;
 use crate::body::{Body, BodyError};
+use crate::h1::{
+    Cut, Outgoing, Reader, Refused, ResponseHead, Space, Stopped, read_response, status, write_request,
+};
 use crate::io::activity::Activity;
 use crate::io::stream::Stream;
 use crate::observe::ClusterStats;
 
-/// Bytes of a long body that are read at once, at least and at most.
-const STREAMED: usize = 64 * 1024;
-const MOST_STREAMED: usize = 256 * 1024;
-/// A body of which so much comes at once is a long one.
-const LONG: usize = 16 * 1024;
+/// Head of a response, or trailer section, in bytes; a larger one is refused.
+const MAX_HEAD: usize = 256 * 1024;
 
 /// A connection, between requests or in one.
 #[derive(Debug)]
@@ -55,8 +40,6 @@ pub struct Conn {
     reader: Reader,
     /// The request in flight, until all of it was sent.
     sending: Option<Sending>,
-    /// How much of a long body is read at once; 0 until it has turned out to be one.
-    appetite: usize,
     open: Open,
     idle_timeout: Duration,
     /// It can serve no request after this one, or none at all.
@@ -106,9 +89,8 @@ impl Conn {
     pub fn new(stream: Stream, open: Open, idle_timeout: Duration) -> Box<Self> {
         Box::new(Self {
             stream,
-            reader: Reader::new(),
+            reader: Reader::responses(MAX_HEAD),
             sending: None,
-            appetite: 0,
             open,
             idle_timeout,
             over: false,
@@ -142,7 +124,7 @@ impl Conn {
     /// Whether a request can be sent, by what is known: whether the upstream has closed it since, an exchange finds
     /// out before it sends.
     pub fn is_ready(&self) -> bool {
-        !self.over && self.sending.is_none() && self.reader.is_idle()
+        !self.over && self.sending.is_none() && self.reader.unread() == 0 && self.reader.is_whole()
     }
 
     /// Looks at what the socket says of a connection that waits: anything at all ends it.
@@ -151,37 +133,8 @@ impl Conn {
         self.over |= self.poll_fill(&mut context, space).is_ready();
     }
 
-    /// Reads what there is; `false` at the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>, space: &Space) -> Poll<io::Result<bool>> {
-        if self.appetite > 0 {
-            return self.poll_stream(cx);
-        }
-        let read = ready!(space.poll_read(cx, &mut self.stream))?;
-        let more = !read.is_empty();
-        if read.len() >= LONG && self.reader.is_in_body() {
-            self.appetite = STREAMED;
-        }
-        self.reader.put(read);
-        Poll::Ready(Ok(more))
-    }
-
-    /// The same of a long body, which has a buffer of its own.
-    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let space = self.reader.space();
-        if space.capacity() - space.len() < self.appetite / 4 {
-            space.reserve(self.appetite);
-        }
-        let offered = space.capacity() - space.len();
-        let read = pin!(self.stream.read_buf(space)).poll(cx);
-        if read.is_pending() {
-            // Whoever waits holds no buffer.
-            self.reader.let_go();
-        }
-        let n = ready!(read)?;
-        if n == offered {
-            self.appetite = (2 * self.appetite).min(MOST_STREAMED);
-        }
-        Poll::Ready(Ok(n > 0))
+        self.reader.poll_fill(cx, &mut self.stream, space)
     }
 
     /// Sends a request and waits for the head of its response.
@@ -201,13 +154,13 @@ impl Conn {
                 if matches!(read, Ok(true)) { UpstreamError::Protocol } else { UpstreamError::Closed };
             return Err(Failure { error, request: Some(request), sent: false, answered: false });
         }
-        let method = request.method().clone();
-        let asks = method == Method::CONNECT || request.headers().contains_key(header::UPGRADE);
         let is_bodiless = request.body().is_end_stream();
         let expected = request.extensions_mut().remove::<Expected>();
         let received = self.activity().received();
-        self.reader.expect(&method);
-        let mut out = Outgoing::new(&request, space.take_write(), trip.spelling().as_ref());
+        self.reader.expect(request.method());
+        let mut head = space.take_write();
+        let framing = write_request(&mut head, &request, trip.spelling().as_ref());
+        let mut out = Outgoing::new(head, framing);
         let mut waits = true;
         let result = poll_fn(|cx| {
             self.poll_send(cx, &mut out, request.body_mut())?;
@@ -217,7 +170,7 @@ impl Conn {
             }
             self.poll_head(cx, space, expected.as_ref())
         });
-        let Head { response, persists, spelling } = match result.await {
+        let ResponseHead { response, persists, spelling } = match result.await {
             Ok(read) => read,
             Err(error) => {
                 let answered = self.activity().received() > received;
@@ -234,12 +187,12 @@ impl Conn {
         }
         match response.status() {
             // A change of protocol that nobody asked for: what follows could be anything.
-            StatusCode::SWITCHING_PROTOCOLS if !asks => {
+            StatusCode::SWITCHING_PROTOCOLS if !asks_for_tunnel(&request) => {
                 let error = UpstreamError::Protocol;
                 Err(Failure { error, request: None, sent: true, answered: true })
             }
             // Boxed, as it is rare: the future of every exchange has room for it.
-            status if tunnels(&method, status) => Ok(Box::pin(self.tunnel(pools, response)).await),
+            status if tunnels(request.method(), status) => Ok(Box::pin(self.tunnel(pools, response)).await),
             _ => Ok(self.answer(pools, response)),
         }
     }
@@ -264,28 +217,25 @@ impl Conn {
         cx: &mut Context<'_>,
         space: &Space,
         expected: Option<&Expected>,
-    ) -> Poll<Result<Head, UpstreamError>> {
+    ) -> Poll<Result<ResponseHead, UpstreamError>> {
         loop {
-            match self.reader.next().map_err(|refused| self.refuse(refused))? {
-                Next::Head(head) => return Poll::Ready(Ok(head)),
-                Next::Interim(StatusCode::CONTINUE) => {
-                    if let Some(expected) = expected {
-                        expected.go_on();
-                    }
-                }
-                Next::Interim(_) => {}
-                Next::Nothing => match ready!(self.poll_fill(cx, space)) {
+            match self.reader.next_head().map_err(|refused| self.refuse(refused))? {
+                None => match ready!(self.poll_fill(cx, space)) {
                     Ok(true) => {}
                     Ok(false) | Err(_) => return Poll::Ready(Err(UpstreamError::Closed)),
                 },
+                Some(head) => match status(&head) {
+                    Some(StatusCode::CONTINUE) => {
+                        if let Some(expected) = expected {
+                            expected.go_on();
+                        }
+                    }
+                    Some(status) if is_interim(status) => {}
+                    Some(_) | None => {
+                        return Poll::Ready(read_response(&head).map_err(|_| UpstreamError::Protocol));
+                    }
+                },
             }
-        }
-    }
-
-    /// Gives a body that turns out to be long a buffer of its own.
-    fn hunger(&mut self) {
-        if self.reader.to_come().is_some_and(|to_come| to_come >= STREAMED as u64) {
-            self.appetite = self.appetite.max(STREAMED);
         }
     }
 
@@ -316,6 +266,14 @@ impl Conn {
         pools.watch_over(&mut stream, &mut open);
         Answer::Tunnel(response.map(|()| Body::empty()), Box::new(Tunnelled { stream, open }))
     }
+}
+
+fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}
+
+fn asks_for_tunnel(request: &Request<Body>) -> bool {
+    request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE)
 }
 
 fn tunnels(method: &Method, status: StatusCode) -> bool {
@@ -373,8 +331,7 @@ impl Streaming {
 
     fn release(&mut self) {
         if let Some(mut conn) = self.conn.take() {
-            conn.reader.let_go();
-            conn.appetite = 0;
+            conn.reader.rest();
             self.pools.put_h1(conn);
         }
     }
@@ -389,7 +346,6 @@ impl Streaming {
                 conn.sending = Some(sending);
             }
         }
-        conn.hunger();
         match ready!(conn.poll_fill(cx, self.pools.space())) {
             Ok(true) => Poll::Ready(Ok(true)),
             Ok(false) if conn.reader.is_until_close() => Poll::Ready(Ok(false)),

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::endpoint::{Endpoint, Open, Proven};
 use super::{h1, h2};
 use crate::gate::Tag;
+use crate::h1::Space;
 use crate::identity::Identity;
 use crate::io::leash::Leash;
 use crate::io::stream::Stream;
@@ -64,7 +65,7 @@ impl PoolKey {
 pub struct Pools {
     worker: usize,
     by_key: RefCell<HashMap<PoolKey, Pool>>,
-    space: h1::Space,
+    space: Space,
     /// Connections that carry bytes for somebody, by what their peer has proven.
     leashed: RefCell<Vec<(Proven, Weak<Leash>)>>,
 }
@@ -84,11 +85,11 @@ struct Pool {
 impl Pools {
     /// None yet; `worker` is whose they are.
     pub fn new(worker: usize) -> Self {
-        Self { worker, by_key: RefCell::default(), space: h1::Space::default(), leashed: RefCell::default() }
+        Self { worker, by_key: RefCell::default(), space: Space::default(), leashed: RefCell::default() }
     }
 
     /// What HTTP/1 connections read to and write from.
-    pub(super) fn space(&self) -> &h1::Space {
+    pub fn space(&self) -> &Space {
         &self.space
     }
 

@@ -190,14 +190,11 @@ impl Guard {
 
     pub(super) fn field_start(&mut self, rest: &[u8]) -> Result<usize, Refusal> {
         let mut whole = 0;
-        let mut heads = self.heads.as_ref().filter(|_| !self.trailers).map(|heads| heads.borrow_mut());
-        while let Some((name, read)) = whole_field(&rest[whole..]) {
-            if let Some(heads) = &mut heads {
-                heads.note(&rest[whole..whole + name]);
-            }
+        while let Some(read) =
+            whole_field(&rest[whole..]).or_else(|| self.whole_framing_field(&rest[whole..]))
+        {
             whole += read;
         }
-        drop(heads);
         if whole > 0 {
             return Ok(whole);
         }
@@ -218,6 +215,44 @@ impl Guard {
         }
     }
 
+    /// The length of the line, of which no part is missing, of a field that matters here, with nothing to be said against it.
+    fn whole_framing_field(&mut self, rest: &[u8]) -> Option<usize> {
+        let field = Field::starting_with(*rest.first()?);
+        let name = field.name();
+        let is_it = field != Field::Other
+            && rest.get(name.len()) == Some(&b':')
+            && rest[..name.len()].eq_ignore_ascii_case(name);
+        let bodiless = self.role == Role::Responses && matches!(self.head.status, 100..=199 | 204);
+        if !is_it || self.trailers || bodiless {
+            return None;
+        }
+        let value = name.len() + 1;
+        let end = value + text_run(&rest[value..]);
+        if rest.get(end..end + 2)? != LINE_END {
+            return None;
+        }
+        let value = rest[value..end].trim_ascii();
+        let head = &mut self.head;
+        match field {
+            Field::Host if !head.host => head.host = true,
+            Field::ContentLength if !head.length && !head.chunked && (1..=18).contains(&value.len()) => {
+                let digits = value.iter().map(|byte| byte.wrapping_sub(b'0'));
+                if !digits.clone().all(|digit| digit < 10) {
+                    return None;
+                }
+                head.length = true;
+                self.remaining = digits.fold(0, |length, digit| length * 10 + u64::from(digit));
+            }
+            Field::TransferEncoding
+                if !head.chunked && !head.length && !head.http10 && value.eq_ignore_ascii_case(CHUNKED) =>
+            {
+                head.chunked = true;
+            }
+            _ => return None,
+        }
+        Some(end + 2)
+    }
+
     pub(super) fn name(&mut self, rest: &[u8]) -> Result<usize, Refusal> {
         let run = run_of(rest, TOKEN);
         if self.field != Field::Other {
@@ -227,7 +262,6 @@ impl Guard {
                 _ => self.field = Field::Other,
             }
         }
-        self.note_name(&rest[..run], rest.get(run) == Some(&b':'));
         match rest.get(run) {
             None => Ok(run),
             Some(b':') => {
@@ -238,12 +272,6 @@ impl Guard {
             Some(b' ' | b'\t') => refuse(Violation::SpaceInFieldName, run),
             Some(b'\r' | b'\n') => refuse(Violation::MissingColon, run),
             Some(_) => refuse(Violation::FieldName, run),
-        }
-    }
-
-    fn note_name(&self, part: &[u8], is_whole: bool) {
-        if let Some(heads) = self.heads.as_ref().filter(|_| !self.trailers) {
-            heads.borrow_mut().note_part(part, is_whole);
         }
     }
 
@@ -374,16 +402,16 @@ fn whole_version(rest: &[u8]) -> Option<(bool, usize)> {
     }
 }
 
-/// The length of the name and of the line, of which no part is missing, of a field that can be none of those that matter here.
+/// The length of the line, of which no part is missing, of a field that can be none of those that matter here.
 #[inline]
-fn whole_field(rest: &[u8]) -> Option<(usize, usize)> {
+fn whole_field(rest: &[u8]) -> Option<usize> {
     let name = run_of(rest, TOKEN);
     let matters = || Field::starting_with(rest[0]).name().len() == name;
     if name == 0 || rest.get(name) != Some(&b':') || matters() {
         return None;
     }
     let end = name + 1 + text_run(&rest[name + 1..]);
-    (rest.get(end..end + 2)? == LINE_END).then_some((name, end + 2))
+    (rest.get(end..end + 2)? == LINE_END).then_some(end + 2)
 }
 
 const TOKEN: u8 = 1;

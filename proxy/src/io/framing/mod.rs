@@ -24,12 +24,7 @@ pub(crate) mod tests;
 
 pub use violation::{Refusal, Violation};
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use head::{Field, Head};
-
-use super::spelling::Heads;
 
 /// Watches one direction of one connection. By itself it never allocates.
 #[derive(Debug)]
@@ -51,8 +46,6 @@ pub struct Guard {
     remaining: u64,
     expected: Expected,
     messages: u64,
-    /// Who is told how names of fields are written.
-    heads: Option<Rc<RefCell<Heads>>>,
 }
 
 /// Where the peer is in its stream.
@@ -172,14 +165,7 @@ impl Guard {
             remaining: 0,
             expected: Expected::default(),
             messages: 0,
-            heads: None,
         }
-    }
-
-    /// The same, which tells how names of fields are written.
-    #[must_use]
-    pub fn telling(self, heads: Rc<RefCell<Heads>>) -> Self {
-        Self { heads: Some(heads), ..self }
     }
 
     /// Announces a request that is about to be written: once for each, in their order. Up to 32 may wait
@@ -365,11 +351,6 @@ impl Guard {
                 refuse(violation, 0)
             })?;
             self.messages += 1;
-            if let Some(heads) = &self.heads {
-                // Nobody asks how an interim answer is spelt, and there is no end to them.
-                let is_interim = matches!(self.head.status, 100 | 102..=199);
-                heads.borrow_mut().note_head(!is_interim);
-            }
         }
         Ok(1)
     }

@@ -64,7 +64,7 @@ fn request() -> impl Strategy<Value = Message> {
 }
 
 /// Requests that follow each other on one connection.
-pub(super) fn requests() -> impl Strategy<Value = Vec<Message>> {
+pub(crate) fn requests() -> impl Strategy<Value = Vec<Message>> {
     vec(request(), 1..5)
 }
 
@@ -145,7 +145,7 @@ pub(crate) fn damaged(mut bytes: Vec<u8>, damages: &[Damage]) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn joined(messages: &[Message]) -> Vec<u8> {
+pub(crate) fn joined(messages: &[Message]) -> Vec<u8> {
     messages.iter().flat_map(|message| message.bytes.iter().copied()).collect()
 }
 

@@ -47,7 +47,7 @@ impl std::fmt::Debug for Space {
 
 impl Space {
     /// Reads once: what came, nothing at the end.
-    pub(super) fn poll_read(
+    pub fn poll_read(
         &self,
         cx: &mut Context<'_>,
         stream: &mut (impl AsyncRead + Unpin),
@@ -73,12 +73,12 @@ impl Space {
     }
 
     /// Space to gather in what is to be written; what is in it is nobody's.
-    pub(super) fn take_write(&self) -> Vec<u8> {
+    pub fn take_write(&self) -> Vec<u8> {
         self.write.take()
     }
 
     /// To be used by the next.
-    pub(super) fn put_write(&self, space: Vec<u8>) {
+    pub fn put_write(&self, space: Vec<u8>) {
         if space.capacity() <= KEPT {
             self.write.set(space);
         }

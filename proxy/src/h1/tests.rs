@@ -1,4 +1,4 @@
-//! What is read is what hyper's client reads, and what is written is what its server serves, however it comes and goes.
+//! What is read is what hyper reads, and what is written is what hyper understands by it, however it comes and goes.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -14,12 +14,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 
-use super::head::{Framing, write};
-use super::outgoing::{Outgoing, Stopped};
-use super::reader::{Cut, Next, Reader, Refused};
+use super::head::read_trailers;
+use super::*;
 use crate::body::{Body, BodyError};
-use crate::io::framing::tests::generated::{damage, damaged, pieces, response};
-use crate::io::spelling::spelling;
+use crate::io::framing::tests::generated::{damage, damaged, joined, pieces, requests, response};
+
+/// What a head may have, in the tests.
+const MOST: usize = 1000;
 
 /// A message as a reader has it.
 #[derive(Debug, Default, PartialEq)]
@@ -30,23 +31,21 @@ struct Message {
     trailers: HeaderMap,
 }
 
-/// What came of a stream: the message, if its head was whole; whether it came to its end.
+/// What came of a response: the message, if its head was whole; whether it came to its end.
 fn read<'a>(method: &Method, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<(Message, bool), Refused> {
-    let mut reader = Reader::new();
+    let mut reader = Reader::responses(MOST);
     reader.expect(method);
     let mut message = Message::default();
     let (mut has_head, mut is_whole) = (false, false);
     for piece in pieces {
         reader.put(BytesMut::from(piece));
         while !has_head {
-            match reader.next()? {
-                Next::Interim(_) => {}
-                Next::Nothing => break,
-                Next::Head(head) => {
-                    has_head = true;
-                    message.status = head.response.status();
-                    message.fields = head.response.headers().clone();
-                }
+            let Some(head) = reader.next_head()? else { break };
+            has_head = !status(&head).unwrap().is_informational();
+            if has_head {
+                let head = read_response(&head).map_err(|_| Refused::TooLarge)?;
+                message.status = head.response.status();
+                message.fields = head.response.headers().clone();
             }
         }
         while has_head && !is_whole {
@@ -167,24 +166,27 @@ fn trailers_are_read() {
 
 #[test]
 fn what_is_too_large_is_refused() {
-    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(101));
-    assert_eq!(read(&Method::GET, [many.as_bytes()]), Err(Refused::TooLarge));
-    let long = format!("HTTP/1.1 200 OK\r\na: {}", "b".repeat(256 * 1024));
+    let long = format!("HTTP/1.1 200 OK\r\na: {}", "b".repeat(MOST));
     assert_eq!(read(&Method::GET, [long.as_bytes()]), Err(Refused::TooLarge));
-    let trailers = "b".repeat(256 * 1024);
-    let trailers = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: {trailers}");
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let trailers = format!("{chunked}0\r\na: {}", "b".repeat(MOST));
     assert_eq!(read(&Method::GET, [trailers.as_bytes()]), Err(Refused::TooLarge));
+    let many = format!("{chunked}0\r\n{}\r\n", "a: b\r\n".repeat(101));
+    assert_eq!(read(&Method::GET, [many.as_bytes()]), Err(Refused::Trailers));
+    let many = |n| Bytes::from(format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(n)));
+    assert_eq!(read_response(&many(101)).unwrap_err(), Malformed::TooManyFields);
+    assert!(read_response(&many(100)).is_ok());
+    let many = |n| Bytes::from(format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(n)));
+    assert_eq!(read_request(&many(6), 5).unwrap_err(), Malformed::TooManyFields);
+    assert!(read_request(&many(5), 5).is_ok());
+    let long = |n| Bytes::from(format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(n)));
+    assert_eq!(read_request(&long(65_534), 5).unwrap_err(), Malformed::TargetTooLong);
+    assert!(read_request(&long(65_000), 5).is_ok());
 }
 
 #[track_caller]
-fn head_of(bytes: &'static [u8]) -> super::head::Head {
-    let mut reader = Reader::new();
-    reader.expect(&Method::GET);
-    reader.put(BytesMut::from(bytes));
-    match reader.next() {
-        Ok(Next::Head(head)) => head,
-        other => panic!("{other:?}"),
-    }
+fn head_of(bytes: &'static [u8]) -> ResponseHead {
+    read_response(&Bytes::from_static(bytes)).unwrap()
 }
 
 #[test]
@@ -207,7 +209,7 @@ fn a_head_is_kept_as_it_is_written() {
     assert_eq!(head.response.extensions().get::<hyper::ext::ReasonPhrase>().unwrap().as_bytes(), b"Fine");
     assert_eq!(head.response.headers()["x-case"], "a b");
     assert_eq!(head.response.headers()["y"].as_bytes(), b"\xff");
-    assert_eq!(head.spelling, spelling([&b"X-Case"[..], b"y"].into_iter()));
+    assert_eq!(head.spelling.as_deref(), Some(&b"\x06X-Case\x01y"[..]));
     assert!(head_of(b"HTTP/1.1 200 OK\r\na: b\r\n\r\n").spelling.is_none());
     assert!(head_of(b"HTTP/1.1 200 OK\r\n\r\n").response.extensions().is_empty());
     assert_eq!(head_of(b"HTTP/1.0 200 OK\r\n\r\n").response.version(), Version::HTTP_10);
@@ -285,7 +287,9 @@ impl AsyncWrite for Slow {
 fn sent(mut request: Request<Body>, mut sizes: Vec<usize>) -> Result<Vec<u8>, Stopped> {
     sizes.push(100_000);
     let mut slow = Slow { taken: Vec::new(), sizes, turn: 0, flushed: 0 };
-    let mut out = Outgoing::new(&request, b"of the last one".to_vec(), None);
+    let mut head = Vec::new();
+    let framing = write_request(&mut head, &request, None);
+    let mut out = Outgoing::new(head, framing);
     run(std::future::poll_fn(|cx| out.poll(cx, (&mut slow, request.body_mut()))))?;
     assert!(out.is_done() && slow.flushed == slow.taken.len());
     Ok(slow.taken)
@@ -373,21 +377,200 @@ fn heads_are_written_for_any_target_and_body() {
     ] {
         let request = Request::builder().method(method).uri(uri).header("h", "v").body(body).unwrap();
         let mut out = Vec::new();
-        assert_eq!(write(&mut out, &request, None), framing);
+        assert_eq!(write_request(&mut out, &request, None), framing);
         assert_eq!(String::from_utf8(out).unwrap(), head);
     }
     let request = Request::get("/").header("x-case", "x-case: a").body(Body::empty()).unwrap();
     let mut out = Vec::new();
-    write(&mut out, &request, spelling([&b"X-Case"[..]].into_iter()).as_ref());
+    let spelling = head_of(b"HTTP/1.1 200 OK\r\nX-Case: a\r\n\r\n").spelling;
+    write_request(&mut out, &request, spelling.as_ref());
     assert_eq!(out, b"GET / HTTP/1.1\r\nX-Case: x-case: a\r\n\r\n");
 }
 
 #[test]
 fn nothing_is_sent_of_a_request_that_waits_for_nobody() {
     let mut request = Request::get("/").body(Body::empty()).unwrap();
-    let mut out = Outgoing::new(&request, Vec::new(), None);
+    let mut out = Outgoing::new(b"GET / HTTP/1.1\r\n\r\n".to_vec(), Framing::Length(0));
     let mut full = Slow { taken: Vec::new(), sizes: vec![0], turn: 0, flushed: 0 };
     let mut context = Context::from_waker(Waker::noop());
     assert!(out.poll(&mut context, (&mut full, request.body_mut())).is_pending());
     assert!(!out.has_begun() && !out.is_done());
+}
+
+/// A request by its method, target and fields, and its body.
+type Came = (Method, String, HeaderMap, Vec<u8>);
+
+/// The requests that came.
+fn came<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Came>, Refused> {
+    let mut reader = Reader::requests(MOST);
+    let mut all: Vec<Came> = Vec::new();
+    let mut in_body = false;
+    for piece in pieces {
+        reader.put(BytesMut::from(piece));
+        loop {
+            if !in_body {
+                let Some(head) = reader.next_head()? else { break };
+                let head = read_request(&head, 100).map_err(|_| Refused::TooLarge)?.request;
+                all.push((head.method().clone(), head.uri().to_string(), head.headers().clone(), Vec::new()));
+            }
+            in_body = true;
+            match reader.cut()? {
+                Cut::Nothing => break,
+                Cut::Data(data) => all.last_mut().unwrap().3.extend_from_slice(&data),
+                Cut::End | Cut::Trailers(_) => in_body = false,
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The same by hyper, which refuses some, and ends where a request says that it is the last.
+async fn came_to_hyper(bytes: &[u8]) -> Vec<Came> {
+    let (mut client, server) = duplex(1 << 20);
+    client.write_all(bytes).await.unwrap();
+    client.shutdown().await.unwrap();
+    let all = RefCell::new(Vec::new());
+    let service = service_fn(async |request: Request<hyper::body::Incoming>| {
+        let (head, body) = request.into_parts();
+        if let Ok((body, _)) = collect(body).await {
+            all.borrow_mut().push((head.method, head.uri.to_string(), head.headers, body));
+        }
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    });
+    let mut http = hyper::server::conn::http1::Builder::new();
+    let _ended = http.half_close(true).serve_connection(TokioIo::new(server), service).await;
+    all.into_inner()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn what_comes_is_what_comes_to_hyper(
+        messages in requests(),
+        damages in vec(damage(), 0..3),
+        sizes in vec(1..60_usize, 1..8),
+    ) {
+        let bytes = damaged(joined(&messages), &damages);
+        let whole = came([&bytes[..]]);
+        let one_by_one = came(bytes.chunks(1));
+        prop_assert_eq!(one_by_one.is_ok(), whole.is_ok());
+        prop_assert_eq!(came(pieces(&bytes, &sizes)).is_ok(), whole.is_ok());
+        if let (Ok(whole), Ok(one_by_one)) = (whole, one_by_one) {
+            prop_assert_eq!(&whole, &one_by_one);
+            // Its last body may not have ended.
+            let hyper = run(came_to_hyper(&bytes));
+            prop_assert!(whole.starts_with(&hyper), "{hyper:?}\nbeyond\n{whole:?}");
+            if damages.is_empty() {
+                prop_assert_eq!(whole.len(), messages.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_request_says_of_its_answer_is_read() {
+    let asked = |head: &'static str| {
+        let RequestHead { asked, expects, .. } =
+            read_request(&Bytes::from_static(head.as_bytes()), 9).unwrap();
+        (asked, expects)
+    };
+    let usual = USUAL;
+    for (head, expected) in [
+        ("GET / HTTP/1.1\r\n\r\n", (usual, false)),
+        ("\r\nHEAD / HTTP/1.1\r\n\r\n", (Asked { head: true, ..usual }, false)),
+        ("CONNECT a:1 HTTP/1.1\r\n\r\n", (Asked { connect: true, ..usual }, false)),
+        ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", (Asked { persists: false, ..usual }, false)),
+        ("GET / HTTP/1.0\r\n\r\n", (Asked { is_1_0: true, persists: false, ..usual }, false)),
+        ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", (Asked { is_1_0: true, ..usual }, false)),
+        ("GET / HTTP/1.1\r\nTE: gzip, trailers\r\n\r\n", (Asked { trailers: true, ..usual }, false)),
+        ("PUT / HTTP/1.1\r\nExpect: 100-Continue\r\n\r\n", (usual, true)),
+        (
+            "PUT / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n",
+            (Asked { is_1_0: true, persists: false, ..usual }, false),
+        ),
+    ] {
+        assert_eq!(asked(head), expected, "{head:?}");
+    }
+    let head = Bytes::from_static(b"GET http://[ HTTP/1.1\r\n\r\n");
+    assert_eq!(read_request(&head, 9).unwrap_err(), Malformed::Line);
+}
+
+const USUAL: Asked = Asked { head: false, connect: false, is_1_0: false, persists: true, trailers: false };
+
+fn full() -> Body {
+    Body::full(Bytes::from_static(b"ab"))
+}
+
+fn streamed() -> Body {
+    Body::source(Box::pin(Frames { frames: Vec::new(), waits: false, sized: false }))
+}
+
+/// The head that is written of an answer with this field, a line at a time, and what comes of it.
+#[track_caller]
+fn answers(
+    asked: Asked,
+    (status, field, body): (u16, &str, Body),
+    (lines, framing, persists): (&str, Framing, bool),
+) {
+    let mut response = Response::builder().status(status);
+    if let Some((name, value)) = field.split_once(": ") {
+        response = response.header(name, value);
+    }
+    let mut out = Vec::new();
+    let got = write_response(&mut out, &response.body(body).unwrap(), asked, (None, b"D"));
+    assert_eq!(String::from_utf8(out).unwrap(), format!("{}\r\n\r\n", lines.replace('|', "\r\n")));
+    assert_eq!(got, (framing, persists));
+}
+
+#[test]
+fn bodies_of_answers_are_framed_as_they_are_known() {
+    let (none, two, nine) = (Framing::Length(0), Framing::Length(2), Framing::Length(9));
+    let chunked = Framing::Chunked { trailers: false };
+    let ok = "HTTP/1.1 200 OK";
+    let rows = [
+        (200, "", full(), format!("{ok}|content-length: 2|date: D"), two),
+        (200, "date: x", full(), format!("{ok}|date: x|content-length: 2"), two),
+        (200, "", streamed(), format!("{ok}|transfer-encoding: chunked|date: D"), chunked),
+        (200, "", Body::empty(), format!("{ok}|content-length: 0|date: D"), none),
+        // Whoever takes it sees that it is cut short.
+        (200, "content-length: 9", full(), format!("{ok}|content-length: 9|date: D"), nine),
+        (204, "", Body::empty(), "HTTP/1.1 204 No Content|date: D".to_owned(), none),
+    ];
+    for (status, field, body, lines, framing) in rows {
+        answers(USUAL, (status, field, body), (&lines, framing, true));
+    }
+    let answer = (304, "content-length: 9", Body::empty());
+    answers(USUAL, answer, ("HTTP/1.1 304 Not Modified|content-length: 9|date: D", none, true));
+    let head = Asked { head: true, ..USUAL };
+    let answer = (200, "content-length: 9", Body::empty());
+    answers(head, answer, ("HTTP/1.1 200 OK|content-length: 9|date: D", none, true));
+    let tunnel = Asked { connect: true, ..USUAL };
+    answers(tunnel, (200, "", Body::empty()), ("HTTP/1.1 200 OK|date: D", none, true));
+    let switch = "HTTP/1.1 101 Switching Protocols|connection: upgrade";
+    answers(USUAL, (101, "connection: upgrade", Body::empty()), (switch, none, true));
+    let trailers = Asked { trailers: true, ..USUAL };
+    let lines = format!("{ok}|transfer-encoding: chunked|date: D");
+    answers(trailers, (200, "", streamed()), (&lines, Framing::Chunked { trailers: true }, true));
+}
+
+#[test]
+fn answers_say_whether_the_connection_persists() {
+    let two = Framing::Length(2);
+    let last = Asked { persists: false, ..USUAL };
+    let said = "HTTP/1.1 200 OK|connection: close|content-length: 2|date: D";
+    answers(USUAL, (200, "connection: close", full()), (said, two, false));
+    let added = "HTTP/1.1 200 OK|content-length: 2|connection: close|date: D";
+    answers(last, (200, "", full()), (added, two, false));
+    let old = Asked { is_1_0: true, ..USUAL };
+    let kept = "HTTP/1.0 200 OK|content-length: 2|connection: keep-alive|date: D";
+    answers(old, (200, "", full()), (kept, two, true));
+    let until_close = ("HTTP/1.0 200 OK|connection: close|date: D", Framing::UntilClose, false);
+    answers(old, (200, "", streamed()), until_close);
+    answers(Asked { persists: false, ..old }, (200, "", streamed()), until_close);
+}
+
+#[test]
+fn trailers_are_none_where_there_are_none() {
+    assert_eq!(read_trailers(&Bytes::from_static(b"\r\n")), Ok(HeaderMap::new()));
 }

@@ -1,4 +1,4 @@
-//! A request on its way out: its head, then its body as it comes, in the framing that the head announced.
+//! A message on its way out: its head, then its body as it comes, in the framing that the head announced.
 //!
 //! What is small is gathered and written together; what is large is written from where it is.
 
@@ -7,31 +7,29 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::Request;
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
 
-use super::head::{Framing, write, write_trailers};
+use super::head::{Framing, write_trailers};
 use crate::body::Body;
-use crate::io::spelling::Spelling;
 
 /// Data up to so many bytes is copied behind what else is to be written.
 const SMALL: usize = 1024;
 /// So many bytes are gathered, at most, before they are written.
 const GATHERED: usize = 8 * 1024;
 
-/// Why a request could not be sent to its end.
+/// Why a message could not be sent to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stopped {
+pub enum Stopped {
     /// Its body broke off, or is not as long as its head says.
     Body,
     /// The connection takes no more.
     Connection,
 }
 
-/// What of a request is still to be sent.
+/// What of a message is still to be sent.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub struct Outgoing {
     framing: Framing,
     /// Bytes to be written first; how many of them have been.
     gathered: Vec<u8>,
@@ -54,25 +52,24 @@ enum Stage {
 }
 
 impl Outgoing {
-    /// A request of which nothing was sent. `space` is written over.
-    pub(super) fn new(request: &Request<Body>, mut space: Vec<u8>, names: Option<&Spelling>) -> Self {
-        let framing = write(&mut space, request, names);
-        let stage = if request.body().is_end_stream() { Stage::Last } else { Stage::Body };
-        Self { framing, gathered: space, written: 0, data: Bytes::new(), after: b"", stage, begun: false }
+    /// A message of which nothing was sent, whose head has been gathered.
+    pub fn new(head: Vec<u8>, framing: Framing) -> Self {
+        let stage = if framing == Framing::Length(0) { Stage::Last } else { Stage::Body };
+        Self { framing, gathered: head, written: 0, data: Bytes::new(), after: b"", stage, begun: false }
     }
 
     /// Whether the connection has taken a byte of it.
-    pub(super) fn has_begun(&self) -> bool {
+    pub fn has_begun(&self) -> bool {
         self.begun
     }
 
     /// Whether there is nothing more to send.
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.stage == Stage::Done
     }
 
     /// The space that it was gathered in, to be used again.
-    pub(super) fn take_space(&mut self) -> Vec<u8> {
+    pub fn take_space(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.gathered)
     }
 
@@ -80,7 +77,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// See [`Stopped`]. Where the connection takes no more, nothing more is sent.
-    pub(super) fn poll(
+    pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
         (stream, body): (&mut (impl AsyncWrite + Unpin), &mut Body),
@@ -129,7 +126,8 @@ impl Outgoing {
             Framing::Length(left) => {
                 *left = left.checked_sub(data.len() as u64).ok_or(Stopped::Body)?;
             }
-            Framing::Chunked => {
+            Framing::UntilClose => {}
+            Framing::Chunked { .. } => {
                 write_size(&mut self.gathered, data.len());
                 self.after = b"\r\n";
             }
@@ -145,9 +143,12 @@ impl Outgoing {
 
     fn put_end(&mut self, trailers: Option<http::HeaderMap>) -> Result<(), Stopped> {
         match self.framing {
-            Framing::Length(0) => {}
+            Framing::Length(0) | Framing::UntilClose => {}
             Framing::Length(_) => return Err(Stopped::Body),
-            Framing::Chunked => write_trailers(&mut self.gathered, &trailers.unwrap_or_default()),
+            Framing::Chunked { trailers: true } => {
+                write_trailers(&mut self.gathered, &trailers.unwrap_or_default());
+            }
+            Framing::Chunked { trailers: false } => self.gathered.extend_from_slice(b"0\r\n\r\n"),
         }
         self.stage = Stage::Last;
         Ok(())
