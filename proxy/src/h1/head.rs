@@ -319,12 +319,9 @@ fn read_fields(
     let mut left = most;
     let mut at = start;
     while section.get(at).is_some_and(|first| *first != b'\r') {
-        let mut colon = at;
-        let mut has_capital = false;
-        while section[colon] != b':' {
-            has_capital |= section[colon].is_ascii_uppercase();
-            colon += 1;
-        }
+        let colon = at + section[at..].iter().position(|byte| *byte == b':').ok_or(Malformed::Line)?;
+        let has_capital =
+            section[at..colon].iter().fold(false, |capital, byte| capital | byte.is_ascii_uppercase());
         let end = line(section, colon).ok_or(Malformed::Line)?;
         left = left.checked_sub(1).ok_or(Malformed::TooManyFields)?;
         let name = &section[at..colon];

@@ -68,9 +68,10 @@ impl Outgoing {
         self.stage == Stage::Done
     }
 
-    /// The space that it was gathered in, to be used again.
-    pub fn take_space(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.gathered)
+    /// The space that it was gathered in, to be used again once there is nothing more to send.
+    pub fn take_space(&mut self) -> Option<Vec<u8>> {
+        let is_there = self.is_done() && self.gathered.capacity() > 0;
+        is_there.then(|| std::mem::take(&mut self.gathered))
     }
 
     /// Sends as much as the body has and the connection takes.

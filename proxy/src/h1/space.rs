@@ -1,7 +1,7 @@
 //! Where a worker's connections read to and write from. What is read shares a block with what was read before, and a block
 //! is free again when the last message in it is; so a message takes no memory but its own, and seldom an allocation.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
@@ -15,14 +15,17 @@ const LEAST: usize = 4 * 1024;
 const MOST: usize = 32 * 1024;
 /// So many reads in a row that needed a quarter of their room, and the next gets less.
 const SMALL_READS: u8 = 16;
-/// Room for heads that is kept.
-const KEPT: usize = 16 * 1024;
+/// Room for a head, at first and at most for the next.
+const HEAD: usize = 1024;
+const MOST_KEPT: usize = 16 * 1024;
+/// So many of them are kept: answers are under way for as long as their clients take.
+const KEPT: usize = 16;
 
 /// The space of one worker.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Space {
     read: RefCell<Reading>,
-    write: Cell<Vec<u8>>,
+    write: RefCell<Vec<Vec<u8>>>,
 }
 
 #[derive(Debug)]
@@ -36,12 +39,6 @@ struct Reading {
 impl Default for Reading {
     fn default() -> Self {
         Self { block: BytesMut::new(), room: LEAST, small: 0 }
-    }
-}
-
-impl std::fmt::Debug for Space {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Space").field("read", &self.read).finish_non_exhaustive()
     }
 }
 
@@ -72,15 +69,17 @@ impl Space {
         Poll::Ready(Ok(block.split()))
     }
 
-    /// Space to gather in what is to be written; what is in it is nobody's.
+    /// Space to gather in what is to be written. It is empty.
     pub fn take_write(&self) -> Vec<u8> {
-        self.write.take()
+        self.write.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(HEAD))
     }
 
     /// To be used by the next.
-    pub fn put_write(&self, space: Vec<u8>) {
-        if space.capacity() <= KEPT {
-            self.write.set(space);
+    pub fn put_write(&self, mut space: Vec<u8>) {
+        let mut kept = self.write.borrow_mut();
+        if space.capacity() <= MOST_KEPT && kept.len() < KEPT {
+            space.clear();
+            kept.push(space);
         }
     }
 }

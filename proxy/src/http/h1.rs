@@ -165,7 +165,10 @@ async fn serve_one<S: Stack>(wire: &Rc<Wire>, stack: &mut S, head: RequestHead) 
     let request = Box::new(request.map(|()| body));
     let ledger = Ledger::open(wire.conn().clone(), &request, spelling);
     let call = Call { request, tunnel: Wanted::Nothing, ledger: ledger.clone() };
-    let response = answer(wire, stack.call(call)).await?;
+    let response = {
+        let answering = pin!(stack.call(call));
+        answer(wire, answering).await?
+    };
     let tunnel = ledger.take_tunnel().map(|upstream| Box::new(Tunnel { upstream, meter: ledger.clone() }));
     let names = ledger.trip().take_answer_spelling();
     drop(ledger);
@@ -178,11 +181,10 @@ async fn serve_one<S: Stack>(wire: &Rc<Wire>, stack: &mut S, head: RequestHead) 
 }
 
 /// Waits for the answer, or for its being of use to nobody.
-async fn answer<F>(wire: &Wire, answering: F) -> Result<Response<Body>, End>
+async fn answer<F>(wire: &Wire, mut answering: Pin<&mut F>) -> Result<Response<Body>, End>
 where
     F: Future<Output = Result<Response<Body>, Infallible>>,
 {
-    let mut answering = pin!(answering);
     poll_fn(|cx| {
         if let Some(verdict) = ends(wire.conn(), cx) {
             return Poll::Ready(Err(End::Verdict(verdict)));
@@ -218,7 +220,9 @@ async fn send(
         }
     })
     .await?;
-    space.put_write(out.take_space());
+    if let Some(written) = out.take_space() {
+        space.put_write(written);
+    }
     Ok(persists)
 }
 

@@ -164,6 +164,9 @@ impl Conn {
         let mut waits = true;
         let result = poll_fn(|cx| {
             self.poll_send(cx, &mut out, request.body_mut())?;
+            if let Some(written) = out.take_space() {
+                space.put_write(written);
+            }
             // Nothing has come since it was looked at, or we would have been woken.
             if std::mem::take(&mut waits) && !self.over {
                 return Poll::Pending;
@@ -180,9 +183,7 @@ impl Conn {
         };
         trip.note_answer_spelling(spelling);
         self.over |= !persists;
-        if out.is_done() {
-            space.put_write(out.take_space());
-        } else {
+        if !out.is_done() {
             self.sending = Some(Sending { out, body: std::mem::replace(request.body_mut(), Body::empty()) });
         }
         match response.status() {
