@@ -192,6 +192,12 @@ impl fmt::Debug for Body {
     }
 }
 
+/// A piece of a body as whoever keeps it for long should: small ones stand in blocks with much else, which they would hold on to.
+pub fn kept(bytes: &Bytes) -> Bytes {
+    const SMALL: usize = 4096;
+    if bytes.len() < SMALL { Bytes::copy_from_slice(bytes) } else { bytes.clone() }
+}
+
 /// The same request, without its body.
 pub fn bodiless(request: &Request<Body>) -> Box<Request<Body>> {
     let mut copy = Box::new(Request::new(Body::empty()));
@@ -199,7 +205,6 @@ pub fn bodiless(request: &Request<Body>) -> Box<Request<Body>> {
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
-    // Among them is how the names of the fields were written.
     *copy.extensions_mut() = request.extensions().clone();
     copy
 }

@@ -35,7 +35,7 @@ pub trait Subject: std::fmt::Debug {
 pub enum Stage {
     /// TLS handshake, or the first bytes that tell the protocol.
     Opening,
-    /// HTTP/1 in hyper's hands.
+    /// HTTP/1, in use or about to be.
     Http1,
     /// HTTP/1, idle, its buffers given back.
     Parked,

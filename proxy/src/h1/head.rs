@@ -40,8 +40,10 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<Body>, names: Option<&
     let mut speller = Speller::new(names);
     let mut length = None;
     for (name, value) in request.headers() {
-        if name == header::CONTENT_LENGTH {
-            length = said_length(value);
+        match *name {
+            header::CONTENT_LENGTH if !takes_length(&mut length, value) => continue,
+            header::TRANSFER_ENCODING => continue,
+            _ => {}
         }
         write_field(out, speller.spell(name.as_str()), value);
     }
@@ -80,8 +82,12 @@ fn framing(out: &mut Vec<u8>, said: Option<u64>, body: &Body, otherwise: Framing
     otherwise
 }
 
-fn said_length(value: &HeaderValue) -> Option<u64> {
-    value.to_str().ok()?.trim().parse().ok()
+/// Whether a `content-length` is one, and the first: HTTP/2 lets the same length stand there twice.
+fn takes_length(length: &mut Option<u64>, value: &HeaderValue) -> bool {
+    let said = value.to_str().ok().and_then(|value| value.trim().parse().ok());
+    let is_taken = length.is_none() && said.is_some();
+    *length = length.or(said);
+    is_taken
 }
 
 fn write_field(out: &mut Vec<u8>, name: &[u8], value: &HeaderValue) {
@@ -116,13 +122,16 @@ pub fn write_response(
     (names, date): (Option<&Spelling>, &[u8]),
 ) -> (Framing, bool) {
     let status = response.status();
+    // What follows is no HTTP to whoever asked, be there a tunnel or not (RFC 9110 section 9.3.6).
+    let is_tunnel = asked.connect && status.is_success();
     write_status_line(out, response, asked.is_1_0);
     let mut speller = Speller::new(names);
     let (mut length, mut has_date, mut is_connection_said) = (None, status.is_informational(), false);
-    let mut persists = asked.persists;
+    let mut persists = asked.persists && !is_tunnel;
     for (name, value) in response.headers() {
         match *name {
-            header::CONTENT_LENGTH => length = said_length(value),
+            header::CONTENT_LENGTH if is_tunnel || !takes_length(&mut length, value) => continue,
+            header::TRANSFER_ENCODING => continue,
             header::DATE => has_date = true,
             header::CONNECTION => {
                 is_connection_said = true;
@@ -135,7 +144,7 @@ pub fn write_response(
     let no_content = asked.head
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-        || (asked.connect && status.is_success());
+        || is_tunnel;
     let framing = if no_content {
         Framing::Length(0)
     } else {
@@ -144,7 +153,7 @@ pub fn write_response(
         framing(out, length, response.body(), otherwise)
     };
     persists &= framing != Framing::UntilClose;
-    if !is_connection_said {
+    if !is_connection_said && !is_tunnel {
         if !persists && !status.is_informational() {
             out.extend_from_slice(b"connection: close\r\n");
         } else if asked.is_1_0 {
@@ -320,13 +329,11 @@ fn read_fields(
     let mut at = start;
     while section.get(at).is_some_and(|first| *first != b'\r') {
         let colon = at + section[at..].iter().position(|byte| *byte == b':').ok_or(Malformed::Line)?;
-        let has_capital =
-            section[at..colon].iter().fold(false, |capital, byte| capital | byte.is_ascii_uppercase());
         let end = line(section, colon).ok_or(Malformed::Line)?;
         left = left.checked_sub(1).ok_or(Malformed::TooManyFields)?;
-        let name = &section[at..colon];
-        written.note(name, has_capital);
-        let name = HeaderName::from_bytes(name).map_err(|_| Malformed::Line)?;
+        let spelt = &section[at..colon];
+        let name = HeaderName::from_bytes(spelt).map_err(|_| Malformed::Line)?;
+        written.note(spelt, name.as_str().as_bytes() != spelt);
         let value = section.slice_ref(section[colon + 1..end].trim_ascii());
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| Malformed::Line)?;
         match name {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::head;
 use super::space::Space;
-use crate::io::framing::{Guard, Kind, Phase, Refusal};
+use crate::io::framing::{Guard, Kind, Phase, Violation};
 
 /// Bytes of a long body that are read at once, at least and at most.
 const STREAMED: usize = 64 * 1024;
@@ -46,23 +46,20 @@ pub enum Cut {
     Nothing,
 }
 
-/// Why what a peer sends is refused.
+/// Why what a peer sends is refused, from there on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Its framing leaves room for doubt.
-    Framing(Refusal),
-    /// A head or trailers are too large.
-    TooLarge,
-    /// Trailers are none.
-    Trailers,
+    /// Its framing leaves room for doubt, or its trailers are too many.
+    Framing(Violation),
+    /// A head is too large.
+    HeadTooLarge,
 }
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Framing(refusal) => refusal.fmt(f),
-            Self::TooLarge => f.write_str("a head or a trailer section is too large"),
-            Self::Trailers => f.write_str("a trailer section is malformed, or has too many fields"),
+            Self::Framing(violation) => violation.fmt(f),
+            Self::HeadTooLarge => f.write_str("a head is too large"),
         }
     }
 }
@@ -150,7 +147,11 @@ impl Reader {
     }
 
     /// What was read and belongs to no message.
-    pub fn into_rest(self) -> Bytes {
+    pub fn into_rest(mut self) -> Bytes {
+        if self.is_whole() {
+            // An empty line before a head that has not come.
+            self.unread.advance(self.scanned);
+        }
         self.unread.freeze()
     }
 
@@ -184,14 +185,24 @@ impl Reader {
         let Some(rest) = self.unread.get(self.scanned..).filter(|rest| !rest.is_empty()) else {
             return Ok(None);
         };
-        let part = self.guard.next(rest).map_err(Refused::Framing)?;
+        let part = self.guard.next(rest).map_err(|refusal| Refused::Framing(refusal.violation))?;
         if matches!(part.kind, Kind::Head | Kind::Trailers) {
             self.scanned += part.length;
             if self.scanned > self.most {
-                return Err(Refused::TooLarge);
+                let refused = self.refuse_trailers();
+                return Err(if part.kind == Kind::Head { Refused::HeadTooLarge } else { refused });
             }
         }
+        if self.is_whole() {
+            // What follows is read ahead at most.
+            self.appetite = 0;
+        }
         Ok(Some((part.kind, part.length)))
+    }
+
+    fn refuse_trailers(&mut self) -> Refused {
+        self.guard.refuse(Violation::Trailers);
+        Refused::Framing(Violation::Trailers)
     }
 
     /// The head, or section, that was scanned.
@@ -218,7 +229,7 @@ impl Reader {
     /// # Errors
     /// See [`Refused`].
     pub fn cut(&mut self) -> Result<Cut, Refused> {
-        while !self.is_whole() {
+        while !self.is_whole() || self.guard.has_failed() {
             match self.scan()? {
                 None => return Ok(Cut::Nothing),
                 Some((Kind::Data, length)) => return Ok(Cut::Data(self.unread.split_to(length).freeze())),
@@ -229,7 +240,8 @@ impl Reader {
         if self.scanned == 0 {
             return Ok(Cut::End);
         }
-        let trailers = head::read_trailers(&self.take_scanned()).map_err(|_| Refused::Trailers)?;
+        let section = self.take_scanned();
+        let trailers = head::read_trailers(&section).map_err(|_| self.refuse_trailers())?;
         Ok(if trailers.is_empty() { Cut::End } else { Cut::Trailers(trailers) })
     }
 }

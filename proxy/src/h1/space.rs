@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// A block, in bytes: what one message that stays for long can hold on to.
+/// A block, in bytes, unless reads turn out to be larger. What is kept for long is to be copied out of it.
 const BLOCK: usize = 16 * 1024;
 /// Room that a read is given, at least and at most.
 const LEAST: usize = 4 * 1024;

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use super::head::read_trailers;
 use super::*;
 use crate::body::{Body, BodyError};
+use crate::io::framing::Violation;
 use crate::io::framing::tests::generated::{damage, damaged, joined, pieces, requests, response};
 
 /// What a head may have, in the tests.
@@ -43,7 +44,7 @@ fn read<'a>(method: &Method, pieces: impl IntoIterator<Item = &'a [u8]>) -> Resu
             let Some(head) = reader.next_head()? else { break };
             has_head = !status(&head).unwrap().is_informational();
             if has_head {
-                let head = read_response(&head).map_err(|_| Refused::TooLarge)?;
+                let head = read_response(&head).map_err(|_| Refused::HeadTooLarge)?;
                 message.status = head.response.status();
                 message.fields = head.response.headers().clone();
             }
@@ -167,12 +168,13 @@ fn trailers_are_read() {
 #[test]
 fn what_is_too_large_is_refused() {
     let long = format!("HTTP/1.1 200 OK\r\na: {}", "b".repeat(MOST));
-    assert_eq!(read(&Method::GET, [long.as_bytes()]), Err(Refused::TooLarge));
+    assert_eq!(read(&Method::GET, [long.as_bytes()]), Err(Refused::HeadTooLarge));
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let trailers = format!("{chunked}0\r\na: {}", "b".repeat(MOST));
-    assert_eq!(read(&Method::GET, [trailers.as_bytes()]), Err(Refused::TooLarge));
+    let too_large = Err(Refused::Framing(Violation::Trailers));
+    assert_eq!(read(&Method::GET, [trailers.as_bytes()]), too_large);
     let many = format!("{chunked}0\r\n{}\r\n", "a: b\r\n".repeat(101));
-    assert_eq!(read(&Method::GET, [many.as_bytes()]), Err(Refused::Trailers));
+    assert_eq!(read(&Method::GET, [many.as_bytes()]), too_large);
     let many = |n| Bytes::from(format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(n)));
     assert_eq!(read_response(&many(101)).unwrap_err(), Malformed::TooManyFields);
     assert!(read_response(&many(100)).is_ok());
@@ -387,6 +389,53 @@ fn heads_are_written_for_any_target_and_body() {
     assert_eq!(out, b"GET / HTTP/1.1\r\nX-Case: x-case: a\r\n\r\n");
 }
 
+/// Takes a head, and then fails.
+struct Broken(bool);
+
+impl AsyncWrite for Broken {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        let first = !std::mem::replace(&mut self.0, true);
+        Poll::Ready(if first { Ok(buf.len()) } else { Err(std::io::ErrorKind::BrokenPipe.into()) })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn what_a_broken_connection_did_not_take_goes_to_nobody_else() {
+    let space = Space::default();
+    let mut request = request(vec![Frame::data(Bytes::from_static(b"secret"))], false);
+    let mut head = space.take_write();
+    let framing = write_request(&mut head, &request, None);
+    let mut out = Outgoing::new(head, framing);
+    let mut broken = Broken(false);
+    let sent = run(std::future::poll_fn(|cx| out.poll(cx, (&mut broken, request.body_mut()))));
+    assert_eq!(sent, Err(Stopped::Connection));
+    assert!(out.is_done() && out.has_begun());
+    space.put_write(out.take_space().unwrap());
+    assert!(space.take_write().is_empty());
+}
+
+#[test]
+fn a_length_is_written_once_and_only_where_it_is_one() {
+    for (said, written) in [(&["5", "5"][..], "content-length: 5"), (&["x"], "transfer-encoding: chunked")] {
+        let mut request = request(Vec::new(), false);
+        request.headers_mut().clear();
+        for value in said {
+            request.headers_mut().append("content-length", HeaderValue::from_static(value));
+        }
+        let mut head = Vec::new();
+        write_request(&mut head, &request, None);
+        assert_eq!(String::from_utf8(head).unwrap(), format!("POST /a?b HTTP/1.1\r\n{written}\r\n\r\n"));
+    }
+}
+
 #[test]
 fn nothing_is_sent_of_a_request_that_waits_for_nobody() {
     let mut request = Request::get("/").body(Body::empty()).unwrap();
@@ -410,7 +459,7 @@ fn came<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Came>, Ref
         loop {
             if !in_body {
                 let Some(head) = reader.next_head()? else { break };
-                let head = read_request(&head, 100).map_err(|_| Refused::TooLarge)?.request;
+                let head = read_request(&head, 100).map_err(|_| Refused::HeadTooLarge)?.request;
                 all.push((head.method().clone(), head.uri().to_string(), head.headers().clone(), Vec::new()));
             }
             in_body = true;
@@ -546,7 +595,8 @@ fn bodies_of_answers_are_framed_as_they_are_known() {
     let answer = (200, "content-length: 9", Body::empty());
     answers(head, answer, ("HTTP/1.1 200 OK|content-length: 9|date: D", none, true));
     let tunnel = Asked { connect: true, ..USUAL };
-    answers(tunnel, (200, "", Body::empty()), ("HTTP/1.1 200 OK|date: D", none, true));
+    answers(tunnel, (200, "", Body::empty()), ("HTTP/1.1 200 OK|date: D", none, false));
+    answers(tunnel, (200, "content-length: 9", full()), ("HTTP/1.1 200 OK|date: D", none, false));
     let switch = "HTTP/1.1 101 Switching Protocols|connection: upgrade";
     answers(USUAL, (101, "connection: upgrade", Body::empty()), (switch, none, true));
     let trailers = Asked { trailers: true, ..USUAL };
@@ -568,6 +618,14 @@ fn answers_say_whether_the_connection_persists() {
     let until_close = ("HTTP/1.0 200 OK|connection: close|date: D", Framing::UntilClose, false);
     answers(old, (200, "", streamed()), until_close);
     answers(Asked { persists: false, ..old }, (200, "", streamed()), until_close);
+}
+
+#[test]
+fn an_empty_line_is_of_no_message() {
+    let mut reader = Reader::requests(MOST);
+    reader.put(BytesMut::from("\r\n"));
+    assert_eq!(reader.next_head(), Ok(None));
+    assert_eq!(reader.into_rest(), "");
 }
 
 #[test]

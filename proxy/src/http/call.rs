@@ -199,7 +199,7 @@ impl Ledger {
     /// The request was brought into its canonical form; that is what the log shows, as it is what everybody else sees.
     pub fn set_target(&self, target: &Uri) {
         if let Some(logged) = &self.logged {
-            logged.borrow_mut().target = target.clone();
+            logged.borrow_mut().set_target(target);
         }
     }
 

@@ -1,5 +1,5 @@
 //! `expect: 100-continue` (RFC 9110 section 10.1.1): the upstream decides whether it wants the body, and the client is
-//! told to go on only when it does. hyper tells the client as soon as the body is first read; so it is not read before.
+//! told to go on only when it does. The client is told as soon as the body is first asked for; so it is not asked for before.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

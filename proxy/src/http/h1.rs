@@ -125,9 +125,8 @@ impl From<Malformed> for End {
 impl From<Refused> for End {
     fn from(refused: Refused) -> Self {
         Self::Refused(match refused {
-            Refused::Framing(refusal) => ProxyError::Head(refusal.violation.code()),
-            Refused::TooLarge => ProxyError::HeadTooLarge,
-            Refused::Trailers => ProxyError::Head("malformed"),
+            Refused::Framing(violation) => ProxyError::Head(violation.code()),
+            Refused::HeadTooLarge => ProxyError::HeadTooLarge,
         })
     }
 }
@@ -176,7 +175,7 @@ async fn serve_one<S: Stack>(wire: &Rc<Wire>, stack: &mut S, head: RequestHead) 
     if let Some(tunnel) = tunnel {
         return Err(End::Tunnel(tunnel));
     }
-    let is_whole = wire.end_request();
+    let is_whole = poll_fn(|cx| wire.poll_end_request(cx)).await;
     if persists && is_whole { Ok(()) } else { Err(End::Last { is_whole }) }
 }
 
@@ -201,8 +200,10 @@ where
 async fn send(
     wire: &Wire,
     response: Response<Body>,
-    (asked, names): (Asked, Option<Spelling>),
+    (mut asked, names): (Asked, Option<Spelling>),
 ) -> Result<bool, End> {
+    // Whether the client goes on with its body or with another request nobody could tell.
+    asked.persists &= !wire.is_held_back();
     let space = wire.space();
     let mut head = space.take_write();
     head.extend_from_slice(wire.begin_answer());

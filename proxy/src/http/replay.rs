@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body::{Body as _, Frame, SizeHint};
 
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, kept};
 
 /// A request that can be sent again.
 #[derive(Debug)]
@@ -94,7 +94,10 @@ impl Tape {
             self.state = State::Passing;
             self.pieces = Vec::new();
         } else {
-            self.pieces.push(piece.clone());
+            self.pieces.push(match piece {
+                Piece::Data(bytes) => Piece::Data(kept(bytes)),
+                Piece::Trailers(_) => piece.clone(),
+            });
         }
     }
 

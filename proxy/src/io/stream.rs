@@ -1,5 +1,5 @@
-//! A connection as everything above reads and writes it: a socket, TLS around it or not, bytes already read, the
-//! framing guard, and the notes that timers and counters live on.
+//! A connection as everything above reads and writes it: a socket, TLS around it or not, bytes already read, and the
+//! notes that timers and counters live on.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -50,11 +50,14 @@ impl Stream {
         &self.activity
     }
 
-    /// Puts bytes back, to be read first. They have been counted and guarded before, or never will be.
+    /// Puts bytes back, to be read first. They have been counted before, or never will be.
     pub fn unread(&mut self, bytes: Bytes) {
-        debug_assert!(self.prefix.is_empty(), "only what was read last can be put back");
         // Empty bytes may still hold on to the whole buffer that they were cut from.
-        self.prefix = if bytes.is_empty() { Bytes::new() } else { bytes };
+        if bytes.is_empty() {
+            return;
+        }
+        self.prefix =
+            if self.prefix.is_empty() { bytes } else { [bytes, self.prefix.clone()].concat().into() };
     }
 
     /// Puts bytes before all others, which were read where nobody counted.
@@ -167,7 +170,10 @@ impl AsyncWrite for Stream {
         if let Some(leash) = &this.leash {
             leash.check(cx)?;
         }
-        Pin::new(&mut this.transport).poll_flush(cx)
+        let flushed = Pin::new(&mut this.transport).poll_flush(cx);
+        // Of TLS, what was taken from above may still be here.
+        this.activity.note_write_blocked(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::task::coop;
 
 pub use self::expected::Expected;
 use super::endpoint::{Endpoint, Open};
@@ -149,7 +150,12 @@ impl Conn {
     ) -> Result<Answer, Failure> {
         let space = pools.space();
         // Whether the upstream has closed it meanwhile, or said what nobody asked for. From here on its answer wakes us.
-        if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(self.poll_fill(cx, space))).await {
+        let look = poll_fn(|cx| match self.poll_fill(cx, space) {
+            // It was not looked at, as this task has had its turn.
+            Poll::Pending if !coop::has_budget_remaining() => Poll::Pending,
+            looked => Poll::Ready(looked),
+        });
+        if let Poll::Ready(read) = look.await {
             let error =
                 if matches!(read, Ok(true)) { UpstreamError::Protocol } else { UpstreamError::Closed };
             return Err(Failure { error, request: Some(request), sent: false, answered: false });
@@ -193,7 +199,7 @@ impl Conn {
                 Err(Failure { error, request: None, sent: true, answered: true })
             }
             // Boxed, as it is rare: the future of every exchange has room for it.
-            status if tunnels(request.method(), status) => Ok(Box::pin(self.tunnel(pools, response)).await),
+            status if tunnels(request.method(), status) => Box::pin(self.tunnel(pools, response)).await,
             _ => Ok(self.answer(pools, response)),
         }
     }
@@ -256,16 +262,22 @@ impl Conn {
         Answer::Response(response.map(|()| body))
     }
 
-    async fn tunnel(mut self: Box<Self>, pools: &Pools, response: Response<()>) -> Answer {
+    async fn tunnel(mut self: Box<Self>, pools: &Pools, response: Response<()>) -> Result<Answer, Failure> {
         if let Some(Sending { mut out, mut body }) = self.sending.take() {
-            // Where it fails, the tunnel ends as soon as it begins.
-            let _ = poll_fn(|cx| out.poll(cx, (&mut self.stream, &mut body))).await;
+            let sent = poll_fn(|cx| out.poll(cx, (&mut self.stream, &mut body))).await;
+            sent.map_err(|stopped| {
+                let error = match stopped {
+                    Stopped::Body => UpstreamError::RequestBody,
+                    Stopped::Connection => UpstreamError::Closed,
+                };
+                Failure { error, request: None, sent: true, answered: true }
+            })?;
         }
         let Self { mut stream, mut open, reader, .. } = *self;
         stream.unguard();
         stream.unread(reader.into_rest());
         pools.watch_over(&mut stream, &mut open);
-        Answer::Tunnel(response.map(|()| Body::empty()), Box::new(Tunnelled { stream, open }))
+        Ok(Answer::Tunnel(response.map(|()| Body::empty()), Box::new(Tunnelled { stream, open })))
     }
 }
 

@@ -17,7 +17,8 @@ use crate::policy::authz::Decision;
 pub(super) struct Logged {
     at: SystemTime,
     method: Method,
-    pub(super) target: Uri,
+    path: Box<[u8]>,
+    query: Option<Box<[u8]>>,
     host: Box<[u8]>,
     user_agent: Box<[u8]>,
 }
@@ -29,10 +30,19 @@ impl Logged {
         Self {
             at: SystemTime::now(),
             method: request.method().clone(),
-            target: request.uri().clone(),
+            path: request.uri().path().as_bytes().into(),
+            query: request.uri().query().map(|query| query.as_bytes().into()),
             host: authority.unwrap_or_else(|| header(http::header::HOST)),
             user_agent: header(http::header::USER_AGENT),
         }
+    }
+}
+
+impl Logged {
+    /// It is known by another target.
+    pub(super) fn set_target(&mut self, target: &Uri) {
+        self.path = target.path().as_bytes().into();
+        self.query = target.query().map(|query| query.as_bytes().into());
     }
 }
 
@@ -51,7 +61,6 @@ impl Ledger {
         let decision = self.decision.get();
         let rules = self.view().authorization.as_ref().filter(|_| decision != Decision::default());
         let authorization = rules.map(|rules| rules.tell(decision).to_string()).unwrap_or_default();
-        let target = &logged.target;
         let endpoint = self.trip.endpoint();
         let at = endpoint.as_ref().map(|endpoint| endpoint.at());
         let record = Record {
@@ -63,8 +72,8 @@ impl Ledger {
             route: route.as_deref().unwrap_or_default(),
             method: logged.method.as_str(),
             host: &logged.host,
-            path: target.path().as_bytes(),
-            query: target.query().map(str::as_bytes),
+            path: &logged.path,
+            query: logged.query.as_deref(),
             user_agent: &logged.user_agent,
             status: self.status.get(),
             flag: &flag,

@@ -5,11 +5,12 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncWrite;
+use tokio::task::coop;
 
 use crate::body::BodyError;
 use crate::conn::Conn;
@@ -31,6 +32,8 @@ pub(super) struct Wire {
     reader: RefCell<Reader>,
     /// What is to be written before the answer: of a `100`, once the body is asked for.
     interim: Cell<&'static [u8]>,
+    /// Of it, something was written that may not have left yet.
+    is_unflushed: Cell<bool>,
     /// The body is told to come when it is first asked for.
     expects: Cell<bool>,
     /// Which request is in hand: the body of one before it has nothing to read here.
@@ -45,6 +48,7 @@ impl Wire {
             stream: RefCell::new(Some(stream)),
             reader: RefCell::new(Reader::requests(most)),
             interim: Cell::new(b""),
+            is_unflushed: Cell::new(false),
             expects: Cell::new(false),
             request: Cell::new(0),
         })
@@ -62,6 +66,8 @@ impl Wire {
 
     /// Takes the connection away, with what was read and belongs to no request.
     pub(super) fn take(&self) -> Option<Stream> {
+        // What is left of a body is not to be had here any more.
+        self.request.set(self.request.get() + 1);
         let mut stream = self.stream.take()?;
         let rest = self.reader.replace(Reader::requests(0)).into_rest();
         stream.unread(rest);
@@ -77,8 +83,8 @@ impl Wire {
     /// Notes where the client stands, and why its bytes were refused.
     fn note<T>(&self, reader: &Reader, result: &Result<T, Refused>) {
         let activity = self.conn.watch().activity();
-        if let Err(Refused::Framing(refusal)) = result {
-            activity.note_violation(refusal.violation);
+        if let Err(Refused::Framing(violation)) = result {
+            activity.note_violation(*violation);
         }
         activity.note_phase(reader.phase());
     }
@@ -111,14 +117,22 @@ impl Wire {
         Incoming { wire: self.clone(), request: self.request.get(), is_sized, is_over: false }
     }
 
-    /// Waits for the client to go away while its request is answered. What it sends meanwhile is kept, up to a bound.
+    /// Waits for the client to go away while its request is answered. What it sends meanwhile is kept, up to a bound; where it
+    /// has sent more requests and then ended its side, it waits for their answers.
     pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         while self.is_whole() && self.reader.borrow().unread() < AHEAD {
-            if !matches!(ready!(self.poll_fill(cx)), Ok(true)) {
-                return Poll::Ready(());
+            match ready!(self.poll_fill(cx)) {
+                Ok(true) => {}
+                Ok(false) if self.reader.borrow().unread() > 0 => return Poll::Pending,
+                Ok(false) | Err(_) => return Poll::Ready(()),
             }
         }
         Poll::Pending
+    }
+
+    /// Whether the body waits for a `100` that it will not get, once an answer has begun.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.expects.get()
     }
 
     /// An answer is about to be written: whoever asks for the body from now on is too late for a `100`. What of one is left to
@@ -128,10 +142,10 @@ impl Wire {
         self.interim.replace(b"")
     }
 
-    /// The answer has been written: whether the next request can be told from what is left of this one.
-    pub(super) fn end_request(&self) -> bool {
+    /// The answer has been written: whether the next request can be told from what is left of this one. Waits for nothing but
+    /// this task's turn.
+    pub(super) fn poll_end_request(&self, cx: &mut Context<'_>) -> Poll<bool> {
         self.request.set(self.request.get() + 1);
-        let mut context = Context::from_waker(Waker::noop());
         let mut left = UNWANTED;
         loop {
             let mut reader = self.reader.borrow_mut();
@@ -140,19 +154,21 @@ impl Wire {
             match cut {
                 Ok(Cut::End | Cut::Trailers(_)) => {
                     reader.rest();
-                    return true;
+                    return Poll::Ready(true);
                 }
                 Ok(Cut::Data(data)) => match left.checked_sub(data.len()) {
                     Some(less) => left = less,
-                    None => return false,
+                    None => return Poll::Ready(false),
                 },
                 Ok(Cut::Nothing) => {
                     drop(reader);
-                    if !matches!(self.poll_fill(&mut context), Poll::Ready(Ok(true))) {
-                        return false;
+                    match self.poll_fill(cx) {
+                        Poll::Ready(Ok(true)) => {}
+                        Poll::Pending if !coop::has_budget_remaining() => return Poll::Pending,
+                        Poll::Pending | Poll::Ready(_) => return Poll::Ready(false),
                     }
                 }
-                Err(_) => return false,
+                Err(_) => return Poll::Ready(false),
             }
         }
     }
@@ -162,16 +178,22 @@ impl Wire {
         if self.expects.take() {
             self.interim.set(CONTINUE);
         }
-        if self.interim.get().is_empty() {
+        if self.interim.get().is_empty() && !self.is_unflushed.get() {
             return Poll::Ready(Ok(()));
         }
         let mut stream = self.stream.borrow_mut();
         let Some(stream) = stream.as_mut() else { return Poll::Ready(Ok(())) };
         while !self.interim.get().is_empty() {
             let n = ready!(Pin::new(&mut *stream).poll_write(cx, self.interim.get()))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
             self.interim.set(&self.interim.get()[n..]);
+            self.is_unflushed.set(true);
         }
-        Pin::new(stream).poll_flush(cx)
+        ready!(Pin::new(stream).poll_flush(cx))?;
+        self.is_unflushed.set(false);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -14,7 +14,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use crate::body::{Body, BodyError, bodiless};
+use crate::body::{Body, BodyError, bodiless, kept};
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger, Wanted};
 use crate::http::headers;
@@ -146,7 +146,7 @@ impl Pipe {
             self.pieces.clear();
             return self.end(End::Broken);
         }
-        self.pieces.push_back(bytes.clone());
+        self.pieces.push_back(kept(bytes));
         self.wake();
     }
 

@@ -5,7 +5,7 @@ use super::{Guard, Refusal, State, Violation, refuse};
 
 /// Bytes of extensions in one chunk-size line, the first `;` included.
 pub(super) const MAX_EXTENSION_LINE: u16 = 256;
-/// The same over one message. hyper's own bound, which leaves the connection unanswered, lies just above.
+/// The same over one message.
 pub(super) const MAX_EXTENSIONS: u16 = 16 * 1024;
 /// Digits of a chunk size. More would be leading zeros or too large.
 const MAX_DIGITS: u8 = 16;

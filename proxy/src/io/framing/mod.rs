@@ -1,14 +1,13 @@
 //! Refuses HTTP/1.x whose framing two readers could understand differently (RFC 9112 sections 2 to 7).
 //!
-//! hyper stays the parser. It serves some messages that others would cut elsewhere: both framing headers
-//! at once, a bare LF, `Content-Length` twice. The I/O wrapper therefore shows every byte read from a peer
-//! to a [`Guard`] before hyper sees it. The guard follows the boundaries of the messages and fails at the
-//! first byte that leaves room for doubt.
+//! Many readers serve messages that others would cut elsewhere: both framing headers at once, a bare LF,
+//! `Content-Length` twice. A [`Guard`] follows the boundaries of the messages and fails at the first byte that leaves
+//! room for doubt; whoever reads cuts where it says.
 //!
 //! There is one scanner, and it can stop at any byte: it consumes runs of a slice and keeps what it must
 //! know in a few bytes of state. Lines that are whole and leave nothing to doubt (nearly all are) are taken
 //! at once; whatever else there is about a line is found, and judged, on the road that goes byte by byte. A
-//! test holds that both read alike. The sizes of heads are not its concern, they are hyper's.
+//! test holds that both read alike. The sizes of heads are not its concern.
 //!
 //! ```text
 //! Start -> request line | status line -> fields -> Length | chunks -> trailer fields | UntilClose -> Start
@@ -179,18 +178,10 @@ impl Guard {
     /// Reads on. Errs at the first violation, with its place in `bytes`; what stands before that place is
     /// sound. Once failed, a guard refuses everything, at offset 0.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        if let Some(violation) = self.failed {
-            return Err(Refusal { violation, at: 0 });
-        }
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            match self.step(rest) {
-                Ok(read) => at += read,
-                Err(Refusal { violation, at: further }) => {
-                    self.failed = Some(violation);
-                    return Err(Refusal { violation, at: at + further });
-                }
-            }
+            let part = self.next(rest).map_err(|refusal| Refusal { at: at + refusal.at, ..refusal })?;
+            at += part.length;
         }
         Ok(())
     }
@@ -275,11 +266,14 @@ impl Guard {
         self.messages
     }
 
-    /// Ends the watch: what follows is not HTTP. The caller must say so before the peer can know that its
-    /// upgrade was accepted; until then its bytes are read as HTTP, and refused if they are not. A guard
-    /// that has failed stays failed.
-    pub fn tunnel(&mut self) {
-        self.state = State::Tunnel;
+    /// Refuses all from here on, for a reason that is seen from above.
+    pub fn refuse(&mut self, violation: Violation) {
+        self.failed.get_or_insert(violation);
+    }
+
+    /// Whether it refuses all from here on.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some()
     }
 
     /// Consumes some of `rest`, which is not empty, or changes the state; returns how much was consumed.
@@ -375,7 +369,7 @@ impl Guard {
         }
         let request = self.expected.pop();
         if request == Some(ResponseTo::Connect) && (200..=299).contains(&status) {
-            // RFC 9110 makes every 2xx open the tunnel, hyper all but this one.
+            // RFC 9110 makes every 2xx open the tunnel; some readers all but this one.
             return if status == 204 { Err(Violation::ConnectFraming) } else { Ok(State::Tunnel) };
         }
         if request == Some(ResponseTo::Head) || matches!(status, 204 | 304) {

@@ -11,19 +11,6 @@ pub struct Refusal {
     pub at: usize,
 }
 
-impl Refusal {
-    /// Overwrites the offending byte of the slice that was fed, so that hyper's server refuses it too: 400
-    /// if it stands in a head, an error of the body otherwise. Does nothing to an empty slice.
-    pub fn spoil(self, bytes: &mut [u8]) {
-        // hyper lets NUL pass in a chunk extension, and nowhere else; LF is what it refuses there.
-        let in_extension =
-            matches!(self.violation, Violation::ChunkExtension | Violation::ChunkExtensionsTooLong);
-        if let Some(byte) = bytes.get_mut(self.at) {
-            *byte = if in_extension { b'\n' } else { 0 };
-        }
-    }
-}
-
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (at byte {} of this read)", self.violation, self.at)
@@ -97,6 +84,8 @@ pub enum Violation {
     ChunkEnd,
     /// Content-Length, Transfer-Encoding or Host in a trailer section.
     TrailerField,
+    /// A trailer section with too many fields, or too large ones.
+    Trailers,
 }
 
 impl Violation {
@@ -141,6 +130,7 @@ impl Violation {
             Self::ChunkExtension => ("chunk_extension", "a chunk extension holds a forbidden byte"),
             Self::ChunkExtensionsTooLong => ("chunk_extensions_too_long", "chunk extensions are too long"),
             Self::ChunkEnd => ("chunk_end", "a chunk does not end where its size says"),
+            Self::Trailers => ("trailers", "the trailer section is too large"),
             Self::TrailerField => ("trailer_field", "a framing field or Host in the trailer section"),
         }
     }

@@ -1,5 +1,5 @@
 //! The guard beside hyper, over the same damaged bytes: what the guard lets through, hyper must cut at the
-//! same places or refuse; what the guard refuses and spoils, hyper must not get past.
+//! same places or refuse.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -149,29 +149,13 @@ proptest! {
 
     #[test]
     fn hyper_serves_what_was_let_through(messages in requests(), damages in vec(damage(), 0..3)) {
-        let mut bytes = damaged(joined(&messages), &damages);
+        let bytes = damaged(joined(&messages), &damages);
         let walk = walk(Guard::requests(), &bytes);
-        if let Some(refusal) = walk.refusal {
-            refusal.spoil(&mut bytes);
-            let served = run(serve(&bytes));
-            prop_assert!(walk.bodies.starts_with(&served.bodies), "{:?} beyond {:?}", served, walk);
-        } else {
+        if walk.refusal.is_none() {
             let served = run(serve(&bytes));
             let same = served.bodies == walk.bodies;
             let ended = walk.bodies.starts_with(&served.bodies) && (served.refused || served.closes);
             prop_assert!(same || ended, "{:?}, but {:?}", served, walk);
-        }
-    }
-
-    #[test]
-    fn hyper_answers_what_was_spoilt_in_a_head(messages in requests(), damages in vec(damage(), 1..3)) {
-        let mut bytes = damaged(joined(&messages), &damages);
-        let walk = walk(Guard::requests(), &bytes);
-        if let (Some(refusal), Phase::Head | Phase::BetweenMessages) = (walk.refusal, walk.phase) {
-            refusal.spoil(&mut bytes);
-            bytes.extend_from_slice(b"\r\n\r\n");
-            let served = run(serve(&bytes));
-            prop_assert!(served.refused || served.closes, "{:?}, but {:?}", served, walk);
         }
     }
 
@@ -197,19 +181,4 @@ proptest! {
         prop_assert_eq!(&walk(Guard::requests(), &bytes).bodies, &want);
         prop_assert_eq!(&run(serve(&bytes)).bodies, &want);
     }
-}
-
-#[track_caller]
-fn ends_a_chunked_body(extension: &str) {
-    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let mut bytes = format!("{head}3;{extension}\r\nxyz\r\n0\r\n\r\n").into_bytes();
-    Guard::requests().feed(&bytes).unwrap_err().spoil(&mut bytes);
-    assert!(run(serve(&bytes)).bodies.is_empty(), "{extension:?}");
-}
-
-#[test]
-fn hyper_ends_a_body_that_was_spoilt_in_a_chunk_extension() {
-    ends_a_chunked_body("a\n");
-    ends_a_chunked_body("a\x01b");
-    ends_a_chunked_body(&"e".repeat(300));
 }

@@ -261,29 +261,11 @@ fn as_many_responses_as_fit_are_told_apart() {
 }
 
 #[test]
-fn a_tunnel_is_not_watched() {
+fn what_was_refused_from_above_stays_refused() {
     let mut guard = Guard::requests();
-    assert_eq!(guard.feed(b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n"), Ok(()));
-    guard.tunnel();
-    assert_eq!(guard.feed(b"\x81\x05hello"), Ok(()));
-    assert_eq!((guard.phase(), guard.messages()), (Tunnel, 1));
-}
-
-#[test]
-fn a_tunnel_does_not_mend_a_failed_guard() {
-    let mut guard = Guard::requests();
-    let refusal = guard.feed(b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n\x16\x03").unwrap_err();
-    assert_eq!(refusal, Refusal { violation: Violation::Method, at: 35 });
-    guard.tunnel();
-    assert!(guard.feed(b"x").is_err());
-}
-
-#[test]
-fn what_is_spoilt_is_refused_in_its_place() {
-    let mut head = *b"GET / HTTP/1.0\r\nX: y\n\r\n";
-    Guard::requests().feed(&head).unwrap_err().spoil(&mut head);
-    assert_eq!(head, *b"GET / HTTP/1.0\r\nX: y\0\r\n");
-    Refusal { violation: Violation::Control, at: 0 }.spoil(&mut []);
+    guard.refuse(Violation::Trailers);
+    guard.refuse(Violation::BareLf);
+    assert_eq!(guard.feed(b"x"), Err(Refusal { violation: Violation::Trailers, at: 0 }));
 }
 
 #[test]
