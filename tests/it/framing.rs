@@ -160,6 +160,35 @@ async fn broken_chunks_end_the_connection_and_reach_nobody_whole() {
     assert!(wrong.is_empty() && seen.is_empty(), "{}\nthe origin saw {seen:?}", wrong.join("\n"));
 }
 
+/// A trailer section is held to what a head is.
+#[tokio::test]
+async fn a_trailer_section_that_is_too_large_ends_the_connection() {
+    let (origin, proxy) = start().await;
+    for fields in ["a: b\r\n".repeat(101), format!("a: {}\r\n", "b".repeat(70 * 1024))] {
+        let mut client = proxy.client("web").await;
+        let head = "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.send(format!("{head}1\r\na\r\n0\r\n{fields}\r\n{SMUGGLED}")).await;
+        let reply = client.reply().await;
+        assert_eq!((reply.status, reply.field("x-outrigger-reason")), (400, Some("trailers")));
+        assert_eq!(client.rest().await, b"");
+    }
+    assert_eq!(origin.count(), 0);
+}
+
+/// Whoever stands in front takes a success for a tunnel, and what follows for its client's bytes.
+#[tokio::test]
+async fn nothing_is_read_behind_a_connect_that_was_answered_without_a_tunnel() {
+    let proxy = Proxy::start(
+        "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes:\n      - respond: { status: 200, body: reached }\n",
+    )
+    .await;
+    let mut client = proxy.client("web").await;
+    client.send(format!("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n{SMUGGLED}")).await;
+    let all = String::from_utf8_lossy(&client.rest().await).into_owned();
+    assert!(all.starts_with("HTTP/1.1 200 OK\r\n") && all.ends_with("\r\n\r\n"), "{all:?}");
+    assert!(!all.contains("content-length") && all.matches("HTTP/1.1").count() == 1, "{all:?}");
+}
+
 /// What looks odd and is allowed.
 #[tokio::test]
 async fn odd_requests_that_are_clear_pass() {

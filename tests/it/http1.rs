@@ -45,6 +45,18 @@ async fn pipelined_requests_are_answered_in_order() {
     }
 }
 
+/// Whoever ends its side is taken to be gone from its last request, and not from those before it.
+#[tokio::test]
+async fn pipelined_requests_before_the_last_are_answered_to_a_client_that_has_ended_its_side() {
+    let (_echo, proxy) = with_echo().await;
+    let mut client = proxy.client("web").await;
+    client.send([get("/0"), get("/1"), get("/2")].concat()).await;
+    client.finish().await;
+    for i in 0..2 {
+        assert_eq!(Report::parse(&client.reply().await.body).path, format!("/{i}"));
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_comes_byte_by_byte_is_whole() {
     let (_echo, proxy) = with_echo().await;
