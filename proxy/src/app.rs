@@ -365,6 +365,8 @@ impl App {
     /// Runs until the process is told to end, and has.
     pub async fn run(mut self, signals: Signals) {
         let Signals { mut hangup, mut leave } = signals;
+        // The start is over.
+        sys::forget_code();
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -1,5 +1,5 @@
 //! Memory: what allocates it, and what gives it back. The one module with `unsafe`.
-#![expect(unsafe_code, reason = "calls into the allocators")]
+#![expect(unsafe_code, reason = "calls into the allocators, and to the kernel about memory that is mapped")]
 
 /// A request makes some twenty small allocations and two of 8 KiB. The C library's allocator spends a tenth of the
 /// proxy's own time on them, and keeps what was freed in the middle of its heap.
@@ -17,5 +17,79 @@ pub fn release_memory() {
     // SAFETY: malloc_trim has no precondition; it takes the allocator's own locks.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Lets go of the program's own code, as far as it was in use so far. What starts a process (reads a command line, a
+/// configuration, keys) is several times what serves, and counts as its memory for as long as it is mapped. What is needed again
+/// is mapped again, out of the page cache, in some microseconds.
+///
+/// Does nothing where it cannot be told that no byte of it differs from the file it came from.
+#[cfg(target_os = "linux")]
+pub fn forget_code() {
+    let Some((start, length)) = own_code().filter(|code| code.is_clean).map(|code| (code.start, code.length))
+    else {
+        return;
+    };
+    // SAFETY: the range is one mapping of a file, private, executable, not writable, and without a page that was written
+    // to; so whatever is dropped of it is read again from the file as it was, by this thread or another.
+    let forgotten = unsafe {
+        rustix::mm::madvise(start as *mut core::ffi::c_void, length, rustix::mm::Advice::LinuxDontNeed)
+    };
+    if let Err(error) = forgotten {
+        tracing::debug!(%error, "what started the process stays mapped");
+    }
+}
+
+/// On systems that are developed on and not served from.
+#[cfg(not(target_os = "linux"))]
+pub fn forget_code() {}
+
+/// A mapping of code.
+#[cfg(target_os = "linux")]
+struct Code {
+    start: usize,
+    /// In bytes.
+    length: usize,
+    /// What of it is mapped, in KiB.
+    #[cfg_attr(not(test), expect(dead_code, reason = "looked at by the test"))]
+    resident: u64,
+    is_clean: bool,
+}
+
+/// The mapping that this function stands in, as `/proc/self/smaps` has it.
+#[cfg(target_os = "linux")]
+fn own_code() -> Option<Code> {
+    let here = own_code as *const () as usize;
+    let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
+    let mut lines = maps.lines();
+    let (start, end) = lines.by_ref().find_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let start = usize::from_str_radix(start, 16).ok()?;
+        let end = usize::from_str_radix(end, 16).ok()?;
+        ((start..end).contains(&here) && rest.starts_with("r-xp ")).then_some((start, end))
+    })?;
+    let mut figure = |name: &str| {
+        let line = lines.by_ref().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    let resident = figure("Rss:")?;
+    // A page that was written to is nobody's but this process's.
+    let is_clean = figure("Anonymous:")? == 0;
+    Some(Code { start, length: end - start, resident, is_clean })
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_that_was_let_go_is_there_when_it_is_needed() {
+        let before = own_code().unwrap();
+        assert!(before.is_clean);
+        forget_code();
+        let after = own_code().unwrap();
+        assert!(after.resident < before.resident, "{} KiB, and {} before", after.resident, before.resident);
     }
 }

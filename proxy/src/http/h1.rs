@@ -83,6 +83,8 @@ async fn active<S: Stack>(conn: &Rc<Conn>, stack: &S, stream: Stream) -> Left {
         });
         let head = match head.await {
             Ok(Some(head)) => read_request(&head, fields).map_err(End::from),
+            // It has ended its side between two requests, or in the middle of one.
+            Ok(None) if wire.is_whole() => Err(End::Last { is_whole: true }),
             Ok(None) => Err(End::Gone),
             Err(end) => Err(end),
         };
