@@ -80,10 +80,11 @@ fn own_code() -> Option<Code> {
     Some(Code { start, length: end - start, resident, is_clean })
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn code_that_was_let_go_is_there_when_it_is_needed() {
         let before = own_code().unwrap();
