@@ -12,7 +12,7 @@ mod reader;
 mod space;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::date::Dates;
 pub use self::head::{

@@ -1,7 +1,7 @@
 //! Memory: what allocates it, and what gives it back. The one module with `unsafe`.
 #![expect(unsafe_code, reason = "calls into the allocators, and to the kernel about memory that is mapped")]
 
-/// A request makes some twenty small allocations and two of 8 KiB. The C library's allocator spends a tenth of the
+/// A request makes some fifteen small allocations. The C library's allocator spends a tenth of the
 /// proxy's own time on them, and keeps what was freed in the middle of its heap.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,17 +27,15 @@ pub fn release_memory() {
 /// Does nothing where it cannot be told that no byte of it differs from the file it came from.
 #[cfg(target_os = "linux")]
 pub fn forget_code() {
-    let Some((start, length)) = own_code().filter(|code| code.is_clean).map(|code| (code.start, code.length))
-    else {
-        return;
-    };
+    let Some(Code { start, length, resident, .. }) = own_code().filter(|code| code.is_clean) else { return };
     // SAFETY: the range is one mapping of a file, private, executable, not writable, and without a page that was written
     // to; so whatever is dropped of it is read again from the file as it was, by this thread or another.
     let forgotten = unsafe {
         rustix::mm::madvise(start as *mut core::ffi::c_void, length, rustix::mm::Advice::LinuxDontNeed)
     };
-    if let Err(error) = forgotten {
-        tracing::debug!(%error, "what started the process stays mapped");
+    match forgotten {
+        Ok(()) => tracing::debug!(kib = resident, "the code that started the process is let go of"),
+        Err(error) => tracing::debug!(%error, "the code that started the process stays mapped"),
     }
 }
 
@@ -52,7 +50,6 @@ struct Code {
     /// In bytes.
     length: usize,
     /// What of it is mapped, in KiB.
-    #[cfg_attr(not(test), expect(dead_code, reason = "looked at by the test"))]
     resident: u64,
     is_clean: bool,
 }

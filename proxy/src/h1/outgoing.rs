@@ -37,7 +37,7 @@ pub struct Outgoing {
     /// Data to be written after them, and what ends its chunk.
     data: Bytes,
     after: &'static [u8],
-    /// The body has come to its end, or to its error.
+    /// How far it has come.
     stage: Stage,
     /// Whether a byte was taken by the connection.
     begun: bool,

@@ -31,10 +31,12 @@ pub struct Reader {
     most: usize,
     /// How much of a long body is read at once; 0 until it has turned out to be one.
     appetite: usize,
+    /// Why nothing is taken any more.
+    refused: Option<Refused>,
 }
 
 /// A piece of a body.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// A part of its content.
     Data(Bytes),
@@ -55,6 +57,8 @@ pub enum Refused {
     HeadTooLarge,
 }
 
+const TRAILERS: Refused = Refused::Framing(Violation::Trailers);
+
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -66,7 +70,7 @@ impl std::fmt::Display for Refused {
 
 impl Reader {
     fn new(guard: Guard, most: usize) -> Self {
-        Self { guard, unread: BytesMut::new(), scanned: 0, most, appetite: 0 }
+        Self { guard, unread: BytesMut::new(), scanned: 0, most, appetite: 0, refused: None }
     }
 
     /// Of what a client sends; a head has so many bytes at most.
@@ -182,6 +186,9 @@ impl Reader {
 
     /// Scans on: of which kind what comes next is, and how much there is of it.
     fn scan(&mut self) -> Result<Option<(Kind, usize)>, Refused> {
+        if let Some(refused) = self.refused {
+            return Err(refused);
+        }
         let Some(rest) = self.unread.get(self.scanned..).filter(|rest| !rest.is_empty()) else {
             return Ok(None);
         };
@@ -189,8 +196,8 @@ impl Reader {
         if matches!(part.kind, Kind::Head | Kind::Trailers) {
             self.scanned += part.length;
             if self.scanned > self.most {
-                let refused = self.refuse_trailers();
-                return Err(if part.kind == Kind::Head { Refused::HeadTooLarge } else { refused });
+                let is_head = part.kind == Kind::Head;
+                return Err(self.refuse(if is_head { Refused::HeadTooLarge } else { TRAILERS }));
             }
         }
         if self.is_whole() {
@@ -200,9 +207,8 @@ impl Reader {
         Ok(Some((part.kind, part.length)))
     }
 
-    fn refuse_trailers(&mut self) -> Refused {
-        self.guard.refuse(Violation::Trailers);
-        Refused::Framing(Violation::Trailers)
+    fn refuse(&mut self, refused: Refused) -> Refused {
+        *self.refused.insert(refused)
     }
 
     /// The head, or section, that was scanned.
@@ -217,7 +223,8 @@ impl Reader {
     pub fn next_head(&mut self) -> Result<Option<Bytes>, Refused> {
         let heads = self.guard.messages();
         while self.guard.messages() == heads {
-            if self.scan()?.is_none() {
+            // Of anything else, such as a tunnel, no head comes.
+            if !matches!(self.scan()?, Some((Kind::Head, _))) {
                 return Ok(None);
             }
         }
@@ -229,7 +236,7 @@ impl Reader {
     /// # Errors
     /// See [`Refused`].
     pub fn cut(&mut self) -> Result<Cut, Refused> {
-        while !self.is_whole() || self.guard.has_failed() {
+        while !self.is_whole() || self.refused.is_some() {
             match self.scan()? {
                 None => return Ok(Cut::Nothing),
                 Some((Kind::Data, length)) => return Ok(Cut::Data(self.unread.split_to(length).freeze())),
@@ -241,7 +248,7 @@ impl Reader {
             return Ok(Cut::End);
         }
         let section = self.take_scanned();
-        let trailers = head::read_trailers(&section).map_err(|_| self.refuse_trailers())?;
+        let trailers = head::read_trailers(&section).map_err(|_| self.refuse(TRAILERS))?;
         Ok(if trailers.is_empty() { Cut::End } else { Cut::Trailers(trailers) })
     }
 }

@@ -258,7 +258,7 @@ async fn shut(mut stream: Stream) {
 /// overtake the answer (RFC 9112 section 9.6).
 async fn linger(conn: &Conn, mut stream: Stream) {
     conn.watch().enter(Stage::Tunnel);
-    stream.unguard();
+    stream.leave_http();
     let rest = async {
         if stream.shutdown().await.is_err() {
             return;

@@ -22,7 +22,7 @@ const CHUNK: usize = 16 * 1024;
 pub async fn joined(conn: &Conn, mut client: Stream, tunnel: Tunnel) {
     let Tunnel { mut upstream, meter } = tunnel;
     conn.watch().enter(Stage::Tunnel);
-    client.unguard();
+    client.leave_http();
     let (received, sent) = (client.activity().received(), client.activity().sent());
     conn.until_ended(pump(&mut client, &mut upstream.stream)).await;
     let activity = conn.watch().activity();

@@ -69,7 +69,7 @@ impl Stream {
     }
 
     /// From here on the bytes are nobody's messages.
-    pub fn unguard(&mut self) {
+    pub fn leave_http(&mut self) {
         self.activity.note_phase(Phase::Tunnel);
     }
 
@@ -122,20 +122,16 @@ impl Stream {
         }
         result
     }
-
-    fn write_plain(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(leash) = &self.leash {
-            leash.check(cx)?;
-        }
-        let result = Pin::new(&mut self.transport).poll_write(cx, bytes);
-        self.wrote(result)
-    }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.write_plain(cx, buf)
+        if let Some(leash) = &this.leash {
+            leash.check(cx)?;
+        }
+        let result = Pin::new(&mut this.transport).poll_write(cx, buf);
+        this.wrote(result)
     }
 
     fn poll_write_vectored(
@@ -151,7 +147,7 @@ impl AsyncWrite for Stream {
             for buf in bufs {
                 free.put_slice(buf);
             }
-            return this.write_plain(cx, &space[..total]);
+            return Pin::new(this).poll_write(cx, &space[..total]);
         }
         if let Some(leash) = &this.leash {
             leash.check(cx)?;

@@ -274,7 +274,6 @@ impl Conn {
             })?;
         }
         let Self { mut stream, mut open, reader, .. } = *self;
-        stream.unguard();
         stream.unread(reader.into_rest());
         pools.watch_over(&mut stream, &mut open);
         Ok(Answer::Tunnel(response.map(|()| Body::empty()), Box::new(Tunnelled { stream, open })))

@@ -30,20 +30,26 @@ impl Logged {
         Self {
             at: SystemTime::now(),
             method: request.method().clone(),
-            path: request.uri().path().as_bytes().into(),
-            query: request.uri().query().map(|query| query.as_bytes().into()),
+            path: path(request.uri()),
+            query: query(request.uri()),
             host: authority.unwrap_or_else(|| header(http::header::HOST)),
             user_agent: header(http::header::USER_AGENT),
         }
     }
-}
 
-impl Logged {
     /// It is known by another target.
     pub(super) fn set_target(&mut self, target: &Uri) {
-        self.path = target.path().as_bytes().into();
-        self.query = target.query().map(|query| query.as_bytes().into());
+        (self.path, self.query) = (path(target), query(target));
     }
+}
+
+/// Copied, as what was read stands in a block with much else, and a request can be under way for long.
+fn path(target: &Uri) -> Box<[u8]> {
+    target.path().as_bytes().into()
+}
+
+fn query(target: &Uri) -> Option<Box<[u8]>> {
+    target.query().map(|query| query.as_bytes().into())
 }
 
 impl Ledger {

@@ -266,16 +266,6 @@ impl Guard {
         self.messages
     }
 
-    /// Refuses all from here on, for a reason that is seen from above.
-    pub fn refuse(&mut self, violation: Violation) {
-        self.failed.get_or_insert(violation);
-    }
-
-    /// Whether it refuses all from here on.
-    pub fn has_failed(&self) -> bool {
-        self.failed.is_some()
-    }
-
     /// Consumes some of `rest`, which is not empty, or changes the state; returns how much was consumed.
     #[inline]
     fn step(&mut self, rest: &[u8]) -> Result<usize, Refusal> {

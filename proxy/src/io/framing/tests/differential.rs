@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use super::super::State;
 use super::generated::{damage, damaged, joined, requests, response};
 use super::{Guard, Phase, Refusal, ResponseTo};
+use crate::h1::tests::{fetched, run};
 
 /// What the guard saw: the length of each content that ended, and the first refusal.
 #[derive(Debug)]
@@ -94,10 +95,6 @@ fn closes<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_10 || request.headers().get_all(header::CONNECTION).iter().any(close)
 }
 
-fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
-}
-
 async fn serve(bytes: &[u8]) -> Served {
     let (mut client, server) = duplex(1 << 20);
     client.write_all(bytes).await.unwrap();
@@ -123,27 +120,6 @@ async fn serve(bytes: &[u8]) -> Served {
     served
 }
 
-/// The length of the content that hyper's client took a response to end with.
-async fn fetch(bytes: &[u8]) -> Option<usize> {
-    let (client, mut server) = duplex(1 << 20);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await.unwrap();
-    let request = Request::builder().uri("/").header("host", "a").body(Empty).unwrap();
-    let script = async {
-        let mut asked = Vec::new();
-        while !asked.ends_with(b"\r\n\r\n") {
-            asked.push(server.read_u8().await.unwrap());
-        }
-        server.write_all(bytes).await.unwrap();
-        server.shutdown().await.unwrap();
-    };
-    let asking = async {
-        let response = sender.send_request(request).await.ok()?;
-        length_of(response.into_body()).await.ok()
-    };
-    let (fetched, (), _ended) = tokio::join!(asking, script, connection);
-    fetched
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -166,7 +142,7 @@ proptest! {
         guard.expect_response_to(ResponseTo::Other);
         let walk = walk(guard, &bytes);
         if walk.refusal.is_none() && walk.phase != Phase::Tunnel {
-            let fetched = run(fetch(&bytes));
+            let fetched = run(fetched(&bytes)).map(|message| message.body.len());
             prop_assert!(fetched.is_none() || walk.bodies == fetched.as_slice(), "{:?}, but {:?}", fetched, walk);
             if damages.is_empty() {
                 prop_assert_eq!(fetched, Some(message.body));

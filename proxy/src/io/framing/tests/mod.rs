@@ -261,14 +261,6 @@ fn as_many_responses_as_fit_are_told_apart() {
 }
 
 #[test]
-fn what_was_refused_from_above_stays_refused() {
-    let mut guard = Guard::requests();
-    guard.refuse(Violation::Trailers);
-    guard.refuse(Violation::BareLf);
-    assert_eq!(guard.feed(b"x"), Err(Refusal { violation: Violation::Trailers, at: 0 }));
-}
-
-#[test]
 fn words_are_fit_for_labels() {
     let refusal = Refusal { violation: Violation::BothFramings, at: 7 };
     assert_eq!(refusal.violation.code(), "both_framings");
