@@ -317,6 +317,10 @@ struct Fields {
     expects: bool,
 }
 
+/// Bytes of a field's line, as most are; and fields that we add.
+const USUAL_FIELD: usize = 32;
+const OURS: usize = 4;
+
 fn read_fields(
     fields: &mut HeaderMap,
     section: &Bytes,
@@ -327,6 +331,8 @@ fn read_fields(
     let (mut close, mut keep_alive, mut trailers, mut expects) = (false, false, false, false);
     let mut left = most;
     let mut at = start;
+    // A map that grows is built anew. Where there is no room for so many, they will not all be taken either.
+    let _ = fields.try_reserve((section.len() / USUAL_FIELD).min(most) + OURS);
     while section.get(at).is_some_and(|first| *first != b'\r') {
         let colon = at + section[at..].iter().position(|byte| *byte == b':').ok_or(Malformed::Line)?;
         let end = line(section, colon).ok_or(Malformed::Line)?;

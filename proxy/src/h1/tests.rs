@@ -19,6 +19,7 @@ use super::*;
 use crate::body::{Body, BodyError};
 use crate::io::framing::Violation;
 use crate::io::framing::tests::generated::{damage, damaged, joined, pieces, requests, response};
+use crate::io::spelling::Speller;
 
 /// What a head may have, in the tests.
 const MOST: usize = 1000;
@@ -214,7 +215,8 @@ fn a_head_is_kept_as_it_is_written() {
     assert_eq!(head.response.extensions().get::<hyper::ext::ReasonPhrase>().unwrap().as_bytes(), b"Fine");
     assert_eq!(head.response.headers()["x-case"], "a b");
     assert_eq!(head.response.headers()["y"].as_bytes(), b"\xff");
-    assert_eq!(head.spelling.as_deref(), Some(&b"\x06X-Case\x01y"[..]));
+    let mut speller = Speller::new(head.spelling.as_ref());
+    assert_eq!((speller.spell("x-case"), speller.spell("y")), (&b"X-Case"[..], &b"y"[..]));
     assert!(head_of(b"HTTP/1.1 200 OK\r\na: b\r\n\r\n").spelling.is_none());
     assert!(head_of(b"HTTP/1.1 200 OK\r\n\r\n").response.extensions().is_empty());
     assert_eq!(head_of(b"HTTP/1.0 200 OK\r\n\r\n").response.version(), Version::HTTP_10);

@@ -70,6 +70,8 @@ pub struct Ledger {
     share: Cell<usize>,
     /// It goes to the route's fallback instead.
     fallen_back: Cell<bool>,
+    /// It has been made one for its destination.
+    is_shaped: Cell<bool>,
     cluster: RefCell<Option<Arc<ClusterView>>>,
     flight: RefCell<Option<Flight>>,
     /// Its place among those of its route that are under way.
@@ -131,6 +133,7 @@ impl Ledger {
             route: Cell::new(None),
             share: Cell::new(0),
             fallen_back: Cell::new(false),
+            is_shaped: Cell::new(false),
             cluster: RefCell::new(None),
             flight: RefCell::new(None),
             place: RefCell::new(None),
@@ -329,6 +332,12 @@ impl Ledger {
     /// From now on it goes to the route's fallback.
     pub fn redirect_to_fallback(&self) {
         self.fallen_back.set(true);
+        self.is_shaped.set(false);
+    }
+
+    /// Whether it has not been sent to its [destination](Self::destination) before; from now on it has.
+    pub fn is_first_sent(&self) -> bool {
+        !self.is_shaped.replace(true)
     }
 
     /// Where it goes: the cluster, and the share of the split with its changes; none belong to a fallback. Only for

@@ -1,5 +1,5 @@
-//! A request that may have to be sent more than once: its head is kept, and of its body what has been read so far, up to
-//! a bound. Past the bound nothing is kept, and the request cannot be sent again.
+//! The body of a request that may have to be sent more than once: what has been read of it so far is kept, up to a bound.
+//! Past the bound nothing is kept, and the request cannot be sent again.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -7,18 +7,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request};
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::body::{Body, BodyError, kept};
 
-/// A request that can be sent again.
+/// A body that can be sent again; nothing where there is none.
 #[derive(Debug)]
-pub struct Original {
-    head: Request<()>,
-    /// `None` when there is no body.
-    tape: Option<Rc<RefCell<Tape>>>,
-}
+pub struct Replay(Option<Rc<RefCell<Tape>>>);
 
 /// A body, and what has been read of it.
 #[derive(Debug)]
@@ -46,39 +42,36 @@ enum State {
     Whole,
 }
 
-impl Original {
-    /// Keeps up to `max` bytes of the body. One that says it is larger is not kept at all.
-    pub fn new(request: Request<Body>, max: u64) -> Self {
-        let (head, body) = request.into_parts();
-        let tape = (!body.is_end_stream()).then(|| {
-            let state = if body.size_hint().lower() > max { State::Passing } else { State::Keeping };
-            Rc::new(RefCell::new(Tape { source: body, pieces: Vec::new(), kept: 0, max, state }))
-        });
-        Self { head: Request::from_parts(head, ()), tape }
-    }
-
-    /// The head.
-    pub fn head(&self) -> &Request<()> {
-        &self.head
+impl Replay {
+    /// Keeps up to `max` bytes of a body, from now on. One that says it is larger is not kept at all.
+    pub fn of(body: &mut Body, max: u64) -> Self {
+        if body.is_end_stream() {
+            return Self(None);
+        }
+        let state = if body.size_hint().lower() > max { State::Passing } else { State::Keeping };
+        let source = std::mem::replace(body, Body::empty());
+        let tape = Tape { source, pieces: Vec::new(), kept: 0, max, state };
+        let this = Self(Some(Rc::new(RefCell::new(tape))));
+        *body = this.body();
+        this
     }
 
     /// Whether there is no body.
     pub fn is_bodiless(&self) -> bool {
-        self.tape.is_none()
+        self.0.is_none()
     }
 
     /// Whether it can be sent once more.
     pub fn is_whole(&self) -> bool {
-        self.tape.as_ref().is_none_or(|tape| tape.borrow().state != State::Passing)
+        self.0.as_ref().is_none_or(|tape| tape.borrow().state != State::Passing)
     }
 
-    /// The request, from its beginning. The one before is of no use any more: only the last copy reads on.
-    pub fn copy(&self) -> Box<Request<Body>> {
-        let body = match &self.tape {
+    /// The body, from its beginning. The one before is of no use any more: only the last one reads on.
+    pub fn body(&self) -> Body {
+        match &self.0 {
             None => Body::empty(),
             Some(tape) => Body::source(Box::pin(Reader { tape: tape.clone(), position: 0 })),
-        };
-        Box::new(self.head.clone().map(|()| body))
+        }
     }
 }
 
@@ -207,9 +200,11 @@ mod tests {
         }
     }
 
-    fn original(parts: &[&'static str], max: u64) -> Original {
-        let body = Body::source(Box::pin(Parts(parts.iter().copied().collect(), false)));
-        Original::new(Request::new(body), max)
+    /// A body, and what is kept of it.
+    fn replay(parts: &[&'static str], max: u64) -> (Body, Replay) {
+        let mut body = Body::source(Box::pin(Parts(parts.iter().copied().collect(), false)));
+        let replay = Replay::of(&mut body, max);
+        (body, replay)
     }
 
     /// Reads up to so many frames.
@@ -233,30 +228,29 @@ mod tests {
 
     #[test]
     fn what_was_read_comes_again_and_then_the_rest() {
-        let original = original(&["a", "b", "c"], 10);
-        assert_eq!(read(original.copy().body_mut(), 2), "ab");
-        assert!(original.is_whole());
-        assert_eq!(read(original.copy().body_mut(), 9), "abc");
-        let mut third = original.copy();
-        assert_eq!(read(third.body_mut(), 3), "abc");
-        assert!(third.body().is_end_stream());
+        let (mut first, replay) = replay(&["a", "b", "c"], 10);
+        assert_eq!(read(&mut first, 2), "ab");
+        assert!(replay.is_whole());
+        assert_eq!(read(&mut replay.body(), 9), "abc");
+        let mut third = replay.body();
+        assert_eq!(read(&mut third, 3), "abc");
+        assert!(third.is_end_stream());
     }
 
     #[test]
     fn a_large_body_is_sent_once() {
-        let original = original(&["aaaa", "bbbb", "cccc"], 6);
-        let mut first = original.copy();
-        assert_eq!(read(first.body_mut(), 1), "aaaa");
-        assert!(original.is_whole());
-        assert_eq!(read(first.body_mut(), 9), "bbbbcccc");
-        assert!(!original.is_whole());
-        let said = Original::new(Request::new(Body::full(Bytes::from_static(b"1234567"))), 6);
-        assert!(!said.is_whole() && said.copy().body().size_hint().exact() == Some(7));
+        let (mut first, replay) = replay(&["aaaa", "bbbb", "cccc"], 6);
+        assert_eq!(read(&mut first, 1), "aaaa");
+        assert!(replay.is_whole());
+        assert_eq!(read(&mut first, 9), "bbbbcccc");
+        assert!(!replay.is_whole());
+        let said = Replay::of(&mut Body::full(Bytes::from_static(b"1234567")), 6);
+        assert!(!said.is_whole() && said.body().size_hint().exact() == Some(7));
     }
 
     #[test]
     fn without_a_body_nothing_is_kept() {
-        let original = Original::new(Request::new(Body::empty()), 0);
-        assert!(original.is_bodiless() && original.is_whole() && original.copy().body().is_end_stream());
+        let replay = Replay::of(&mut Body::empty(), 0);
+        assert!(replay.is_bodiless() && replay.is_whole() && replay.body().is_end_stream());
     }
 }

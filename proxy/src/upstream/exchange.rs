@@ -85,25 +85,26 @@ impl Upstream {
     pub async fn exchange(
         &self,
         to: &ClusterView,
-        request: Box<Request<Body>>,
+        mut request: Box<Request<Body>>,
         patience: Duration,
     ) -> Result<Response<Whole>, CallError> {
         let trip = Trip::new(Instant::now());
         to.live.stats().active.increment(1);
-        let (head, body) = request.into_parts();
-        let head = Request::from_parts(head, ());
-        let body = at_hand(body);
+        let body = at_hand(std::mem::replace(request.body_mut(), Body::empty()));
         let sent = body.len();
         trip.keep();
         trip.set_harmless();
         let mut counted = Counted { cluster: to, began: trip.started(), status: 0, bytes: (sent, 0) };
         let exchanged = tokio::time::timeout(patience, async {
             let sent = loop {
-                let request = Box::new(head.clone().map(|()| Body::full(body.clone())));
-                match self.send(to, request, &trip).await {
-                    Err(UpstreamError::Closed) if trip.is_stale() => to.live.stats().replays.increment(1),
-                    sent => break sent.map_err(CallError::Upstream)?,
-                }
+                *request.body_mut() = Body::full(body.clone());
+                let sent = self.send(to, request, &trip).await;
+                let is_stale = matches!(sent, Err(UpstreamError::Closed)) && trip.is_stale();
+                let Some(again) = trip.take_request().filter(|_| is_stale) else {
+                    break sent.map_err(CallError::Upstream)?;
+                };
+                to.live.stats().replays.increment(1);
+                request = again;
             };
             let Answer::Response(response) = sent.answer else { return Err(CallError::Broken) };
             counted.status = response.status().as_u16();

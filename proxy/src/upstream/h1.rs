@@ -22,7 +22,7 @@ pub use self::expected::Expected;
 use super::endpoint::{Endpoint, Open};
 use super::error::UpstreamError;
 use super::pool::Pools;
-use super::trip::Trip;
+use super::trip::Going;
 use crate::body::{Body, BodyError};
 use crate::h1::{
     Cut, Outgoing, Reader, Refused, ResponseHead, Space, Stopped, read_response, status, write_request,
@@ -74,11 +74,11 @@ pub struct Tunnelled {
 
 /// A request that got no response.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     /// Why.
     pub error: UpstreamError,
-    /// The request as it was, where that is still to be had: not a byte of it was sent, or it has no body.
-    pub request: Option<Box<Request<Body>>>,
+    /// Whether the request is as it was: nothing of its body was asked for, or it has none.
+    pub is_whole: bool,
     /// Whether a byte of it was sent.
     pub sent: bool,
     /// Whether a byte of a response came.
@@ -142,11 +142,10 @@ impl Conn {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn exchange(
+    pub(super) async fn exchange(
         mut self: Box<Self>,
         pools: &Rc<Pools>,
-        mut request: Box<Request<Body>>,
-        trip: &Trip,
+        going: &Going<'_>,
     ) -> Result<Answer, Failure> {
         let space = pools.space();
         // Whether the upstream has closed it meanwhile, or said what nobody asked for. From here on its answer wakes us.
@@ -158,18 +157,14 @@ impl Conn {
         if let Poll::Ready(read) = look.await {
             let error =
                 if matches!(read, Ok(true)) { UpstreamError::Protocol } else { UpstreamError::Closed };
-            return Err(Failure { error, request: Some(request), sent: false, answered: false });
+            return Err(Failure { error, is_whole: true, sent: false, answered: false });
         }
-        let is_bodiless = request.body().is_end_stream();
-        let expected = request.extensions_mut().remove::<Expected>();
+        let (mut out, mut body, expected) = self.begin(space, going);
+        let is_bodiless = body.is_end_stream();
         let received = self.activity().received();
-        self.reader.expect(request.method());
-        let mut head = space.take_write();
-        let framing = write_request(&mut head, &request, trip.spelling().as_ref());
-        let mut out = Outgoing::new(head, framing);
         let mut waits = true;
         let result = poll_fn(|cx| {
-            self.poll_send(cx, &mut out, request.body_mut())?;
+            self.poll_send(cx, &mut out, &mut body)?;
             if let Some(written) = out.take_space() {
                 space.put_write(written);
             }
@@ -183,25 +178,35 @@ impl Conn {
             Ok(read) => read,
             Err(error) => {
                 let answered = self.activity().received() > received;
-                let request = is_bodiless.then_some(request);
-                return Err(Failure { error, request, sent: out.has_begun(), answered });
+                return Err(Failure { error, is_whole: is_bodiless, sent: out.has_begun(), answered });
             }
         };
-        trip.note_answer_spelling(spelling);
+        going.trip.note_answer_spelling(spelling);
         self.over |= !persists;
         if !out.is_done() {
-            self.sending = Some(Sending { out, body: std::mem::replace(request.body_mut(), Body::empty()) });
+            self.sending = Some(Sending { out, body });
         }
-        match response.status() {
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS && !asks_for_tunnel(&going.request()) {
             // A change of protocol that nobody asked for: what follows could be anything.
-            StatusCode::SWITCHING_PROTOCOLS if !asks_for_tunnel(&request) => {
-                let error = UpstreamError::Protocol;
-                Err(Failure { error, request: None, sent: true, answered: true })
-            }
-            // Boxed, as it is rare: the future of every exchange has room for it.
-            status if tunnels(request.method(), status) => Box::pin(self.tunnel(pools, response)).await,
-            _ => Ok(self.answer(pools, response)),
+            let error = UpstreamError::Protocol;
+            return Err(Failure { error, is_whole: false, sent: true, answered: true });
         }
+        if tunnels(going.request().method(), status) {
+            // Boxed, as it is rare: the future of every exchange has room for it.
+            return Box::pin(self.tunnel(pools, response)).await;
+        }
+        Ok(self.answer(pools, response))
+    }
+
+    /// Writes down the head of a request, to be sent; its body, and who is to be told of a `100`.
+    fn begin(&mut self, space: &Space, going: &Going<'_>) -> (Outgoing, Body, Option<Expected>) {
+        let mut request = going.request();
+        self.reader.expect(request.method());
+        let mut head = space.take_write();
+        let framing = write_request(&mut head, &request, going.trip.spelling().as_ref());
+        let expected = request.extensions_mut().remove();
+        (Outgoing::new(head, framing), std::mem::replace(request.body_mut(), Body::empty()), expected)
     }
 
     /// Sends what there is of a request. Where the connection takes no more, there may still be an answer.
@@ -270,7 +275,7 @@ impl Conn {
                     Stopped::Body => UpstreamError::RequestBody,
                     Stopped::Connection => UpstreamError::Closed,
                 };
-                Failure { error, request: None, sent: true, answered: true }
+                Failure { error, is_whole: false, sent: true, answered: true }
             })?;
         }
         let Self { mut stream, mut open, reader, .. } = *self;

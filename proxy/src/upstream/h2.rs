@@ -21,6 +21,7 @@ use super::endpoint::{Endpoint, Open, Proven};
 use super::error::UpstreamError;
 use super::h1::{Answer, Failure};
 use super::pool::PoolKey;
+use super::trip::Going;
 use crate::body::{Body, BodyError};
 use crate::gate::Gate;
 use crate::h2_stream::{CONNECTION_WINDOW, Pump, PumpError, Received, STREAM_WINDOW};
@@ -189,17 +190,17 @@ impl Conn {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn exchange(self: Rc<Self>, request: Box<Request<Body>>) -> Result<Answer, Failure> {
+    pub(super) async fn exchange(self: Rc<Self>, going: &Going<'_>) -> Result<Answer, Failure> {
         let ticket = Ticket::new(self);
         let conn = &ticket.0;
-        let failure = |error| Failure { error, request: None, sent: true, answered: false };
+        let failure = |error| Failure { error, is_whole: false, sent: true, answered: false };
         // A handle of our own: where it must wait, another's would wake somebody else.
         let mut requests = conn.requests.borrow().clone();
         if let Err(error) = std::future::poll_fn(|cx| requests.poll_ready(cx)).await {
             let error = classify(&error);
-            return Err(Failure { error, request: Some(request), sent: false, answered: false });
+            return Err(Failure { error, is_whole: true, sent: false, answered: false });
         }
-        let (head, body) = request.into_parts();
+        let (head, body) = going.take_request().into_parts();
         let ends = body.is_end_stream();
         let sent = requests.send_request(Request::from_parts(head, ()), ends);
         let (mut response, stream) = sent.map_err(|e| failure(classify(&e)))?;

@@ -67,15 +67,15 @@ pub struct Flight {
 #[derive(Debug)]
 struct Unanswered {
     error: UpstreamError,
-    /// The request, where the endpoint has certainly seen nothing of it.
-    unsent: Option<Box<Request<Body>>>,
+    /// The endpoint has certainly seen nothing of the request, which is as it was.
+    unsent: bool,
     /// The connection was dead already, and whoever keeps the request is to send it on a fresh one.
     stale: bool,
 }
 
 impl From<UpstreamError> for Unanswered {
     fn from(error: UpstreamError) -> Self {
-        Self { error, unsent: None, stale: false }
+        Self { error, unsent: false, stale: false }
     }
 }
 
@@ -132,6 +132,7 @@ impl Upstream {
         let wire = wire(to.config.protocol, &request);
         name(to, Some(request.headers_mut()), trip)?;
         let going = trip.begin_attempt();
+        going.hold(request);
         trip.note_answer_spelling(None);
         if trip.attempts() == 1 && !trip.is_stale() {
             breaker.budget().deposit(to.config.retry_budget);
@@ -141,8 +142,8 @@ impl Upstream {
             let lease = self.pick(to, &going, &unreachable)?;
             let endpoint = lease.endpoint();
             let result = match wire {
-                Wire::H1 => self.send_h1(to, endpoint, request, &going).await,
-                Wire::H2 => self.send_h2(to, endpoint, request, &going).await,
+                Wire::H1 => self.send_h1(to, endpoint, &going).await,
+                Wire::H2 => self.send_h2(to, endpoint, &going).await,
             };
             let took = going.began().elapsed();
             let now = going.began().duration_since(self.epoch) + took;
@@ -173,12 +174,9 @@ impl Upstream {
                         self.record(to, endpoint, going.take_probe(), (Outcome::NoResponse, took, now));
                     }
                     unreachable.add(endpoint.id());
-                    request = match unsent {
-                        Some(unsent) if error.blames_endpoint() && Self::has_other(to, &unreachable) => {
-                            unsent
-                        }
-                        Some(_) | None => return Err(error),
-                    };
+                    if !(unsent && error.blames_endpoint() && Self::has_other(to, &unreachable)) {
+                        return Err(error);
+                    }
                 }
             }
         }
@@ -402,7 +400,6 @@ impl Upstream {
         &self,
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
-        mut request: Box<Request<Body>>,
         going: &Going<'_>,
     ) -> Result<Answer, Unanswered> {
         let trip = going.trip;
@@ -418,31 +415,28 @@ impl Upstream {
                         fresh = false;
                         continue;
                     }
-                    Err(error) => return Err(Unanswered { error, unsent: Some(request), stale: false }),
+                    Err(error) => return Err(Unanswered { error, unsent: true, stale: false }),
                 };
-                return conn
-                    .exchange(&self.pools, request, trip)
-                    .await
-                    .map_err(|failure| failure.error.into());
+                let answer = conn.exchange(&self.pools, going).await;
+                return answer.map_err(|failure| failure.error.into());
             };
             going.depends_on_endpoint();
-            let replayable = trip.harmless.get() || is_replayable(&request);
-            let failure = match conn.exchange(&self.pools, request, trip).await {
+            let replayable = trip.harmless.get() || is_replayable(&going.request());
+            let failure = match conn.exchange(&self.pools, going).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
             // The upstream closed the connection while it was idle, just as we used it: a fresh one tells.
             let stale = replayable && failure.error == UpstreamError::Closed && !failure.answered;
-            match failure.request {
-                Some(unsent) if !failure.sent => request = unsent,
-                Some(again) if stale && !trip.kept.get() => {
+            match (failure.is_whole, failure.sent) {
+                (true, false) => {}
+                (true, true) if stale && !trip.kept.get() => {
                     to.live.stats().replays.increment(1);
-                    request = again;
                     fresh = true;
                 }
-                Some(_) | None => {
+                (true, true) | (false, _) => {
                     let stale = stale && trip.kept.get();
-                    return Err(Unanswered { error: failure.error, unsent: None, stale });
+                    return Err(Unanswered { error: failure.error, unsent: false, stale });
                 }
             }
         }
@@ -464,7 +458,6 @@ impl Upstream {
         &self,
         to: &ClusterView,
         endpoint: &Arc<Endpoint>,
-        mut request: Box<Request<Body>>,
         going: &Going<'_>,
     ) -> Result<Answer, Unanswered> {
         let pool = going.pool(to, endpoint);
@@ -473,14 +466,14 @@ impl Upstream {
                 Some(conn) => conn,
                 None => match Box::pin(self.open_h2(to, endpoint, going)).await {
                     Ok(conn) => conn,
-                    Err(error) => return Err(Unanswered { error, unsent: Some(request), stale: false }),
+                    Err(error) => return Err(Unanswered { error, unsent: true, stale: false }),
                 },
             };
             going.depends_on_endpoint();
-            match conn.exchange(request).await {
+            match conn.exchange(going).await {
                 Ok(answer) => return Ok(answer),
                 // The connection was about to end, and took nothing: another one will.
-                Err(Failure { request: Some(unsent), .. }) => request = unsent,
+                Err(Failure { sent: false, .. }) => {}
                 Err(failure) => return Err(failure.error.into()),
             }
         }
@@ -545,9 +538,12 @@ impl Upstream {
 }
 
 /// Finds out which endpoint is named, where they are. A header that names one has done so: sent on, it would name the same
-/// one again wherever the request comes back from behind another address. Whoever keeps the request still has it.
+/// one again wherever the request comes back from behind another address. Further attempts know it from the first.
 fn name(to: &ClusterView, headers: Option<&mut HeaderMap>, trip: &Trip) -> Result<(), UpstreamError> {
     let Source::Original(original) = &to.config.source else { return Ok(()) };
+    if trip.kept.get() && trip.named.get().is_some() {
+        return Ok(());
+    }
     let redirected = trip.redirected.get();
     let named = match trip.comes_back.get() {
         true => Err(UpstreamError::OwnAddress),

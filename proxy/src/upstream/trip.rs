@@ -1,11 +1,12 @@
 //! What is noted of a request on its way upstream: for metrics and logs, and so that a further attempt knows of those
 //! before it.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
 use outrigger_proto::model::Priority;
 use tokio::time::Instant;
 
@@ -13,6 +14,7 @@ use super::cluster::ClusterView;
 use super::endpoint::Endpoint;
 use super::outlier::Probe;
 use super::pool::PoolKey;
+use crate::body::{Body, bodiless};
 use crate::io::spelling::Spelling;
 
 /// What is noted on the way, for metrics and logs.
@@ -34,7 +36,7 @@ pub struct Trip {
     pub(super) comes_back: Cell<bool>,
     /// The endpoint that is named, of a cluster whose endpoints are.
     pub(super) named: Cell<Option<SocketAddr>>,
-    /// Somebody keeps the request, and sends it again when it has to be.
+    /// Somebody comes back for the request, and sends it again when it has to be.
     pub(super) kept: Cell<bool>,
     /// It may be carried out twice, whatever it is.
     pub(super) harmless: Cell<bool>,
@@ -113,10 +115,27 @@ impl Trip {
         self.ready.set(until);
     }
 
-    /// Whoever calls this keeps the request: no copy is made of it here, and where it [went stale](Self::is_stale) it is
-    /// to be sent again, which is no further attempt.
+    /// Whoever calls this may come back for the [request](Self::take_request), and where it [went stale](Self::is_stale)
+    /// sends it again, which is no further attempt. To be called before it is sent for the first time to a cluster.
     pub fn keep(&self) {
         self.kept.set(true);
+        self.named.set(None);
+    }
+
+    /// The request as it was last sent, without its body, if it is [kept](Self::keep).
+    pub fn take_request(&self) -> Option<Box<Request<Body>>> {
+        self.recent.borrow_mut().iter_mut().find_map(|attempt| attempt.request.take())
+    }
+
+    /// One like it, while it may be under way.
+    pub fn copy_request(&self) -> Option<Box<Request<Body>>> {
+        self.recent.borrow().iter().find_map(|attempt| attempt.request.as_deref().map(bodiless))
+    }
+
+    /// Nobody comes back for it any more.
+    pub fn forget_request(&self) {
+        self.kept.set(false);
+        self.recent.borrow_mut().iter_mut().for_each(|attempt| attempt.request = None);
     }
 
     /// It does nothing to be sent twice, whatever its method and its body.
@@ -225,6 +244,8 @@ struct Attempt {
     probe: Option<Probe>,
     /// Since when the endpoint is waited for; `None` before, as in a line of ours, and after.
     since: Option<Instant>,
+    /// What is sent: until its head has been, or somebody may come back for it.
+    request: Option<Box<Request<Body>>>,
 }
 
 fn place(number: u32) -> usize {
@@ -251,10 +272,33 @@ impl Going<'_> {
         self.began.get()
     }
 
+    /// This is to be sent.
+    pub(super) fn hold(&self, request: Box<Request<Body>>) {
+        self.attempt().request = Some(request);
+    }
+
+    /// What is to be sent.
+    pub(super) fn request(&self) -> RefMut<'_, Request<Body>> {
+        RefMut::map(self.attempt(), |attempt| attempt.request.as_deref_mut().expect("it is held"))
+    }
+
+    /// The same, to be sent by somebody who wants it whole; without its body it stays, where somebody may come back for it.
+    pub(super) fn take_request(&self) -> Box<Request<Body>> {
+        let request = self.attempt().request.take().expect("it is held");
+        if self.trip.kept.get() {
+            self.hold(bodiless(&request));
+        }
+        request
+    }
+
+    fn attempt(&self) -> RefMut<'_, Attempt> {
+        RefMut::map(self.trip.recent.borrow_mut(), |recent| &mut recent[place(self.number)])
+    }
+
     /// It is to go to this endpoint; with a probe, if that one was ejected.
     pub(super) fn to(&self, endpoint: &Arc<Endpoint>, probe: Option<Probe>) {
-        let attempt = Attempt { endpoint: Some(endpoint.clone()), probe, since: None };
-        self.trip.recent.borrow_mut()[place(self.number)] = attempt;
+        let mut attempt = self.attempt();
+        (attempt.endpoint, attempt.probe, attempt.since) = (Some(endpoint.clone()), probe, None);
         self.trip.last.set(self.number);
     }
 
@@ -265,12 +309,12 @@ impl Going<'_> {
 
     /// From here on its endpoint is waited for.
     pub(super) fn depends_on_endpoint(&self) {
-        self.trip.recent.borrow_mut()[place(self.number)].since = Some(self.began.get());
+        self.attempt().since = Some(self.began.get());
     }
 
     /// Its probe, if it has one, to be told how it went.
     pub(super) fn take_probe(&self) -> Option<Probe> {
-        self.trip.recent.borrow_mut()[place(self.number)].probe.take()
+        self.attempt().probe.take()
     }
 
     /// It was answered.
@@ -281,8 +325,11 @@ impl Going<'_> {
 
 impl Drop for Going<'_> {
     fn drop(&mut self) {
-        let attempt = &mut self.trip.recent.borrow_mut()[place(self.number)];
+        let mut attempt = self.attempt();
         (attempt.since, attempt.probe) = (None, None);
+        if !self.trip.kept.get() {
+            attempt.request = None;
+        }
     }
 }
 

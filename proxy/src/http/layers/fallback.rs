@@ -11,11 +11,11 @@ use outrigger_proto::model::Instead;
 use super::Outcome;
 use super::detour::{Detour, Fork, Inner};
 use super::stale::Asked;
-use crate::body::{Body, text};
+use crate::body::{Body, bodiless, text};
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger, Wanted};
 use crate::http::peek::is_grpc;
-use crate::http::replay::Original;
+use crate::http::replay::Replay;
 use crate::policy::retry::grpc_status;
 use crate::upstream::UpstreamError;
 
@@ -42,7 +42,7 @@ async fn with_fallback<S: Inner>(mut inner: S, call: Call) -> Outcome {
     let Call { request, tunnel: _, ledger } = call;
     let mut asked = Asked::of(&request, &ledger);
     if let Some(Instead::To(_)) = instead(&ledger) {
-        return Box::pin(to_other_cluster(inner, *request, ledger, asked)).await;
+        return Box::pin(to_other_cluster(inner, request, ledger, asked)).await;
     }
     let call = Call { request, tunnel: Wanted::Nothing, ledger: ledger.clone() };
     // Boxed, as it is moved with the future around it.
@@ -61,15 +61,15 @@ async fn with_fallback<S: Inner>(mut inner: S, call: Call) -> Outcome {
 
 async fn to_other_cluster<S: Inner>(
     mut inner: S,
-    request: http::Request<Body>,
+    mut request: Box<http::Request<Body>>,
     ledger: Rc<Ledger>,
     mut asked: Option<Asked>,
 ) -> Outcome {
-    let original = Original::new(request, MAX_BODY);
-    let send = |inner: &mut S| {
-        inner.call(Call { request: original.copy(), tunnel: Wanted::Nothing, ledger: ledger.clone() })
-    };
-    let outcome = match settled(send(&mut inner).await, &mut asked, &ledger) {
+    let replay = Replay::of(request.body_mut(), MAX_BODY);
+    // What is sent becomes one of the first cluster's.
+    let mut second = bodiless(&request);
+    let mut send = |request| inner.call(Call { request, tunnel: Wanted::Nothing, ledger: ledger.clone() });
+    let outcome = match settled(send(request).await, &mut asked, &ledger) {
         ControlFlow::Break(outcome) => return outcome,
         ControlFlow::Continue(outcome) => outcome,
     };
@@ -77,14 +77,15 @@ async fn to_other_cluster<S: Inner>(
     if matches!(outcome, Err(ProxyError::Timeout)) {
         return outcome;
     }
-    if !original.is_whole() {
+    if !replay.is_whole() {
         ledger.destination().1.live.stats().retry_skipped("fallback_body_too_large");
         return outcome;
     }
     note(&ledger, outcome);
     ledger.fell_back("cluster");
     ledger.redirect_to_fallback();
-    let response = send(&mut inner).await?;
+    *second.body_mut() = replay.body();
+    let response = send(second).await?;
     if let Some(asked) = asked {
         asked.answered_elsewhere(response.status());
     }

@@ -39,7 +39,9 @@ async fn send(call: Call) -> Outcome {
         // What the client sends on the stream is the tunnel's, and waits until the upstream has agreed to it.
         ledger.set_tunnel_request(std::mem::replace(request.body_mut(), Body::empty()));
     }
-    if let Some(target) = target {
+    // A further attempt sends what the first one did.
+    let is_first = ledger.is_first_sent();
+    if let Some(target) = target.filter(|_| is_first) {
         apply(request.headers_mut(), &target.request_headers);
     }
     if let Some(deadline) = ledger.deadline().at()
@@ -49,7 +51,9 @@ async fn send(call: Call) -> Outcome {
         request.headers_mut().insert(GRPC_TIMEOUT, grpc_timeout(deadline - Instant::now()));
     }
     let extended = request.method() == Method::CONNECT && matches!(tunnel, Wanted::Upgrade(_));
-    headers::shape(&mut request, &tunnel, cluster.config.protocol, ledger.conn().is_secure())?;
+    if is_first {
+        headers::shape(&mut request, &tunnel, cluster.config.protocol, ledger.conn().is_secure())?;
+    }
     expect::prepare(&mut request);
     ledger.enter_cluster(cluster);
     ledger.trip().set_priority(ledger.forward().map(|forward| forward.priority).unwrap_or_default());

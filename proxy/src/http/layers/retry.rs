@@ -11,17 +11,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Request};
 use outrigger_proto::model::{Hedge, HedgeAfter, Retry as Policy};
 use tokio::time::Instant;
 
 use super::Outcome;
 use super::detour::{Detour, Fork, Inner};
+use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger, Wanted};
 use crate::http::headers::{X_OUTRIGGER_ATTEMPT, X_OUTRIGGER_RETRIED};
 use crate::http::peek::{self, Either, race};
-use crate::http::replay::Original;
+use crate::http::replay::Replay;
 use crate::policy::retry::{self as decide, Outcome as Attempted, Skipped};
 use crate::upstream::{ClusterView, Counted, Limit, UpstreamError};
 
@@ -39,7 +40,9 @@ impl Fork for RetryFork {
         if !wanted || call.tunnel != Wanted::Nothing {
             return Detour::straight(inner.call(call));
         }
-        Detour::around(Attempts::new(inner.clone(), call).run())
+        let Call { mut request, tunnel: _, ledger } = call;
+        let attempts = Attempts::new(inner.clone(), ledger, &mut request);
+        Detour::around(attempts.run(request))
     }
 }
 
@@ -47,7 +50,7 @@ impl Fork for RetryFork {
 struct Attempts<S> {
     inner: S,
     ledger: Rc<Ledger>,
-    original: Original,
+    replay: Replay,
     cluster: Arc<ClusterView>,
     /// For requests that are hedged and not retried: what has failed stays failed.
     never: Option<Policy>,
@@ -59,8 +62,7 @@ struct Attempts<S> {
 }
 
 impl<S: Inner> Attempts<S> {
-    fn new(inner: S, call: Call) -> Self {
-        let Call { request, tunnel: _, ledger } = call;
+    fn new(inner: S, ledger: Rc<Ledger>, request: &mut Request<Body>) -> Self {
         let retry = ledger.forward().and_then(|forward| forward.retry.as_deref());
         let never = || Policy { attempts: NonZeroU32::MIN, conditions: Vec::new(), ..Policy::default() };
         let never = if retry.is_some() { None } else { Some(never()) };
@@ -78,7 +80,7 @@ impl<S: Inner> Attempts<S> {
             grpc,
             // Whoever retries this on the other side has it multiplied no further.
             number: marked.unwrap_or(1).max(1),
-            original: Original::new(*request, max_body),
+            replay: Replay::of(request.body_mut(), max_body),
             ledger,
         }
     }
@@ -88,15 +90,17 @@ impl<S: Inner> Attempts<S> {
         retry.or(self.never.as_ref()).expect("one or the other")
     }
 
-    async fn run(mut self) -> Outcome {
+    async fn run(mut self, mut request: Box<Request<Body>>) -> Outcome {
         let mut made = 1;
         let mut permit;
         loop {
-            let result = self.attempt().await;
+            let result = self.attempt(request).await;
             if matches!(result, Err(ProxyError::Upstream(UpstreamError::Closed)))
                 && self.ledger.trip().is_stale()
             {
                 // It was sent on a connection that was dead already: on a fresh one it is as good as the first time.
+                let Some(again) = self.again() else { return result };
+                request = again;
                 self.cluster.live.stats().replays.increment(1);
                 continue;
             }
@@ -114,6 +118,9 @@ impl<S: Inner> Attempts<S> {
                     return self.given_up(skipped, result);
                 }
             };
+            // What can be tried again was sent, and so is there.
+            let Some(again) = self.again() else { return result };
+            request = again;
             drop(result);
             self.ledger.set_flight(None);
             tokio::time::sleep(wait).await;
@@ -122,6 +129,13 @@ impl<S: Inner> Attempts<S> {
             made += 1;
             self.number += 1;
         }
+    }
+
+    /// The request once more, as it was sent.
+    fn again(&self) -> Option<Box<Request<Body>>> {
+        let mut request = self.ledger.trip().take_request()?;
+        *request.body_mut() = self.replay.body();
+        Some(request)
     }
 
     /// Nothing more is tried. Where that is for want of attempts or room, it would be wrong to try on this side of us either.
@@ -153,7 +167,7 @@ impl<S: Inner> Attempts<S> {
         if self.number >= self.policy().attempts.get() {
             return Err(Skipped::Attempts);
         }
-        if !self.original.is_whole() {
+        if !self.replay.is_whole() {
             return Err(Skipped::BodyTooLarge);
         }
         let random = self.ledger.conn().worker().upstream().random();
@@ -185,10 +199,10 @@ impl<S: Inner> Attempts<S> {
     }
 
     /// One attempt, with another one beside it when it takes long.
-    async fn attempt(&mut self) -> Outcome {
+    async fn attempt(&mut self, request: Box<Request<Body>>) -> Outcome {
         let began = Instant::now();
         let place = self.next_place();
-        let first = self.send(self.number);
+        let first = self.send(request);
         let limit = self.policy().per_try_timeout;
         let after = self.hedge_after().filter(|after| limit.is_none_or(|limit| *after < limit));
         let Some(after) = after else {
@@ -210,6 +224,8 @@ impl<S: Inner> Attempts<S> {
     async fn hedge(&mut self, (first, place): (Pin<Box<S::Future>>, u32), until: Option<Instant>) -> Outcome {
         let ledger = self.ledger.clone();
         let mut first = pin!(within(until, first, (&ledger, place)));
+        // Not sent yet, it is in a line of ours.
+        let Some(request) = ledger.trip().copy_request() else { return first.await };
         let _permit = match self.pay() {
             Ok(permit) => permit,
             Err(skipped) => {
@@ -221,7 +237,7 @@ impl<S: Inner> Attempts<S> {
         self.cluster.live.stats().hedges.increment(1);
         self.number += 1;
         let place = self.next_place();
-        let second = self.send(self.number);
+        let second = self.send(request);
         let until = self.policy().per_try_timeout.map(|limit| Instant::now() + limit);
         let mut second = pin!(within(until, second, (&ledger, place)));
         // The first of them that is good counts; where one fails, the other may still be.
@@ -235,7 +251,7 @@ impl<S: Inner> Attempts<S> {
     /// When a second attempt is due: never for what must not be done twice, or has a body to be read twice at once.
     fn hedge_after(&self) -> Option<Duration> {
         let Hedge { after } = self.ledger.forward()?.hedge?;
-        if !(self.idempotent || self.policy().non_idempotent) || !self.original.is_bodiless() {
+        if !(self.idempotent || self.policy().non_idempotent) || !self.replay.is_bodiless() {
             return None;
         }
         match after {
@@ -250,13 +266,12 @@ impl<S: Inner> Attempts<S> {
     }
 
     /// Boxed, so that nothing that waits for it is large.
-    fn send(&mut self, number: u32) -> Pin<Box<S::Future>> {
-        let mut request = self.original.copy();
-        if number > 1 {
+    fn send(&mut self, mut request: Box<Request<Body>>) -> Pin<Box<S::Future>> {
+        if self.number > 1 {
             let headers = request.headers_mut();
-            headers.insert(X_OUTRIGGER_ATTEMPT, HeaderValue::from(number));
+            headers.insert(X_OUTRIGGER_ATTEMPT, HeaderValue::from(self.number));
             if self.ledger.is_grpc() {
-                headers.insert(GRPC_PREVIOUS, HeaderValue::from(number - 1));
+                headers.insert(GRPC_PREVIOUS, HeaderValue::from(self.number - 1));
             }
         }
         let call = Call { request, tunnel: Wanted::Nothing, ledger: self.ledger.clone() };
@@ -274,6 +289,12 @@ impl<S: Inner> Attempts<S> {
             if self.grpc { Box::pin(peek::grpc(response)).await } else { (response, None) };
         let status = response.status();
         (Ok(response), Attempted::Response { status, grpc })
+    }
+}
+
+impl<S> Drop for Attempts<S> {
+    fn drop(&mut self) {
+        self.ledger.trip().forget_request();
     }
 }
 
@@ -336,7 +357,8 @@ mod tests {
         fn size<S, F: Future>(_: &S, _: impl Fn(Attempts<S>) -> F) -> usize {
             size_of::<F>()
         }
-        let size = size(&tower::service_fn(forward), |attempts| attempts.run());
+        let size =
+            size(&tower::service_fn(forward), |attempts| attempts.run(Box::new(Request::new(Body::empty()))));
         assert!(size <= 1600, "{size} bytes");
     }
 }
