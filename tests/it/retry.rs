@@ -54,6 +54,22 @@ async fn a_status_is_tried_again_and_the_attempt_is_marked() {
 }
 
 #[tokio::test]
+async fn what_a_share_changes_is_changed_once_and_holds_for_the_mark_too() {
+    let edits = "{ add: { x-share: a }, remove: [x-outrigger-attempt] }";
+    let origin = failing(2).await;
+    let config = web_routed(RETRY, "", "", [origin.address()])
+        .replace("to: app", &format!("to: {{ app: {{ weight: 1, request_headers: {edits} }} }}"));
+    let proxy = Proxy::start(&config).await;
+    assert_eq!(proxy.get("web", "/").await.status, 200);
+    let requests = origin.requests();
+    assert_eq!(requests.len(), 3);
+    for request in requests {
+        assert_eq!(request.values("x-share"), ["a"]);
+        assert_eq!(request.field("x-outrigger-attempt"), None);
+    }
+}
+
+#[tokio::test]
 async fn attempts_end_and_the_last_answer_is_passed_on() {
     let origin = failing(9).await;
     let proxy = proxy(RETRY, "", &[origin.address()]).await;

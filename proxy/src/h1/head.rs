@@ -317,8 +317,7 @@ struct Fields {
     expects: bool,
 }
 
-/// Bytes of a field's line, as most are; and fields that we add.
-const USUAL_FIELD: usize = 32;
+/// Room for fields that we add.
 const OURS: usize = 4;
 
 fn read_fields(
@@ -332,7 +331,8 @@ fn read_fields(
     let mut left = most;
     let mut at = start;
     // A map that grows is built anew. Where there is no room for so many, they will not all be taken either.
-    let _ = fields.try_reserve((section.len() / USUAL_FIELD).min(most) + OURS);
+    let lines = memchr::memchr_iter(b'\n', section.get(start..).unwrap_or_default()).count();
+    let _ = fields.try_reserve(lines.min(most) + OURS);
     while section.get(at).is_some_and(|first| *first != b'\r') {
         let colon = at + section[at..].iter().position(|byte| *byte == b':').ok_or(Malformed::Line)?;
         let end = line(section, colon).ok_or(Malformed::Line)?;

@@ -119,7 +119,9 @@ impl Trip {
     /// sends it again, which is no further attempt. To be called before it is sent for the first time to a cluster.
     pub fn keep(&self) {
         self.kept.set(true);
+        // What is left of another cluster's attempts.
         self.named.set(None);
+        self.stale.set(false);
     }
 
     /// The request as it was last sent, without its body, if it is [kept](Self::keep).

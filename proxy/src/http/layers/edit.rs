@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use outrigger_proto::model::{Action, HeaderEdits, Route};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -102,13 +102,18 @@ fn rewrite(request: &mut Request<Body>, route: &Route, ledger: &Ledger) -> Resul
 
 /// First removes, then sets, then adds.
 pub fn apply(headers: &mut HeaderMap, edits: &HeaderEdits) {
-    for name in &edits.remove {
+    apply_to(headers, edits, |_| true);
+}
+
+/// The same, to these fields alone.
+pub fn apply_to(headers: &mut HeaderMap, edits: &HeaderEdits, which: impl Fn(&HeaderName) -> bool) {
+    for name in edits.remove.iter().filter(|name| which(name)) {
         headers.remove(name);
     }
-    for (name, value) in &edits.set {
+    for (name, value) in edits.set.iter().filter(|(name, _)| which(name)) {
         headers.insert(name.clone(), value.clone());
     }
-    for (name, value) in &edits.add {
+    for (name, value) in edits.add.iter().filter(|(name, _)| which(name)) {
         headers.append(name.clone(), value.clone());
     }
 }

@@ -6,7 +6,8 @@ use outrigger_proto::model::Action;
 use tokio::time::Instant;
 
 use super::Outcome;
-use super::edit::apply;
+use super::edit::{apply, apply_to};
+use super::retry::is_mark;
 use crate::body::{Body, text};
 use crate::http::call::{Call, Wanted};
 use crate::http::{affinity, expect, headers};
@@ -39,10 +40,10 @@ async fn send(call: Call) -> Outcome {
         // What the client sends on the stream is the tunnel's, and waits until the upstream has agreed to it.
         ledger.set_tunnel_request(std::mem::replace(request.body_mut(), Body::empty()));
     }
-    // A further attempt sends what the first one did.
     let is_first = ledger.is_first_sent();
-    if let Some(target) = target.filter(|_| is_first) {
-        apply(request.headers_mut(), &target.request_headers);
+    if let Some(target) = target {
+        // A further attempt sends what the first one did, but for what it says of itself.
+        apply_to(request.headers_mut(), &target.request_headers, |name| is_first || is_mark(name));
     }
     if let Some(deadline) = ledger.deadline().at()
         && ledger.is_grpc()

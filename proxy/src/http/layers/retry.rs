@@ -29,6 +29,11 @@ use crate::upstream::{ClusterView, Counted, Limit, UpstreamError};
 /// For gRPC servers: attempts before this one (gRPC proposal A6).
 const GRPC_PREVIOUS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
+/// Whether a field says which attempt this is.
+pub(super) fn is_mark(name: &HeaderName) -> bool {
+    *name == X_OUTRIGGER_ATTEMPT || *name == GRPC_PREVIOUS
+}
+
 /// See the module.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryFork;
@@ -224,8 +229,6 @@ impl<S: Inner> Attempts<S> {
     async fn hedge(&mut self, (first, place): (Pin<Box<S::Future>>, u32), until: Option<Instant>) -> Outcome {
         let ledger = self.ledger.clone();
         let mut first = pin!(within(until, first, (&ledger, place)));
-        // Not sent yet, it is in a line of ours.
-        let Some(request) = ledger.trip().copy_request() else { return first.await };
         let _permit = match self.pay() {
             Ok(permit) => permit,
             Err(skipped) => {
@@ -234,6 +237,8 @@ impl<S: Inner> Attempts<S> {
                 return first.await;
             }
         };
+        // It has been sent, or waits to be.
+        let Some(request) = ledger.trip().copy_request() else { return first.await };
         self.cluster.live.stats().hedges.increment(1);
         self.number += 1;
         let place = self.next_place();
