@@ -27,6 +27,7 @@ mod report;
 mod swap;
 mod tcp;
 mod tools;
+mod train;
 mod turn;
 
 use std::fs;
@@ -80,6 +81,12 @@ struct Options {
     /// Instead of the cases: a minute without the control plane, under load, with proxies started again meanwhile.
     #[arg(long)]
     outage: bool,
+    /// Instead of the cases: traffic that a build for release learns from (`deploy/build`).
+    #[arg(long)]
+    train: bool,
+    /// Says that Outrigger's binary is built by Cargo alone, and is not what ships.
+    #[arg(long)]
+    plain: bool,
     /// Lists the cases and ends.
     #[arg(long)]
     list: bool,
@@ -131,6 +138,8 @@ fn run(options: Options) -> Result<()> {
         nodes,
         swap,
         outage,
+        train,
+        plain,
         list: _,
         outrigger,
         control,
@@ -144,6 +153,9 @@ fn run(options: Options) -> Result<()> {
 
     process::end_with_signals()?;
     fs::create_dir_all(&dir).doing(dir.display())?;
+    if train {
+        return train::run(&outrigger, &dir);
+    }
     if nodes {
         nodes::run(&control, &dir)?;
         return held::run((&outrigger, &control), &dir);
@@ -164,7 +176,7 @@ fn run(options: Options) -> Result<()> {
     if swap {
         return swap::run(&tools, &control, &dir);
     }
-    print_conditions(&tools, rounds, size);
+    print_conditions(&tools, rounds, size, plain);
     let bench = prepare(tools, &dir, size)?;
     let mut results = Results::default();
     for case in cases {
@@ -204,7 +216,7 @@ fn measure(bench: &Bench, case: Case, proxies: &[Proxy], rounds: u32, results: &
     }
 }
 
-fn print_conditions(tools: &Tools, rounds: u32, size: Size) {
+fn print_conditions(tools: &Tools, rounds: u32, size: Size, plain: bool) {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let system = rustix::system::uname();
     let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -235,6 +247,12 @@ fn print_conditions(tools: &Tools, rounds: u32, size: Size) {
     println!(
         "- TLS: version 1.3, X25519, AES-128-GCM, ECDSA P-256; tickets as each sends them, none is used"
     );
+    let built = if plain {
+        "by Cargo alone, without a profile"
+    } else {
+        "by `deploy/build`, for how it ran under other traffic than this"
+    };
+    println!("- Outrigger is built {built}; the others are as their packages have them");
     for version in tools.versions() {
         println!("- {version}");
     }

@@ -64,7 +64,12 @@ pub(crate) fn request(stream: &mut (impl Read + Write), path: &str, connection: 
 
 fn ask(stream: &mut (impl Read + Write), host: &str, path: &str, connection: &str) -> Result<u16> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: {connection}\r\n\r\n");
-    stream.write_all(request.as_bytes()).doing("sending a request")?;
+    exchange(stream, request.as_bytes())
+}
+
+/// Sends a request as it is written, and reads the whole answer. Returns its status.
+pub(crate) fn exchange(stream: &mut (impl Read + Write), request: &[u8]) -> Result<u16> {
+    stream.write_all(request).doing("sending a request")?;
     let mut answer = Vec::with_capacity(1024);
     let mut piece = [0; 1024];
     loop {

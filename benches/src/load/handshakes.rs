@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -50,6 +51,11 @@ impl Handshakes {
         Ok(Self(Arc::new(config)))
     }
 
+    /// A connection that is secure with the first byte, and on which HTTP/1.1 is spoken.
+    pub(crate) fn connect(&self, port: u16) -> Result<StreamOwned<ClientConnection, TcpStream>> {
+        open(&self.0, port)
+    }
+
     /// Keeps `parallel` connections going for `length`. The first that fails ends its share, and is reported.
     pub(crate) fn run(&self, port: u16, (parallel, resumed): (usize, bool), length: Duration) -> Load {
         let began = Instant::now();
@@ -88,11 +94,15 @@ impl Handshakes {
     }
 }
 
-fn once(config: &Arc<ClientConfig>, port: u16, kind: HandshakeKind) -> Result<()> {
+fn open(config: &Arc<ClientConfig>, port: u16) -> Result<StreamOwned<ClientConnection, TcpStream>> {
     let name = ServerName::try_from("localhost").expect("a valid name");
     let session = ClientConnection::new(Arc::clone(config), name)
         .map_err(|error| Failure::new(format!("setting up TLS: {error}")))?;
-    let mut stream = StreamOwned::new(session, net::connect(port)?);
+    Ok(StreamOwned::new(session, net::connect(port)?))
+}
+
+fn once(config: &Arc<ClientConfig>, port: u16, kind: HandshakeKind) -> Result<()> {
+    let mut stream = open(config, port)?;
     let status = net::request(&mut stream, "/", "close")?;
     let group = stream.conn.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name);
     if status != 200 {
