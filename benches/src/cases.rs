@@ -168,6 +168,12 @@ impl Case {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
+    /// Whether a bar compares both.
+    pub(crate) fn is_read_beside(self, other: Self) -> bool {
+        let is_of_routes = |case| matches!(case, Self::Routes1 | Self::Routes1000 | Self::Routes10000);
+        is_of_routes(self) && is_of_routes(other)
+    }
+
     /// Whether `proxy` has anything to tell here. HAProxy tuned has not where nothing is sent, nor among routes:
     /// their clients stay and their bodies are small, so it would only be HAProxy again. What idle policies cost a request
     /// is asked once.

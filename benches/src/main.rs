@@ -1,7 +1,8 @@
 //! Runs Outrigger beside Envoy, HAProxy and nginx, one worker each on the same backend, and prints what each
 //! costs.
 //!
-//! Proxies take turns within every case, so that a machine that slows down slows all of them. Of the figures,
+//! Proxies take turns within every case, and cases that a bar compares are read side by side, so that a machine that slows
+//! down slows all of them. Of the figures,
 //! CPU time per request is the one to trust: on few cores, requests per second and latency also say how the
 //! generator and the backend were scheduled. Nothing is pinned to a core.
 
@@ -179,9 +180,11 @@ fn run(options: Options) -> Result<()> {
     print_conditions(&tools, rounds, size, plain);
     let bench = prepare(tools, &dir, size)?;
     let mut results = Results::default();
-    for case in cases {
-        measure(&bench, case, &proxies, rounds, &mut results);
-        println!("{}", results.table(case));
+    for cases in cases.chunk_by(|one, other| one.is_read_beside(*other)) {
+        measure(&bench, cases, &proxies, rounds, &mut results);
+        for case in cases {
+            println!("{}", results.table(*case));
+        }
     }
     println!("{}", results.bars());
     Ok(())
@@ -200,19 +203,25 @@ fn prepare(tools: Tools, dir: &Path, size: Size) -> Result<Bench> {
     })
 }
 
-/// All rounds of one case. Each round begins with another proxy, so that none always follows the same one.
-fn measure(bench: &Bench, case: Case, proxies: &[Proxy], rounds: u32, results: &mut Results) {
+/// All rounds of cases that are read side by side. Each round begins with another proxy, so that none always follows the same one.
+fn measure(bench: &Bench, cases: &[Case], proxies: &[Proxy], rounds: u32, results: &mut Results) {
     let mut order = proxies.to_vec();
     for round in 1..=rounds {
-        for proxy in order.iter().filter(|proxy| case.suits(**proxy)) {
-            if let Some(why) = proxy.cannot(case.plan().shape) {
-                results.exclude(case, *proxy, why);
-            } else if !results.failed(case, *proxy) {
-                eprintln!("{} round {round}: {proxy}", case.name());
-                results.add(case, *proxy, bench.turn(case, *proxy));
+        for proxy in &order {
+            for case in cases.iter().filter(|case| case.suits(*proxy)) {
+                measure_once(bench, (*case, *proxy), round, results);
             }
         }
         order.rotate_left(1);
+    }
+}
+
+fn measure_once(bench: &Bench, (case, proxy): (Case, Proxy), round: u32, results: &mut Results) {
+    if let Some(why) = proxy.cannot(case.plan().shape) {
+        results.exclude(case, proxy, why);
+    } else if !results.failed(case, proxy) {
+        eprintln!("{} round {round}: {proxy}", case.name());
+        results.add(case, proxy, bench.turn(case, proxy));
     }
 }
 
