@@ -1,10 +1,9 @@
 //! Runs Outrigger beside Envoy, HAProxy and nginx, one worker each on the same backend, and prints what each
 //! costs.
 //!
-//! Proxies take turns within every case, and cases that a bar compares are read side by side, so that a machine that slows
-//! down slows all of them. Of the figures,
-//! CPU time per request is the one to trust: on few cores, requests per second and latency also say how the
-//! generator and the backend were scheduled. Nothing is pinned to a core.
+//! Proxies take turns within every case, and cases that a bar compares are read side by side, so that a machine that
+//! slows down slows all of them. Of the figures, CPU time per request is the one to trust: on few cores, requests per
+//! second and latency also say how the generator and the backend were scheduled. Nothing is pinned to a core.
 
 mod backend;
 mod balancers;
