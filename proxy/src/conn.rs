@@ -21,6 +21,7 @@ use crate::identity::verify::Usage;
 use crate::live::{Entry, ListenerView};
 use crate::policy::authz::{Fitting, Rules};
 use crate::shadow::{Beginning, Bench, Held, Placed};
+use crate::timer::Timer;
 use crate::upstream::{Trip, Tunnelled};
 use crate::watch::{Patience, Subject, Verdict, Watch};
 use crate::worker::{Watched, Worker};
@@ -41,6 +42,7 @@ pub struct Conn {
     fitting: RefCell<Option<(Arc<Rules>, Fitting)>>,
     /// Where it would be by what is on trial.
     held: RefCell<Option<Rc<Held>>>,
+    timer: Timer,
     _watched: Watched,
     _open: OpenGuard,
 }
@@ -107,6 +109,7 @@ impl Conn {
             ended: Cell::new(None),
             fitting: RefCell::default(),
             held: RefCell::default(),
+            timer: Timer::default(),
             _open: open,
         });
         let subject: Weak<Self> = Rc::downgrade(&conn);
@@ -122,6 +125,11 @@ impl Conn {
     /// Who watches over it.
     pub fn watch(&self) -> &Rc<Watch> {
         &self.watch
+    }
+
+    /// The timer of its task, which is that of its HTTP/1.1 requests, too.
+    pub fn timer(&self) -> &Timer {
+        &self.timer
     }
 
     /// Its peer; `None` for a unix socket.

@@ -25,6 +25,7 @@ pub mod gate;
 pub mod h1;
 pub mod h2_stream;
 pub mod io;
+pub mod timer;
 pub mod watch;
 pub mod worker;
 

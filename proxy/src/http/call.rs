@@ -13,7 +13,6 @@ use outrigger_proto::model::{Action, Filter, Forward, HttpFilter, Route, Target}
 use tokio::time::Instant;
 
 use self::log::Logged;
-use super::deadline::Deadline;
 use super::peek::is_grpc;
 use crate::body::{Body, BodyError, Meter, Side};
 use crate::conn::{Conn, patience};
@@ -28,6 +27,7 @@ use crate::policy::authz::Decision;
 use crate::policy::bucket::Quota;
 use crate::policy::fields::Change;
 use crate::policy::limits::RouteLimits;
+use crate::timer::Timer;
 use crate::upstream::{ClusterView, Counted, Flight, Trip, Tunnelled};
 use crate::watch::StreamWatch;
 use crate::worker::WatchedStream;
@@ -94,7 +94,10 @@ pub struct Ledger {
     whole: Cell<bool>,
     received: Cell<u64>,
     sent: Cell<u64>,
-    deadline: Deadline,
+    /// When the last byte of its answer is due.
+    deadline: Cell<Option<Instant>>,
+    /// HTTP/2 only: an HTTP/1 request has that of its connection, which is the same task.
+    timer: Timer,
     /// HTTP/2 only: an HTTP/1 request is watched with its connection.
     stream: Option<WatchedStream>,
     /// Counts it as a retry.
@@ -150,7 +153,8 @@ impl Ledger {
             whole: Cell::new(false),
             received: Cell::new(0),
             sent: Cell::new(0),
-            deadline: Deadline::default(),
+            deadline: Cell::new(None),
+            timer: Timer::default(),
             stream,
             retry: RefCell::new(None),
             fallback: Cell::new(""),
@@ -471,9 +475,25 @@ impl Ledger {
         self.tunnel_request.take()
     }
 
-    /// When it must have been answered.
-    pub fn deadline(&self) -> &Deadline {
-        &self.deadline
+    /// When the last byte of its answer is due, if ever.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline.get()
+    }
+
+    /// From now on its answer is due then; never, for `None`.
+    pub fn set_deadline(&self, at: Option<Instant>) {
+        self.deadline.set(at);
+    }
+
+    /// Whether its deadline has passed; `cx` is woken when it does.
+    pub fn is_late(&self, cx: &mut Context<'_>) -> bool {
+        self.deadline.get().is_some_and(|at| self.is_past(at, cx))
+    }
+
+    /// Whether this time has come; `cx`, which must be that of its task, is woken when it does.
+    pub fn is_past(&self, at: Instant, cx: &mut Context<'_>) -> bool {
+        let timer = if self.stream.is_some() { &self.timer } else { self.conn.timer() };
+        timer.is_past(at, cx)
     }
 
     /// Whether its HTTP/2 stream has stood still for too long; `cx` is woken when that comes to be.
@@ -521,7 +541,7 @@ impl Drop for Ledger {
 impl Meter for Ledger {
     fn poll_open(&self, side: Side, cx: &mut Context<'_>) -> Result<(), BodyError> {
         match side {
-            Side::Response if self.deadline.is_late(cx) => Err(BodyError::Timeout),
+            Side::Response if self.is_late(cx) => Err(BodyError::Timeout),
             Side::Request | Side::Response => Ok(()),
         }
     }

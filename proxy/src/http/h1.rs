@@ -42,7 +42,10 @@ pub async fn serve<S: Stack>(conn: Rc<Conn>, stack: S, mut stream: Stream) {
     loop {
         conn.watch().enter(Stage::Http1);
         // On the heap, and gone while parked: it is large.
-        match Box::pin(active(&conn, &stack, stream)).await {
+        let left = Box::pin(active(&conn, &stack, stream)).await;
+        // None of its requests waits for anything any more.
+        conn.timer().disarm();
+        match left {
             Left::Parked(idle) => stream = idle,
             Left::Tunnel(client, tunnel) => return Box::pin(tunnel::joined(&conn, client, *tunnel)).await,
             Left::Refused(client, error) => return Box::pin(refuse(&conn, client, error)).await,

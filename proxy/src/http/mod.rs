@@ -12,7 +12,6 @@ pub mod layers;
 pub mod affinity;
 pub mod call;
 pub mod caller;
-pub mod deadline;
 pub mod expect;
 pub mod headers;
 pub mod peek;

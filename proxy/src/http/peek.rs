@@ -2,7 +2,6 @@
 //! behind a short message, a call that failed can still be tried again.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -133,27 +132,4 @@ impl http_body::Body for Peeked {
         }
         hint
     }
-}
-
-/// Whichever is first.
-#[derive(Debug)]
-pub enum Either<A, B> {
-    /// The one.
-    First(A),
-    /// The other.
-    Second(B),
-}
-
-/// Polls two futures, the first one first, until one of them is ready.
-pub async fn race<A: Future, B: Future>(
-    mut a: Pin<&mut A>,
-    mut b: Pin<&mut B>,
-) -> Either<A::Output, B::Output> {
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(first) = a.as_mut().poll(cx) {
-            return Poll::Ready(Either::First(first));
-        }
-        b.as_mut().poll(cx).map(Either::Second)
-    })
-    .await
 }

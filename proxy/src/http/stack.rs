@@ -22,7 +22,7 @@ use super::layers::mirror::MirrorLayer;
 use super::layers::observe::ObserveLayer;
 use super::layers::on_demand::OnDemandFork;
 use super::layers::rate_limit::rate_limit;
-use super::layers::retry::RetryFork;
+use super::layers::retry::RetryLayer;
 use super::layers::route::route;
 use super::layers::shadow::beside_trial;
 use super::layers::timeout::TimeoutLayer;
@@ -67,6 +67,6 @@ pub fn stack() -> impl Stack {
         .layer(TimeoutLayer)
         // Once for a request, however often it is tried.
         .layer(MirrorLayer)
-        .layer(DetourLayer::new(RetryFork))
+        .layer(RetryLayer)
         .service(service_fn(forward))
 }

@@ -110,6 +110,11 @@ impl Trip {
         self
     }
 
+    /// When the next attempt begins: now, which for the first has been asked for.
+    pub fn next_begins(&self) -> Instant {
+        if self.attempts.get() == 0 { self.ready.get() } else { Instant::now() }
+    }
+
     /// It was held up until now, which is nobody's fault upstream.
     pub fn held_up(&self, until: Instant) {
         self.ready.set(until);
@@ -197,8 +202,9 @@ impl Trip {
 
     /// Counts an attempt.
     pub(super) fn begin_attempt(&self) -> Going<'_> {
-        let before = self.attempts.replace(self.attempts.get() + 1);
-        self.go(if before == 0 { self.ready.get() } else { Instant::now() })
+        let began = self.next_begins();
+        self.attempts.set(self.attempts.get() + 1);
+        self.go(began)
     }
 
     /// The attempt that was counted last begins.

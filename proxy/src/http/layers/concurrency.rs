@@ -31,7 +31,8 @@ impl Fork for ConcurrencyFork {
             Entry::In(permit) => {
                 call.ledger.set_place(permit);
                 if bulkhead.is_adaptive() {
-                    return Detour::around(measured(inner.clone(), call));
+                    let timing = Timing::new(&call);
+                    return Detour::then(inner.call(call), |outcome| timing.end(outcome));
                 }
                 Detour::straight(inner.call(call))
             }
@@ -65,19 +66,16 @@ async fn in_line<S: Inner>(mut inner: S, call: Call, waiting: Waiting) -> Outcom
             return Err(ProxyError::WaitedTooLong(bulkhead.crowd(caller.key())));
         }
     }
-    if bulkhead.is_adaptive() { measured(inner, call).await } else { Box::pin(inner.call(call)).await }
-}
-
-/// A request that has been let in under a limit that follows the latency.
-async fn measured<S: Inner>(mut inner: S, call: Call) -> Outcome {
-    let mut timing = Timing::new(&call);
+    let timing = bulkhead.is_adaptive().then(|| Timing::new(&call));
     // Boxed, as it is moved with the future around it.
     let outcome = Box::pin(inner.call(call)).await;
-    timing.is_whole = timing.ledger.is_plain() && is_good(&outcome);
-    outcome
+    match timing {
+        Some(timing) => timing.end(outcome),
+        None => outcome,
+    }
 }
 
-/// Tells the limit what an answer took, when it is dropped: also one that nobody waits for any more has taken that long.
+/// Tells a limit that follows the latency what an answer took, when it is dropped: also one that nobody waits for any more has taken that long.
 struct Timing {
     ledger: Rc<Ledger>,
     began: Instant,
@@ -95,6 +93,11 @@ impl Timing {
             has_body: !call.request.body().is_end_stream(),
             is_whole: false,
         }
+    }
+
+    fn end(mut self, outcome: Outcome) -> Outcome {
+        self.is_whole = self.ledger.is_plain() && is_good(&outcome);
+        outcome
     }
 }
 

@@ -1,9 +1,10 @@
-//! The layer of whatever few requests need. The others go straight on, and pay a branch.
+//! The layer of whatever few requests need. The others go straight on, and pay a branch; those whose outcome alone is looked at
+//! go straight on as well.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::Response;
 use pin_project_lite::pin_project;
@@ -70,19 +71,33 @@ pin_project! {
     pub struct Detour<F> {
         #[pin]
         straight: Option<F>,
-        around: Option<Pin<Box<dyn Future<Output = Outcome>>>>,
+        beside: Beside,
     }
+}
+
+/// What a request takes with it, or instead.
+enum Beside {
+    Nothing,
+    /// The rare road.
+    Around(Pin<Box<dyn Future<Output = Outcome>>>),
+    /// What its outcome becomes.
+    After(Box<dyn FnOnce(Outcome) -> Outcome>),
 }
 
 impl<F> Detour<F> {
     /// The common road.
     pub fn straight(inner: F) -> Self {
-        Self { straight: Some(inner), around: None }
+        Self { straight: Some(inner), beside: Beside::Nothing }
+    }
+
+    /// The common road, with a look at what it comes to. `after` is dropped with a request that comes to nothing.
+    pub fn then(inner: F, after: impl FnOnce(Outcome) -> Outcome + 'static) -> Self {
+        Self { straight: Some(inner), beside: Beside::After(Box::new(after)) }
     }
 
     /// The rare one.
     pub fn around(inner: impl Future<Output = Outcome> + 'static) -> Self {
-        Self { straight: None, around: Some(Box::pin(inner)) }
+        Self { straight: None, beside: Beside::Around(Box::pin(inner)) }
     }
 }
 
@@ -91,15 +106,24 @@ impl<F: Future<Output = Outcome>> Future for Detour<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let this = self.project();
-        match this.straight.as_pin_mut() {
-            Some(inner) => inner.poll(cx),
-            None => this.around.as_mut().expect("a request takes one road or the other").as_mut().poll(cx),
-        }
+        let Some(inner) = this.straight.as_pin_mut() else {
+            let Beside::Around(road) = this.beside else {
+                unreachable!("a request takes one road or the other")
+            };
+            return road.as_mut().poll(cx);
+        };
+        let outcome = ready!(inner.poll(cx));
+        Poll::Ready(match std::mem::replace(this.beside, Beside::Nothing) {
+            Beside::After(after) => after(outcome),
+            Beside::Nothing | Beside::Around(_) => outcome,
+        })
     }
 }
 
 impl<F> fmt::Debug for Detour<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Detour").field("around", &self.around.is_some()).finish()
+        f.debug_struct("Detour")
+            .field("around", &matches!(self.beside, Beside::Around(_)))
+            .finish_non_exhaustive()
     }
 }

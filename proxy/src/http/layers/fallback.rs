@@ -2,7 +2,6 @@
 //! served so is marked in header, log and metric, since somebody has to know.
 
 use std::ops::ControlFlow;
-use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
@@ -30,41 +29,36 @@ pub struct FallbackFork;
 
 impl Fork for FallbackFork {
     fn send<S: Inner>(self, inner: &mut S, call: Call) -> Detour<S::Future> {
-        let wanted = call.ledger.forward().is_some_and(|to| to.fallback.is_some());
-        if !wanted || call.tunnel != Wanted::Nothing {
+        let fallback = call.ledger.forward().and_then(|to| to.fallback.as_deref());
+        let Some(fallback) = fallback.filter(|_| call.tunnel == Wanted::Nothing) else {
             return Detour::straight(inner.call(call));
+        };
+        let asked = Asked::of(&call.request, &call.ledger);
+        if let Some(Instead::To(_)) = fallback.instead() {
+            return Detour::around(to_other_cluster(inner.clone(), call, asked));
         }
-        Detour::around(with_fallback(inner.clone(), call))
+        let ledger = call.ledger.clone();
+        Detour::then(inner.call(call), move |outcome| with_what_is_here(outcome, asked, &ledger))
     }
 }
 
-async fn with_fallback<S: Inner>(mut inner: S, call: Call) -> Outcome {
-    let Call { request, tunnel: _, ledger } = call;
-    let mut asked = Asked::of(&request, &ledger);
-    if let Some(Instead::To(_)) = instead(&ledger) {
-        return Box::pin(to_other_cluster(inner, request, ledger, asked)).await;
-    }
-    let call = Call { request, tunnel: Wanted::Nothing, ledger: ledger.clone() };
-    // Boxed, as it is moved with the future around it.
-    let outcome = match settled(Box::pin(inner.call(call)).await, &mut asked, &ledger) {
+/// What a route has itself: what was kept, or what it says instead.
+fn with_what_is_here(outcome: Outcome, mut asked: Option<Asked>, ledger: &Ledger) -> Outcome {
+    let outcome = match settled(outcome, &mut asked, ledger) {
         ControlFlow::Break(outcome) => return outcome,
         ControlFlow::Continue(outcome) => outcome,
     };
-    let Some(Instead::Respond(respond)) = instead(&ledger) else { return outcome };
-    note(&ledger, outcome);
+    let Some(Instead::Respond(respond)) = instead(ledger) else { return outcome };
+    note(ledger, outcome);
     ledger.fell_back("response");
     // What we say instead is not late.
-    ledger.deadline().set(None);
+    ledger.set_deadline(None);
     let response = text(respond.status, Bytes::copy_from_slice(respond.body.as_bytes()));
     Ok(marked(response, HeaderValue::from_static("response")))
 }
 
-async fn to_other_cluster<S: Inner>(
-    mut inner: S,
-    mut request: Box<http::Request<Body>>,
-    ledger: Rc<Ledger>,
-    mut asked: Option<Asked>,
-) -> Outcome {
+async fn to_other_cluster<S: Inner>(mut inner: S, call: Call, mut asked: Option<Asked>) -> Outcome {
+    let Call { mut request, tunnel: _, ledger } = call;
     let replay = Replay::of(request.body_mut(), MAX_BODY);
     // What is sent becomes one of the first cluster's.
     let mut second = bodiless(&request);
@@ -100,7 +94,7 @@ fn instead(ledger: &Ledger) -> Option<&Instead> {
 /// Breaks with what is answered, where the cluster has answered, now or before. Otherwise there is only what became of
 /// the request.
 fn settled(outcome: Outcome, asked: &mut Option<Asked>, ledger: &Ledger) -> ControlFlow<Outcome, Outcome> {
-    if !failed(&outcome) {
+    if !failed(&outcome, ledger) {
         return ControlFlow::Break(match asked.take() {
             Some(asked) => outcome.map(|response| asked.answered(response)),
             None => outcome,
@@ -112,7 +106,7 @@ fn settled(outcome: Outcome, asked: &mut Option<Asked>, ledger: &Ledger) -> Cont
     note(ledger, outcome);
     ledger.fell_back("stale");
     // What is here is not late.
-    ledger.deadline().set(None);
+    ledger.set_deadline(None);
     ControlFlow::Break(Ok(marked(response, HeaderValue::from_static("stale"))))
 }
 
@@ -131,9 +125,9 @@ fn marked(mut response: Response<Body>, with: HeaderValue) -> Response<Body> {
 }
 
 /// Whether an outcome is as good as none. What the client did wrong, it did wrong.
-fn failed(outcome: &Outcome) -> bool {
+fn failed(outcome: &Outcome, ledger: &Ledger) -> bool {
     match outcome {
-        Ok(response) if is_grpc(response.headers()) => {
+        Ok(response) if ledger.is_grpc() && is_grpc(response.headers()) => {
             // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, in a head that is all there is.
             matches!(grpc_status(response.headers()), Some(2 | 4 | 13 | 14))
         }

@@ -45,7 +45,7 @@ async fn send(call: Call) -> Outcome {
         // A further attempt sends what the first one did, but for what it says of itself.
         apply_to(request.headers_mut(), &target.request_headers, |name| is_first || is_mark(name));
     }
-    if let Some(deadline) = ledger.deadline().at()
+    if let Some(deadline) = ledger.deadline()
         && ledger.is_grpc()
     {
         // What is left of it: whoever is asked knows when nobody waits any more.

@@ -82,7 +82,7 @@ impl<F: Future<Output = Outcome>> Future for Observed<F> {
                 // A body that broke off knows better why than whoever was sending it.
                 this.ledger.set_error(error);
                 // What we say instead is not late.
-                this.ledger.deadline().set(None);
+                this.ledger.set_deadline(None);
                 let mut response = reply(this.ledger.error().unwrap_or(error), this.form.grpc);
                 if let Some(attempts) = this.ledger.take_retried() {
                     response.headers_mut().insert(X_OUTRIGGER_RETRIED, attempts);

@@ -2,6 +2,8 @@
 //!
 //! Only requests that no route takes wait, and only where the table says that there is more: the others pay a branch.
 
+use tokio::time::Instant;
+
 use super::Outcome;
 use super::detour::{Detour, Fork, Inner};
 use crate::demand::Demand;
@@ -43,6 +45,8 @@ async fn awaited<S: Inner>(mut inner: S, call: Call, demand: Demand) -> Outcome 
     if demand.ask(&http.routes, &host).await.ok_or(ProxyError::RouteAwaited)? {
         call.ledger.renew();
     }
+    // What the wait has cost is not the endpoint's, which is yet to be asked.
+    call.ledger.trip().held_up(Instant::now());
     // Boxed, as it is moved with the future around it.
     Box::pin(inner.call(call)).await
 }

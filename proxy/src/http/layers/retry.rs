@@ -1,30 +1,34 @@
 //! A request that failed is tried again, as its route says and its cluster's budget allows; and a request that is slow
 //! gets a second attempt beside the first (hedging).
 //!
-//! Only routes that ask for it take this road, which is boxed: the others pay a branch. An attempt ends with the head of
-//! its response: once that is passed on there is no way back.
+//! The first attempt is polled where it lies, as a request of a route that asks for neither; what follows it is boxed. An
+//! attempt ends with the head of its response: once that is passed on there is no way back.
 
-use std::future::Future;
+use std::fmt;
+use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderName, HeaderValue, Request};
+use http::{HeaderName, HeaderValue, Request, Response};
 use outrigger_proto::model::{Hedge, HedgeAfter, Retry as Policy};
+use pin_project_lite::pin_project;
 use tokio::time::Instant;
+use tower::{Layer, Service};
 
 use super::Outcome;
-use super::detour::{Detour, Fork, Inner};
+use super::detour::Inner;
 use crate::body::Body;
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger, Wanted};
 use crate::http::headers::{X_OUTRIGGER_ATTEMPT, X_OUTRIGGER_RETRIED};
-use crate::http::peek::{self, Either, race};
+use crate::http::peek;
 use crate::http::replay::Replay;
-use crate::policy::retry::{self as decide, Outcome as Attempted, Skipped};
-use crate::upstream::{ClusterView, Counted, Limit, UpstreamError};
+use crate::policy::retry::{self as decide, Outcome as Attempt, Skipped};
+use crate::upstream::{ClusterView, Counted, Limit as Breaks, UpstreamError};
 
 /// For gRPC servers: attempts before this one (gRPC proposal A6).
 const GRPC_PREVIOUS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
@@ -36,70 +40,194 @@ pub(super) fn is_mark(name: &HeaderName) -> bool {
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
-pub struct RetryFork;
+pub struct RetryLayer;
 
-impl Fork for RetryFork {
-    fn send<S: Inner>(self, inner: &mut S, call: Call) -> Detour<S::Future> {
+impl<S> Layer<S> for RetryLayer {
+    type Service = Retry<S>;
+
+    fn layer(&self, inner: S) -> Retry<S> {
+        Retry { inner }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Retry<S> {
+    inner: S,
+}
+
+impl<S: Inner> Service<Call> for Retry<S> {
+    type Response = Response<Body>;
+    type Error = ProxyError;
+    type Future = Attempted<S, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut call: Call) -> Attempted<S, S::Future> {
         let wanted = call.ledger.forward().is_some_and(|to| to.retry.is_some() || to.hedge.is_some());
         // A tunnel is not a request that could be repeated.
-        if !wanted || call.tunnel != Wanted::Nothing {
-            return Detour::straight(inner.call(call));
+        let attempts = (wanted && call.tunnel == Wanted::Nothing).then(|| {
+            let attempts = Attempts::new(self.inner.clone(), &mut call);
+            attempts.mark(&mut call.request);
+            Box::new(attempts)
+        });
+        Attempted { first: Some(self.inner.call(call)), attempts, further: None }
+    }
+}
+
+pin_project! {
+    /// The first attempt, where it lies; and what may follow it.
+    pub struct Attempted<S, F> {
+        #[pin]
+        first: Option<F>,
+        // Where there may be another one.
+        attempts: Option<Box<Attempts<S, F>>>,
+        // Boxed: few get there.
+        further: Option<Pin<Box<dyn Future<Output = Outcome>>>>,
+    }
+}
+
+impl<S: Inner> Future for Attempted<S, S::Future> {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.project();
+        if let Some(further) = this.further {
+            return further.as_mut().poll(cx);
         }
-        let Call { mut request, tunnel: _, ledger } = call;
-        let attempts = Attempts::new(inner.clone(), ledger, &mut request);
-        Detour::around(attempts.run(request))
+        let Some(attempts) = this.attempts else {
+            return this.first.as_pin_mut().expect("there is a first attempt").poll(cx);
+        };
+        let outcome = ready!(attempts.poll_attempt(this.first, cx));
+        match this.attempts.take_if(|attempts| !attempts.is_good(&outcome)) {
+            None => Poll::Ready(outcome),
+            Some(attempts) => this.further.insert(Box::pin(attempts.go_on(outcome))).as_mut().poll(cx),
+        }
+    }
+}
+
+impl<S, F> fmt::Debug for Attempted<S, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempted").field("further", &self.further.is_some()).finish_non_exhaustive()
     }
 }
 
 /// All that is known of a request while it is attempted.
-struct Attempts<S> {
+struct Attempts<S, F> {
     inner: S,
     ledger: Rc<Ledger>,
     replay: Replay,
     cluster: Arc<ClusterView>,
-    /// For requests that are hedged and not retried: what has failed stays failed.
-    never: Option<Policy>,
     idempotent: bool,
     /// Whether gRPC statuses count.
     grpc: bool,
-    /// The number of the next attempt, those of whoever asked us included.
+    /// The number of the last attempt, those of whoever asked us included.
     number: u32,
+    /// Of the attempt that is under way.
+    limit: Limit,
+    /// When another one is due beside it.
+    hedge_at: Option<Instant>,
+    beside: Option<Beside<F>>,
 }
 
-impl<S: Inner> Attempts<S> {
-    fn new(inner: S, ledger: Rc<Ledger>, request: &mut Request<Body>) -> Self {
-        let retry = ledger.forward().and_then(|forward| forward.retry.as_deref());
-        let never = || Policy { attempts: NonZeroU32::MIN, conditions: Vec::new(), ..Policy::default() };
-        let never = if retry.is_some() { None } else { Some(never()) };
-        let policy = retry.or(never.as_ref()).expect("one or the other");
-        let grpc = decide::wants_grpc(policy) && ledger.is_grpc();
+/// How long an attempt may take.
+#[derive(Clone, Copy)]
+struct Limit {
+    until: Option<Instant>,
+    /// The attempt's number among ours.
+    place: u32,
+}
+
+/// The second of two attempts that are under way.
+struct Beside<F> {
+    sending: Pin<Box<F>>,
+    limit: Limit,
+    _permit: Counted,
+}
+
+impl<S: Inner> Attempts<S, S::Future> {
+    fn new(inner: S, call: &mut Call) -> Self {
+        let Call { request, tunnel: _, ledger } = call;
+        let policy = policy(ledger);
+        let grpc = ledger.is_grpc() && decide::wants_grpc(policy);
         let max_body = policy.max_body;
         ledger.trip().keep();
-        let marked =
-            request.headers().get(X_OUTRIGGER_ATTEMPT).and_then(|mark| mark.to_str().ok()?.parse().ok());
-        Self {
+        let marked = request.headers().get(X_OUTRIGGER_ATTEMPT);
+        let mut attempts = Self {
             inner,
             cluster: ledger.destination().1.clone(),
-            never,
             idempotent: request.method().is_idempotent(),
             grpc,
             // Whoever retries this on the other side has it multiplied no further.
-            number: marked.unwrap_or(1).max(1),
+            number: marked.and_then(|mark| mark.to_str().ok()?.parse().ok()).unwrap_or(1).max(1),
             replay: Replay::of(request.body_mut(), max_body),
-            ledger,
+            limit: Limit { until: None, place: 1 },
+            hedge_at: None,
+            beside: None,
+            ledger: ledger.clone(),
+        };
+        attempts.begin();
+        attempts
+    }
+
+    /// An attempt begins.
+    fn begin(&mut self) {
+        let now = self.ledger.trip().next_begins();
+        self.limit = self.limit_from(now);
+        let after = self.hedge_after().map(|after| now + after);
+        self.hedge_at = after.filter(|at| self.limit.until.is_none_or(|until| *at < until));
+    }
+
+    fn limit_from(&self, now: Instant) -> Limit {
+        let until = policy(&self.ledger).per_try_timeout.map(|limit| now + limit);
+        Limit { until, place: self.ledger.trip().attempts() + 1 }
+    }
+
+    /// What an attempt comes to; with another one beside it when it takes long. The first of them that is good counts;
+    /// where one fails, the other may still be.
+    fn poll_attempt(
+        &mut self,
+        mut first: Pin<&mut Option<S::Future>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Outcome> {
+        if let Some(sending) = first.as_mut().as_pin_mut()
+            && let Poll::Ready(outcome) = poll_within(self.limit, sending, (&self.ledger, cx))
+        {
+            first.set(None);
+            if self.beside.is_none() || !is_bad(&outcome) {
+                self.beside = None;
+                return Poll::Ready(outcome);
+            }
         }
+        if self.hedge_at.is_some_and(|at| self.ledger.is_past(at, cx)) {
+            self.hedge_at = None;
+            self.beside = self.hedge();
+        }
+        let Some(Beside { sending, limit, _permit }) = &mut self.beside else { return Poll::Pending };
+        let outcome = ready!(poll_within(*limit, sending.as_mut(), (&self.ledger, cx)));
+        self.beside = None;
+        if first.is_some() && is_bad(&outcome) {
+            return Poll::Pending;
+        }
+        first.set(None);
+        Poll::Ready(outcome)
     }
 
-    fn policy(&self) -> &Policy {
-        let retry = self.ledger.forward().and_then(|forward| forward.retry.as_deref());
-        retry.or(self.never.as_ref()).expect("one or the other")
+    /// Whether nothing but the head has to be looked at to see that nothing is left to be done.
+    fn is_good(&self, outcome: &Outcome) -> bool {
+        let Ok(response) = outcome else { return false };
+        let attempted = Attempt::Response { status: response.status(), grpc: None };
+        !self.grpc && decide::judge(policy(&self.ledger), attempted, self.idempotent).is_none()
     }
 
-    async fn run(mut self, mut request: Box<Request<Body>>) -> Outcome {
+    /// What is done about an attempt that was not good.
+    async fn go_on(mut self: Box<Self>, mut result: Outcome) -> Outcome {
         let mut made = 1;
         let mut permit;
         loop {
-            let result = self.attempt(request).await;
+            let request;
             if matches!(result, Err(ProxyError::Upstream(UpstreamError::Closed)))
                 && self.ledger.trip().is_stale()
             {
@@ -107,32 +235,36 @@ impl<S: Inner> Attempts<S> {
                 let Some(again) = self.again() else { return result };
                 request = again;
                 self.cluster.live.stats().replays.increment(1);
-                continue;
+            } else {
+                let (looked, attempt) = self.look(result).await;
+                result = looked;
+                let next = match decide::judge(policy(&self.ledger), attempt, self.idempotent) {
+                    None => return result,
+                    Some(Err(skipped)) => Err(skipped),
+                    Some(Ok(())) => self.may_go_on(made, &result),
+                };
+                let wait;
+                (wait, permit) = match next {
+                    Ok(next) => next,
+                    Err(skipped) => {
+                        self.cluster.live.stats().retry_skipped(skipped.code());
+                        return self.given_up(skipped, result);
+                    }
+                };
+                // What can be tried again was sent, and so is there.
+                let Some(again) = self.again() else { return result };
+                request = again;
+                drop(result);
+                self.ledger.set_flight(None);
+                tokio::time::sleep(wait).await;
+                self.cluster.live.stats().retries.increment(1);
+                self.ledger.set_retry(permit);
+                made += 1;
+                self.number += 1;
             }
-            let (result, attempted) = self.look(result).await;
-            let next = match decide::judge(self.policy(), attempted, self.idempotent) {
-                None => return result,
-                Some(Err(skipped)) => Err(skipped),
-                Some(Ok(())) => self.may_go_on(made, &result),
-            };
-            let wait;
-            (wait, permit) = match next {
-                Ok(next) => next,
-                Err(skipped) => {
-                    self.cluster.live.stats().retry_skipped(skipped.code());
-                    return self.given_up(skipped, result);
-                }
-            };
-            // What can be tried again was sent, and so is there.
-            let Some(again) = self.again() else { return result };
-            request = again;
-            drop(result);
-            self.ledger.set_flight(None);
-            tokio::time::sleep(wait).await;
-            self.cluster.live.stats().retries.increment(1);
-            self.ledger.set_retry(permit);
-            made += 1;
-            self.number += 1;
+            self.begin();
+            let mut sending = pin!(Some(self.send(request)));
+            result = poll_fn(|cx| self.poll_attempt(sending.as_mut(), cx)).await;
         }
     }
 
@@ -141,6 +273,23 @@ impl<S: Inner> Attempts<S> {
         let mut request = self.ledger.trip().take_request()?;
         *request.body_mut() = self.replay.body();
         Some(request)
+    }
+
+    fn send(&mut self, mut request: Box<Request<Body>>) -> S::Future {
+        self.mark(&mut request);
+        self.inner.call(Call { request, tunnel: Wanted::Nothing, ledger: self.ledger.clone() })
+    }
+
+    /// Says which attempt this is, where it is not the first.
+    fn mark(&self, request: &mut Request<Body>) {
+        if self.number == 1 {
+            return;
+        }
+        let headers = request.headers_mut();
+        headers.insert(X_OUTRIGGER_ATTEMPT, HeaderValue::from(self.number));
+        if self.ledger.is_grpc() {
+            headers.insert(GRPC_PREVIOUS, HeaderValue::from(self.number - 1));
+        }
     }
 
     /// Nothing more is tried. Where that is for want of attempts or room, it would be wrong to try on this side of us either.
@@ -169,18 +318,18 @@ impl<S: Inner> Attempts<S> {
         if result.as_ref().is_ok_and(|response| response.headers().contains_key(X_OUTRIGGER_RETRIED)) {
             return Err(Skipped::RetriedBelow);
         }
-        if self.number >= self.policy().attempts.get() {
+        if self.number >= policy(&self.ledger).attempts.get() {
             return Err(Skipped::Attempts);
         }
         if !self.replay.is_whole() {
             return Err(Skipped::BodyTooLarge);
         }
         let random = self.ledger.conn().worker().upstream().random();
-        let mut wait = decide::wait(self.policy().backoff, made, random);
+        let mut wait = decide::wait(policy(&self.ledger).backoff, made, random);
         if let Ok(response) = result {
             wait = wait.max(decide::retry_after(response.headers(), SystemTime::now())?);
         }
-        if self.ledger.deadline().at().is_some_and(|deadline| Instant::now() + wait >= deadline) {
+        if self.ledger.deadline().is_some_and(|deadline| Instant::now() + wait >= deadline) {
             return Err(Skipped::Deadline);
         }
         self.pay().map(|permit| (wait, permit))
@@ -193,7 +342,7 @@ impl<S: Inner> Attempts<S> {
             return Err(Skipped::Overload);
         }
         let (breaker, limits) = self.cluster.breaker(self.ledger.trip().priority());
-        let permit = breaker.count(Limit::Retries, limits);
+        let permit = breaker.count(Breaks::Retries, limits);
         let permit = permit.map_err(|_| Skipped::MaxRetries)?;
         let now = shared.epoch.elapsed();
         if breaker.budget().withdraw(self.cluster.config.retry_budget, now) {
@@ -203,60 +352,28 @@ impl<S: Inner> Attempts<S> {
         }
     }
 
-    /// One attempt, with another one beside it when it takes long.
-    async fn attempt(&mut self, request: Box<Request<Body>>) -> Outcome {
-        let began = Instant::now();
-        let place = self.next_place();
-        let first = self.send(request);
-        let limit = self.policy().per_try_timeout;
-        let after = self.hedge_after().filter(|after| limit.is_none_or(|limit| *after < limit));
-        let Some(after) = after else {
-            return within(limit.map(|limit| began + limit), first, (&self.ledger, place)).await;
-        };
-        let mut first = first;
-        let ledger = self.ledger.clone();
-        let woken = ledger.deadline().woken_by(began + after);
-        let outcome = tokio::time::timeout_at(began + after, &mut first).await;
-        drop(woken);
-        match outcome {
-            Ok(outcome) => outcome,
-            // Boxed: few get here.
-            Err(_) => Box::pin(self.hedge((first, place), limit.map(|limit| began + limit))).await,
-        }
-    }
-
-    /// Goes on with an attempt, and with another one beside it.
-    async fn hedge(&mut self, (first, place): (Pin<Box<S::Future>>, u32), until: Option<Instant>) -> Outcome {
-        let ledger = self.ledger.clone();
-        let mut first = pin!(within(until, first, (&ledger, place)));
-        let _permit = match self.pay() {
+    /// Begins a second attempt, if there may be one.
+    fn hedge(&mut self) -> Option<Beside<S::Future>> {
+        let permit = match self.pay() {
             Ok(permit) => permit,
             Err(skipped) => {
                 let why = if skipped == Skipped::Overload { skipped.code() } else { "hedge_budget" };
                 self.cluster.live.stats().retry_skipped(why);
-                return first.await;
+                return None;
             }
         };
         // It has been sent, or waits to be.
-        let Some(request) = ledger.trip().copy_request() else { return first.await };
+        let request = self.ledger.trip().copy_request()?;
         self.cluster.live.stats().hedges.increment(1);
         self.number += 1;
-        let place = self.next_place();
-        let second = self.send(request);
-        let until = self.policy().per_try_timeout.map(|limit| Instant::now() + limit);
-        let mut second = pin!(within(until, second, (&ledger, place)));
-        // The first of them that is good counts; where one fails, the other may still be.
-        match race(first.as_mut(), second.as_mut()).await {
-            Either::First(outcome) if is_bad(&outcome) => second.await,
-            Either::Second(outcome) if is_bad(&outcome) => first.await,
-            Either::First(outcome) | Either::Second(outcome) => outcome,
-        }
+        let limit = self.limit_from(self.ledger.trip().next_begins());
+        Some(Beside { sending: Box::pin(self.send(request)), limit, _permit: permit })
     }
 
     /// When a second attempt is due: never for what must not be done twice, or has a body to be read twice at once.
     fn hedge_after(&self) -> Option<Duration> {
         let Hedge { after } = self.ledger.forward()?.hedge?;
-        if !(self.idempotent || self.policy().non_idempotent) || !self.replay.is_bodiless() {
+        if !(self.idempotent || policy(&self.ledger).non_idempotent) || !self.replay.is_bodiless() {
             return None;
         }
         match after {
@@ -265,61 +382,48 @@ impl<S: Inner> Attempts<S> {
         }
     }
 
-    /// The number that the next attempt is going to have among ours.
-    fn next_place(&self) -> u32 {
-        self.ledger.trip().attempts() + 1
-    }
-
-    /// Boxed, so that nothing that waits for it is large.
-    fn send(&mut self, mut request: Box<Request<Body>>) -> Pin<Box<S::Future>> {
-        if self.number > 1 {
-            let headers = request.headers_mut();
-            headers.insert(X_OUTRIGGER_ATTEMPT, HeaderValue::from(self.number));
-            if self.ledger.is_grpc() {
-                headers.insert(GRPC_PREVIOUS, HeaderValue::from(self.number - 1));
-            }
-        }
-        let call = Call { request, tunnel: Wanted::Nothing, ledger: self.ledger.clone() };
-        Box::pin(self.inner.call(call))
-    }
-
     /// What an attempt came to.
-    async fn look(&self, result: Outcome) -> (Outcome, Attempted) {
+    async fn look(&self, result: Outcome) -> (Outcome, Attempt) {
         let response = match result {
             Ok(response) => response,
-            Err(error) => return (Err(error), attempted(error)),
+            Err(error) => return (Err(error), came_to(error)),
         };
         // Boxed: few look, and what they read is held meanwhile.
         let (response, grpc) =
             if self.grpc { Box::pin(peek::grpc(response)).await } else { (response, None) };
         let status = response.status();
-        (Ok(response), Attempted::Response { status, grpc })
+        (Ok(response), Attempt::Response { status, grpc })
     }
 }
 
-impl<S> Drop for Attempts<S> {
+impl<S, F> Drop for Attempts<S, F> {
     fn drop(&mut self) {
         self.ledger.trip().forget_request();
     }
 }
 
-/// An attempt, given up by then; its endpoint is to blame. `place` is the attempt's number among ours.
-async fn within<F>(
-    until: Option<Instant>,
-    mut sending: Pin<Box<F>>,
-    (ledger, place): (&Ledger, u32),
-) -> Outcome
-where
-    F: Future<Output = Outcome>,
-{
-    let Some(until) = until else { return sending.await };
-    let _woken = ledger.deadline().woken_by(until);
-    if let Ok(outcome) = tokio::time::timeout_at(until, &mut sending).await {
-        return outcome;
+/// What the route says of attempts. For requests that are hedged and not retried, what has failed stays failed.
+fn policy(ledger: &Ledger) -> &Policy {
+    static NEVER: LazyLock<Policy> =
+        LazyLock::new(|| Policy { attempts: NonZeroU32::MIN, conditions: Vec::new(), ..Policy::default() });
+    ledger.forward().and_then(|forward| forward.retry.as_deref()).unwrap_or_else(|| &NEVER)
+}
+
+/// Polls an attempt, which is given up when its time is over; its endpoint is to blame then.
+fn poll_within<F: Future<Output = Outcome>>(
+    Limit { until, place }: Limit,
+    sending: Pin<&mut F>,
+    (ledger, cx): (&Ledger, &mut Context<'_>),
+) -> Poll<Outcome> {
+    if let Poll::Ready(outcome) = sending.poll(cx) {
+        return Poll::Ready(outcome);
+    }
+    if !until.is_some_and(|until| ledger.is_past(until, cx)) {
+        return Poll::Pending;
     }
     // As long as it is under way: then it is known where.
     ledger.conn().worker().upstream().gave_up_attempt(ledger.destination().1, ledger.trip(), place);
-    Err(UpstreamError::TooSlow.into())
+    Poll::Ready(Err(UpstreamError::TooSlow.into()))
 }
 
 /// Whether an attempt of two is not the one to pass on while the other is still under way.
@@ -330,24 +434,24 @@ fn is_bad(outcome: &Outcome) -> bool {
     }
 }
 
-fn attempted(error: ProxyError) -> Attempted {
+fn came_to(error: ProxyError) -> Attempt {
     match error {
         ProxyError::Upstream(error) => match error {
             UpstreamError::ConnectRefused | UpstreamError::ConnectTimeout | UpstreamError::ConnectFailed => {
-                Attempted::NoConnection
+                Attempt::NoConnection
             }
-            UpstreamError::Tls(_) | UpstreamError::TlsHandshake => Attempted::NoConnection,
-            UpstreamError::Refused => Attempted::NotLookedAt,
-            UpstreamError::Closed | UpstreamError::Reset | UpstreamError::Protocol => Attempted::NoResponse,
-            UpstreamError::TooSlow => Attempted::TooSlow,
+            UpstreamError::Tls(_) | UpstreamError::TlsHandshake => Attempt::NoConnection,
+            UpstreamError::Refused => Attempt::NotLookedAt,
+            UpstreamError::Closed | UpstreamError::Reset | UpstreamError::Protocol => Attempt::NoResponse,
+            UpstreamError::TooSlow => Attempt::TooSlow,
             // Nothing gets better by asking again for what is not there, or what we have no room for.
-            UpstreamError::NoEndpoint | UpstreamError::NoSecret => Attempted::Final,
-            UpstreamError::NoOriginalDestination | UpstreamError::BadOriginalDestination => Attempted::Final,
-            UpstreamError::OwnAddress | UpstreamError::TooManyEndpoints(_) => Attempted::Final,
-            UpstreamError::RequestBody | UpstreamError::NoTunnel => Attempted::Final,
-            UpstreamError::Overflow(_) | UpstreamError::NoConnectionFree(_) => Attempted::Final,
+            UpstreamError::NoEndpoint | UpstreamError::NoSecret => Attempt::Final,
+            UpstreamError::NoOriginalDestination | UpstreamError::BadOriginalDestination => Attempt::Final,
+            UpstreamError::OwnAddress | UpstreamError::TooManyEndpoints(_) => Attempt::Final,
+            UpstreamError::RequestBody | UpstreamError::NoTunnel => Attempt::Final,
+            UpstreamError::Overflow(_) | UpstreamError::NoConnectionFree(_) => Attempt::Final,
         },
-        _ => Attempted::Final,
+        _ => Attempt::Final,
     }
 }
 
@@ -356,14 +460,18 @@ mod tests {
     use super::*;
     use crate::http::layers::forward::forward;
 
-    /// It is moved whenever a request takes this road: it must not grow unseen.
+    /// Every request carries the one, whether it may be tried again or not, and moves the other if it may: neither must grow
+    /// unseen.
     #[test]
-    fn the_future_of_attempts_stays_small() {
-        fn size<S, F: Future>(_: &S, _: impl Fn(Attempts<S>) -> F) -> usize {
-            size_of::<F>()
+    fn what_is_known_of_attempts_stays_small() {
+        fn sizes<S: Inner>(_: S) -> [usize; 3] {
+            [
+                size_of::<S::Future>(),
+                size_of::<Attempted<S, S::Future>>(),
+                size_of::<Attempts<S, S::Future>>(),
+            ]
         }
-        let size =
-            size(&tower::service_fn(forward), |attempts| attempts.run(Box::new(Request::new(Body::empty()))));
-        assert!(size <= 1600, "{size} bytes");
+        let [straight, attempted, attempts] = sizes(tower::service_fn(forward));
+        assert!(attempted <= straight + 32 && attempts <= 176, "{straight} {attempted} {attempts} bytes");
     }
 }

@@ -49,7 +49,7 @@ impl<S: Service<Call, Response = Response<Body>, Error = ProxyError>> Service<Ca
 
     fn call(&mut self, call: Call) -> Timed<S::Future> {
         let ledger = deadline(&call).map(|at| {
-            call.ledger.deadline().set(Some(at));
+            call.ledger.set_deadline(Some(at));
             call.ledger.clone()
         });
         Timed { inner: self.inner.call(call), ledger }
@@ -114,7 +114,7 @@ impl<F: Future<Output = Outcome>> Future for Timed<F> {
             return Poll::Ready(outcome);
         }
         match this.ledger {
-            Some(ledger) if ledger.deadline().is_late(cx) => {
+            Some(ledger) if ledger.is_late(cx) => {
                 ledger.conn().worker().upstream().gave_up(ledger.destination().1, ledger.trip());
                 Poll::Ready(Err(ProxyError::Timeout))
             }
