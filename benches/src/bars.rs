@@ -91,16 +91,14 @@ impl Bar {
 
     /// `None` when a figure that it needs was not measured. Every peer that it names is needed.
     pub(crate) fn judge(self, results: &Results) -> Option<Verdict> {
-        let ours = results.figure(self.case, self.of, self.metric)?;
+        let ratio = |case, proxy| results.ratio((self.case, self.of), (case, proxy), self.metric);
         let (found, limit) = match self.limit {
-            Limit::Value(limit) => (ours, limit),
-            Limit::TimesCase(factor, case) => {
-                (ours / results.figure(case, Proxy::Outrigger, self.metric)?, factor)
-            }
+            Limit::Value(limit) => (results.figure(self.case, self.of, self.metric)?, limit),
+            Limit::TimesCase(factor, case) => (ratio(case, Proxy::Outrigger)?, factor),
             Limit::Times(factor, peers) => {
-                let theirs = peers.iter().map(|peer| results.figure(self.case, *peer, self.metric));
-                let best = theirs.collect::<Option<Vec<f64>>>()?.into_iter().fold(f64::INFINITY, f64::min);
-                (ours / best, factor)
+                let ratios = peers.iter().map(|peer| ratio(self.case, *peer));
+                let of_best = ratios.collect::<Option<Vec<f64>>>()?.into_iter().fold(0.0, f64::max);
+                (of_best, factor)
             }
         };
         Some(Verdict { found, passed: found <= limit })
@@ -111,8 +109,7 @@ impl Bar {
     pub(crate) fn to_tuned(self, results: &Results) -> Option<f64> {
         match self.limit {
             Limit::Times(_, peers) if peers.contains(&Proxy::Haproxy) => {
-                let figure = |proxy| results.figure(self.case, proxy, self.metric);
-                Some(figure(Proxy::Outrigger)? / figure(Proxy::HaproxyTuned)?)
+                results.ratio((self.case, Proxy::Outrigger), (self.case, Proxy::HaproxyTuned), self.metric)
             }
             Limit::Times(..) | Limit::TimesCase(..) | Limit::Value(_) => None,
         }

@@ -202,17 +202,25 @@ fn prepare(tools: Tools, dir: &Path, size: Size) -> Result<Bench> {
     })
 }
 
-/// All rounds of cases that are read side by side. Each round begins with another proxy, so that none always follows the same one.
+/// All rounds of cases that are read side by side. Each begins with another proxy, and every other one goes backwards, so that
+/// none always follows the same one.
 fn measure(bench: &Bench, cases: &[Case], proxies: &[Proxy], rounds: u32, results: &mut Results) {
-    let mut order = proxies.to_vec();
     for round in 1..=rounds {
-        for proxy in &order {
-            for case in cases.iter().filter(|case| case.suits(*proxy)) {
-                measure_once(bench, (*case, *proxy), round, results);
+        for proxy in order(proxies, round) {
+            for case in cases.iter().filter(|case| case.suits(proxy)) {
+                measure_once(bench, (*case, proxy), round, results);
             }
         }
-        order.rotate_left(1);
     }
+}
+
+fn order(proxies: &[Proxy], round: u32) -> Vec<Proxy> {
+    let mut order = proxies.to_vec();
+    order.rotate_left((round - 1) as usize % proxies.len());
+    if round.is_multiple_of(2) {
+        order.reverse();
+    }
+    order
 }
 
 fn measure_once(bench: &Bench, (case, proxy): (Case, Proxy), round: u32, results: &mut Results) {
@@ -246,7 +254,10 @@ fn print_conditions(tools: &Tools, rounds: u32, size: Size, plain: bool) {
     println!(
         "- latency: of wrk from an open connection, of h2load from an open stream, of handshakes from the connect"
     );
-    println!("- ratios and spread (lowest to highest reading) are of the first column");
+    println!(
+        "- ratios are of the first column, and medians of what each round gives, which the medians beside them need not give; \
+         the spread is from the lowest to the highest reading of it"
+    );
     println!(
         "- HAProxy as it comes (`http-reuse safe`, no splicing) is what the bars were set against; HAProxy tuned \
          (`http-reuse always`, splicing, pipes of 1 MiB) is what an expert may make of it, left out where that \

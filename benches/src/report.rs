@@ -57,6 +57,16 @@ impl Results {
         median(&self.readings(case, proxy, metric))
     }
 
+    /// So many times the figure of `to`: the median of what each round gives. `None` when one of the rows is not valid.
+    ///
+    /// Not the ratio of two medians: a round is over in a minute, in which a machine that is shared mostly keeps its speed,
+    /// and medians are of rounds that may be far apart.
+    pub(crate) fn ratio(&self, of: (Case, Proxy), to: (Case, Proxy), metric: Metric) -> Option<f64> {
+        let [of, to] = [of, to].map(|(case, proxy)| self.readings(case, proxy, metric));
+        let ratios: Vec<f64> = of.iter().zip(&to).map(|(of, to)| of / to).collect();
+        median(&ratios)
+    }
+
     fn readings(&self, case: Case, proxy: Proxy, metric: Metric) -> Vec<f64> {
         match self.0.get(&(case, proxy)) {
             Some(Row::Measured(samples)) => {
@@ -83,7 +93,7 @@ impl Results {
         let mut notes = String::new();
         for (_, proxy) in self.0.keys().filter(|(one, _)| *one == case) {
             let figure = |metric| self.figure(case, *proxy, metric);
-            let ratio = |peer| Some(figure(headline)? / self.figure(case, peer, headline)?);
+            let ratio = |peer| self.ratio((case, *proxy), (case, peer), headline);
             table.row(
                 [proxy.to_string()]
                     .into_iter()
@@ -221,6 +231,18 @@ mod tests {
 - nginx: n/a, never learnt it
 ";
         assert_eq!(results.table(Case::IdleMemory), expected);
+    }
+
+    #[test]
+    fn ratios_are_those_of_rounds() {
+        let mut results = Results::default();
+        // The machine is twice as slow from the second round on, and in it for one of them alone.
+        for (ours, theirs) in [(1.0, 1.0), (2.0, 4.0), (2.0, 2.0), (2.0, 2.0), (2.2, 2.0)] {
+            results.add(Case::H1Small, Proxy::Outrigger, Ok([(Metric::Cpu, ours)].into()));
+            results.add(Case::H1Small, Proxy::Nginx, Ok([(Metric::Cpu, theirs)].into()));
+        }
+        let ratio = |to| results.ratio((Case::H1Small, Proxy::Outrigger), (Case::H1Small, to), Metric::Cpu);
+        assert_eq!((ratio(Proxy::Nginx), ratio(Proxy::Envoy)), (Some(1.0), None));
     }
 
     #[test]
