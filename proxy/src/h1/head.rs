@@ -114,12 +114,12 @@ pub struct Asked {
 }
 
 /// Writes a response's head behind what is there; how its body is framed, and whether the connection persists after it.
-/// `date` is written where the response has none (RFC 9110 section 6.6.1).
+/// `date` is written where the response has none (RFC 9110 section 6.6.1); `more` writes lines beside the response's own.
 pub fn write_response(
     out: &mut Vec<u8>,
     response: &Response<Body>,
     asked: Asked,
-    (names, date): (Option<&Spelling>, &[u8]),
+    (names, date, more): (Option<&Spelling>, &[u8], impl FnOnce(&mut Vec<u8>)),
 ) -> (Framing, bool) {
     let status = response.status();
     // What follows is no HTTP to whoever asked, be there a tunnel or not (RFC 9110 section 9.3.6).
@@ -165,6 +165,7 @@ pub fn write_response(
         out.extend_from_slice(date);
         out.extend_from_slice(b"\r\n");
     }
+    more(out);
     out.extend_from_slice(b"\r\n");
     (framing, persists)
 }

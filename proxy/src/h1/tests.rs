@@ -570,7 +570,8 @@ fn answers(
         response = response.header(name, value);
     }
     let mut out = Vec::new();
-    let got = write_response(&mut out, &response.body(body).unwrap(), asked, (None, b"D"));
+    let got =
+        write_response(&mut out, &response.body(body).unwrap(), asked, (None, b"D", |_: &mut Vec<u8>| {}));
     assert_eq!(String::from_utf8(out).unwrap(), format!("{}\r\n\r\n", lines.replace('|', "\r\n")));
     assert_eq!(got, (framing, persists));
 }

@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use self::wire::{Sink, Wire};
 use super::call::{Call, Ledger, Wanted};
+use super::layers::rate_limit::announcement;
 use super::stack::Stack;
 use super::tunnel;
 use crate::body::Body;
@@ -29,6 +30,7 @@ use crate::error::ProxyError;
 use crate::h1::{Asked, Malformed, Outgoing, Refused, RequestHead, read_request, write_response};
 use crate::io::spelling::Spelling;
 use crate::io::stream::Stream;
+use crate::policy::limiter::Announcement;
 use crate::watch::{Stage, Verdict};
 
 /// First bytes read from a connection that was parked.
@@ -174,9 +176,9 @@ async fn serve_one<S: Stack>(wire: &Rc<Wire>, stack: &mut S, head: RequestHead) 
         answer(wire, answering).await?
     };
     let tunnel = ledger.take_tunnel().map(|upstream| Box::new(Tunnel { upstream, meter: ledger.clone() }));
-    let names = ledger.trip().take_answer_spelling();
+    let (names, limits) = (ledger.trip().take_answer_spelling(), announcement(&ledger));
     drop(ledger);
-    let persists = send(wire, response, (asked, names)).await?;
+    let persists = send(wire, response, (asked, names, limits)).await?;
     if let Some(tunnel) = tunnel {
         return Err(End::Tunnel(tunnel));
     }
@@ -205,15 +207,16 @@ where
 async fn send(
     wire: &Wire,
     response: Response<Body>,
-    (mut asked, names): (Asked, Option<Spelling>),
+    (mut asked, names, limits): (Asked, Option<Spelling>, Option<Announcement>),
 ) -> Result<bool, End> {
     // Whether the client goes on with its body or with another request nobody could tell.
     asked.persists &= !wire.is_held_back();
     let space = wire.space();
     let mut head = space.take_write();
     head.extend_from_slice(wire.begin_answer());
-    let worker = wire.conn().worker();
-    let (framing, persists) = write_response(&mut head, &response, asked, (names.as_ref(), &worker.date()));
+    let date = wire.conn().worker().date();
+    let more = |head: &mut Vec<u8>| limits.iter().for_each(|limits| limits.write(head));
+    let (framing, persists) = write_response(&mut head, &response, asked, (names.as_ref(), &date, more));
     let mut out = Outgoing::new(head, framing);
     let mut body = response.into_body();
     poll_fn(|cx| {

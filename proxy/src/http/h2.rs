@@ -17,6 +17,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 
 use super::call::{Call, Ledger, Wanted};
+use super::layers::rate_limit::announcement;
 use super::stack::Stack;
 use super::tunnel;
 use crate::body::{Body, BodyError};
@@ -183,6 +184,9 @@ async fn reply(ledger: &Ledger, mut respond: SendResponse<Bytes>, response: Resp
         body = tunnel::body(upstream, request.unwrap_or_else(Body::empty));
     }
     shape(&mut head.headers);
+    if let Some(limits) = announcement(ledger) {
+        limits.add(&mut head.headers);
+    }
     let ends = body.is_end_stream();
     let Ok(stream) = respond.send_response(Response::from_parts(head, ()), ends) else { return };
     if ends {

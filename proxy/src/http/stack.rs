@@ -68,5 +68,6 @@ pub fn stack() -> impl Stack {
         // Once for a request, however often it is tried.
         .layer(MirrorLayer)
         .layer(RetryLayer)
-        .service(service_fn(forward))
+        // On the heap once, where it would be moved through each of them.
+        .service(service_fn(|call| Box::pin(forward(call))))
 }

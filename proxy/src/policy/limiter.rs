@@ -6,12 +6,15 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use outrigger_proto::model::{LimitKey, RateLimit};
 
 use super::bucket::{Bucket, Quota, Rate};
 use super::keyed::Keyed;
 use super::line::Line;
+
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const SERVICE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// A rate limit as it lives.
 #[derive(Debug)]
@@ -51,9 +54,9 @@ impl RateLimiter {
         }
     }
 
-    /// `ratelimit-policy`: what is configured, always the same.
-    pub fn policy(&self) -> &HeaderValue {
-        &self.policy
+    /// What a caller is told of what it has left.
+    pub fn announcement(&self, quota: Quota) -> Announcement {
+        Announcement { policy: self.policy.clone(), quota }
     }
 
     /// The limit, for who has exceeded it.
@@ -73,12 +76,36 @@ fn policy(config: &RateLimit) -> HeaderValue {
     HeaderValue::try_from(text).expect("digits and ASCII")
 }
 
-/// `ratelimit`: what is left to the caller, and for how long that is all.
-pub fn service_limit(quota: &Quota) -> HeaderValue {
-    Line::new().text("\"default\";r=").number(quota.left).text(";t=").number(seconds(quota.next())).value()
+/// What a caller who was counted is told with the answer, whatever that is: what is configured, always the same; then what
+/// is left, and for how long that is all. What an upstream says of its own limits stays beside it.
+#[derive(Clone, Debug)]
+pub struct Announcement {
+    policy: HeaderValue,
+    quota: Quota,
 }
 
-/// `retry-after`: never earlier than the window of [`service_limit`] ends (section 6 of the draft).
+impl Announcement {
+    /// Adds it to fields.
+    pub fn add(&self, headers: &mut HeaderMap) {
+        headers.append(POLICY, self.policy.clone());
+        headers.append(SERVICE_LIMIT, self.service_limit().value());
+    }
+
+    /// Writes it as lines of a head (RFC 9112 section 5): as fields it would cost more than to count the request.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let limit = self.service_limit();
+        let parts =
+            [b"ratelimit-policy: ", self.policy.as_bytes(), b"\r\nratelimit: ", limit.as_bytes(), b"\r\n"];
+        parts.into_iter().for_each(|part| out.extend_from_slice(part));
+    }
+
+    fn service_limit(&self) -> Line {
+        let Quota { left, .. } = self.quota;
+        Line::new().text("\"default\";r=").number(left).text(";t=").number(seconds(self.quota.next()))
+    }
+}
+
+/// `retry-after`: never earlier than the window of an [`Announcement`] ends (section 6 of the draft).
 pub fn retry_after(quota: &Quota) -> HeaderValue {
     HeaderValue::from(seconds(quota.next()))
 }
@@ -152,7 +179,7 @@ mod tests {
         ];
         for ((limiter, text), policy) in rows.iter().zip(policies) {
             assert_eq!(
-                (limiter.exceeded().to_string().as_str(), limiter.policy().as_bytes()),
+                (limiter.exceeded().to_string().as_str(), limiter.policy.as_bytes()),
                 (*text, policy.as_bytes())
             );
         }
@@ -164,7 +191,7 @@ mod tests {
         let mut said = Vec::new();
         for ms in [0, 0, 0, 3500, 5999, 6000] {
             let quota = limiter.take(None, Duration::from_millis(ms));
-            let (left, retry) = (service_limit(&quota), retry_after(&quota));
+            let (left, retry) = (limiter.announcement(quota).service_limit().value(), retry_after(&quota));
             said.push((quota.granted, left.to_str().unwrap().to_owned(), retry.to_str().unwrap().to_owned()));
         }
         let rows = [
@@ -176,6 +203,17 @@ mod tests {
             (true, "\"default\";r=0;t=6", "6"),
         ];
         assert_eq!(said, rows.map(|(granted, left, retry)| (granted, left.to_owned(), retry.to_owned())));
+    }
+
+    #[test]
+    fn it_says_the_same_in_fields_and_in_lines() {
+        let limiter = limiter(100, 60, 20, LimitKey::All);
+        let said = limiter.announcement(limiter.take(None, Duration::ZERO));
+        let (mut lines, mut fields) = (Vec::new(), HeaderMap::new());
+        said.write(&mut lines);
+        said.add(&mut fields);
+        let fields = fields.iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()));
+        assert_eq!(String::from_utf8(lines).unwrap(), fields.collect::<String>());
     }
 
     #[test]

@@ -36,8 +36,12 @@ impl Line {
         self
     }
 
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
     pub(super) fn value(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.bytes[..self.length]).expect("visible ASCII")
+        HeaderValue::from_bytes(self.as_bytes()).expect("visible ASCII")
     }
 }
 

@@ -67,8 +67,7 @@ async fn in_line<S: Inner>(mut inner: S, call: Call, waiting: Waiting) -> Outcom
         }
     }
     let timing = bulkhead.is_adaptive().then(|| Timing::new(&call));
-    // Boxed, as it is moved with the future around it.
-    let outcome = Box::pin(inner.call(call)).await;
+    let outcome = inner.call(call).await;
     match timing {
         Some(timing) => timing.end(outcome),
         None => outcome,

@@ -83,8 +83,7 @@ async fn checked<S: Inner>(mut inner: S, mut call: Call) -> Outcome {
     }
     // What the wait has cost is not the endpoint's, which is yet to be asked.
     ledger.trip().held_up(Instant::now());
-    // Boxed, as it is moved with the future around it.
-    Box::pin(inner.call(call)).await
+    inner.call(call).await
 }
 
 /// Reads what the service is shown of the body; the request is as good as before.

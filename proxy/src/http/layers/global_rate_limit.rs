@@ -65,8 +65,7 @@ async fn asked<S: Inner>(mut inner: S, mut call: Call) -> Outcome {
     ask(&mut call).await?;
     // What the wait has cost is not the endpoint's, which is yet to be asked.
     call.ledger.trip().held_up(Instant::now());
-    // Boxed, as it is moved with the future around it.
-    Box::pin(inner.call(call)).await
+    inner.call(call).await
 }
 
 /// Asks, unless the answer is known; why the request is refused, if it is.

@@ -87,11 +87,11 @@ impl<F: Future<Output = Outcome>> Future for Observed<F> {
                 if let Some(attempts) = this.ledger.take_retried() {
                     response.headers_mut().insert(X_OUTRIGGER_RETRIED, attempts);
                 }
+                rate_limit::refuse(this.ledger, response.headers_mut());
                 response
             }
         };
         this.ledger.set_status(response.status());
-        rate_limit::announce(this.ledger, response.headers_mut());
         this.ledger.take_changes().into_iter().for_each(|change| change.apply(response.headers_mut()));
         let conn = this.ledger.conn();
         let shared = conn.worker().shared();

@@ -47,6 +47,5 @@ async fn awaited<S: Inner>(mut inner: S, call: Call, demand: Demand) -> Outcome 
     }
     // What the wait has cost is not the endpoint's, which is yet to be asked.
     call.ledger.trip().held_up(Instant::now());
-    // Boxed, as it is moved with the future around it.
-    Box::pin(inner.call(call)).await
+    inner.call(call).await
 }

@@ -1,14 +1,11 @@
 //! How many requests a route takes in a time. Refused here, before anything is done for them.
 
-use http::header::{HeaderMap, HeaderName, RETRY_AFTER};
+use http::header::{HeaderMap, RETRY_AFTER};
 
 use crate::error::ProxyError;
 use crate::http::call::{Call, Ledger};
 use crate::http::caller::Caller;
-use crate::policy::limiter::{RateLimiter, retry_after, service_limit};
-
-const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const SERVICE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+use crate::policy::limiter::{Announcement, RateLimiter, retry_after};
 
 /// Counts a request.
 ///
@@ -28,13 +25,14 @@ fn limiter(ledger: &Ledger) -> Option<&RateLimiter> {
     ledger.limits()?.rate.as_deref()
 }
 
-/// Tells a caller who was counted what it has left, whatever the answer is. What an upstream says of its own limits
-/// stays beside it.
-pub fn announce(ledger: &Ledger, headers: &mut HeaderMap) {
-    let (Some(quota), Some(limiter)) = (ledger.quota(), limiter(ledger)) else { return };
-    headers.append(POLICY, limiter.policy().clone());
-    headers.append(SERVICE_LIMIT, service_limit(&quota));
-    if !quota.granted {
+/// What a caller who was counted is told with the answer.
+pub fn announcement(ledger: &Ledger) -> Option<Announcement> {
+    Some(limiter(ledger)?.announcement(ledger.quota()?))
+}
+
+/// Says to a caller who was refused when it is worth coming back.
+pub fn refuse(ledger: &Ledger, headers: &mut HeaderMap) {
+    if let Some(quota) = ledger.quota().filter(|quota| !quota.granted) {
         headers.insert(RETRY_AFTER, retry_after(&quota));
     }
 }

@@ -9,7 +9,7 @@ use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
@@ -119,7 +119,6 @@ struct Attempts<S, F> {
     inner: S,
     ledger: Rc<Ledger>,
     replay: Replay,
-    cluster: Arc<ClusterView>,
     idempotent: bool,
     /// Whether gRPC statuses count.
     grpc: bool,
@@ -154,10 +153,11 @@ impl<S: Inner> Attempts<S, S::Future> {
         let grpc = ledger.is_grpc() && decide::wants_grpc(policy);
         let max_body = policy.max_body;
         ledger.trip().keep();
-        let marked = request.headers().get(X_OUTRIGGER_ATTEMPT);
+        // Who is not trusted cannot have written it.
+        let is_trusted = ledger.conn().is_from(&ledger.http().0.trusted_proxies);
+        let marked = if is_trusted { request.headers().get(X_OUTRIGGER_ATTEMPT) } else { None };
         let mut attempts = Self {
             inner,
-            cluster: ledger.destination().1.clone(),
             idempotent: request.method().is_idempotent(),
             grpc,
             // Whoever retries this on the other side has it multiplied no further.
@@ -170,6 +170,10 @@ impl<S: Inner> Attempts<S, S::Future> {
         };
         attempts.begin();
         attempts
+    }
+
+    fn cluster(&self) -> &ClusterView {
+        self.ledger.destination().1
     }
 
     /// An attempt begins.
@@ -234,7 +238,7 @@ impl<S: Inner> Attempts<S, S::Future> {
                 // It was sent on a connection that was dead already: on a fresh one it is as good as the first time.
                 let Some(again) = self.again() else { return result };
                 request = again;
-                self.cluster.live.stats().replays.increment(1);
+                self.cluster().live.stats().replays.increment(1);
             } else {
                 let (looked, attempt) = self.look(result).await;
                 result = looked;
@@ -247,7 +251,7 @@ impl<S: Inner> Attempts<S, S::Future> {
                 (wait, permit) = match next {
                     Ok(next) => next,
                     Err(skipped) => {
-                        self.cluster.live.stats().retry_skipped(skipped.code());
+                        self.cluster().live.stats().retry_skipped(skipped.code());
                         return self.given_up(skipped, result);
                     }
                 };
@@ -257,7 +261,7 @@ impl<S: Inner> Attempts<S, S::Future> {
                 drop(result);
                 self.ledger.set_flight(None);
                 tokio::time::sleep(wait).await;
-                self.cluster.live.stats().retries.increment(1);
+                self.cluster().live.stats().retries.increment(1);
                 self.ledger.set_retry(permit);
                 made += 1;
                 self.number += 1;
@@ -341,11 +345,11 @@ impl<S: Inner> Attempts<S, S::Future> {
             shared.stats.shed.retries.increment(1);
             return Err(Skipped::Overload);
         }
-        let (breaker, limits) = self.cluster.breaker(self.ledger.trip().priority());
+        let (breaker, limits) = self.cluster().breaker(self.ledger.trip().priority());
         let permit = breaker.count(Breaks::Retries, limits);
         let permit = permit.map_err(|_| Skipped::MaxRetries)?;
         let now = shared.epoch.elapsed();
-        if breaker.budget().withdraw(self.cluster.config.retry_budget, now) {
+        if breaker.budget().withdraw(self.cluster().config.retry_budget, now) {
             Ok(permit)
         } else {
             Err(Skipped::Budget)
@@ -358,13 +362,13 @@ impl<S: Inner> Attempts<S, S::Future> {
             Ok(permit) => permit,
             Err(skipped) => {
                 let why = if skipped == Skipped::Overload { skipped.code() } else { "hedge_budget" };
-                self.cluster.live.stats().retry_skipped(why);
+                self.cluster().live.stats().retry_skipped(why);
                 return None;
             }
         };
         // It has been sent, or waits to be.
         let request = self.ledger.trip().copy_request()?;
-        self.cluster.live.stats().hedges.increment(1);
+        self.cluster().live.stats().hedges.increment(1);
         self.number += 1;
         let limit = self.limit_from(self.ledger.trip().next_begins());
         Some(Beside { sending: Box::pin(self.send(request)), limit, _permit: permit })
@@ -378,7 +382,7 @@ impl<S: Inner> Attempts<S, S::Future> {
         }
         match after {
             HedgeAfter::Fixed(after) => Some(after),
-            HedgeAfter::Percentile(percent) => self.cluster.live.latencies().percentile(percent),
+            HedgeAfter::Percentile(percent) => self.cluster().live.latencies().percentile(percent),
         }
     }
 
@@ -471,7 +475,7 @@ mod tests {
                 size_of::<Attempts<S, S::Future>>(),
             ]
         }
-        let [straight, attempted, attempts] = sizes(tower::service_fn(forward));
+        let [straight, attempted, attempts] = sizes(tower::service_fn(|call| Box::pin(forward(call))));
         assert!(attempted <= straight + 32 && attempts <= 176, "{straight} {attempted} {attempts} bytes");
     }
 }
