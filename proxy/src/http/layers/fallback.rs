@@ -43,7 +43,7 @@ impl Fork for FallbackFork {
 }
 
 /// What a route has itself: what was kept, or what it says instead.
-fn with_what_is_here(outcome: Outcome, mut asked: Option<Asked>, ledger: &Ledger) -> Outcome {
+fn with_what_is_here(outcome: Outcome, mut asked: Option<Box<Asked>>, ledger: &Ledger) -> Outcome {
     let outcome = match settled(outcome, &mut asked, ledger) {
         ControlFlow::Break(outcome) => return outcome,
         ControlFlow::Continue(outcome) => outcome,
@@ -57,7 +57,7 @@ fn with_what_is_here(outcome: Outcome, mut asked: Option<Asked>, ledger: &Ledger
     Ok(marked(response, HeaderValue::from_static("response")))
 }
 
-async fn to_other_cluster<S: Inner>(mut inner: S, call: Call, mut asked: Option<Asked>) -> Outcome {
+async fn to_other_cluster<S: Inner>(mut inner: S, call: Call, mut asked: Option<Box<Asked>>) -> Outcome {
     let Call { mut request, tunnel: _, ledger } = call;
     let replay = Replay::of(request.body_mut(), MAX_BODY);
     // What is sent becomes one of the first cluster's.
@@ -93,7 +93,11 @@ fn instead(ledger: &Ledger) -> Option<&Instead> {
 
 /// Breaks with what is answered, where the cluster has answered, now or before. Otherwise there is only what became of
 /// the request.
-fn settled(outcome: Outcome, asked: &mut Option<Asked>, ledger: &Ledger) -> ControlFlow<Outcome, Outcome> {
+fn settled(
+    outcome: Outcome,
+    asked: &mut Option<Box<Asked>>,
+    ledger: &Ledger,
+) -> ControlFlow<Outcome, Outcome> {
     if !failed(&outcome, ledger) {
         return ControlFlow::Break(match asked.take() {
             Some(asked) => outcome.map(|response| asked.answered(response)),

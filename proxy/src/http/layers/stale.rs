@@ -54,8 +54,8 @@ enum May {
 }
 
 impl Asked {
-    /// `None` where answers have nothing to do with it.
-    pub(super) fn of(request: &Request<Body>, ledger: &Rc<Ledger>) -> Option<Self> {
+    /// `None` where answers have nothing to do with it. Boxed: few have, and all would carry it.
+    pub(super) fn of(request: &Request<Body>, ledger: &Rc<Ledger>) -> Option<Box<Self>> {
         let kept = ledger.limits()?.stale.as_ref()?;
         let may = match *request.method() {
             // Of a body it is not known what it means.
@@ -71,11 +71,11 @@ impl Asked {
             // It is no stranger's, whatever is left of what it said.
             fields.entry(header::PROXY_AUTHORIZATION).or_insert(HeaderValue::from_static(""));
         }
-        Some(Self { kept: Arc::clone(kept), key, fields, may, ledger: Rc::clone(ledger) })
+        Some(Box::new(Self { kept: Arc::clone(kept), key, fields, may, ledger: Rc::clone(ledger) }))
     }
 
     /// The cluster has answered: the answer, which is kept once it is whole.
-    pub(super) fn answered(self, response: Response<Body>) -> Response<Body> {
+    pub(super) fn answered(self: Box<Self>, response: Response<Body>) -> Response<Body> {
         let status = response.status();
         let untrue = match self.may {
             May::Forget => status.is_success() || status.is_redirection(),
@@ -129,7 +129,7 @@ impl Asked {
         if kept { Terms::of(&self.fields, head) } else { None }
     }
 
-    fn keep(self, terms: Terms, response: Response<Body>) -> Response<Body> {
+    fn keep(self: Box<Self>, terms: Terms, response: Response<Body>) -> Response<Body> {
         let length = response.body().size_hint().exact();
         let Some(room) = self.kept.room(length.unwrap_or(self.kept.max_body())) else { return response };
         let received = self.now();
@@ -161,7 +161,7 @@ struct Draft {
     length: Option<u64>,
     received: Duration,
     terms: Terms,
-    asked: Asked,
+    asked: Box<Asked>,
     _room: Room,
 }
 
