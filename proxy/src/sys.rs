@@ -140,23 +140,24 @@ mod tests {
 
     #[test]
     fn blocks_are_aligned_and_keep_what_is_in_them() {
-        for (size, align) in
-            (1..2000).flat_map(|size| [1, 2, 4, 8, 16, 32, 64, 4096].map(|align| (size, align)))
-        {
-            let layout = Layout::from_size_align(size, align).unwrap();
-            // SAFETY: the size is not 0, and each block is given back as it was last asked for.
+        let layouts = (1..2000).flat_map(|size| [1, 2, 4, 8, 16, 32, 64, 4096].map(|align| (size, align)));
+        for (size, align) in layouts {
+            let layout = |size| Layout::from_size_align(size, align).unwrap();
+            let check =
+                |block: *mut u8| assert!(block.addr().is_multiple_of(align), "{size} bytes at {align}");
+            // SAFETY: no size is 0, and each block is given back as it was last asked for.
             unsafe {
-                let zeroed = ALLOCATOR.alloc_zeroed(layout);
-                assert!(zeroed as usize % align == 0 && *zeroed.add(size - 1) == 0, "{layout:?}");
-                let block = ALLOCATOR.alloc(layout);
+                let zeroed = ALLOCATOR.alloc_zeroed(layout(size));
+                check(zeroed);
+                assert_eq!(*zeroed.add(size - 1), 0);
+                let block = ALLOCATOR.alloc(layout(size));
+                check(block);
                 *block = 7;
-                let grown = ALLOCATOR.realloc(block, layout, size * 2 + 1);
-                assert!(
-                    block as usize % align == 0 && grown as usize % align == 0 && *grown == 7,
-                    "{layout:?}"
-                );
-                ALLOCATOR.dealloc(zeroed, layout);
-                ALLOCATOR.dealloc(grown, Layout::from_size_align(size * 2 + 1, align).unwrap());
+                let grown = ALLOCATOR.realloc(block, layout(size), size * 2);
+                check(grown);
+                assert_eq!(*grown, 7);
+                ALLOCATOR.dealloc(zeroed, layout(size));
+                ALLOCATOR.dealloc(grown, layout(size * 2));
             }
         }
     }

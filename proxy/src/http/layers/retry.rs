@@ -196,21 +196,27 @@ impl<S: Inner> Attempts<S, S::Future> {
         mut first: Pin<&mut Option<S::Future>>,
         cx: &mut Context<'_>,
     ) -> Poll<Outcome> {
-        if let Some(sending) = first.as_mut().as_pin_mut()
-            && let Poll::Ready(outcome) = poll_within(self.limit, sending, (&self.ledger, cx))
-        {
-            first.set(None);
-            if self.beside.is_none() || !is_bad(&outcome) {
-                self.beside = None;
-                return Poll::Ready(outcome);
+        if let Some(sending) = first.as_mut().as_pin_mut() {
+            let mut polled = sending.poll(cx);
+            if polled.is_pending() && self.hedge_at.is_some_and(|at| self.ledger.is_past(at, cx)) {
+                self.hedge_at = None;
+                self.beside = self.hedge();
+            }
+            // Until the hedge is due, the limit is not.
+            if polled.is_pending() && self.hedge_at.is_none() {
+                polled = self.limit.poll(&self.ledger, cx);
+            }
+            if let Poll::Ready(outcome) = polled {
+                first.set(None);
+                if self.beside.is_none() || !is_bad(&outcome) {
+                    self.beside = None;
+                    return Poll::Ready(outcome);
+                }
             }
         }
-        if self.hedge_at.is_some_and(|at| self.ledger.is_past(at, cx)) {
-            self.hedge_at = None;
-            self.beside = self.hedge();
-        }
         let Some(Beside { sending, limit, _permit }) = &mut self.beside else { return Poll::Pending };
-        let outcome = ready!(poll_within(*limit, sending.as_mut(), (&self.ledger, cx)));
+        let polled = sending.as_mut().poll(cx);
+        let outcome = ready!(if polled.is_pending() { limit.poll(&self.ledger, cx) } else { polled });
         self.beside = None;
         if first.is_some() && is_bad(&outcome) {
             return Poll::Pending;
@@ -413,21 +419,16 @@ fn policy(ledger: &Ledger) -> &Policy {
     ledger.forward().and_then(|forward| forward.retry.as_deref()).unwrap_or_else(|| &NEVER)
 }
 
-/// Polls an attempt, which is given up when its time is over; its endpoint is to blame then.
-fn poll_within<F: Future<Output = Outcome>>(
-    Limit { until, place }: Limit,
-    sending: Pin<&mut F>,
-    (ledger, cx): (&Ledger, &mut Context<'_>),
-) -> Poll<Outcome> {
-    if let Poll::Ready(outcome) = sending.poll(cx) {
-        return Poll::Ready(outcome);
+impl Limit {
+    /// What an attempt that is under way comes to when its time is over; its endpoint is to blame then.
+    fn poll(self, ledger: &Ledger, cx: &mut Context<'_>) -> Poll<Outcome> {
+        if !self.until.is_some_and(|until| ledger.is_past(until, cx)) {
+            return Poll::Pending;
+        }
+        // As long as it is under way: then it is known where.
+        ledger.conn().worker().upstream().gave_up_attempt(ledger.destination().1, ledger.trip(), self.place);
+        Poll::Ready(Err(UpstreamError::TooSlow.into()))
     }
-    if !until.is_some_and(|until| ledger.is_past(until, cx)) {
-        return Poll::Pending;
-    }
-    // As long as it is under way: then it is known where.
-    ledger.conn().worker().upstream().gave_up_attempt(ledger.destination().1, ledger.trip(), place);
-    Poll::Ready(Err(UpstreamError::TooSlow.into()))
 }
 
 /// Whether an attempt of two is not the one to pass on while the other is still under way.
