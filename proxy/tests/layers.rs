@@ -27,6 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Bytes, and who watches over connections.
     ("io", &[]),
     ("watch", &["io"]),
+    ("timer", &[]),
     ("h2_stream", &["body"]),
     // HTTP/1.1 on the wire, towards clients and upstreams.
     ("h1", &["body", "io"]),
@@ -49,7 +50,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &["body", "policy", "routing", "upstream"]),
     (
         "conn",
-        &["body", "error", "facts", "identity", "live", "policy", "shadow", "upstream", "watch", "worker"],
+        &[
+            "body", "error", "facts", "identity", "live", "policy", "shadow", "timer", "upstream", "watch",
+            "worker",
+        ],
     ),
     // Who speaks with clients. HTTP and TCP do not know each other.
     ("tcp", &["conn", "error", "io", "live", "observe", "policy", "routing", "shadow", "upstream", "watch"]),
@@ -70,6 +74,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "policy",
             "routing",
             "shadow",
+            "timer",
             "upstream",
             "watch",
             "worker",
