@@ -77,7 +77,7 @@ fn policy(config: &RateLimit) -> HeaderValue {
 }
 
 /// What a caller who was counted is told with the answer, whatever that is: what is configured, always the same; then what
-/// is left, and for how long that is all. What an upstream says of its own limits stays beside it.
+/// is left, and for how long that is all. What an upstream or a service says of other limits stays beside it.
 #[derive(Clone, Debug)]
 pub struct Announcement {
     policy: HeaderValue,

@@ -110,7 +110,7 @@ impl Trip {
         self
     }
 
-    /// When the next attempt begins: now, which for the first has been asked for.
+    /// When the next attempt begins: now; for the first that is when the request was ready, as the clock was read then.
     pub fn next_begins(&self) -> Instant {
         if self.attempts.get() == 0 { self.ready.get() } else { Instant::now() }
     }

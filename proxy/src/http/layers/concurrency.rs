@@ -74,7 +74,8 @@ async fn in_line<S: Inner>(mut inner: S, call: Call, waiting: Waiting) -> Outcom
     }
 }
 
-/// Tells a limit that follows the latency what an answer took, when it is dropped: also one that nobody waits for any more has taken that long.
+/// Tells a limit that follows the latency what an answer took, when it is dropped: also one that nobody waits for any more
+/// has taken that long.
 struct Timing {
     ledger: Rc<Ledger>,
     began: Instant,

@@ -98,7 +98,7 @@ fn settled(
     asked: &mut Option<Box<Asked>>,
     ledger: &Ledger,
 ) -> ControlFlow<Outcome, Outcome> {
-    if !failed(&outcome, ledger) {
+    if !failed(&outcome) {
         return ControlFlow::Break(match asked.take() {
             Some(asked) => outcome.map(|response| asked.answered(response)),
             None => outcome,
@@ -129,9 +129,9 @@ fn marked(mut response: Response<Body>, with: HeaderValue) -> Response<Body> {
 }
 
 /// Whether an outcome is as good as none. What the client did wrong, it did wrong.
-fn failed(outcome: &Outcome, ledger: &Ledger) -> bool {
+fn failed(outcome: &Outcome) -> bool {
     match outcome {
-        Ok(response) if ledger.is_grpc() && is_grpc(response.headers()) => {
+        Ok(response) if is_grpc(response.headers()) => {
             // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, in a head that is all there is.
             matches!(grpc_status(response.headers()), Some(2 | 4 | 13 | 14))
         }

@@ -27,8 +27,8 @@ use crate::http::call::{Call, Ledger, Wanted};
 use crate::http::headers::{X_OUTRIGGER_ATTEMPT, X_OUTRIGGER_RETRIED};
 use crate::http::peek;
 use crate::http::replay::Replay;
-use crate::policy::retry::{self as decide, Outcome as Attempt, Skipped};
-use crate::upstream::{ClusterView, Counted, Limit as Breaks, UpstreamError};
+use crate::policy::retry::{self as decide, Skipped};
+use crate::upstream::{ClusterView, Counted, Limit, UpstreamError};
 
 /// For gRPC servers: attempts before this one (gRPC proposal A6).
 const GRPC_PREVIOUS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
@@ -125,24 +125,24 @@ struct Attempts<S, F> {
     /// The number of the last attempt, those of whoever asked us included.
     number: u32,
     /// Of the attempt that is under way.
-    limit: Limit,
+    limit: TryLimit,
     /// When another one is due beside it.
     hedge_at: Option<Instant>,
-    beside: Option<Beside<F>>,
+    second: Option<Second<F>>,
 }
 
 /// How long an attempt may take.
 #[derive(Clone, Copy)]
-struct Limit {
+struct TryLimit {
     until: Option<Instant>,
-    /// The attempt's number among ours.
-    place: u32,
+    /// Which attempt of ours it is.
+    of: u32,
 }
 
 /// The second of two attempts that are under way.
-struct Beside<F> {
+struct Second<F> {
     sending: Pin<Box<F>>,
-    limit: Limit,
+    limit: TryLimit,
     _permit: Counted,
 }
 
@@ -153,7 +153,7 @@ impl<S: Inner> Attempts<S, S::Future> {
         let grpc = ledger.is_grpc() && decide::wants_grpc(policy);
         let max_body = policy.max_body;
         ledger.trip().keep();
-        // Who is not trusted cannot have written it.
+        // Nobody else's has come so far.
         let is_trusted = ledger.conn().is_from(&ledger.http().0.trusted_proxies);
         let marked = if is_trusted { request.headers().get(X_OUTRIGGER_ATTEMPT) } else { None };
         let mut attempts = Self {
@@ -163,9 +163,9 @@ impl<S: Inner> Attempts<S, S::Future> {
             // Whoever retries this on the other side has it multiplied no further.
             number: marked.and_then(|mark| mark.to_str().ok()?.parse().ok()).unwrap_or(1).max(1),
             replay: Replay::of(request.body_mut(), max_body),
-            limit: Limit { until: None, place: 1 },
+            limit: TryLimit { until: None, of: 1 },
             hedge_at: None,
-            beside: None,
+            second: None,
             ledger: ledger.clone(),
         };
         attempts.begin();
@@ -184,9 +184,9 @@ impl<S: Inner> Attempts<S, S::Future> {
         self.hedge_at = after.filter(|at| self.limit.until.is_none_or(|until| *at < until));
     }
 
-    fn limit_from(&self, now: Instant) -> Limit {
+    fn limit_from(&self, now: Instant) -> TryLimit {
         let until = policy(&self.ledger).per_try_timeout.map(|limit| now + limit);
-        Limit { until, place: self.ledger.trip().attempts() + 1 }
+        TryLimit { until, of: self.ledger.trip().attempts() + 1 }
     }
 
     /// What an attempt comes to; with another one beside it when it takes long. The first of them that is good counts;
@@ -200,7 +200,7 @@ impl<S: Inner> Attempts<S, S::Future> {
             let mut polled = sending.poll(cx);
             if polled.is_pending() && self.hedge_at.is_some_and(|at| self.ledger.is_past(at, cx)) {
                 self.hedge_at = None;
-                self.beside = self.hedge();
+                self.second = self.hedge();
             }
             // Until the hedge is due, the limit is not.
             if polled.is_pending() && self.hedge_at.is_none() {
@@ -208,16 +208,16 @@ impl<S: Inner> Attempts<S, S::Future> {
             }
             if let Poll::Ready(outcome) = polled {
                 first.set(None);
-                if self.beside.is_none() || !is_bad(&outcome) {
-                    self.beside = None;
+                if self.second.is_none() || !is_bad(&outcome) {
+                    self.second = None;
                     return Poll::Ready(outcome);
                 }
             }
         }
-        let Some(Beside { sending, limit, _permit }) = &mut self.beside else { return Poll::Pending };
+        let Some(Second { sending, limit, _permit }) = &mut self.second else { return Poll::Pending };
         let polled = sending.as_mut().poll(cx);
         let outcome = ready!(if polled.is_pending() { limit.poll(&self.ledger, cx) } else { polled });
-        self.beside = None;
+        self.second = None;
         if first.is_some() && is_bad(&outcome) {
             return Poll::Pending;
         }
@@ -228,7 +228,7 @@ impl<S: Inner> Attempts<S, S::Future> {
     /// Whether nothing but the head has to be looked at to see that nothing is left to be done.
     fn is_good(&self, outcome: &Outcome) -> bool {
         let Ok(response) = outcome else { return false };
-        let attempted = Attempt::Response { status: response.status(), grpc: None };
+        let attempted = decide::Outcome::Response { status: response.status(), grpc: None };
         !self.grpc && decide::judge(policy(&self.ledger), attempted, self.idempotent).is_none()
     }
 
@@ -244,6 +244,8 @@ impl<S: Inner> Attempts<S, S::Future> {
                 // It was sent on a connection that was dead already: on a fresh one it is as good as the first time.
                 let Some(again) = self.again() else { return result };
                 request = again;
+                // What it waited for there, nobody has to answer for.
+                self.ledger.trip().held_up(Instant::now());
                 self.cluster().live.stats().replays.increment(1);
             } else {
                 let (looked, attempt) = self.look(result).await;
@@ -352,7 +354,7 @@ impl<S: Inner> Attempts<S, S::Future> {
             return Err(Skipped::Overload);
         }
         let (breaker, limits) = self.cluster().breaker(self.ledger.trip().priority());
-        let permit = breaker.count(Breaks::Retries, limits);
+        let permit = breaker.count(Limit::Retries, limits);
         let permit = permit.map_err(|_| Skipped::MaxRetries)?;
         let now = shared.epoch.elapsed();
         if breaker.budget().withdraw(self.cluster().config.retry_budget, now) {
@@ -363,7 +365,7 @@ impl<S: Inner> Attempts<S, S::Future> {
     }
 
     /// Begins a second attempt, if there may be one.
-    fn hedge(&mut self) -> Option<Beside<S::Future>> {
+    fn hedge(&mut self) -> Option<Second<S::Future>> {
         let permit = match self.pay() {
             Ok(permit) => permit,
             Err(skipped) => {
@@ -377,7 +379,7 @@ impl<S: Inner> Attempts<S, S::Future> {
         self.cluster().live.stats().hedges.increment(1);
         self.number += 1;
         let limit = self.limit_from(self.ledger.trip().next_begins());
-        Some(Beside { sending: Box::pin(self.send(request)), limit, _permit: permit })
+        Some(Second { sending: Box::pin(self.send(request)), limit, _permit: permit })
     }
 
     /// When a second attempt is due: never for what must not be done twice, or has a body to be read twice at once.
@@ -393,7 +395,7 @@ impl<S: Inner> Attempts<S, S::Future> {
     }
 
     /// What an attempt came to.
-    async fn look(&self, result: Outcome) -> (Outcome, Attempt) {
+    async fn look(&self, result: Outcome) -> (Outcome, decide::Outcome) {
         let response = match result {
             Ok(response) => response,
             Err(error) => return (Err(error), came_to(error)),
@@ -402,7 +404,7 @@ impl<S: Inner> Attempts<S, S::Future> {
         let (response, grpc) =
             if self.grpc { Box::pin(peek::grpc(response)).await } else { (response, None) };
         let status = response.status();
-        (Ok(response), Attempt::Response { status, grpc })
+        (Ok(response), decide::Outcome::Response { status, grpc })
     }
 }
 
@@ -419,14 +421,14 @@ fn policy(ledger: &Ledger) -> &Policy {
     ledger.forward().and_then(|forward| forward.retry.as_deref()).unwrap_or_else(|| &NEVER)
 }
 
-impl Limit {
+impl TryLimit {
     /// What an attempt that is under way comes to when its time is over; its endpoint is to blame then.
     fn poll(self, ledger: &Ledger, cx: &mut Context<'_>) -> Poll<Outcome> {
         if !self.until.is_some_and(|until| ledger.is_past(until, cx)) {
             return Poll::Pending;
         }
         // As long as it is under way: then it is known where.
-        ledger.conn().worker().upstream().gave_up_attempt(ledger.destination().1, ledger.trip(), self.place);
+        ledger.conn().worker().upstream().gave_up_attempt(ledger.destination().1, ledger.trip(), self.of);
         Poll::Ready(Err(UpstreamError::TooSlow.into()))
     }
 }
@@ -439,24 +441,28 @@ fn is_bad(outcome: &Outcome) -> bool {
     }
 }
 
-fn came_to(error: ProxyError) -> Attempt {
+fn came_to(error: ProxyError) -> decide::Outcome {
     match error {
         ProxyError::Upstream(error) => match error {
             UpstreamError::ConnectRefused | UpstreamError::ConnectTimeout | UpstreamError::ConnectFailed => {
-                Attempt::NoConnection
+                decide::Outcome::NoConnection
             }
-            UpstreamError::Tls(_) | UpstreamError::TlsHandshake => Attempt::NoConnection,
-            UpstreamError::Refused => Attempt::NotLookedAt,
-            UpstreamError::Closed | UpstreamError::Reset | UpstreamError::Protocol => Attempt::NoResponse,
-            UpstreamError::TooSlow => Attempt::TooSlow,
+            UpstreamError::Tls(_) | UpstreamError::TlsHandshake => decide::Outcome::NoConnection,
+            UpstreamError::Refused => decide::Outcome::NotLookedAt,
+            UpstreamError::Closed | UpstreamError::Reset | UpstreamError::Protocol => {
+                decide::Outcome::NoResponse
+            }
+            UpstreamError::TooSlow => decide::Outcome::TooSlow,
             // Nothing gets better by asking again for what is not there, or what we have no room for.
-            UpstreamError::NoEndpoint | UpstreamError::NoSecret => Attempt::Final,
-            UpstreamError::NoOriginalDestination | UpstreamError::BadOriginalDestination => Attempt::Final,
-            UpstreamError::OwnAddress | UpstreamError::TooManyEndpoints(_) => Attempt::Final,
-            UpstreamError::RequestBody | UpstreamError::NoTunnel => Attempt::Final,
-            UpstreamError::Overflow(_) | UpstreamError::NoConnectionFree(_) => Attempt::Final,
+            UpstreamError::NoEndpoint | UpstreamError::NoSecret => decide::Outcome::Final,
+            UpstreamError::NoOriginalDestination | UpstreamError::BadOriginalDestination => {
+                decide::Outcome::Final
+            }
+            UpstreamError::OwnAddress | UpstreamError::TooManyEndpoints(_) => decide::Outcome::Final,
+            UpstreamError::RequestBody | UpstreamError::NoTunnel => decide::Outcome::Final,
+            UpstreamError::Overflow(_) | UpstreamError::NoConnectionFree(_) => decide::Outcome::Final,
         },
-        _ => Attempt::Final,
+        _ => decide::Outcome::Final,
     }
 }
 
