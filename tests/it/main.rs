@@ -19,6 +19,7 @@ mod global_rate_limit;
 mod grpc_service;
 mod headers;
 mod health;
+mod hedge;
 mod http1;
 mod http2;
 mod identity;

@@ -413,3 +413,66 @@ async fn the_deadline_holds_whether_there_are_hedges_or_not() {
             .await;
     }
 }
+
+/// What an idle connection took to die is no time of the request's on the next one.
+#[tokio::test]
+async fn what_is_sent_again_on_a_fresh_connection_has_all_of_its_time() {
+    let origin = Origin::start(async |mut conn| {
+        let is_fresh = conn.number > 0;
+        conn.request().await;
+        if is_fresh {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        conn.send(ok("well")).await;
+        conn.request().await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    })
+    .await;
+    let route = "retry: { attempts: 2, per_try_timeout: 400ms }\nhedge: { after: 399ms }";
+    let config = web_routed(route, "", "outlier_detection: { consecutive_local: 1 }", [origin.address()]);
+    let proxy = Proxy::start(&format!("workers: 1\n{config}")).await;
+    let mut client = proxy.client("web").await;
+    for _ in 0..2 {
+        assert_eq!(client.get("/").await.text(), "well");
+    }
+    assert_eq!((origin.count(), origin.opened()), (3, 2));
+    for series in ["outrigger_upstream_retries_total", "outrigger_upstream_hedges_total"] {
+        assert_eq!(proxy.metric(&format!("{series}{{cluster=\"app\"}}")).await, 0.0, "{series}");
+    }
+}
+
+/// Also where the one before has set the connection's timer.
+#[tokio::test]
+async fn each_request_of_a_connection_has_its_own_deadline() {
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    let origin = Origin::start(async |mut conn| {
+        while let Some(request) = conn.request().await {
+            match request.target() {
+                "/deaf" => {}
+                "/half" => conn.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf ").await,
+                _ => conn.send(ok("well")).await,
+            }
+        }
+    })
+    .await;
+    let proxy = proxy("timeout: 300ms", "protocol: http1", &[origin.address()]).await;
+    for path in ["/deaf", "/half"] {
+        let mut client = proxy.client("web").await;
+        assert_eq!(client.get("/").await.text(), "well");
+        tokio::time::sleep(TIMEOUT / 2).await;
+        let began = Instant::now();
+        client.send(get(path)).await;
+        if path == "/deaf" {
+            assert_eq!(client.reply().await.status, 504);
+        } else {
+            assert!(client.rest().await.ends_with(b"half "));
+        }
+        assert!(began.elapsed() >= TIMEOUT, "{path}: {:?}", began.elapsed());
+    }
+    let h2 = H2::connect(proxy.address("web")).await;
+    let request = |path: &str| http::Request::get(format!("http://app{path}")).body(()).unwrap();
+    assert_eq!(h2.send(request("/"), Vec::new(), None).await.unwrap().status, 200);
+    let began = Instant::now();
+    assert_eq!(h2.send(request("/deaf"), Vec::new(), None).await.unwrap().status, 504);
+    assert!(began.elapsed() >= TIMEOUT, "{:?}", began.elapsed());
+}
