@@ -75,12 +75,18 @@ pub(crate) fn exchange(stream: &mut (impl Read + Write), request: &[u8]) -> Resu
     loop {
         let read = stream.read(&mut piece).doing("reading an answer")?;
         answer.extend_from_slice(&piece[..read]);
-        match Answer::parse(&answer) {
-            Some(Answer { status, length }) if answer.len() >= length => return Ok(status),
-            _ if read == 0 => return Err(Failure::new("the connection ended within an answer")),
-            _ => {}
+        match whole(&answer) {
+            Some(status) => return Ok(status),
+            None if read == 0 => return Err(Failure::new("the connection ended within an answer")),
+            None => {}
         }
     }
+}
+
+/// The status of an answer that has come whole.
+pub(crate) fn whole(bytes: &[u8]) -> Option<u16> {
+    let Answer { status, length } = Answer::parse(bytes)?;
+    (bytes.len() >= length).then_some(status)
 }
 
 /// Whether the peer still keeps an idle connection: neither closed nor sent anything.

@@ -19,10 +19,10 @@ use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::control::Control;
 use crate::error::{Doing, Failure, Result};
-use crate::fleet::clients::whole;
 use crate::fleet::runtime;
 use crate::fleet::service::Service;
 use crate::measure::{Usage, percentile};
+use crate::net::whole;
 use crate::net::{free_port, local};
 use crate::process::Running;
 

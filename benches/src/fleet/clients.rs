@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::Instant;
 
-use crate::net::local;
+use crate::net::{local, whole};
 
 /// Requests a second.
 pub(crate) const RATE: u64 = 400;
@@ -94,14 +94,4 @@ impl State {
             }
         }
     }
-}
-
-/// The status of an answer that has come whole.
-pub(crate) fn whole(bytes: &[u8]) -> Option<u16> {
-    let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-    let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
-    let length =
-        text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
-    let status = text.split(' ').nth(1)?.parse().ok()?;
-    (bytes.len() >= head + length.unwrap_or(0)).then_some(status)
 }
