@@ -15,6 +15,7 @@ mod h2;
 pub mod health;
 mod known;
 mod latencies;
+mod open;
 mod original;
 pub mod outlier;
 mod pool;
