@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use outrigger_tests::{Client, Echo, Origin, Proxy, until};
+use outrigger_tests::{Client, Echo, Nobody, Origin, Proxy, until};
 
 use crate::outlier::Patient;
 use crate::web_with;
@@ -59,10 +59,8 @@ async fn weights_count() {
 async fn a_dead_endpoint_costs_no_request() {
     for balance in ALL {
         let alive = Origin::ok("alive").await;
-        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let dead = gone.local_addr().unwrap().to_string();
-        drop(gone);
-        let config = web_with("", &format!("balance: {balance}"), [alive.address(), &dead]);
+        let dead = Nobody::new();
+        let config = web_with("", &format!("balance: {balance}"), [alive.address(), dead.address()]);
         let proxy = Proxy::start(&format!("workers: 1\n{config}")).await;
         let mut client = proxy.client("web").await;
         for _ in 0..50 {
@@ -387,8 +385,8 @@ async fn a_retry_does_not_leave_the_subset() {
         assert_eq!(client.get("/").await.status, 503);
     }
     assert!(ill[0].count() + ill[1].count() > 5, "some were tried again");
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let config = config.replace(&ill[0].address().to_string(), &gone);
+    let nobody = Nobody::new();
+    let config = config.replace(&ill[0].address().to_string(), nobody.address());
     proxy.reload(&config.replace(&ill[1].address().to_string(), "127.0.0.1:1")).await;
     for _ in 0..5 {
         assert_eq!(client.get("/").await.status, 503, "nor does one whose endpoint cannot be connected to");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use outrigger_tests::load::{Load, OnClose};
 use outrigger_tests::origin::ok;
-use outrigger_tests::{Dir, Origin, Proxy, until};
+use outrigger_tests::{Dir, Nobody, Origin, Proxy, until};
 use serde_json::Value;
 
 use crate::web_with;
@@ -119,19 +119,18 @@ async fn a_check_is_a_request_of_its_own() {
 #[tokio::test]
 async fn a_refused_connection_fails_fast() {
     let alive = Origin::ok("alive").await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let dead = gone.local_addr().unwrap();
-    drop(gone);
+    let nobody = Nobody::new();
+    let dead = nobody.address();
     let slow = "health_check: { tcp: {}, interval: 60s, unhealthy_interval: 60s }";
-    let endpoints = [alive.address(), &dead.to_string()];
+    let endpoints = [alive.address(), dead];
     let proxy = Proxy::start(&web_with("", &format!("balance: round-robin\n{slow}"), endpoints)).await;
-    assert_eq!(wait_health(&proxy, &dead.to_string(), "unhealthy").await, "connection refused");
+    assert_eq!(wait_health(&proxy, dead, "unhealthy").await, "connection refused");
     assert_eq!(wait_health(&proxy, alive.address(), "healthy").await, "ok");
     assert_eq!(proxy.metric(&checks("refused")).await, 1.0);
     proxy.wait_log("endpoint is unhealthy: connection refused").await;
     // The dead one is not even tried.
     all_go_to(&proxy, "alive").await;
-    assert_eq!(shown(&proxy, &dead.to_string()).await["requests"], 0);
+    assert_eq!(shown(&proxy, dead).await["requests"], 0);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use outrigger_tests::origin::ok;
-use outrigger_tests::{Client, Origin, Proxy, until};
+use outrigger_tests::{Client, Nobody, Origin, Proxy, until};
 use serde_json::Value;
 
 use crate::{web_two_routes, web_with};
@@ -142,12 +142,11 @@ async fn a_share_of_failures_is_too_much() {
 /// What our own limits refuse says nothing of an endpoint; a dead connection does.
 #[tokio::test]
 async fn our_own_limits_blame_nobody_and_refused_connections_do() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let dead = gone.local_addr().unwrap().to_string();
-    drop(gone);
+    let nobody = Nobody::new();
+    let dead = nobody.address();
     let patient = Patient::start().await;
     let cluster = "balance: round-robin\noutlier_detection: { consecutive_local: 3, interval: 500ms }";
-    let proxy = Proxy::start(&web_with("", cluster, [&dead, patient.origin.address()])).await;
+    let proxy = Proxy::start(&web_with("", cluster, [dead, patient.origin.address()])).await;
     let mut client = proxy.client("web").await;
     assert_eq!(failures(&mut client, 20).await, 0, "the other one is tried");
     let ejections = "outrigger_upstream_ejections_total{cluster=\"app\",cause=\"consecutive_local\"}";

@@ -23,7 +23,7 @@ pub mod wire;
 pub use self::control::Control;
 pub use self::dir::Dir;
 pub use self::echo::{Echo, Report};
-pub use self::origin::{Conn, Origin, Received};
+pub use self::origin::{Conn, Nobody, Origin, Received};
 pub use self::proxy::Proxy;
 pub use self::wait::{until, within};
 pub use self::wire::{Client, Reply};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -296,6 +296,33 @@ impl Conn {
 impl Drop for Conn {
     fn drop(&mut self) {
         self.seen.closed.fetch_add(1, SeqCst);
+    }
+}
+
+/// An address that refuses connections. It is held meanwhile: a port that was free a moment ago may be somebody's by now.
+#[derive(Debug)]
+pub struct Nobody {
+    address: String,
+    _bound: TcpSocket,
+}
+
+impl Nobody {
+    /// Takes one.
+    pub fn new() -> Self {
+        let bound = TcpSocket::new_v4().unwrap();
+        bound.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self { address: bound.local_addr().unwrap().to_string(), _bound: bound }
+    }
+
+    /// Where nobody listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl Default for Nobody {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
