@@ -202,8 +202,7 @@ fn prepare(tools: Tools, dir: &Path, size: Size) -> Result<Bench> {
     })
 }
 
-/// All rounds of cases that are read side by side. Each begins with another proxy, and every other one goes backwards, so that
-/// none always follows the same one.
+/// All rounds of cases that are read side by side.
 fn measure(bench: &Bench, cases: &[Case], proxies: &[Proxy], rounds: u32, results: &mut Results) {
     for round in 1..=rounds {
         for proxy in order(proxies, round) {
@@ -214,9 +213,11 @@ fn measure(bench: &Bench, cases: &[Case], proxies: &[Proxy], rounds: u32, result
     }
 }
 
+/// Who has its turn after whom. Every other round goes back the way that the one before went, so that none always follows
+/// the same one; and each pair of rounds begins one further, so that each comes first at times.
 fn order(proxies: &[Proxy], round: u32) -> Vec<Proxy> {
     let mut order = proxies.to_vec();
-    order.rotate_left((round - 1) as usize % proxies.len());
+    order.rotate_left((round - 1) as usize / 2 % proxies.len());
     if round.is_multiple_of(2) {
         order.reverse();
     }
@@ -276,4 +277,25 @@ fn print_conditions(tools: &Tools, rounds: u32, size: Size, plain: bool) {
         println!("- {version}");
     }
     println!();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_proxy_comes_first_and_follows_others() {
+        let rounds: Vec<_> =
+            (1..=2 * Proxy::ALL.len() as u32).map(|round| order(&Proxy::ALL, round)).collect();
+        for proxy in Proxy::ALL {
+            assert!(rounds.iter().any(|order| order[0] == proxy), "{proxy} never comes first");
+            let before: BTreeSet<Proxy> = rounds
+                .iter()
+                .flat_map(|order| order.windows(2).filter(|two| two[1] == proxy).map(|two| two[0]))
+                .collect();
+            assert_eq!(before.len(), 2, "{proxy} follows {before:?}");
+        }
+    }
 }
